@@ -1,0 +1,219 @@
+"""From a container's annotations to a Request: the public interface's grammar.
+
+Annotations are written by people and, under some engines, by people who mean
+harm.  A key or an item that isn't understood is an error, never a guess: the
+kernel ignores a misspelt mount option and so delegates less, or, with a number,
+something else than was meant.  All problems are told at once.
+"""
+
+from .errors import BAD_ANNOTATION, HookError, quote
+from .names import ALL_BITS, KINDS
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+PREFIX = "io.bpffs."
+LISTS = tuple(kind.option for kind in KINDS)
+PATH = "/sys/fs/bpf"
+# bpf_fill_super() gives the root directory 0777 and the sticky bit.
+MODE = 0o1777
+KEYS = (*LISTS, "path", "mode", "on_unknown")
+# Annotations in which the engines that run pods say which container this is:
+# CRI-O and podman's Kubernetes mode, then containerd.
+_NAMES = ("io.kubernetes.container.name", "io.kubernetes.cri.container-name")
+_PATH_MAX = 4096
+_HEX = frozenset("0123456789abcdef")
+_WORD = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
+
+
+class Request(Record):
+    """What a container asks for, as written: which bits that is depends on the kernel.
+
+    `lists` has the items, in lower case, of each `delegate_*` option that asks for something.
+    """
+
+    __slots__ = ("drop_unknown", "lists", "mode", "path")
+    lists: dict[str, tuple[str, ...]]
+    path: str
+    mode: int
+    drop_unknown: bool
+
+    def annotations(self) -> dict[str, str]:
+        """The annotations that ask for exactly this."""
+        found = {PREFIX + key: ":".join(items) for key, items in self.lists.items()}
+        if self.path != PATH:
+            found[PREFIX + "path"] = self.path
+        if self.mode != MODE:
+            found[PREFIX + "mode"] = f"{self.mode:04o}"
+        if self.drop_unknown:
+            found[PREFIX + "on_unknown"] = "drop"
+        return found
+
+
+def asked(annotations: "Mapping[str, object]") -> bool:
+    """Whether any of the `annotations` is ours."""
+    return any(key.startswith(PREFIX) for key in annotations)
+
+
+def container_name(annotations: "Mapping[str, str]") -> str | None:
+    """The container's name as its engine put it among the `annotations`, or None."""
+    for key in _NAMES:
+        if key in annotations:
+            return annotations[key]
+    return None
+
+
+def parse(
+    annotations: "Mapping[str, str]", engine_name: "Callable[[], str | None]"
+) -> Request | None:
+    """The Request in `annotations`, or None where they ask for nothing.
+
+    `engine_name` finds the container's name where the annotations don't have it; it is
+    called only if a key of the form KEY/NAME needs it.  Raises HookError
+    (BAD_ANNOTATION) with every problem there is.
+    """
+    problems: list[str] = []
+    given = _given(annotations, engine_name, problems)
+    lists: dict[str, tuple[str, ...]] = {}
+    for kind in KINDS:
+        if kind.option in given:
+            key, text = given[kind.option]
+            items = _items(key, text, kind.what, problems)
+            if items:
+                lists[kind.option] = items
+    request = Request(
+        lists=lists,
+        path=_path(*given["path"], problems) if "path" in given else PATH,
+        mode=_mode(*given["mode"], problems) if "mode" in given else MODE,
+        drop_unknown=_drop(*given["on_unknown"], problems) if "on_unknown" in given else False,
+    )
+    if given and not any(name in given for name in LISTS):
+        key = next(iter(given.values()))[0]
+        problems.append(
+            f"{key} alone delegates nothing: add {PREFIX}delegate_cmds and what else is needed"
+        )
+    if problems:
+        raise HookError(BAD_ANNOTATION, *problems)
+    return request if lists else None
+
+
+def _given(
+    annotations: "Mapping[str, str]",
+    engine_name: "Callable[[], str | None]",
+    problems: list[str],
+) -> dict[str, tuple[str, str]]:
+    """What applies to this container: known key -> (the key as written, its text)."""
+    plain: dict[str, tuple[str, str]] = {}
+    named: dict[str, tuple[str, str]] = {}
+    name = container_name(annotations)
+    unnamed = ""
+    for key, text in annotations.items():
+        if not key.startswith(PREFIX):
+            continue
+        base, slash, container = key[len(PREFIX) :].partition("/")
+        if base not in KEYS:
+            problems.append(f"{quote(key)} is no key of ours{_nearest(base, slash + container)}")
+        elif not slash:
+            plain[base] = (key, text)
+        else:
+            if name is None:
+                name = engine_name() or ""
+            if not name:
+                unnamed = key
+            elif name == container:
+                named[base] = (key, text)
+    if unnamed:
+        problems.append(
+            f"{quote(unnamed)}: this engine doesn't tell the container's name; "
+            f"leave {quote(unnamed[unnamed.index('/') :])} away"
+        )
+    return plain | named
+
+
+def _nearest(base: str, suffix: str) -> str:
+    from difflib import get_close_matches  # Only a mistake pays for it.
+
+    near = get_close_matches(base[:64].lower(), KEYS, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {quote(PREFIX + near[0] + suffix)}?"
+    return f"; there are {', '.join(KEYS)}"
+
+
+def split(text: str) -> list[str]:
+    """The items of a list: separated by commas, colons or white space, none empty."""
+    return text.replace(",", " ").replace(":", " ").split()
+
+
+def _items(key: str, text: str, what: str, problems: list[str]) -> tuple[str, ...]:
+    items: dict[str, None] = {}
+    wrong = len(problems)
+    for written in split(text):
+        item, problem = _item(written.lower(), what)
+        if problem:
+            problems.append(f"{quote(key)}: {quote(written)} {problem}")
+        else:
+            items[item] = None
+    if items and len(problems) == wrong and all(item[0] == "!" for item in items):
+        problems.append(
+            f"{quote(key)}: there is nothing that {quote(next(iter(items)))} could take away from; "
+            'begin with "any" or with names'
+        )
+    return tuple(items)
+
+
+def _item(item: str, what: str) -> tuple[str, str]:
+    """The item as a Request has it, and what is wrong with it or an empty string."""
+    taken = item.startswith("!")
+    bare = item[1:] if taken else item
+    if taken and bare == "any":
+        return item, "leaves nothing; leave the whole annotation away"
+    if bare.startswith("0x"):
+        digits = bare[2:]
+        if not digits or not _HEX.issuperset(digits):
+            return item, "is no hexadecimal mask; write 0x and hexadecimal digits"
+        digits = digits.lstrip("0")
+        # Before the conversion: what is not a mask may be a megabyte of digits.
+        if len(digits) > 16:
+            return item, f"has bits beyond the 64 that a mask has; the last is {ALL_BITS:#x}"
+        return ("!" if taken else "") + f"{int(digits or '0', 16):#x}", ""
+    if bare.isdecimal():
+        return item, (
+            f"is a decimal number, which the kernel takes for a mask, not for a {what}; "
+            "write the name, or a mask as 0x.."
+        )
+    if not bare or not _WORD.issuperset(bare):
+        return item, f"is no name of a {what}"
+    return item, ""
+
+
+def _path(key: str, text: str, problems: list[str]) -> str:
+    if not text.startswith("/"):
+        problem = "is no absolute path; begin with /"
+    elif not text.isprintable() or len(text.encode("utf-8", "surrogateescape")) >= _PATH_MAX:
+        problem = "is no path of at most 4095 printable characters"
+    elif ".." in text.split("/") or "." in text.split("/"):
+        problem = 'has "." or ".." in it; write the path that is meant'
+    elif not text.strip("/"):
+        problem = "is the container's root itself; name a directory in it"
+    else:
+        return "/" + "/".join(part for part in text.split("/") if part)
+    problems.append(f"{quote(key)}: {quote(text)} {problem}")
+    return PATH
+
+
+def _mode(key: str, text: str, problems: list[str]) -> int:
+    digits = text.strip()
+    if 1 <= len(digits) <= 5 and not digits.strip("01234567") and int(digits, 8) <= 0o7777:
+        return int(digits, 8)
+    problems.append(f"{quote(key)}: {quote(text)} is no octal mode; write it as 0755 or 1777")
+    return MODE
+
+
+def _drop(key: str, text: str, problems: list[str]) -> bool:
+    word = text.strip().lower()
+    if word not in ("fail", "drop"):
+        problems.append(f'{quote(key)}: {quote(text)} is neither "fail" nor "drop"')
+    return word == "drop"

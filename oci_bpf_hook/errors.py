@@ -1,0 +1,71 @@
+"""What can go wrong, each with the exit code an engine's log will show.
+
+crun throws a hook's output away and reports the exit code alone, so every
+outcome has a code of its own.  This module is the one place they are listed:
+the README's table and the tests are checked against `EXITS`.
+
+The core raises; only an entry point turns an error into a line and a code.
+"""
+
+DONE = 0
+USAGE = 2
+BAD_ANNOTATION = 10
+UNKNOWN_NAME = 11
+REFUSED = 12
+KERNEL_CANNOT = 13
+NO_USER_NAMESPACE = 14
+NO_BROKER = 15
+MOUNT_FAILED = 16
+BAD_STATE = 17
+BAD_POLICY = 18
+NOT_AS_GRANTED = 19
+BUG = 70
+
+EXITS = {
+    DONE: "done, or nothing was asked",
+    USAGE: "wrong command line",
+    BAD_ANNOTATION: "bad annotation",
+    UNKNOWN_NAME: "unknown name in an annotation",
+    REFUSED: "refused by the policy",
+    KERNEL_CANNOT: "the kernel can't delegate BPF",
+    NO_USER_NAMESPACE: "the container has no user namespace of its own",
+    NO_BROKER: "no privilege to delegate, and no broker to ask",
+    MOUNT_FAILED: "the mount failed",
+    BAD_STATE: "bad OCI state or bundle",
+    BAD_POLICY: "bad policy file",
+    NOT_AS_GRANTED: "what was mounted differs from what was granted",
+    BUG: "a bug of ours",
+}
+
+# Text that came from a container's author ends up in root's logs: one item of
+# it is never longer than this, and a report never lists more problems.
+_QUOTED = 64
+_LISTED = 20
+
+
+class HookError(Exception):
+    """A request that can't be granted.
+
+    `code` is one of `EXITS`; `problems` are the sentences to print, one or more,
+    each complete: what is wrong, where, and what to do.
+    """
+
+    def __init__(self, code: int, *problems: str) -> None:
+        super().__init__(code, *problems)
+        self.code = code
+        self.problems = problems
+
+    def __str__(self) -> str:
+        line = "; ".join(self.problems[:_LISTED])
+        rest = len(self.problems) - _LISTED
+        return f"{line}; and {rest} more" if rest > 0 else line
+
+
+def quote(text: str) -> str:
+    """`text` in double quotes, printable ASCII only and cut to a sane length.
+
+    Whoever wrote an annotation must not be able to write a line of a log.
+    """
+    cut = text if len(text) <= _QUOTED else text[:_QUOTED] + "..."
+    plain = ascii(cut)[1:-1].replace('"', '\\"')
+    return f'"{plain}"'

@@ -1,0 +1,101 @@
+"""BPF's enums out of a C header, `linux/bpf.h` or a copy of it.
+
+For kernels without BTF, and to bring the shipped table up to date.  Headers hold
+what line-wise readers trip over: comments behind an enumerator, several of them
+on a line, aliases, values given as expressions, preprocessor lines.  So this
+reads what a compiler reads: comments go first, then enumerators are split at
+commas, then each value is evaluated.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Sequence
+
+from .names import Enum, Kind, NamesError, make_enum
+
+_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+_DIRECTIVE = re.compile(r"^[ \t]*#[ \t]*(\w*)[^\n]*", re.MULTILINE)
+_ENUMERATOR = re.compile(r"(\w+)\s*(?:=\s*(.+))?", re.DOTALL)
+_NUMBER = re.compile(r"\b(0[xX][0-9a-fA-F]+|\d+)([uUlL]*)\b")
+_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: lambda a, b: a + b,
+    ast.Sub: lambda a, b: a - b,
+    ast.Mult: lambda a, b: a * b,
+    ast.BitOr: lambda a, b: a | b,
+    ast.BitAnd: lambda a, b: a & b,
+    # Bounded, so that no header makes us compute a number of a gigabyte.
+    ast.LShift: lambda a, b: a << min(b, 64),
+    ast.RShift: lambda a, b: a >> b,
+}
+
+
+class HeaderError(ValueError):
+    """This text isn't a C header with these enums."""
+
+
+def enums(text: str, kinds: Sequence[Kind]) -> dict[str, Enum]:
+    """The enums of `kinds` in the C header `text`, by their option's name.
+
+    Raises HeaderError if one is missing, given twice, or can't be understood.
+    """
+    plain = _COMMENT.sub(" ", text.replace("\\\n", " "))
+    found: dict[str, Enum] = {}
+    for kind in kinds:
+        bodies = re.findall(rf"\benum\s+{kind.enum}\s*\{{([^{{}}]*)\}}", plain)
+        if len(bodies) != 1:
+            raise HeaderError(f"enum {kind.enum} is in it {len(bodies)} times, not once")
+        try:
+            found[kind.option] = make_enum(kind, _enumerators(kind, bodies[0]), guarded=False)
+        except NamesError as error:
+            raise HeaderError(str(error)) from None
+    return found
+
+
+def _enumerators(kind: Kind, body: str) -> list[tuple[str, int]]:
+    for directive in _DIRECTIVE.finditer(body):
+        # What a macro stands for doesn't matter here; which branch is taken does.
+        if directive[1] not in ("define", "undef", "pragma", ""):
+            raise HeaderError(f"enum {kind.enum} has a conditional #{directive[1]} in it")
+    values: dict[str, int] = {}
+    found: list[tuple[str, int]] = []
+    following = 0
+    pieces = [piece.strip() for piece in _DIRECTIVE.sub("", body).split(",")]
+    if pieces[-1] == "":
+        pieces.pop()
+    for piece in pieces:
+        match = _ENUMERATOR.fullmatch(piece)
+        if match is None:
+            raise HeaderError(f"enum {kind.enum} has an enumerator that reads {piece[:60]!r}")
+        value = following if match[2] is None else _value(match[2], values)
+        values[match[1]] = value
+        found.append((match[1], value))
+        following = value + 1
+    return found
+
+
+def _value(expression: str, values: dict[str, int]) -> int:
+    """The value of a C constant expression over earlier enumerators."""
+    try:
+        tree = ast.parse(_NUMBER.sub(_decimal, expression.strip()), mode="eval")
+        return _evaluate(tree.body, values)
+    except (SyntaxError, ValueError, KeyError, RecursionError, MemoryError):
+        raise HeaderError(f"a value reads {expression[:60]!r}") from None
+
+
+def _decimal(number: re.Match[str]) -> str:
+    digits = number[1]
+    octal = len(digits) > 1 and digits[0] == "0" and digits[1] not in "xX"
+    return str(int(digits, 8 if octal else 0))
+
+
+def _evaluate(node: ast.expr, values: dict[str, int]) -> int:
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value
+    if isinstance(node, ast.Name):
+        return values[node.id]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_evaluate(node.operand, values)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _evaluate(node.left, values), _evaluate(node.right, values)
+        return _OPERATORS[type(node.op)](left, right)
+    raise ValueError

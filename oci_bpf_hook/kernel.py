@@ -1,0 +1,87 @@
+"""Which names the running kernel has: from its BTF, else a C header, else the shipped table.
+
+The kernel itself takes the names from its BTF, so that is the truth where there is
+one.  The values are the kernel's ABI and never change, so a header or the table of
+another release can only lack names or have some that this kernel doesn't.
+"""
+
+import mmap
+import posix
+
+from . import btf
+from .errors import USAGE, HookError
+from .names import Enum, Kind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .table import Table
+
+
+VMLINUX = "/sys/kernel/btf/vmlinux"
+_ENUMS = __file__.rpartition("/")[0] + "/bpf_enums.json"
+
+
+def enums(
+    kinds: "Sequence[Kind]", *, header: str | None = None, vmlinux: str = VMLINUX
+) -> dict[str, Enum]:
+    """The enums of `kinds`, by their option's name.
+
+    `header` is the C header to read where the kernel has no BTF in `vmlinux`.  Raises
+    HookError (USAGE) if that is needed and can't be read.
+    """
+    if not kinds:
+        return {}
+    try:
+        return from_btf(kinds, vmlinux)
+    except (OSError, btf.BtfError):
+        return from_header(kinds, header) if header else table().enums(kinds)
+
+
+def from_btf(kinds: "Sequence[Kind]", path: str = VMLINUX) -> dict[str, Enum]:
+    """The enums of `kinds` in the BTF file `path`.  Raises OSError, BtfError."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        try:
+            # Since 6.16 (a539e2a6d51d), and only private; spares a copy of 5 MB.
+            data: mmap.mmap | bytes = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+        except (OSError, ValueError):
+            data = _whole(fd)
+    finally:
+        posix.close(fd)
+    return btf.enums(data, kinds)
+
+
+def from_header(kinds: "Sequence[Kind]", path: str) -> dict[str, Enum]:
+    """The enums of `kinds` in the C header `path`.  Raises HookError (USAGE)."""
+    from . import header  # Most kernels have BTF.
+
+    try:
+        return header.enums(_read(path).decode("utf-8", "replace"), kinds)
+    except OSError as error:
+        raise HookError(USAGE, f"--header {path}: {error.strerror}") from None
+    except header.HeaderError as error:
+        raise HookError(USAGE, f"--header {path}: {error}") from None
+
+
+def table() -> "Table":
+    """The shipped table."""
+    from .table import Table  # Only for messages, and where there is no BTF.
+
+    return Table(_read(_ENUMS).decode("utf-8"))
+
+
+def _read(path: str) -> bytes:
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return _whole(fd)
+    finally:
+        posix.close(fd)
+
+
+def _whole(fd: int) -> bytes:
+    pieces = []
+    while piece := posix.read(fd, 1 << 20):
+        pieces.append(piece)
+    return b"".join(pieces)

@@ -1,0 +1,159 @@
+"""From a Request to the four 64-bit masks the kernel takes, and back from what it shows.
+
+We hand the kernel masks, never names: its parser takes a number for a whole mask
+and lets it overwrite the names before it (kernel/bpf/inode.c, bpf_parse_param).
+"""
+
+from .annotations import PREFIX, Request
+from .errors import UNKNOWN_NAME, HookError, quote
+from .names import ALL_BITS, KINDS, Enum, Kind
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from .table import Table
+
+
+class Grant(Record):
+    """What is delegated: `masks` has each `delegate_*` option whose mask isn't 0."""
+
+    __slots__ = ("masks", "mode", "path")
+    masks: dict[str, int]
+    path: str
+    mode: int
+
+
+def needed(request: Request) -> tuple[Kind, ...]:
+    """The kinds whose names it takes to understand `request` and to check the result."""
+    return tuple(
+        kind for kind in KINDS if any(item != "any" for item in request.lists.get(kind.option, ()))
+    )
+
+
+def resolve(
+    request: Request, enums: "Mapping[str, Enum]", table: "Callable[[], Table]"
+) -> tuple[Grant, tuple[str, ...]]:
+    """What `request` means on the kernel with these `enums`, and the names it dropped.
+
+    `enums` has those of `needed`; `table` is called only for a name that isn't in them.
+    A list is the union of its items less the union of its `!` items, in whatever
+    order they stand.  Raises HookError (UNKNOWN_NAME) with every problem there is.
+    """
+    problems: list[str] = []
+    dropped: list[str] = []
+    masks: dict[str, int] = {}
+    for kind in KINDS:
+        given = taken = 0
+        for item in request.lists.get(kind.option, ()):
+            name = item.lstrip("!")
+            mask = _mask(name, enums.get(kind.option))
+            if mask is None:
+                problem, mask = _unknown(kind, name, enums[kind.option], table())
+                if not (request.drop_unknown and mask):
+                    problems.append(f"{PREFIX}{kind.option}: {problem}")
+                    continue
+                dropped.append(f"{kind.option}={name}")
+                # To take a bit away that this kernel doesn't know can't hurt.
+                mask = mask if item[0] == "!" else 0
+            if item[0] == "!":
+                taken |= mask
+            else:
+                given |= mask
+        if given & ~taken:
+            masks[kind.option] = given & ~taken
+    if problems:
+        raise HookError(UNKNOWN_NAME, *problems)
+    return Grant(masks=masks, path=request.path, mode=request.mode), tuple(dropped)
+
+
+def _mask(item: str, enum: Enum | None) -> int | None:
+    """The bits that one item stands for; None for an unknown name."""
+    if item == "any":
+        return ALL_BITS
+    if item.startswith("0x"):
+        return int(item, 16)
+    assert enum is not None, "needed() says which enums it takes"
+    value = enum.find(item)
+    return None if value is None else _bit(value)
+
+
+def _bit(value: int) -> int | None:
+    return 1 << value if value < 64 else None
+
+
+def _unknown(kind: Kind, item: str, enum: Enum, table: "Table") -> tuple[str, int]:
+    """What to say about a name that this kernel lacks; its bit if a newer kernel has it, else 0."""
+    latest = table.enums((kind,))[kind.option]
+    value = enum.find(item)
+    if value is not None:
+        return f"{quote(item)} is {kind.what} {value}, and a mask ends at 63", 0
+    value = latest.find(item)
+    if value is not None:
+        since = table.since(kind, latest.names[value])
+        problem = f"this kernel has no {kind.what} {quote(item)}, which Linux has since {since}"
+        return f"{problem}; take it out, or add {PREFIX}on_unknown=drop", _bit(value) or 0
+    from difflib import get_close_matches  # Only a mistake pays for it.
+
+    short = item.removeprefix(kind.prefix.lower())
+    near = get_close_matches(short[:64], enum.values, n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(quote(name) for name in near)}?" if near else ""
+    return f"no {kind.what} is called {quote(item)}{hint}", 0
+
+
+def show(mask: int, enum: Enum) -> str:
+    """`mask` in the words of bpffs's mount options (seq_print_delegate_opts).
+
+    Bits beyond the kernel's last name, which bpffs itself leaves out, come last as `0x..`.
+    """
+    known = enum.known
+    if mask == ALL_BITS:
+        return "any"
+    shown = [name for value, name in sorted(enum.names.items()) if mask >> value & 1]
+    if mask & known == known:
+        shown = ["any"]
+    rest = mask & ~known
+    return ":".join([*shown, f"{rest:#x}"] if rest else shown)
+
+
+def parse_shown(text: str, enum: Enum | None) -> int:
+    """The mask behind what bpffs shows: names, `0x..` or `any`; `enum` None knows no names.
+
+    `any` means all bits that the kernel has a name for, and is given back as ALL_BITS.
+    Raises ValueError for a name that `enum` lacks.
+    """
+    mask = 0
+    for item in text.split(":"):
+        bits = _mask(item, enum) if enum or item == "any" or item.startswith("0x") else None
+        if bits is None:
+            raise ValueError(f"{item!r} is not in the table of names")
+        mask |= bits
+    return mask
+
+
+def differences(grant: Grant, shown: "Iterable[str]", enums: "Mapping[str, Enum]") -> list[str]:
+    """How the `delegate_*` options that a mount shows differ from `grant`; empty if not at all.
+
+    `shown` are the options as /proc/PID/mountinfo has them, `key=value`.  The kernel shows
+    the bits that it has names for, and keeps the others to itself.
+    """
+    found = {key: text for key, _, text in (item.partition("=") for item in shown)}
+    wrong: list[str] = []
+    for kind in KINDS:
+        wanted = grant.masks.get(kind.option, 0)
+        text = found.get(kind.option, "")
+        if not _same(wanted, text, enums.get(kind.option)):
+            wrong.append(f"{kind.option} is {quote(text)} and should be {wanted:#x}")
+    return wrong
+
+
+def _same(wanted: int, text: str, enum: Enum | None) -> bool:
+    known = enum.known if enum else ALL_BITS
+    if not text:
+        return not wanted & known
+    try:
+        shown = parse_shown(text, enum)
+    except ValueError:
+        return False
+    return shown & known == wanted & known

@@ -1,0 +1,293 @@
+"""The two halves: a delegated bpffs made by the host and attached by the container.
+
+The kernel wants fsopen() from inside the container's user and mount namespaces, and
+the delegation set from the initial user namespace (kernel/bpf/inode.c, bpf_fill_super).
+So a forked child is the container half (`inside`), and this process the host half:
+it starts the child, configures the filesystem context that comes from there, and reads
+back what the kernel has made of it.
+"""
+
+import posix
+from _signal import SIGKILL
+from _socket import (
+    AF_UNIX,
+    CMSG_LEN,
+    MSG_CMSG_CLOEXEC,
+    SCM_RIGHTS,
+    SHUT_WR,
+    SOCK_CLOEXEC,
+    SOCK_SEQPACKET,
+    SOL_SOCKET,
+    socketpair,
+)
+from errno import EACCES, EINVAL, ELOOP, ENODEV, ENOSYS, ENOTDIR, EPERM, EROFS
+from time import monotonic
+
+from . import inside, syscalls
+from .errors import (
+    BAD_STATE,
+    KERNEL_CANNOT,
+    MOUNT_FAILED,
+    NO_BROKER,
+    NOT_AS_GRANTED,
+    HookError,
+    quote,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from .container import Container
+    from .masks import Grant
+    from .names import Enum
+
+
+# Seconds that the container half may take as a whole.
+DEADLINE = 4.0
+
+_FLAGS = frozenset(("rw", "nosuid", "nodev", "noexec"))
+
+
+class ContainerHalf:
+    """The container half as the host half sees it: a child of ours, to be used in a `with`."""
+
+    def __init__(self, container: "Container", root: str) -> None:
+        """Start it: it joins `container`, whose root filesystem is at `root`, and waits."""
+        self._container = container
+        self._fd = -1
+        self._status = 0
+        self._until = monotonic() + DEADLINE
+        self._sock, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+        parent = posix.getpid()
+        self._pid = posix.fork()
+        if self._pid == 0:
+            # Held open here too, it would never tell us that our parent has gone.
+            posix.close(self._sock.fileno())
+            inside.run(theirs, container, root, parent)
+        theirs.close()
+
+    def __enter__(self) -> "ContainerHalf":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: "TracebackType | None",
+    ) -> None:
+        """Leave no process and no fd, whatever has happened."""
+        self._end()
+        self._sock.close()
+        if self._fd >= 0:
+            posix.close(self._fd)
+
+    def mount(self, grant: "Grant", enums: "Mapping[str, Enum]") -> bool:
+        """Mount what `grant` says; `enums` are the kernel's names for what is granted.
+
+        Returns False where just that mount was there already, and then changes nothing.
+        Raises HookError, with nothing left behind.
+        """
+        path = grant.path.encode("utf-8", "surrogateescape")
+        self._send(inside.MODE.pack(grant.mode) + path)
+        place = inside.PLACE.unpack(self._receive())
+        if place[1] and not self._wrong(place, grant, enums):
+            return False
+        _create(self._fd, grant)
+        self._send(inside.CREATED)
+        wrong = self._wrong(inside.PLACE.unpack(self._receive()), grant, enums)
+        dead = not self._container.alive()
+        if wrong or dead:
+            self._end()
+        if dead:
+            raise HookError(BAD_STATE, "the container's process died while we mounted")
+        if wrong:
+            raise HookError(
+                NOT_AS_GRANTED,
+                f"the kernel mounted something else than was granted: {', '.join(wrong)}; "
+                "Linux before 6.9 ignores delegation",
+            )
+        self._send(inside.KEEP)
+        return True
+
+    def _send(self, message: bytes) -> None:
+        try:
+            self._sock.send(message)
+        except OSError:
+            # What it said before it went says why.
+            self._receive()
+            raise self._died() from None
+
+    def _receive(self) -> bytes:
+        """The next message; an fd that comes with it is kept."""
+        self._sock.settimeout(max(self._until - monotonic(), 0.001))
+        try:
+            message, ancillary, _, _ = self._sock.recvmsg(
+                inside.LONGEST, CMSG_LEN(inside.FD.size), MSG_CMSG_CLOEXEC
+            )
+        except TimeoutError:
+            raise HookError(
+                MOUNT_FAILED,
+                f"the container half hung: nothing came from it in {DEADLINE:g} seconds",
+            ) from None
+        except OSError:
+            raise self._died() from None
+        for level, kind, data in ancillary:
+            if (level, kind, len(data)) == (SOL_SOCKET, SCM_RIGHTS, inside.FD.size):
+                (self._fd,) = inside.FD.unpack(data)
+        if not message:
+            raise self._died()
+        if message.startswith(inside.FAILED):
+            raise _failure(message)
+        return message
+
+    def _wrong(
+        self, place: tuple[int, ...], grant: "Grant", enums: "Mapping[str, Enum]"
+    ) -> list[str]:
+        """How the mount at `place`, as the kernel shows it, differs from `grant`."""
+        from .masks import differences  # Not before the fork: the child doesn't need it.
+
+        identity, is_root, uid, gid, mode = place
+        fields: list[str] = []
+        for line in self._mountinfo().split("\n"):
+            if line.startswith(f"{identity} "):
+                fields = line.split(" ")
+        if not fields:
+            return ["it isn't among the container's mounts"]
+        # ID parent major:minor root point flags [optional]... - type source options
+        tail = fields[fields.index("-") + 1 :]
+        wrong: list[str] = []
+        if tail[0] != "bpf" or fields[3] != "/" or not is_root:
+            wrong.append(f"it is {quote(fields[3])} of a {quote(tail[0])}")
+        if not _FLAGS.issubset(fields[5].split(",")):
+            wrong.append(f"its flags are {quote(fields[5])}")
+        if (uid, gid) != (0, 0):
+            wrong.append(f"it belongs to {uid}:{gid}, not to the container's root")
+        if mode & 0o7777 != grant.mode:
+            wrong.append(f"its mode is {mode & 0o7777:04o} and should be {grant.mode:04o}")
+        return wrong + differences(grant, tail[2].split(","), enums)
+
+    def _mountinfo(self) -> str:
+        """The container's mounts, from the host's /proc.
+
+        The child is in the container's mount namespace and ours to reap: until then its
+        pid is nobody else's.
+        """
+        pieces = []
+        try:
+            fd = posix.open(f"/proc/{self._pid}/mountinfo", posix.O_RDONLY | posix.O_CLOEXEC)
+            try:
+                while piece := posix.read(fd, 1 << 16):
+                    pieces.append(piece)
+            finally:
+                posix.close(fd)
+        except OSError:
+            raise self._died() from None
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    def _end(self) -> None:
+        """Wait until the child has gone; one that hangs is killed.
+
+        It sees that nothing more will come, takes off what it wasn't told to keep, and ends,
+        which closes the other end of the socket.
+        """
+        if not self._pid:
+            return
+        try:
+            self._sock.shutdown(SHUT_WR)
+            self._sock.settimeout(max(self._until - monotonic(), 0.001))
+            while self._sock.recv(inside.LONGEST):
+                pass
+        except OSError:  # Among them TimeoutError.
+            pass
+        posix.kill(self._pid, SIGKILL)
+        _, self._status = posix.waitpid(self._pid, 0)
+        self._pid = 0
+
+    def _died(self) -> HookError:
+        self._end()
+        how = f"it left with {posix.WEXITSTATUS(self._status)}"
+        if posix.WIFSIGNALED(self._status):
+            how = f"killed by signal {posix.WTERMSIG(self._status)}"
+        return HookError(MOUNT_FAILED, f"the container half died: {how}")
+
+
+def settings(grant: "Grant") -> tuple[tuple[str, str], ...]:
+    """The mount options that `grant` takes, in the order in which they are set."""
+    masks = ((option, f"{mask:#x}") for option, mask in grant.masks.items())
+    return (("source", "bpf"), ("mode", f"{grant.mode:o}"), *masks)
+
+
+def _create(fd: int, grant: "Grant") -> None:
+    """Configure the filesystem context `fd` and create its superblock."""
+    call = ""
+    try:
+        for name, value in settings(grant):
+            call = f"fsconfig({name})"
+            syscalls.fsconfig(fd, syscalls.FSCONFIG_SET_STRING, name.encode(), value.encode())
+        call = "fsconfig(create)"
+        syscalls.fsconfig(fd, syscalls.FSCONFIG_CMD_CREATE, None, None)
+    except OSError as error:
+        reason = f"{call}: {posix.strerror(error.errno or 0)}{_context_log(fd)}"
+        # To set a mask takes the capability; a kernel that takes masks takes the rest.
+        if error.errno == EPERM and call != "fsconfig(create)":
+            raise _unprivileged(reason) from None
+        if error.errno in (ENOSYS, EINVAL, EPERM):
+            raise _kernel(reason) from None
+        raise HookError(MOUNT_FAILED, f"the bpffs can't be made: {reason}") from None
+
+
+def _context_log(fd: int) -> str:
+    """What the kernel has to say about a filesystem context, to go behind a sentence."""
+    try:
+        return f" ({quote(posix.read(fd, 1024).decode('ascii', 'replace').strip())})"
+    except OSError:  # ENODATA: nothing.
+        return ""
+
+
+def _failure(message: bytes) -> HookError:
+    """The container half's OSError as a sentence for people."""
+    _, number = inside.FAILURE.unpack_from(message)
+    text = message[inside.FAILURE.size :].decode("utf-8", "backslashreplace")
+    step, reason, name = (*text.split("\0"), "", "")[:3]
+    where = f" {quote(name)}" if name else ""
+    if number == ENOSYS or (number in (EINVAL, ENODEV) and step in ("fsopen", "fsmount")):
+        return _kernel(reason)
+    if number == EPERM and step in ("join", "user"):
+        return _unprivileged(reason)
+    if step == "root":
+        return HookError(
+            BAD_STATE, f"the container's root filesystem isn't at{where or ' its place'}: {reason}"
+        )
+    if step == "path":
+        return HookError(MOUNT_FAILED, f"the target directory{where}: {_advice(number, reason)}")
+    return HookError(MOUNT_FAILED, f"the container half failed at {step}{where}: {reason}")
+
+
+def _advice(number: int, reason: str) -> str:
+    if number == ELOOP:
+        return "it is or goes through a symbolic link, and none is followed; name the directory"
+    if number == ENOTDIR:
+        return "it is or goes through something that is no directory"
+    if number in (EACCES, EPERM, EROFS):
+        return (
+            f"it is missing and can't be made there ({reason}); make it in the image, or set "
+            "io.bpffs.path to a directory that is there"
+        )
+    return reason
+
+
+def _kernel(reason: str) -> HookError:
+    return HookError(
+        KERNEL_CANNOT,
+        f"this kernel can't delegate BPF: {reason}; it takes Linux 6.9 or later",
+    )
+
+
+def _unprivileged(reason: str) -> HookError:
+    return HookError(
+        NO_BROKER,
+        f"the hook may not delegate BPF ({reason}): that takes CAP_SYS_ADMIN in the initial user "
+        "namespace, which the engine's service lacks",
+    )

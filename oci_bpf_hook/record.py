@@ -1,0 +1,40 @@
+"""Small immutable records, for the modules that run in front of a container start.
+
+`dataclasses` and `typing.NamedTuple` would do the same and cost more at import
+than the hook may take as a whole.  A record names its fields in `__slots__`,
+declares their types in the class body and is made with keywords:
+
+    class Point(Record):
+        __slots__ = ("x", "y")
+        x: int
+        y: int
+
+    Point(x=1, y=2)
+"""
+
+
+class Record:
+    """Fields by keyword, equality by value, no assignment afterwards."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __init__(self, **fields: object) -> None:
+        if fields.keys() != set(self.__slots__):
+            raise TypeError(f"{type(self).__name__} takes {self.__slots__}, not {tuple(fields)}")
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self.__slots__))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({fields})"

@@ -1,0 +1,266 @@
+"""What the runtime tells a hook: the OCI state on stdin, and the bundle's config.json.
+
+Real runtimes bend the specification: crun may name a wrong bundle, says where the
+root filesystem is in a key of its own, and may say so relative to the bundle; a
+bundle may be unreadable.  The annotations always come with the state and are taken
+from nowhere else.
+"""
+
+import posix
+
+from .errors import BAD_STATE, HookError, quote
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+STATE_MAX = 1 << 20
+_CONFIG_MAX = 4 << 20
+# The alphabet of runc's and crun's container ids; an id becomes part of a path.
+_ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+_ID_MAX = 1024
+
+
+class State(Record):
+    """The OCI state (runtime-spec, runtime.md); `root` is crun's addition."""
+
+    __slots__ = ("annotations", "bundle", "id", "pid", "root", "status")
+    id: str
+    pid: int
+    bundle: str
+    status: str
+    root: str | None
+    annotations: dict[str, str]
+
+
+class Rootfs(Record):
+    """Where the root filesystem is in the container's mount namespace, before the pivot."""
+
+    __slots__ = ("masked", "path")
+    path: str
+    masked: tuple[str, ...]
+
+
+def read_stdin() -> bytes:
+    """The whole of standard input; raises HookError (BAD_STATE) if that is over 1 MiB.
+
+    It is read to its end in any case: crun before 1.17 fails a hook that closes the
+    pipe on it (2c4db997).
+    """
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        try:
+            piece = posix.read(0, 1 << 16)
+        except OSError as error:
+            raise HookError(BAD_STATE, f"the state on stdin can't be read: {error}") from None
+        if not piece:
+            break
+        size += len(piece)
+        if size <= STATE_MAX:
+            pieces.append(piece)
+    if size > STATE_MAX:
+        raise HookError(BAD_STATE, f"the state on stdin is {size} bytes; {STATE_MAX} are the most")
+    return b"".join(pieces)
+
+
+def load_json(data: bytes) -> object:
+    """The JSON text `data`, strictly; raises ValueError.
+
+    Uses the scanner that the json package is a wrapper of: the package brings re and
+    enum, which together take longer than the whole hook.
+    """
+    text = data.decode("utf-8")
+    try:
+        import _json
+
+        # It takes a JSONDecoder, and of that these six attributes.
+        scan = _json.make_scanner(_Strict)  # type: ignore[arg-type]
+    except (ImportError, AttributeError, TypeError):  # An interpreter without it.
+        import json
+
+        return json.loads(text, parse_constant=_no_constant)
+    try:
+        start = len(text) - len(text.lstrip(" \t\n\r"))
+        value, end = scan(text, start)
+    except StopIteration:
+        raise ValueError("no JSON value") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if text[end:].strip(" \t\n\r"):
+        raise ValueError("more than one JSON value")
+    return value
+
+
+def _no_constant(name: str) -> "NoReturn":
+    raise ValueError(f"{name} is no JSON")
+
+
+class _Strict:
+    """What the scanner asks of a JSONDecoder."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = staticmethod(_no_constant)
+
+
+def annotations_of(state: object) -> dict[str, str]:
+    """The annotations of the decoded JSON `state`, {} where there are none.
+
+    Raises HookError (BAD_STATE).
+    """
+    if not isinstance(state, dict):
+        raise _bad("is no JSON object")
+    annotations = state.get("annotations")
+    if annotations is None:
+        return {}
+    if not isinstance(annotations, dict) or not all(
+        isinstance(value, str) for value in annotations.values()
+    ):
+        raise _bad("has annotations that aren't strings")
+    return annotations
+
+
+def check(state: object) -> State:
+    """The decoded JSON `state` of a container that is about to start.
+
+    Raises HookError (BAD_STATE).
+    """
+    annotations = annotations_of(state)
+    assert isinstance(state, dict)  # annotations_of looked.
+    pid, name, status = state.get("pid"), state.get("id"), state.get("status")
+    bundle, root = state.get("bundle"), state.get("root")
+    if not isinstance(name, str) or not 0 < len(name) <= _ID_MAX or not _ID.issuperset(name):
+        raise _bad(f"has the id {quote(str(name))}, which is none")
+    if name.strip(".") == "":
+        raise _bad(f"has the id {quote(name)}, which is none")
+    if type(pid) is not int:
+        raise _bad("has no pid")
+    if pid in (0, 1):
+        # crun and runc, at createContainer: the pid as the container sees it.
+        raise _bad(f"has the pid {pid}: register this hook at createRuntime, not createContainer")
+    if not 1 < pid < 1 << 31:
+        raise _bad(f"has the pid {str(pid)[:24]}, which is none")
+    if status not in ("creating", "created"):
+        raise _bad(f"has the status {quote(str(status))}: register this hook at createRuntime")
+    if not _is_path(bundle) or not str(bundle).startswith("/"):
+        raise _bad("has no bundle with an absolute path")
+    if root is not None and not _is_path(root):
+        raise _bad("has a root that is no path")
+    return State(id=name, pid=pid, bundle=bundle, status=status, root=root, annotations=annotations)
+
+
+def find_rootfs(state: State, *, crun: str = "/run/crun") -> Rootfs:
+    """Where `state`'s container has its root filesystem.  Raises HookError (BAD_STATE).
+
+    Asks the bundle's config.json first, then crun's `root`, then the copy of config.json
+    that crun keeps below `crun`.
+    """
+    # crun gives "/" for the bundle of a container with a user namespace and a device.
+    if state.bundle == "/":
+        reason = 'the bundle is "/" (crun before the fix of its issue 2025, with --device)'
+    else:
+        config = _config(state.bundle, state)
+        if isinstance(config, Rootfs):
+            return config
+        reason = config
+    if state.root is not None and (state.root.startswith("/") or state.bundle != "/"):
+        return Rootfs(path=_join(state.bundle, state.root), masked=())
+    config = _config(f"{crun}/{state.id}", state)
+    if isinstance(config, Rootfs) and not config.path.startswith(f"{crun}/"):
+        return config
+    raise HookError(BAD_STATE, f"the container's root filesystem can't be found: {reason}")
+
+
+def conmon_name(identity: str) -> str | None:
+    """The name that podman gave the container with the id `identity`, or None.
+
+    podman has no annotation for it, but tells conmon, our grandparent: `-c ID -n NAME`.
+    """
+    pid = posix.getppid()
+    for _ in range(4):
+        try:
+            arguments = _read_file(f"/proc/{pid}/cmdline", 1 << 16).split(b"\0")
+            status = _read_file(f"/proc/{pid}/stat", 4096)
+        except (OSError, ValueError):
+            return None
+        if arguments[0].rpartition(b"/")[2] == b"conmon":
+            given = dict(zip(arguments, arguments[1:], strict=False))
+            if given.get(b"-c") == identity.encode():
+                return given.get(b"-n", b"").decode("utf-8", "replace") or None
+            return None
+        # The command's name, in parentheses, may itself have blanks and parentheses.
+        pid = int(status.rpartition(b")")[2].split()[1])
+        if pid <= 1:
+            return None
+    return None
+
+
+def _bad(what: str) -> HookError:
+    return HookError(BAD_STATE, f"the state on stdin {what}")
+
+
+def _is_path(value: object) -> bool:
+    """Whether this can be handed to the kernel as a path: no NUL, no half of a character."""
+    return (
+        isinstance(value, str)
+        and value != ""
+        and not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value)
+    )
+
+
+def _join(directory: str, path: str) -> str:
+    return path if path.startswith("/") else f"{directory}/{path}"
+
+
+def _config(directory: str, state: State) -> Rootfs | str:
+    """What `directory`/config.json says, or why it can't be believed."""
+    path = f"{directory}/config.json"
+    try:
+        config = load_json(_read_file(path, _CONFIG_MAX))
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    except ValueError as error:
+        return f"{path}: {error}"
+    if not isinstance(config, dict):
+        return f"{path} is no JSON object"
+    # The state was made from this configuration, so every annotation stands in both; a
+    # configuration of something else, in a bundle that isn't ours, would not agree.
+    annotations = config.get("annotations")
+    if not isinstance(annotations, dict) or not state.annotations.items() <= annotations.items():
+        return f"{path} has other annotations than the state"
+    root = config.get("root")
+    if not isinstance(root, dict) or not _is_path(root.get("path")):
+        return f"{path} has no root.path"
+    linux = config.get("linux")
+    masked = linux.get("maskedPaths") if isinstance(linux, dict) else None
+    return Rootfs(
+        path=_join(directory, root["path"]),
+        masked=tuple(str(item) for item in masked) if isinstance(masked, list) else (),
+    )
+
+
+def _read_file(path: str, limit: int) -> bytes:
+    """A file of root's that is no larger than `limit`.  Raises OSError, ValueError."""
+    flags = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW | posix.O_NONBLOCK
+    fd = posix.open(path, flags)
+    try:
+        status = posix.fstat(fd)
+        if status.st_mode & 0o170000 != 0o100000:
+            raise ValueError("no regular file")
+        if status.st_uid not in (0, posix.geteuid()):
+            raise ValueError("not root's")
+        pieces: list[bytes] = []
+        while limit >= 0 and (piece := posix.read(fd, 1 << 16)):
+            pieces.append(piece)
+            limit -= len(piece)
+        if limit < 0:
+            raise ValueError("too large")
+        return b"".join(pieces)
+    finally:
+        posix.close(fd)

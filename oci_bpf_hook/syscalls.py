@@ -1,0 +1,185 @@
+"""The system calls that Python has no function for; a wrapper is the call and no more.
+
+No ctypes type leaves this module: the wrappers take and give ints, bytes and
+tuples, in the kernel's argument order, and raise OSError with the call's name and
+its object.
+
+It is built on `_ctypes`, the C module that `ctypes` itself is made of: `ctypes`
+imports os, types and struct, a quarter of the interpreter's whole start.
+
+The numbers below are the same on every architecture but alpha, which no
+container engine runs on; a call whose number differs goes through libc.
+"""
+
+from _ctypes import (
+    FUNCFLAG_CDECL,
+    FUNCFLAG_USE_ERRNO,
+    Array,
+    CFuncPtr,
+    _SimpleCData,
+    dlopen,
+    dlsym,
+    get_errno,
+)
+from _struct import pack, unpack_from
+from posix import strerror, uname
+
+_MOVE_MOUNT = 429
+_FSOPEN = 430
+_FSCONFIG = 431
+_FSMOUNT = 432
+_OPENAT2 = 437
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+MNT_DETACH = 2
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_IN_ROOT = 0x10
+STATX_ATTR_MOUNT_ROOT = 0x2000
+
+_FSOPEN_CLOEXEC = 1
+_FSMOUNT_CLOEXEC = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 0x04
+_MOVE_MOUNT_T_EMPTY_PATH = 0x40
+_STATX_MNT_ID = 0x1000
+_ENOSYS = 38
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    _IntBase = _SimpleCData[int]
+    _BytesBase = _SimpleCData[bytes]
+    _ByteArray = Array["_Byte"]
+else:  # At run time they take no parameters.
+    _IntBase = _BytesBase = _SimpleCData
+    _ByteArray = Array
+
+
+class _Int(_IntBase):
+    _type_ = "i"
+
+
+class _Long(_IntBase):
+    _type_ = "l"
+
+
+class _Bytes(_BytesBase):
+    _type_ = "z"
+
+
+class _Byte(_BytesBase):
+    _type_ = "c"
+
+
+class _Statx(_ByteArray):
+    _type_ = _Byte
+    _length_ = 256
+
+
+class _Function(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+# typeshed takes no None; dlopen(3) does, for what is loaded already.
+_libc = dlopen(None, 0)  # type: ignore[arg-type]
+
+
+def _function(name: str, *argtypes: type) -> _Function:
+    function = _Function(dlsym(_libc, name))
+    function.argtypes = argtypes
+    return function
+
+
+def _syscall(*argtypes: type) -> _Function:
+    function = _function("syscall", _Long, *argtypes)
+    function.restype = _Long
+    return function
+
+
+_call_fsopen = _syscall(_Bytes, _Int)
+_call_fsconfig = _syscall(_Int, _Int, _Bytes, _Bytes, _Int)
+_call_fsmount = _syscall(_Int, _Int, _Int)
+_call_move_mount = _syscall(_Int, _Bytes, _Int, _Bytes, _Int)
+_call_openat2 = _syscall(_Int, _Bytes, _Bytes, _Long)
+_call_setns = _function("setns", _Int, _Int)
+_call_prctl = _function("prctl", _Int, _Long, _Long, _Long, _Long)
+_call_umount2 = _function("umount2", _Bytes, _Int)
+_call_statx = _function("statx", _Int, _Bytes, _Int, _Int, _Statx)
+
+
+def _check(result: int, call: str, where: bytes = b"") -> int:
+    if result >= 0:
+        return result
+    number = get_errno()
+    name = where.decode("utf-8", "backslashreplace") or None
+    raise OSError(number, f"{call}: {strerror(number)}", name)
+
+
+def _common(number: int) -> int:
+    """A number that is the same everywhere, checked: a wrong one would be another call."""
+    if uname().machine == "alpha":
+        raise OSError(_ENOSYS, "this machine has system call numbers of its own")
+    return number
+
+
+def fsopen(fsname: bytes) -> int:
+    return _check(_call_fsopen(_common(_FSOPEN), fsname, _FSOPEN_CLOEXEC), "fsopen", fsname)
+
+
+def fsconfig(fd: int, command: int, key: bytes | None, value: bytes | None) -> None:
+    _check(_call_fsconfig(_common(_FSCONFIG), fd, command, key, value, 0), "fsconfig", key or b"")
+
+
+def fsmount(fd: int, attributes: int) -> int:
+    return _check(_call_fsmount(_common(_FSMOUNT), fd, _FSMOUNT_CLOEXEC, attributes), "fsmount")
+
+
+def move_mount(mount: int, target: int) -> None:
+    """Attach the detached `mount` onto the directory `target`, both given as O_PATH fds."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    _check(_call_move_mount(_common(_MOVE_MOUNT), mount, b"", target, b"", flags), "move_mount")
+
+
+def openat2(dirfd: int, path: bytes, flags: int, resolve: int) -> int:
+    how = pack("QQQ", flags, 0, resolve)
+    return _check(_call_openat2(_common(_OPENAT2), dirfd, path, how, len(how)), "openat2", path)
+
+
+def setns(fd: int, nstype: int) -> None:
+    _check(_call_setns(fd, nstype), "setns")
+
+
+def prctl(option: int, value: int) -> None:
+    _check(_call_prctl(option, value, 0, 0, 0), "prctl")
+
+
+def umount2(path: bytes, flags: int) -> None:
+    _check(_call_umount2(path, flags), "umount2", path)
+
+
+def statx_mount(fd: int) -> tuple[int, bool]:
+    """The id of the mount that `fd` is on, and whether `fd` is that mount's root.
+
+    The id is the one of /proc/PID/mountinfo.  Since Linux 5.8; raises OSError (ENOSYS)
+    where the kernel leaves either out.
+    """
+    buffer = _Statx()
+    _check(_call_statx(fd, b"", AT_EMPTY_PATH, _STATX_MNT_ID, buffer), "statx")
+    (mask,) = unpack_from("I", buffer, 0)
+    (attributes,) = unpack_from("Q", buffer, 8)
+    (known,) = unpack_from("Q", buffer, 56)
+    (mount,) = unpack_from("Q", buffer, 144)
+    if not mask & _STATX_MNT_ID or not known & STATX_ATTR_MOUNT_ROOT:
+        raise OSError(_ENOSYS, "statx: the kernel doesn't tell a file's mount")
+    return mount, bool(attributes & STATX_ATTR_MOUNT_ROOT)

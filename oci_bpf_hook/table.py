@@ -1,0 +1,31 @@
+"""The shipped table of BPF's names: for kernels without BTF, and for good messages.
+
+`bpf_enums.json` holds every enumerator of the four enums with its value and,
+where that is newer than BPF tokens themselves (6.9), the first release with it.
+`contrib/update-bpf-enums` brings it up to date from a kernel's header.
+"""
+
+import json
+from collections.abc import Sequence
+
+from .names import Enum, Kind, make_enum
+
+
+class Table:
+    """The parsed table; `text` is the JSON file's content."""
+
+    def __init__(self, text: str) -> None:
+        self._enums: dict[str, dict[str, dict[str, int | str]]] = json.loads(text)["enums"]
+
+    def enums(self, kinds: Sequence[Kind]) -> dict[str, Enum]:
+        """The enums of `kinds`, by their option's name."""
+        return {
+            kind.option: make_enum(kind, self._enumerators(kind), guarded=False) for kind in kinds
+        }
+
+    def since(self, kind: Kind, name: str) -> str:
+        """The first release with `name`, the kernel's short one: "7.0"; "6.9" may be older."""
+        return str(self._enums[kind.enum][kind.prefix + name.upper()].get("since", "6.9"))
+
+    def _enumerators(self, kind: Kind) -> list[tuple[str, int]]:
+        return [(name, int(row["value"])) for name, row in self._enums[kind.enum].items()]
