@@ -31,14 +31,16 @@ if TYPE_CHECKING:
 
 CREATED = b"created"
 KEEP = b"keep"
+PLACED = b"@"
 FAILED = b"!"
 # The longest message is a path with a few words.
 LONGEST = 8192
 MODE = Struct("I")
 FD = Struct("i")
-# What a directory is: its mount's id, whether it is that mount's root, uid, gid, mode.
-PLACE = Struct("Q?III")
-# FAILED and errno; then step, reason and file name, with NUL between.
+# A message begins with what it is.  PLACED: a directory's mount's id, whether it is that
+# mount's root, uid, gid and mode.
+PLACE = Struct("=cQ?III")
+# FAILED: errno; then step, reason and file name, with NUL between.
 FAILURE = Struct("=ci")
 
 _FLAGS = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
@@ -191,7 +193,8 @@ def _mount(context: int, mode: int) -> int:
 
 def _place(fd: int) -> bytes:
     status = posix.fstat(fd)
-    return PLACE.pack(*syscalls.statx_mount(fd), status.st_uid, status.st_gid, status.st_mode)
+    mount, is_root = syscalls.statx_mount(fd)
+    return PLACE.pack(PLACED, mount, is_root, status.st_uid, status.st_gid, status.st_mode)
 
 
 def _remove(made: list[tuple[int, bytes]]) -> None:

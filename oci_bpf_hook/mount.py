@@ -91,12 +91,12 @@ class ContainerHalf:
         """
         path = grant.path.encode("utf-8", "surrogateescape")
         self._send(inside.MODE.pack(grant.mode) + path)
-        place = inside.PLACE.unpack(self._receive())
+        place = self._receive()
         if place[1] and not self._wrong(place, grant, enums):
             return False
         _create(self._fd, grant)
         self._send(inside.CREATED)
-        wrong = self._wrong(inside.PLACE.unpack(self._receive()), grant, enums)
+        wrong = self._wrong(self._receive(), grant, enums)
         dead = not self._container.alive()
         if wrong or dead:
             self._end()
@@ -119,8 +119,8 @@ class ContainerHalf:
             self._receive()
             raise self._died() from None
 
-    def _receive(self) -> bytes:
-        """The next message; an fd that comes with it is kept."""
+    def _receive(self) -> tuple[int, bool, int, int, int]:
+        """The place that the child tells next; an fd that comes with it is kept."""
         self._sock.settimeout(max(self._until - monotonic(), 0.001))
         try:
             message, ancillary, _, _ = self._sock.recvmsg(
@@ -140,10 +140,11 @@ class ContainerHalf:
             raise self._died()
         if message.startswith(inside.FAILED):
             raise _failure(message)
-        return message
+        _, mount, is_root, uid, gid, mode = inside.PLACE.unpack(message)
+        return mount, is_root, uid, gid, mode
 
     def _wrong(
-        self, place: tuple[int, ...], grant: "Grant", enums: "Mapping[str, Enum]"
+        self, place: tuple[int, bool, int, int, int], grant: "Grant", enums: "Mapping[str, Enum]"
     ) -> list[str]:
         """How the mount at `place`, as the kernel shows it, differs from `grant`."""
         from .masks import differences  # Not before the fork: the child doesn't need it.
