@@ -1,0 +1,67 @@
+"""What every test stands on: a private mount namespace, and no silent skips.
+
+The pure core's tests run anywhere.  The others need root, a kernel with BPF tokens and
+real engines; where one of these is missing they are skipped with its name, and with CI
+set (or OCI_BPF_HOOK_FORCE=1, to force it by hand) that skip is a failure.
+"""
+
+import os
+import shutil
+from collections.abc import Generator
+
+import pytest
+
+from tests.support import engines
+
+# Test modules that need nothing but Python.
+PURE = {
+    "test_annotations",
+    "test_btf",
+    "test_docs",
+    "test_errors",
+    "test_header",
+    "test_hooksd",
+    "test_layers",
+    "test_lint",
+    "test_names",
+    "test_record",
+    "test_table",
+    "test_update_bpf_enums",
+}
+FORCED = "CI" in os.environ or "OCI_BPF_HOOK_FORCE" in os.environ
+FORCE = "OCI_BPF_HOOK_FORCE=1 makes this a failure"
+
+
+def _missing() -> str:
+    """What this host lacks for the tests with real namespaces and engines."""
+    if os.geteuid() != 0:
+        return "root"
+    if not os.path.exists("/sys/kernel/btf/vmlinux"):
+        return "a kernel with BTF"
+    tools = [tool for tool in (*engines.TOOLS, "strace", "nsenter") if not shutil.which(tool)]
+    return f"{', '.join(tools)} (make test installs them)" if tools else ""
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if os.geteuid() == 0:
+        engines.enter_private_mounts()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = _missing()
+    if not missing:
+        return
+    for item in items:
+        if item.path.stem not in PURE:
+            item.add_marker(pytest.mark.skip(reason=f"this host lacks {missing}; {FORCE}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and FORCED:
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"
+    return report

@@ -1,0 +1,237 @@
+"""podman with a world of its own: storage, configuration, hooks and image below one directory."""
+
+import csv
+import functools
+import io
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from .engines import (
+    CAPABILITIES,
+    FIRST_ID,
+    ID_COUNT,
+    Closing,
+    CompletedProcess,
+    Runtime,
+    build_probe,
+    has_sys_resource,
+    make_rootfs,
+    make_work_directory,
+    processes_of,
+    remove_cgroup,
+    remove_work_directory,
+    require,
+    run,
+    wait_for_end,
+)
+
+IMAGE: Final = "localhost/oci-bpf-hook-test:latest"
+_SECCOMP: Final = (
+    Path("/etc/containers/seccomp.json"),
+    Path("/usr/share/containers/seccomp.json"),
+)
+
+
+class World(Closing):
+    """podman with storage, configuration and hooks of its own, and the test image in it.
+
+    A context manager; enter_private_mounts() comes first. `directory` may be used for scratch
+    files: it goes away with the world.
+    """
+
+    def __init__(self) -> None:
+        self.directory = make_work_directory()
+        self.hooks_dir = self.directory / "hooks.d"
+        self.cgroup_parent = self.directory.name
+        try:
+            self.hooks_dir.mkdir()
+            self.probe = build_probe(self.directory / "probe")
+            self.rootfs = make_rootfs(self.directory / "rootfs", self.probe)
+            self.seccomp = self.directory / "seccomp.json"
+            self.seccomp.write_text(json.dumps(seccomp_profile()), encoding="utf-8")
+            self._environment = self._configure()
+            self.storage_driver = self._make_image()
+        except BaseException:
+            self.close()
+            raise
+
+    def _configure(self) -> dict[str, str]:
+        work = self.directory
+        (work / "containers.conf").write_text(
+            "[containers]\n"
+            # podman's default limits are above what a root without CAP_SYS_RESOURCE can set.
+            'default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n'
+            # Where the pids controller is a v1 one, the cgroup2 mount has none to set a limit with.
+            "pids_limit = 0\n"
+            'log_driver = "k8s-file"\n'
+            'netns = "none"\n'
+            f'seccomp_profile = "{self.seccomp}"\n'
+            "[engine]\n"
+            'cgroup_manager = "cgroupfs"\n'
+            'events_logger = "file"\n'
+            # The default, shared memory, is one pool in /dev/shm for every podman of the host.
+            'lock_type = "file"\n'
+            f'hooks_dir = ["{self.hooks_dir}"]\n'
+            f'tmp_dir = "{work}/libpod"\n'
+            # No static_dir: conmon's `podman container cleanup` gets --root, with which podman 4.3
+            # looks for its database there. It would find none, and `podman run` wait 20 s for it.
+            f'volume_path = "{work}/volumes"\n'
+            "[network]\n"
+            f'network_config_dir = "{work}/networks"\n',
+            encoding="utf-8",
+        )
+        (work / "home").mkdir()
+        (work / "tmp").mkdir()
+        return {
+            "CONTAINERS_CONF": f"{work}/containers.conf",
+            "CONTAINERS_STORAGE_CONF": f"{work}/storage.conf",
+            "HOME": f"{work}/home",
+            "TMPDIR": f"{work}/tmp",
+        }
+
+    def _make_image(self) -> str:
+        archive = self.directory / "image.tar"
+        with tarfile.open(archive, "w") as tar:
+            tar.add(self.rootfs, arcname=".", filter=as_root)
+        failures = ""
+        for driver in ("overlay", "vfs"):  # overlay doesn't work on top of overlay, as in CI
+            (self.directory / "storage.conf").write_text(
+                f'[storage]\ndriver = "{driver}"\ngraphroot = "{self.directory}/{driver}"\n'
+                f'runroot = "{self.directory}/{driver}-run"\n',
+                encoding="utf-8",
+            )
+            done = self.podman("import", "--quiet", str(archive), IMAGE, check=False)
+            if done.returncode == 0:
+                return driver
+            failures += f"{driver}: {done.stderr}"
+        raise RuntimeError(f"podman can't make an image here:\n{failures}")
+
+    def podman(
+        self,
+        *args: str,
+        runtime: Runtime = "crun",
+        check: bool = True,
+        timeout: float = 60,
+        env: Mapping[str, str] | None = None,
+    ) -> CompletedProcess:
+        """Run podman with the arguments in this world; RuntimeError if it fails and `check`."""
+        argv = ["podman", "--runtime", runtime, *args]
+        environment = {**self._environment, **(env or {})}
+        done = run(argv, env=environment, timeout=timeout)
+        return require(done) if check else done
+
+    def run(
+        self,
+        runtime: Runtime,
+        *podman_run_args: str,
+        command: Sequence[str],
+        annotations: Mapping[str, str] | None = None,
+        userns: bool = True,
+        capabilities: Sequence[str] = CAPABILITIES,
+        timeout: float = 60,
+    ) -> CompletedProcess:
+        """Run the command in a new container and return its result, whatever its exit status."""
+        args = ["run", "--rm", "--pull", "never"]
+        if userns:
+            mapping = f"0:{FIRST_ID}:{ID_COUNT}"
+            args += ["--uidmap", mapping, "--gidmap", mapping]
+        if runtime == "crun" and not userns and not has_sys_resource():
+            # For the cgroup's device program crun lifts RLIMIT_MEMLOCK, unless in a user namespace.
+            args += ["--cgroups", "disabled"]
+        else:
+            args += ["--cgroup-parent", f"/{self.cgroup_parent}"]
+        args += [f"--cap-add={capability}" for capability in capabilities]
+        for key, value in (annotations or {}).items():
+            args += ["--annotation", self._annotation(f"{key}={value}")]
+        args += [*podman_run_args, IMAGE, *command]
+        return self.podman(*args, runtime=runtime, check=False, timeout=timeout)
+
+    @functools.cached_property
+    def _splits_annotations(self) -> bool:
+        # podman 4 reads --annotation as a CSV record ("strings"), podman 6 as it is.
+        text = self.podman("run", "--help").stdout
+        (line,) = (line for line in text.splitlines() if "--annotation " in line)
+        return line.split()[1] == "strings"
+
+    def _annotation(self, item: str) -> str:
+        if not self._splits_annotations:
+            return item
+        record = io.StringIO()
+        csv.writer(record, lineterminator="").writerow([item])
+        return record.getvalue()
+
+    def install_hook(
+        self,
+        launcher: Path,
+        source_json: Path,
+        *,
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        stages: Sequence[str] | None = None,
+    ) -> Path:
+        """Write the shipped JSON into the world's hooks directory with the path of this launcher.
+
+        `args` are put after the JSON's own, `env` is set over its own, `stages` replace its own.
+        Returns the path of the file, which has the name of the shipped one.
+        """
+        config: dict[str, Any] = json.loads(source_json.read_text(encoding="utf-8"))
+        hook: dict[str, Any] = config["hook"]
+        hook["path"] = str(launcher)
+        if args:
+            hook["args"] = [*hook.get("args", [str(launcher)]), *args]
+        if env:
+            names = {entry.partition("=")[0]: entry for entry in hook.get("env", [])}
+            names |= {name: f"{name}={value}" for name, value in env.items()}
+            hook["env"] = list(names.values())
+        if stages is not None:
+            config["stages"] = list(stages)
+        installed = self.hooks_dir / source_json.name
+        installed.write_text(json.dumps(config), encoding="utf-8")
+        return installed
+
+    def remove_hooks(self) -> None:
+        """Empty the world's hooks directory."""
+        for entry in self.hooks_dir.iterdir():
+            entry.unlink()
+
+    def close(self) -> None:
+        """Remove every container, process, mount, cgroup and file of this world."""
+        if not self.directory.exists():
+            return
+        if (self.directory / "storage.conf").exists():
+            self.podman("rm", "--all", "--force", "--time", "0", check=False)
+        for pid in processes_of(self.directory):
+            wait_for_end(pid, 10)
+        remove_cgroup(self.cgroup_parent)
+        remove_work_directory(self.directory)
+
+
+def seccomp_profile() -> dict[str, Any]:
+    """Return the engine's own seccomp profile, changed to let bpf(2) through with CAP_BPF too.
+
+    Debian 12's asks for CAP_SYS_ADMIN, newer ones for either.
+    """
+    source = next(path for path in _SECCOMP if path.exists())
+    profile: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+    # Out of every rule first: of two rules with different actions libseccomp takes neither.
+    for rule in profile["syscalls"]:
+        rule["names"] = [name for name in rule["names"] if name != "bpf"]
+    profile["syscalls"] = [rule for rule in profile["syscalls"] if rule["names"]]
+    both = ["CAP_BPF", "CAP_SYS_ADMIN"]
+    allow = {"names": ["bpf"], "action": "SCMP_ACT_ALLOW"}
+    refuse = {"names": ["bpf"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "errno": "EPERM"}
+    profile["syscalls"] += [
+        {**allow, "includes": {"caps": both[:1]}},
+        {**allow, "includes": {"caps": both[1:]}, "excludes": {"caps": both[:1]}},
+        {**refuse, "excludes": {"caps": both}},
+    ]
+    return profile
+
+
+def as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member
