@@ -1,0 +1,55 @@
+# demo and test set up whatever they need on a Debian 12 machine, as root, and may be
+# run again and again.  Nothing here uses the name of this directory, which may be any.
+
+PREFIX = /usr
+DESTDIR =
+libexec = $(DESTDIR)$(PREFIX)/libexec/oci-bpf-hook
+hooksd = $(DESTDIR)$(PREFIX)/share/containers/oci/hooks.d
+
+ENGINES = podman crun runc conmon catatonit busybox-static uidmap gcc libc6-dev
+TOOLS = $(ENGINES) python3-venv linux-libc-dev strace util-linux libcap2-bin shellcheck
+
+.PHONY: help demo test bench install uninstall clean
+
+help:
+	@echo 'make demo       a container with a BPF token, on crun and on runc'
+	@echo 'make test       every test'
+	@echo 'make bench      the benchmark: a table, JSON and a plot'
+	@echo 'make install    into PREFIX ($(PREFIX)), below DESTDIR'
+	@echo 'make uninstall  and out again'
+
+demo:
+	@.ci/packages $(ENGINES)
+	@/usr/bin/python3 -m tests.demo
+
+test:
+	@.ci/packages $(TOOLS)
+	@$(MAKE) --no-print-directory .venv/made
+	.venv/bin/python -m pytest
+
+bench:
+	@.ci/packages $(TOOLS)
+	@$(MAKE) --no-print-directory .venv/made
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/requirements.txt
+	.venv/bin/python -m tests.bench
+
+.venv/made: tests/requirements.txt .ci/venv
+	.ci/venv tests/requirements.txt
+
+# An engine skips a hook whose program is missing, and so the program comes first.
+install:
+	install -d '$(libexec)/oci_bpf_hook' '$(hooksd)'
+	install -m 644 oci_bpf_hook/*.py oci_bpf_hook/bpf_enums.json '$(libexec)/oci_bpf_hook/'
+	/usr/bin/python3 -m compileall -q -d '$(PREFIX)/libexec/oci-bpf-hook/oci_bpf_hook' '$(libexec)/oci_bpf_hook'
+	install -m 755 hooks.d/oci-bpf-hook '$(libexec)/'
+	sed 's|/usr/libexec/|$(PREFIX)/libexec/|' hooks.d/oci-bpf-hook.json > '$(hooksd)/.oci-bpf-hook.new'
+	chmod 644 '$(hooksd)/.oci-bpf-hook.new'
+	mv '$(hooksd)/.oci-bpf-hook.new' '$(hooksd)/oci-bpf-hook.json'
+
+uninstall:
+	rm -f '$(hooksd)/oci-bpf-hook.json'
+	rm -rf '$(libexec)'
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,7 @@
+"""`python3 -m oci_bpf_hook` is the command `oci-bpf-hook`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

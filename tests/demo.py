@@ -1,0 +1,82 @@
+"""`make demo`: containers with a BPF token, under real podman with crun and with runc.
+
+Everything it makes is in one directory in /tmp and in a mount namespace of its own, and
+gone afterwards.  It fails if a container can do anything else than the demo says.
+"""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from tests.support.engines import RUNTIMES, CompletedProcess, Runtime, enter_private_mounts
+from tests.support.podman import World
+from tests.support.scratch import LAUNCHER
+
+HOOK_JSON = Path(__file__).parents[1] / "hooks.d" / "oci-bpf-hook.json"
+ANNOTATIONS = {
+    "io.bpffs.delegate_cmds": "map_create:prog_load",
+    "io.bpffs.delegate_maps": "hash",
+    "io.bpffs.delegate_progs": "socket_filter",
+    "io.bpffs.delegate_attachs": "cgroup_inet_ingress",
+}
+# What a program in the container tries through its token, and what comes of it.
+ATTEMPTS = (
+    ("make a token", ("token",), "token", "ok"),
+    ("create a hash map", ("map", "1"), "result", "ok"),
+    ("load a socket filter", ("prog", "1", "0"), "result", "ok"),
+    ("create an array map", ("map", "2"), "result", "EPERM"),
+    ("load a kprobe program", ("prog", "2", "0"), "result", "EPERM"),
+)
+
+
+def _say(text: str = "") -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _run(world: World, runtime: Runtime, *command: str) -> CompletedProcess:
+    done = world.run(runtime, annotations=ANNOTATIONS, command=command, capabilities=["BPF"])
+    if done.returncode:
+        raise SystemExit(f"podman failed: {done.stderr}")
+    return done
+
+
+def _show(world: World, runtime: Runtime) -> None:
+    _say(f"$ podman --runtime {runtime} run --cap-add BPF --uidmap 0:100000:65536 \\")
+    for key, text in ANNOTATIONS.items():
+        _say(f"      --annotation {key}={text} \\")
+    _say("      ... IMAGE mount -t bpf")
+    _say(_run(world, runtime, "mount", "-t", "bpf").stdout)
+    for what, (verb, *arguments), key, expected in ATTEMPTS:
+        command = ("probe", verb, "/sys/fs/bpf", *arguments)
+        result = json.loads(_run(world, runtime, *command).stdout)[key]
+        if result != expected:
+            raise SystemExit(f"{shlex.join(command)} gave {result}, not {expected}")
+        _say(f"  {what:24} {result}")
+    _say()
+
+
+def _refused(world: World) -> None:
+    """A container that asks for something that isn't there doesn't start, and says why."""
+    wrong = ANNOTATIONS | {"io.bpffs.delegate_maps": "hsah"}
+    done = world.run("runc", annotations=wrong, command=["true"])
+    if done.returncode == 0:
+        raise SystemExit("a container with a misspelt map type was started")
+    _say("$ podman --runtime runc run --annotation io.bpffs.delegate_maps=hsah ... IMAGE true")
+    words = done.stderr.partition("oci-bpf-hook: ")
+    _say(f"  {words[1]}{words[2].partition('(exit code')[0]}")
+
+
+def main() -> None:
+    """Run the demo."""
+    enter_private_mounts()
+    with World() as world:
+        world.install_hook(LAUNCHER, HOOK_JSON)
+        for runtime in RUNTIMES:
+            _show(world, runtime)
+        _refused(world)
+
+
+if __name__ == "__main__":
+    main()

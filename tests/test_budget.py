@@ -1,0 +1,45 @@
+"""What the hook imports in front of a container's start: a budget of modules, not of time."""
+
+import json
+import subprocess
+
+from tests.support.scratch import LAUNCHER, Scratch
+
+# Modules of C, each a few tens of microseconds, beside what a bare interpreter has.
+ALLOWED = {"_ctypes", "_json", "_signal", "_socket", "_struct", "errno", "fcntl", "mmap"}
+ASKED = {"annotations", "errors", "hook", "names", "record", "state"}
+GRANT = {"btf", "container", "inside", "kernel", "log", "masks", "mount", "syscalls"}
+
+
+def _loaded(*arguments: str, stdin: str = "") -> set[str]:
+    """The modules that an interpreter with the launcher's options imports."""
+    command = ["/usr/bin/python3", "-ISE", "-X", "importtime", *arguments]
+    run = subprocess.run(command, input=stdin, capture_output=True, text=True, check=True)
+    return {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()[1:]}
+
+
+def _imported(state: str) -> tuple[set[str], set[str]]:
+    """What the launcher imports for `state` beside what a bare interpreter does: ours, others."""
+    loaded = _loaded(str(LAUNCHER), stdin=state) - _loaded("-c", "pass")
+    ours = {name for name in loaded if name.partition(".")[0] == "oci_bpf_hook"}
+    return {name.partition(".")[2] for name in ours} - {""}, loaded - ours
+
+
+def test_a_container_that_asks_for_nothing() -> None:
+    ours, others = _imported(json.dumps({"id": "x", "annotations": {"a": "b"}}))
+    assert ours == ASKED
+    assert others <= ALLOWED - {"_ctypes", "mmap", "_socket"}
+
+
+def test_a_grant() -> None:
+    annotations = {
+        "io.bpffs.delegate_cmds": "map_create:prog_load:btf_load",
+        "io.bpffs.delegate_maps": "any,!hash",
+        "io.bpffs.delegate_progs": "BPFProgTypeXdp",
+        "io.bpffs.delegate_attachs": "0x1",
+    }
+    with Scratch() as container:
+        ours, others = _imported(json.dumps(container.state(annotations)))
+        assert len(container.mounts()) == 1
+    assert ours == ASKED | GRANT
+    assert others <= ALLOWED

@@ -1,0 +1,74 @@
+"""The JSON that is shipped for hooks.d: its schema, and what it matches."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from oci_bpf_hook.annotations import KEYS, PREFIX
+from oci_bpf_hook.mount import DEADLINE
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "hooks.d").glob("*.json"))
+SCHEMA = json.loads((ROOT / "schema" / "hook.schema.json").read_text())
+
+
+def load(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def test_there_is_one() -> None:
+    assert FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_schema(path: Path) -> None:
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    validator.check_schema(SCHEMA)
+    assert [error.message for error in validator.iter_errors(load(path))] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "0.1.0"},
+        {"when": {}},
+        {"when": {"annotations": {"io.bpffs": ".*"}}},
+        {"stages": ["precreate"]},
+        {"hook": {"path": "oci-bpf-hook"}},
+        {"hook": {"path": "/x", "args": ["x"], "env": [], "timeout": 1}},
+        {"hook": {"path": "/x", "args": ["x"], "env": ["A=b"]}},
+        {"extra": 1},
+    ],
+    ids=str,
+)
+def test_the_schema_refuses(change: dict[str, object]) -> None:
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    assert not validator.is_valid(load(FILES[0]) | change)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_what_it_matches(path: Path) -> None:
+    ((pattern, value),) = load(path)["when"]["annotations"].items()
+    assert value == ".*"
+    for key in (*KEYS, "delegate_cmd"):  # A misspelt key must come to be refused.
+        assert re.search(pattern, PREFIX + key)
+        assert re.search(pattern, f"{PREFIX}{key}/web")
+    for other in (
+        "io.bpffs",
+        "xio.bpffs.path",
+        "io-bpffs.path",
+        "io.bpffsx.path",
+        "run.io.bpffs.a",
+    ):
+        assert not re.search(pattern, other)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_runtime_waits_longer_than_the_hook(path: Path) -> None:
+    # Once for the state and once for the container half.
+    assert load(path)["hook"]["timeout"] > 2 * DEADLINE

@@ -1,0 +1,109 @@
+"""The installed layout: make install, a container from it, make uninstall; and pip."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.podman import World
+
+ROOT = Path(__file__).parents[1]
+LIBEXEC = Path("/usr/libexec/oci-bpf-hook")
+HOOKS_DIR = Path("/usr/share/containers/oci/hooks.d")
+
+
+def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def tree(directory: Path) -> set[str]:
+    return {str(path) for path in directory.rglob("*")}
+
+
+@pytest.fixture
+def usr(tmp_path: Path) -> Iterator[None]:
+    """This process's own view of /usr/libexec and /usr/share, for a real `make install`.
+
+    The whole session is in a private mount namespace; the host never sees this.
+    """
+    mounted = []
+    # An overlay's upper layer must not itself be on an overlay, as /tmp is on some CI machines.
+    run("mount", "-t", "tmpfs", "tmpfs", str(tmp_path))
+    for name in ("libexec", "share"):
+        upper, work = tmp_path / f"{name}-upper", tmp_path / f"{name}-work"
+        upper.mkdir()
+        work.mkdir()
+        options = f"lowerdir=/usr/{name},upperdir={upper},workdir={work}"
+        run("mount", "-t", "overlay", "overlay", "-o", options, f"/usr/{name}")
+        mounted.append(f"/usr/{name}")
+    yield
+    for target in (*reversed(mounted), str(tmp_path)):
+        run("umount", target)
+
+
+@pytest.mark.usefixtures("usr")
+def test_install_run_uninstall() -> None:
+    before = tree(Path("/usr/libexec")) | tree(Path("/usr/share/containers"))
+    run("make", "install")
+    installed = HOOKS_DIR / "oci-bpf-hook.json"
+    assert json.loads(installed.read_text())["hook"]["path"] == str(LIBEXEC / "oci-bpf-hook")
+    for path in [LIBEXEC, *LIBEXEC.rglob("*"), installed]:
+        status = path.stat()
+        assert (status.st_uid, status.st_mode & 0o022) == (0, 0), path
+    sources = {path.stem for path in (LIBEXEC / "oci_bpf_hook").glob("*.py")}
+    compiled = {
+        path.name.partition(".")[0] for path in LIBEXEC.glob("oci_bpf_hook/__pycache__/*.pyc")
+    }
+    assert sources == compiled
+    with World() as world:
+        done = world.podman(
+            *("--hooks-dir", str(HOOKS_DIR), "run", "--rm", "--pull", "never"),
+            *("--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536", "--cap-add", "BPF"),
+            *("--cgroup-parent", f"/{world.cgroup_parent}"),
+            *("--annotation", "io.bpffs.delegate_cmds=map_create:prog_load"),
+            *("localhost/oci-bpf-hook-test:latest", "cat", "/proc/mounts"),
+        )
+        assert "delegate_cmds=map_create:prog_load" in done.stdout
+    run("make", "uninstall")
+    after = tree(Path("/usr/libexec")) | tree(Path("/usr/share/containers"))
+    # The hooks directory itself may stay: it is the engines'.
+    assert after - before <= {str(HOOKS_DIR), str(HOOKS_DIR.parent)}
+
+
+def test_install_below_another_directory(tmp_path: Path) -> None:
+    destination = tmp_path / "a b"
+    run("make", "install", f"DESTDIR={destination}", "PREFIX=/opt/hook")
+    hook = json.loads(
+        (destination / "opt/hook/share/containers/oci/hooks.d/oci-bpf-hook.json").read_text()
+    )
+    assert hook["hook"]["path"] == "/opt/hook/libexec/oci-bpf-hook/oci-bpf-hook"
+    launcher = destination / "opt/hook/libexec/oci-bpf-hook/oci-bpf-hook"
+    done = subprocess.run([launcher], input=b"{}", capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    run("make", "uninstall", f"DESTDIR={destination}", "PREFIX=/opt/hook")
+    assert not [path for path in destination.rglob("*") if path.is_file()]
+
+
+def test_pip_install(tmp_path: Path) -> None:
+    # From a copy: setuptools builds in the source tree.
+    source = tmp_path / "source"
+    run("cp", "-r", str(ROOT / "oci_bpf_hook"), str(ROOT / "pyproject.toml"), str(tmp_path))
+    source.mkdir()
+    for name in ("oci_bpf_hook", "pyproject.toml"):
+        os.rename(tmp_path / name, source / name)
+    (source / "README.md").write_text("x")
+    target = tmp_path / "target"
+    run(
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+        *("--target", str(target), str(source)),
+    )
+    command = [sys.executable, "-m", "oci_bpf_hook", "kernel", "--table", "--json"]
+    done = run(*command, cwd=target)
+    assert json.loads(done.stdout)["delegate_cmds"]["prog_load"] == 5
+    assert (target / "bin" / "oci-bpf-hook").exists()
