@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     ByteOrder = Literal["little", "big"]
-    Buffer: TypeAlias = bytes | mmap
+    Buffer: TypeAlias = bytes | bytearray | mmap
 
 
 _MAGIC = 0xEB9F
@@ -87,6 +87,7 @@ def walk(data: "Buffer", kinds: "Sequence[Kind]") -> dict[str, Enum]:
     layout = _layout(data)
     wanted = {kind.enum: kind for kind in kinds}
     found: dict[str, Enum] = {}
+    why: dict[str, str] = {}
     for position, type_kind in _types(data, layout):
         if type_kind not in (_KIND_ENUM, _KIND_ENUM64):
             continue
@@ -96,11 +97,15 @@ def walk(data: "Buffer", kinds: "Sequence[Kind]") -> dict[str, Enum]:
         try:
             # Kernels before 6.9 have no guard at the end of most of these enums.
             found[kind.option] = _enum_at(data, layout, position, kind, guarded=False)
-        except NamesError as error:
-            raise BtfError(str(error)) from None
-    missing = [kind.enum for kind in kinds if kind.option not in found]
+        except NamesError as error:  # A forward declaration, or another of that name.
+            why[kind.option] = str(error)
+    missing = [
+        why.get(kind.option, f"no enum {kind.enum} in it")
+        for kind in kinds
+        if kind.option not in found
+    ]
     if missing:
-        raise BtfError(f"no enum {', '.join(missing)} in it")
+        raise BtfError("; ".join(missing))
     return found
 
 

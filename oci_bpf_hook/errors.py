@@ -40,24 +40,26 @@ EXITS = {
 # Text that came from a container's author ends up in root's logs: one item of
 # it is never longer than this, and a report never lists more problems.
 _QUOTED = 64
-_LISTED = 20
+LISTED = 20
 
 
 class HookError(Exception):
     """A request that can't be granted.
 
     `code` is one of `EXITS`; `problems` are the sentences to print, one or more,
-    each complete: what is wrong, where, and what to do.
+    each complete: what is wrong, where, and what to do; `rule` the rule that decided it, if
+    one did.
     """
 
-    def __init__(self, code: int, *problems: str) -> None:
+    def __init__(self, code: int, *problems: str, rule: str | None = None) -> None:
         super().__init__(code, *problems)
         self.code = code
         self.problems = problems
+        self.rule = rule
 
     def __str__(self) -> str:
-        line = "; ".join(self.problems[:_LISTED])
-        rest = len(self.problems) - _LISTED
+        line = "; ".join(self.problems[:LISTED])
+        rest = len(self.problems) - LISTED
         return f"{line}; and {rest} more" if rest > 0 else line
 
 

@@ -67,6 +67,8 @@ def _enumerators(kind: Kind, body: str) -> list[tuple[str, int]]:
         if match is None:
             raise HeaderError(f"enum {kind.enum} has an enumerator that reads {piece[:60]!r}")
         value = following if match[2] is None else _value(match[2], values)
+        if value.bit_length() > 64:  # The square of the last one's square would fill the memory.
+            raise HeaderError(f"enum {kind.enum}: the value of {match[1]} has more than 64 bits")
         values[match[1]] = value
         found.append((match[1], value))
         following = value + 1

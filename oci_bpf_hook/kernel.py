@@ -45,9 +45,9 @@ def from_btf(kinds: "Sequence[Kind]", path: str = VMLINUX) -> dict[str, Enum]:
     try:
         try:
             # Since 6.16 (a539e2a6d51d), and only private; spares a copy of 5 MB.
-            data: mmap.mmap | bytes = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+            data: "btf.Buffer" = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
         except (OSError, ValueError):
-            data = _whole(fd)
+            data = _in_place(fd)
     finally:
         posix.close(fd)
     return btf.enums(data, kinds)
@@ -78,6 +78,16 @@ def _read(path: str) -> bytes:
         return _whole(fd)
     finally:
         posix.close(fd)
+
+
+def _in_place(fd: int) -> bytes | bytearray:
+    """The content of `fd`, of a size that it tells: sysfs gives a page for each read."""
+    data = bytearray(posix.fstat(fd).st_size)
+    size = 0
+    with memoryview(data) as view:
+        while count := posix.readv(fd, [view[size:]]):
+            size += count
+    return data if size and size == len(data) else _whole(fd)
 
 
 def _whole(fd: int) -> bytes:

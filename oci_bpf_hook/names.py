@@ -35,6 +35,14 @@ ATTACHS = Kind(option="delegate_attachs", enum="bpf_attach_type", prefix="BPF_",
 KINDS = (CMDS, MAPS, PROGS, ATTACHS)
 
 
+# The kernel's aliases, by kind: what was renamed keeps its value, and nothing else says so.
+_ALIASES = (
+    ("prog_run", "prog_test_run"),
+    ("cgroup_storage", "cgroup_storage_deprecated"),
+    ("percpu_cgroup_storage", "percpu_cgroup_storage_deprecated"),
+)
+
+
 class NamesError(ValueError):
     """These enumerators are not the enum they were taken for."""
 
@@ -112,6 +120,9 @@ def make_enum(kind: Kind, enumerators: "Iterable[tuple[str, int]]", *, guarded: 
             raise NamesError(f"enum {kind.enum}: {name} = {value} is out of place")
         values[short] = value
         following = max(following, value + 1)
+    for alias, name in _ALIASES:
+        if alias in values and values[alias] != values.get(name, values[alias]):
+            raise NamesError(f"enum {kind.enum}: {alias} isn't {name}")
     if not values or (guard is None and guarded):
         raise NamesError(f"enum {kind.enum}: it ends too early")
     if guard is not None and guard[1] != following:

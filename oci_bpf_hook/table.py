@@ -16,6 +16,13 @@ class Table:
 
     def __init__(self, text: str) -> None:
         self._enums: dict[str, dict[str, dict[str, int | str]]] = json.loads(text)["enums"]
+        self._made: dict[str, Enum] = {}
+
+    def enum(self, kind: Kind) -> Enum:
+        """The enum of `kind`, made once."""
+        if kind.option not in self._made:
+            self._made[kind.option] = self.enums((kind,))[kind.option]
+        return self._made[kind.option]
 
     def enums(self, kinds: Sequence[Kind]) -> dict[str, Enum]:
         """The enums of `kinds`, by their option's name."""
