@@ -7,7 +7,8 @@ libexec = $(DESTDIR)$(PREFIX)/libexec/oci-bpf-hook
 hooksd = $(DESTDIR)$(PREFIX)/share/containers/oci/hooks.d
 
 ENGINES = podman crun runc conmon catatonit busybox-static uidmap gcc libc6-dev
-TOOLS = $(ENGINES) python3-venv linux-libc-dev strace util-linux libcap2-bin shellcheck
+TOOLS = $(ENGINES) python3-venv python3-yaml python3-jsonschema linux-libc-dev libbpf-dev clang \
+	logrotate strace util-linux libcap2-bin shellcheck
 
 .PHONY: help demo test bench install uninstall clean
 
@@ -33,13 +34,14 @@ bench:
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/requirements.txt
 	.venv/bin/python -m tests.bench
 
-.venv/made: tests/requirements.txt .ci/venv
-	.ci/venv tests/requirements.txt
+.venv/made: tests/requirements.txt tests/requirements-nodeps.txt .ci/venv
+	.ci/venv tests/requirements.txt tests/requirements-nodeps.txt
 
 # An engine skips a hook whose program is missing, and so the program comes first.
 install:
-	install -d '$(libexec)/oci_bpf_hook' '$(hooksd)'
-	install -m 644 oci_bpf_hook/*.py oci_bpf_hook/bpf_enums.json '$(libexec)/oci_bpf_hook/'
+	install -d '$(libexec)/oci_bpf_hook/schema' '$(hooksd)'
+	install -m 644 oci_bpf_hook/*.py oci_bpf_hook/*.json oci_bpf_hook/*.yaml '$(libexec)/oci_bpf_hook/'
+	install -m 644 schema/*.json '$(libexec)/oci_bpf_hook/schema/'
 	/usr/bin/python3 -m compileall -q -d '$(PREFIX)/libexec/oci-bpf-hook/oci_bpf_hook' '$(libexec)/oci_bpf_hook'
 	install -m 755 hooks.d/oci-bpf-hook '$(libexec)/'
 	sed 's|/usr/libexec/|$(PREFIX)/libexec/|' hooks.d/oci-bpf-hook.json > '$(hooksd)/.oci-bpf-hook.new'

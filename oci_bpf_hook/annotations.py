@@ -6,7 +6,7 @@ kernel ignores a misspelt mount option and so delegates less, or, with a number,
 something else than was meant.  All problems are told at once.
 """
 
-from .errors import BAD_ANNOTATION, HookError, quote
+from .errors import BAD_ANNOTATION, LISTED, HookError, quote
 from .names import ALL_BITS, KINDS
 from .record import Record
 
@@ -20,23 +20,28 @@ LISTS = tuple(kind.option for kind in KINDS)
 PATH = "/sys/fs/bpf"
 # bpf_fill_super() gives the root directory 0777 and the sticky bit.
 MODE = 0o1777
-KEYS = (*LISTS, "path", "mode", "on_unknown")
+KEYS = (*LISTS, "profile", "path", "mode", "on_unknown")
 # Annotations in which the engines that run pods say which container this is:
 # CRI-O and podman's Kubernetes mode, then containerd.
 _NAMES = ("io.kubernetes.container.name", "io.kubernetes.cri.container-name")
 _PATH_MAX = 4096
 _HEX = frozenset("0123456789abcdef")
 _WORD = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
+# As the policy's schema has it.
+_PROFILE = _WORD | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ.-")
+_PROFILE_MAX = 63
 
 
 class Request(Record):
     """What a container asks for, as written: which bits that is depends on the kernel.
 
-    `lists` has the items, in lower case, of each `delegate_*` option that asks for something.
+    `lists` has the items, in lower case, of each `delegate_*` option that asks for something;
+    `profiles` are the names of sets in the policy that are asked for as well.
     """
 
-    __slots__ = ("drop_unknown", "lists", "mode", "path")
+    __slots__ = ("drop_unknown", "lists", "mode", "path", "profiles")
     lists: dict[str, tuple[str, ...]]
+    profiles: tuple[str, ...]
     path: str
     mode: int
     drop_unknown: bool
@@ -44,6 +49,8 @@ class Request(Record):
     def annotations(self) -> dict[str, str]:
         """The annotations that ask for exactly this."""
         found = {PREFIX + key: ":".join(items) for key, items in self.lists.items()}
+        if self.profiles:
+            found[PREFIX + "profile"] = ":".join(self.profiles)
         if self.path != PATH:
             found[PREFIX + "path"] = self.path
         if self.mode != MODE:
@@ -86,18 +93,22 @@ def parse(
                 lists[kind.option] = items
     request = Request(
         lists=lists,
+        profiles=_profiles(*given["profile"], problems) if "profile" in given else (),
         path=_path(*given["path"], problems) if "path" in given else PATH,
         mode=_mode(*given["mode"], problems) if "mode" in given else MODE,
         drop_unknown=_drop(*given["on_unknown"], problems) if "on_unknown" in given else False,
     )
-    if given and not any(name in given for name in LISTS):
+    # A pod's other containers may be the ones that ask.
+    bases = {key[len(PREFIX) :].partition("/")[0] for key in annotations if key.startswith(PREFIX)}
+    if given and bases.isdisjoint((*LISTS, "profile")):
         key = next(iter(given.values()))[0]
         problems.append(
-            f"{key} alone delegates nothing: add {PREFIX}delegate_cmds and what else is needed"
+            f"{quote(key)} alone delegates nothing: add {PREFIX}profile, or {PREFIX}delegate_cmds "
+            "and what else is needed"
         )
     if problems:
         raise HookError(BAD_ANNOTATION, *problems)
-    return request if lists else None
+    return request if lists or request.profiles else None
 
 
 def _given(
@@ -115,7 +126,11 @@ def _given(
             continue
         base, slash, container = key[len(PREFIX) :].partition("/")
         if base not in KEYS:
-            problems.append(f"{quote(key)} is no key of ours{_nearest(base, slash + container)}")
+            # Only the problems that are printed are worth a search.
+            near = _nearest(base, slash + container) if len(problems) < LISTED else ""
+            problems.append(f"{quote(key)} is no key of ours{near}")
+        elif slash and not container:
+            problems.append(f"{quote(key)} names no container behind its last /")
         elif not slash:
             plain[base] = (key, text)
         else:
@@ -151,7 +166,7 @@ def _items(key: str, text: str, what: str, problems: list[str]) -> tuple[str, ..
     items: dict[str, None] = {}
     wrong = len(problems)
     for written in split(text):
-        item, problem = _item(written.lower(), what)
+        item, problem = parse_item(written, what)
         if problem:
             problems.append(f"{quote(key)}: {quote(written)} {problem}")
         else:
@@ -164,8 +179,10 @@ def _items(key: str, text: str, what: str, problems: list[str]) -> tuple[str, ..
     return tuple(items)
 
 
-def _item(item: str, what: str) -> tuple[str, str]:
+def parse_item(written: str, what: str) -> tuple[str, str]:
     """The item as a Request has it, and what is wrong with it or an empty string."""
+    # Some letters of other alphabets have an ASCII letter for their small one.
+    item = written.lower() if written.isascii() else written
     taken = item.startswith("!")
     bare = item[1:] if taken else item
     if taken and bare == "any":
@@ -187,6 +204,16 @@ def _item(item: str, what: str) -> tuple[str, str]:
     if not bare or not _WORD.issuperset(bare):
         return item, f"is no name of a {what}"
     return item, ""
+
+
+def _profiles(key: str, text: str, problems: list[str]) -> tuple[str, ...]:
+    names = dict.fromkeys(split(text))
+    problems += [
+        f"{quote(key)}: {quote(name)} is no name of a profile"
+        for name in names
+        if not _PROFILE.issuperset(name) or len(name) > _PROFILE_MAX
+    ]
+    return tuple(names)
 
 
 def _path(key: str, text: str, problems: list[str]) -> str:

@@ -12,6 +12,8 @@ from . import __version__, kernel
 from .btf import BtfError
 from .errors import DONE, EXITS, KERNEL_CANNOT, USAGE, HookError
 from .names import KINDS, Enum
+from .policy import ENGINES
+from .policycommand import add_policy, add_request, run_lint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +48,15 @@ def _parser() -> argparse.ArgumentParser:
 
     hook = commands.add_parser("hook", help="be the OCI runtime hook: the state is on stdin")
     hook.add_argument("--header", metavar="FILE", help="C header with the names, for want of BTF")
+    hook.add_argument("--engine", choices=ENGINES, help="which engine runs it")
     hook.set_defaults(run=_hook)
+
+    lint = commands.add_parser("lint", help="say what is doubtful about a request")
+    add_request(lint)
+    lint.add_argument("--strict", action="store_true", help="fail if anything is")
+    lint.set_defaults(run=run_lint)
+
+    add_policy(commands.add_parser("policy", help="check, show and try the policy"))
 
     names = commands.add_parser("kernel", help="show the names that can be delegated, and the bits")
     source = names.add_mutually_exclusive_group()
@@ -61,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 def _hook(options: argparse.Namespace) -> int:
     from .hook import main as hook
 
-    return hook(["--header", options.header] if options.header else [])
+    arguments = ["--header", options.header] if options.header else []
+    return hook([*arguments, "--engine", options.engine] if options.engine else arguments)
 
 
 def _kernel(options: argparse.Namespace) -> int:

@@ -14,12 +14,14 @@ from .state import annotations_of, load_json, read_stdin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import FrameType
 
-    from .masks import Grant
-    from .names import Enum
+    from .container import Container
+    from .policy import Compiled
     from .state import State
+    from .table import Table
+    from .trail import Trail
 
 
 # Seconds that the runtime has for handing over the state.
@@ -35,7 +37,7 @@ def main(arguments: "Sequence[str]") -> int:
         if not asked(annotations_of(state)):
             return DONE
         identity = state.get("id", "?") if isinstance(state, dict) else "?"
-        _grant(state, _header(arguments))
+        _decide(state, _options(arguments))
         return DONE
     except HookError as error:
         return _report(identity, error.code, str(error))
@@ -47,7 +49,15 @@ def _settle() -> None:
     """Leave behind what the runtime's process was."""
     # crun runs hooks with every signal blocked, and a mask is inherited.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    posix.closerange(3, 1 << 30)
+    # Ignored, the kernel would reap the container half, and its pid be anybody's.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    # Not up to the last there can be: without close_range() in libc and kernel, each of
+    # the numbers is closed by itself.
+    posix.closerange(3, 1 << 16)
+    # What is opened from here on must not become a standard stream that the runtime closed.
+    while posix.open("/", posix.O_PATH | posix.O_CLOEXEC) < 3:
+        pass
+    posix.closerange(3, 4)
     posix.chdir("/")
     posix.umask(0o077)
 
@@ -67,44 +77,104 @@ def _too_late(number: int, frame: "FrameType | None") -> None:
     raise HookError(BAD_STATE, f"the state on stdin didn't end within {_DEADLINE} seconds")
 
 
-def _header(arguments: "Sequence[str]") -> str | None:
-    """The value of --header FILE, the only option."""
-    if not arguments:
-        return None
-    if len(arguments) == 2 and arguments[0] == "--header" and arguments[1].startswith("/"):
-        return arguments[1]
-    raise HookError(
-        USAGE,
-        f"the hook's arguments are {quote(' '.join(arguments))}; "
-        "it takes --header FILE, an absolute path, or nothing",
-    )
+def _options(arguments: "Sequence[str]") -> dict[str, str]:
+    """--header FILE and --engine NAME, by their names."""
+    options: dict[str, str] = {}
+    rest = list(arguments)
+    while len(rest) >= 2 and rest[0] in ("--header", "--engine"):
+        options[rest[0][2:]] = rest[1]
+        del rest[:2]
+    if rest or not options.get("header", "/").startswith("/"):
+        raise HookError(
+            USAGE,
+            f"the hook's arguments are {quote(' '.join(arguments))}; "
+            "it takes --header FILE, an absolute path, and --engine NAME",
+        )
+    return options
 
 
-def _grant(decoded: object, header: str | None) -> None:
-    """Do what the `decoded` state asks for, or raise HookError with nothing done."""
-    from .annotations import parse
-    from .state import check, conmon_name, find_rootfs
+def _decide(decoded: object, options: "Mapping[str, str]") -> None:
+    """Do what the `decoded` state asks for, or raise HookError with nothing done.
+
+    Either is recorded, once there is a request.
+    """
+    from .state import check
 
     state = check(decoded)
+    from .trail import Trail
+
+    trail = Trail(state, options)
+    try:
+        _grant(state, options, trail)
+    except HookError as error:
+        trail.refused(error)
+        raise
+
+
+def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None:
+    from .annotations import parse
+    from .state import conmon_name, find_rootfs
+
     request = parse(state.annotations, lambda: conmon_name(state.id))
     if request is None:
+        trail.off = True
         return
     from .container import Container
+    from .masks import resolve
     from .mount import ContainerHalf
+    from .policy import decide
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state)
         _visible(request.path, rootfs.masked)
+        policy = trail.policy()
+        wanted, dropped = resolve(request, policy.enums, _table, policy.profiles)
+        if not wanted.masks:
+            trail.off = True
+            return
+        trail.subject = _subject(state, container, rootfs.path, policy, options)
+        decision = decide(policy, trail.subject, request, wanted, policy.enums)
+        # Nothing of ours is in the container before it is decided.
         with ContainerHalf(container, rootfs.path) as half:
-            # While the half joins the container, where it touches nothing before it is told to.
-            from . import kernel
-            from .masks import needed, resolve
+            mounted = half.mount(decision.grant, policy.enums)
+            trail.granted(decision, dropped, mounted=mounted)
+            if mounted:
+                half.keep()
+            trail.say()
 
-            enums = kernel.enums(needed(request), header=header)
-            grant, dropped = resolve(request, enums, kernel.table)
-            if grant.masks:
-                mounted = half.mount(grant, enums)
-                _record(state, grant, enums, dropped, mounted=mounted)
+
+def _table() -> "Table":
+    from .kernel import table
+
+    return table()
+
+
+def _subject(
+    state: "State",
+    container: "Container",
+    root: str,
+    policy: "Compiled",
+    options: "Mapping[str, str]",
+) -> dict[str, object]:
+    """Who asks: what the policy's rules may match, as far as they do."""
+    from .policy import ENGINES, identify
+    from .state import conmon_name
+
+    engine = options.get("engine", policy.engine)
+    if engine is not None and engine not in ENGINES:
+        raise HookError(USAGE, f"--engine {quote(engine)} is none of {', '.join(ENGINES)}")
+    subject = identify(state.annotations, engine)
+    subject["user"] = container.owner()
+    subject["group"] = (posix.getegid(),)
+    # Only in the initial user namespace does the hook come this far by itself.
+    subject["rootless"] = False
+    if "container" in policy.uses and subject["container"] is None and engine in (None, "podman"):
+        subject["container"] = conmon_name(state.id)
+    if "host_network" in policy.uses:
+        subject["host_network"] = container.has_host_network()
+    if "host_cgroup" in policy.uses:
+        subject["host_cgroup"] = container.sees_host_cgroups(root)
+    return subject
 
 
 def _visible(target: str, masked: "Sequence[str]") -> None:
@@ -118,28 +188,6 @@ def _visible(target: str, masked: "Sequence[str]") -> None:
                 f"the target directory {quote(target)} is masked by the engine (maskedPaths "
                 f"has {quote(path)}); set io.bpffs.path elsewhere, or unmask it",
             )
-
-
-def _record(
-    state: "State",
-    grant: "Grant",
-    enums: "dict[str, Enum]",
-    dropped: tuple[str, ...],
-    *,
-    mounted: bool,
-) -> None:
-    from .log import INFO, log
-    from .masks import show
-
-    words = [
-        f"{option}={show(mask, enums[option]) if option in enums else 'any'}"
-        for option, mask in grant.masks.items()
-    ]
-    done = "granted" if mounted else "already has"
-    text = f"{state.id}: {done} {' '.join(words)} at {quote(grant.path)}"
-    if dropped:
-        text += f", dropped {' '.join(dropped)}"
-    log(INFO, text)
 
 
 def _bug(error: Exception) -> str:

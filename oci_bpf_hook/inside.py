@@ -2,20 +2,24 @@
 
 Their owner may be hostile.  So all this needs is imported before the fork; it runs no
 other program, stays out of the pid namespace, can't be traced, holds none of the hook's
-standard streams, and dies with its parent.  It touches nothing before it is told to, and
+standard streams, and ends with its parent.  It touches nothing before it is told to, and
 takes back what it has done unless it is told to keep it.
 
 It speaks with the host half (`mount`) through one socket:
 
     (joins, waits)            <--  the mode and the path
+    MAKING, if any are        -->  how many directories of the path it makes
     place of the target, fd   -->  a filesystem context for the host to configure
-    (attaches the mount)      <--  CREATED
-    place of the mount        -->  for the host to read back
+    (tries)                   <--  OWNER, if the target is a bpffs just as asked for
+    OWNED                     -->  whether that is of the container's user namespace
+    (makes the mount)         <--  CREATED
+    place of the mount, fd    -->  for the host to take off if this half is killed
+    ATTACHED                  -->  for the host to read back
     (ends)                    <--  KEEP, or anything else to take it off
 """
 
 import posix
-from _signal import SIGKILL
+from _signal import SIG_DFL, SIGALRM, SIGKILL, alarm, signal
 from _socket import SCM_RIGHTS, SOL_SOCKET, socket
 from _struct import Struct
 from errno import EAGAIN, EINVAL
@@ -24,6 +28,7 @@ from . import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import NoReturn
 
     from .container import Container
@@ -32,7 +37,13 @@ if TYPE_CHECKING:
 CREATED = b"created"
 KEEP = b"keep"
 PLACED = b"@"
+OWNER = b"owner"
+OWNED = b"="
+MAKING = b"+"
+ATTACHED = b"."
 FAILED = b"!"
+# Seconds that this half may take as a whole.
+DEADLINE = 4
 # The longest message is a path with a few words.
 LONGEST = 8192
 MODE = Struct("I")
@@ -42,6 +53,8 @@ FD = Struct("i")
 PLACE = Struct("=cQ?III")
 # FAILED: errno; then step, reason and file name, with NUL between.
 FAILURE = Struct("=ci")
+# MAKING: how many.  OWNED: 1 or 0.
+COUNT = Struct("=cI")
 
 _FLAGS = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
 _STICKY = 0o1000
@@ -54,12 +67,13 @@ class _GoneError(Exception):
 
 
 class _Progress:
-    """How far it came: `step` for messages, `made` the directories to remove again."""
+    """How far it came: `step` for messages; `mount` and the directories `made` to take back."""
 
-    __slots__ = ("made", "step")
+    __slots__ = ("made", "mount", "step")
 
     def __init__(self) -> None:
         self.step = "start"
+        self.mount = -1
         self.made: list[tuple[int, bytes]] = []
 
 
@@ -77,8 +91,28 @@ def run(sock: socket, container: "Container", root: str, parent: int) -> "NoRetu
     except _GoneError:
         pass
     finally:
-        _remove(progress.made)
-        posix._exit(0)
+        _take_back(progress)
+
+
+def undo(
+    container: "Container", root: str, parent: int, mount: int, made: "Iterable[bytes]"
+) -> "NoReturn":
+    """Take back what a container half has left that was killed, and end.
+
+    That is `mount` (-1 for none) if it is attached, and the directories `made` as far as
+    they were made, the outermost first.
+    """
+    progress = _Progress()
+    try:
+        root_fd = _join(container, root, parent, progress)
+        progress.mount = mount
+        for path in made:
+            above, _, name = path.rpartition(b"/")
+            progress.made.append((_resolve(root_fd, above or b"."), name))
+    except (OSError, _GoneError):
+        pass
+    finally:
+        _take_back(progress)
 
 
 def _join(container: "Container", root: str, parent: int, progress: _Progress) -> int:
@@ -86,8 +120,9 @@ def _join(container: "Container", root: str, parent: int, progress: _Progress) -
     # runc waits until nobody holds the hook's stdout and stderr any more.
     posix.closerange(0, 3)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    progress.step = "join"
+    progress.step = "setgroups"
     posix.setgroups([])
+    progress.step = "join"
     syscalls.setns(container.mount, syscalls.CLONE_NEWNS)
     progress.step = "root"
     # With root's rights still: the way to the root filesystem is root's alone.
@@ -108,26 +143,34 @@ def _attach(sock: socket, root: int, progress: _Progress) -> None:
     order = sock.recv(LONGEST)
     if not order:
         raise _GoneError
+    # From here on there is something to take back when the parent dies, which nobody does
+    # who is killed with it.  The socket's end tells as well; what hangs is ended by a clock.
+    signal(SIGALRM, SIG_DFL)
+    alarm(DEADLINE)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
     (mode,) = MODE.unpack_from(order)
     progress.step = "path"
-    target = _open_target(root, order[MODE.size :], progress.made)
+    target = _open_target(sock, root, order[MODE.size :], progress.made)
     progress.step = "fsopen"
     context = syscalls.fsopen(b"bpf")
-    sock.sendmsg([_place(target)], [(SOL_SOCKET, SCM_RIGHTS, FD.pack(context))])
-    if sock.recv(LONGEST) != CREATED:
+    _send_place(sock, target, context)
+    answer = sock.recv(LONGEST)
+    if answer == OWNER:
+        sock.send(COUNT.pack(OWNED, _owned(target)))
+        answer = sock.recv(LONGEST)
+    if answer != CREATED:
         raise _GoneError
     progress.step = "fsmount"
     mount = _mount(context, mode)
+    _send_place(sock, mount, mount)
     progress.step = "move_mount"
+    progress.mount = mount
     syscalls.move_mount(mount, target)
-    sock.send(_place(mount))
+    sock.send(ATTACHED)
     # A parent that is gone says nothing, and then nothing must stay.
     if sock.recv(LONGEST) == KEEP:
+        progress.mount = -1
         progress.made.clear()
-    else:
-        # "." is the mount itself, whatever has happened to its path since.
-        posix.fchdir(mount)
-        syscalls.umount2(b".", syscalls.MNT_DETACH)
 
 
 def _open_root(root: str) -> int:
@@ -142,7 +185,7 @@ def _open_root(root: str) -> int:
     return fd
 
 
-def _open_target(root: int, path: bytes, made: list[tuple[int, bytes]]) -> int:
+def _open_target(sock: socket, root: int, path: bytes, made: list[tuple[int, bytes]]) -> int:
     """The directory at the absolute `path` below `root`; what is missing is made."""
     relative = path[1:]
     try:
@@ -151,10 +194,13 @@ def _open_target(root: int, path: bytes, made: list[tuple[int, bytes]]) -> int:
         pass
     posix.umask(0o022)
     directory = root
-    for name in relative.split(b"/"):
+    names = relative.split(b"/")
+    for number, name in enumerate(names):
         try:
             directory = _resolve(directory, name)
         except FileNotFoundError:
+            if not made:
+                sock.send(COUNT.pack(MAKING, len(names) - number))
             directory = _make(directory, name, made)
     return directory
 
@@ -181,6 +227,19 @@ def _resolve(directory: int, path: bytes) -> int:
     raise OSError(EAGAIN, "the path keeps changing", path)
 
 
+def _owned(mount: int) -> bool:
+    """Whether the bpffs at `mount` belongs to our user namespace: no other makes tokens here."""
+    # The kernel doesn't tell, but lets only the owner's root reconfigure; for a bpffs that
+    # changes nothing (vfs_cmd_reconfigure; bpf_context_ops has no reconfigure).
+    try:
+        context = syscalls.fspick(mount)
+        syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_RECONFIGURE, None, None)
+    except PermissionError:
+        return False
+    posix.close(context)
+    return True
+
+
 def _mount(context: int, mode: int) -> int:
     mount = syscalls.fsmount(context, _FLAGS)
     if not mode & _STICKY:
@@ -191,18 +250,34 @@ def _mount(context: int, mode: int) -> int:
     return mount
 
 
-def _place(fd: int) -> bytes:
-    status = posix.fstat(fd)
-    mount, is_root = syscalls.statx_mount(fd)
-    return PLACE.pack(PLACED, mount, is_root, status.st_uid, status.st_gid, status.st_mode)
+def _send_place(sock: socket, directory: int, fd: int) -> None:
+    """Tell the parent what `directory` is, and hand it `fd`."""
+    status = posix.fstat(directory)
+    mount, is_root = syscalls.statx_mount(directory)
+    place = PLACE.pack(PLACED, mount, is_root, status.st_uid, status.st_gid, status.st_mode)
+    sock.sendmsg([place], [(SOL_SOCKET, SCM_RIGHTS, FD.pack(fd))])
 
 
-def _remove(made: list[tuple[int, bytes]]) -> None:
-    for directory, name in reversed(made):
-        try:
-            posix.rmdir(name, dir_fd=directory)
-        except OSError:  # Somebody has put something there meanwhile: theirs now.
-            pass
+def _take_back(progress: _Progress) -> "NoReturn":
+    try:
+        if progress.mount >= 0:
+            _detach(progress.mount)
+        for directory, name in reversed(progress.made):
+            try:
+                posix.rmdir(name, dir_fd=directory)
+            except OSError:  # Somebody has put something there meanwhile: theirs now.
+                pass
+    finally:
+        posix._exit(0)
+
+
+def _detach(mount: int) -> None:
+    try:
+        # "." is the mount itself, whatever has happened to its path since.
+        posix.fchdir(mount)
+        syscalls.umount2(b".", syscalls.MNT_DETACH)
+    except OSError:  # It isn't attached.
+        pass
 
 
 def _report(sock: socket, step: str, error: OSError) -> None:

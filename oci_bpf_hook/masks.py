@@ -5,7 +5,7 @@ and lets it overwrite the names before it (kernel/bpf/inode.c, bpf_parse_param).
 """
 
 from .annotations import PREFIX, Request
-from .errors import UNKNOWN_NAME, HookError, quote
+from .errors import LISTED, UNKNOWN_NAME, HookError, quote
 from .names import ALL_BITS, KINDS, Enum, Kind
 from .record import Record
 
@@ -25,32 +25,34 @@ class Grant(Record):
     mode: int
 
 
-def needed(request: Request) -> tuple[Kind, ...]:
-    """The kinds whose names it takes to understand `request` and to check the result."""
-    return tuple(
-        kind for kind in KINDS if any(item != "any" for item in request.lists.get(kind.option, ()))
-    )
-
-
 def resolve(
-    request: Request, enums: "Mapping[str, Enum]", table: "Callable[[], Table]"
+    request: Request,
+    enums: "Mapping[str, Enum]",
+    table: "Callable[[], Table]",
+    profiles: "Mapping[str, Mapping[str, int]]",
 ) -> tuple[Grant, tuple[str, ...]]:
     """What `request` means on the kernel with these `enums`, and the names it dropped.
 
-    `enums` has those of `needed`; `table` is called only for a name that isn't in them.
-    A list is the union of its items less the union of its `!` items, in whatever
-    order they stand.  Raises HookError (UNKNOWN_NAME) with every problem there is.
+    `table` is called only for a name that isn't in `enums`; `profiles` are the policy's.
+    A list is the union of the profiles and its items, less the union of its `!` items, in
+    whatever order they stand.  Raises HookError (UNKNOWN_NAME) with every problem there is.
     """
-    problems: list[str] = []
+    problems = [_no_profile(name, profiles) for name in request.profiles if name not in profiles]
     dropped: list[str] = []
+    latest: Table | None = None
     masks: dict[str, int] = {}
     for kind in KINDS:
         given = taken = 0
+        for name in request.profiles:
+            given |= profiles.get(name, {}).get(kind.option, 0)
         for item in request.lists.get(kind.option, ()):
             name = item.lstrip("!")
-            mask = _mask(name, enums.get(kind.option))
+            mask = bits(name, enums.get(kind.option))
             if mask is None:
-                problem, mask = _unknown(kind, name, enums[kind.option], table())
+                latest = latest or table()
+                # Only the problems that are printed are worth a search.
+                search = len(problems) < LISTED
+                problem, mask = _unknown(kind, name, enums[kind.option], latest, search=search)
                 if not (request.drop_unknown and mask):
                     problems.append(f"{PREFIX}{kind.option}: {problem}")
                     continue
@@ -68,7 +70,7 @@ def resolve(
     return Grant(masks=masks, path=request.path, mode=request.mode), tuple(dropped)
 
 
-def _mask(item: str, enum: Enum | None) -> int | None:
+def bits(item: str, enum: Enum | None) -> int | None:
     """The bits that one item stands for; None for an unknown name."""
     if item == "any":
         return ALL_BITS
@@ -83,9 +85,9 @@ def _bit(value: int) -> int | None:
     return 1 << value if value < 64 else None
 
 
-def _unknown(kind: Kind, item: str, enum: Enum, table: "Table") -> tuple[str, int]:
+def _unknown(kind: Kind, item: str, enum: Enum, table: "Table", *, search: bool) -> tuple[str, int]:
     """What to say about a name that this kernel lacks; its bit if a newer kernel has it, else 0."""
-    latest = table.enums((kind,))[kind.option]
+    latest = table.enum(kind)
     value = enum.find(item)
     if value is not None:
         return f"{quote(item)} is {kind.what} {value}, and a mask ends at 63", 0
@@ -94,12 +96,22 @@ def _unknown(kind: Kind, item: str, enum: Enum, table: "Table") -> tuple[str, in
         since = table.since(kind, latest.names[value])
         problem = f"this kernel has no {kind.what} {quote(item)}, which Linux has since {since}"
         return f"{problem}; take it out, or add {PREFIX}on_unknown=drop", _bit(value) or 0
+    if not search:
+        return f"no {kind.what} is called {quote(item)}", 0
     from difflib import get_close_matches  # Only a mistake pays for it.
 
     short = item.removeprefix(kind.prefix.lower())
     near = get_close_matches(short[:64], enum.values, n=3, cutoff=0.6)
     hint = f"; did you mean {' or '.join(quote(name) for name in near)}?" if near else ""
     return f"no {kind.what} is called {quote(item)}{hint}", 0
+
+
+def _no_profile(name: str, profiles: "Mapping[str, object]") -> str:
+    from difflib import get_close_matches  # Only a mistake pays for it.
+
+    near = get_close_matches(name, profiles, n=1)
+    hint = f"did you mean {quote(near[0])}?" if near else f"it has {', '.join(profiles) or 'none'}"
+    return f"{PREFIX}profile: the policy has no profile {quote(name)}; {hint}"
 
 
 def show(mask: int, enum: Enum) -> str:
@@ -125,10 +137,11 @@ def parse_shown(text: str, enum: Enum | None) -> int:
     """
     mask = 0
     for item in text.split(":"):
-        bits = _mask(item, enum) if enum or item == "any" or item.startswith("0x") else None
-        if bits is None:
+        known = enum or item == "any" or item.startswith("0x")
+        part = bits(item, enum) if known else None
+        if part is None:
             raise ValueError(f"{item!r} is not in the table of names")
-        mask |= bits
+        mask |= part
     return mask
 
 

@@ -45,8 +45,16 @@ if TYPE_CHECKING:
 
 
 # Seconds that the container half may take as a whole.
-DEADLINE = 4.0
+DEADLINE = inside.DEADLINE
+# Seconds for taking back what a container half has left that was killed.
+_UNDO_DEADLINE = 0.5
 
+# What the container half's steps take beyond root.
+_CAPABILITIES = {
+    "setgroups": "CAP_SETGID",
+    "join": "CAP_SYS_ADMIN and CAP_SYS_CHROOT",
+    "user": "CAP_SYS_ADMIN",
+}
 _FLAGS = frozenset(("rw", "nosuid", "nodev", "noexec"))
 
 
@@ -56,17 +64,41 @@ class ContainerHalf:
     def __init__(self, container: "Container", root: str) -> None:
         """Start it: it joins `container`, whose root filesystem is at `root`, and waits."""
         self._container = container
-        self._fd = -1
+        self._root = root
+        self._path = b""
+        # What came from inside: the filesystem context, then the mount.
+        self._fds: list[int] = []
+        # What is there to take back: how many directories of the path, and the mount.
+        self._making = 0
+        self._kept = False
         self._status = 0
-        self._until = monotonic() + DEADLINE
+        try:
+            self._start(DEADLINE)
+        except OSError as error:
+            raise HookError(
+                MOUNT_FAILED, f"the container half can't be started: {error.strerror}"
+            ) from None
+
+    def _start(self, seconds: float, *, undo: bool = False) -> None:
+        """Fork the container half, or another one that takes back what the first has left."""
+        self._until = monotonic() + seconds
         self._sock, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
         parent = posix.getpid()
         self._pid = posix.fork()
         if self._pid == 0:
             # Held open here too, it would never tell us that our parent has gone.
             posix.close(self._sock.fileno())
-            inside.run(theirs, container, root, parent)
+            if undo:
+                mount = self._fds[1] if len(self._fds) > 1 else -1
+                inside.undo(self._container, self._root, parent, mount, self._made())
+            inside.run(theirs, self._container, self._root, parent)
         theirs.close()
+
+    def _made(self) -> list[bytes]:
+        """The directories that the container half has made or was about to, outermost first."""
+        names = self._path[1:].split(b"/")
+        ends = range(len(names) - self._making, len(names))
+        return [b"/".join(names[: end + 1]) for end in ends]
 
     def __enter__(self) -> "ContainerHalf":
         return self
@@ -79,24 +111,26 @@ class ContainerHalf:
     ) -> None:
         """Leave no process and no fd, whatever has happened."""
         self._end()
-        self._sock.close()
-        if self._fd >= 0:
-            posix.close(self._fd)
+        while self._fds:
+            posix.close(self._fds.pop())
 
     def mount(self, grant: "Grant", enums: "Mapping[str, Enum]") -> bool:
         """Mount what `grant` says; `enums` are the kernel's names for what is granted.
 
-        Returns False where just that mount was there already, and then changes nothing.
+        It is taken off again unless `keep` is called.  Returns False where just that mount was
+        there already, and then changes nothing.
         Raises HookError, with nothing left behind.
         """
-        path = grant.path.encode("utf-8", "surrogateescape")
-        self._send(inside.MODE.pack(grant.mode) + path)
-        place = self._receive()
-        if place[1] and not self._wrong(place, grant, enums):
+        self._path = grant.path.encode("utf-8", "surrogateescape")
+        self._send(inside.MODE.pack(grant.mode) + self._path)
+        place = self._place()
+        if place[1] and not self._wrong(place, grant, enums) and self._owned():
             return False
-        _create(self._fd, grant)
+        _create(self._fds[0], grant)
         self._send(inside.CREATED)
-        wrong = self._wrong(self._receive(), grant, enums)
+        place = self._place()
+        self._receive(inside.ATTACHED)
+        wrong = self._wrong(place, grant, enums)
         dead = not self._container.alive()
         if wrong or dead:
             self._end()
@@ -108,40 +142,69 @@ class ContainerHalf:
                 f"the kernel mounted something else than was granted: {', '.join(wrong)}; "
                 "Linux before 6.9 ignores delegation",
             )
-        self._send(inside.KEEP)
         return True
+
+    def keep(self) -> None:
+        """Let what `mount` has done stay.  Raises HookError, with nothing left behind."""
+        self._send(inside.KEEP)
+        self._kept = True
 
     def _send(self, message: bytes) -> None:
         try:
             self._sock.send(message)
         except OSError:
             # What it said before it went says why.
-            self._receive()
+            self._receive(inside.FAILED)
             raise self._died() from None
 
-    def _receive(self) -> tuple[int, bool, int, int, int]:
-        """The place that the child tells next; an fd that comes with it is kept."""
+    def _owned(self) -> bool:
+        """Whether the target belongs to the container's user namespace, as tokens need it."""
+        self._send(inside.OWNER)
+        _, owned = inside.COUNT.unpack(self._receive(inside.OWNED))
+        return bool(owned)
+
+    def _place(self) -> tuple[int, bool, int, int, int]:
+        """The place that the child tells next."""
+        _, mount, is_root, uid, gid, mode = inside.PLACE.unpack(self._receive(inside.PLACED))
+        return mount, is_root, uid, gid, mode
+
+    def _receive(self, kind: bytes) -> bytes:
+        """The next message of that kind."""
+        while True:
+            try:
+                message = self._message()
+            except TimeoutError:
+                raise HookError(
+                    MOUNT_FAILED,
+                    f"the container half hung: nothing came from it in {DEADLINE} seconds",
+                ) from None
+            if not message:
+                raise self._died()
+            if message.startswith(inside.FAILED):
+                raise _failure(message)
+            if message.startswith(kind):
+                return message
+
+    def _message(self) -> bytes:
+        """The next message, b"" at the end; takes note of what there is to take back.
+
+        Raises TimeoutError.
+        """
         self._sock.settimeout(max(self._until - monotonic(), 0.001))
         try:
             message, ancillary, _, _ = self._sock.recvmsg(
                 inside.LONGEST, CMSG_LEN(inside.FD.size), MSG_CMSG_CLOEXEC
             )
-        except TimeoutError:
-            raise HookError(
-                MOUNT_FAILED,
-                f"the container half hung: nothing came from it in {DEADLINE:g} seconds",
-            ) from None
-        except OSError:
-            raise self._died() from None
+        except ConnectionResetError:
+            # It has gone and not read our last message.  The kernel tells that once, and
+            # then what it said before it went (unix_release_sock, sock_error).
+            return self._message()
         for level, kind, data in ancillary:
             if (level, kind, len(data)) == (SOL_SOCKET, SCM_RIGHTS, inside.FD.size):
-                (self._fd,) = inside.FD.unpack(data)
-        if not message:
-            raise self._died()
-        if message.startswith(inside.FAILED):
-            raise _failure(message)
-        _, mount, is_root, uid, gid, mode = inside.PLACE.unpack(message)
-        return mount, is_root, uid, gid, mode
+                self._fds += inside.FD.unpack(data)
+        if message.startswith(inside.MAKING):
+            _, self._making = inside.COUNT.unpack(message)
+        return message
 
     def _wrong(
         self, place: tuple[int, bool, int, int, int], grant: "Grant", enums: "Mapping[str, Enum]"
@@ -190,21 +253,33 @@ class ContainerHalf:
     def _end(self) -> None:
         """Wait until the child has gone; one that hangs is killed.
 
-        It sees that nothing more will come, takes off what it wasn't told to keep, and ends,
-        which closes the other end of the socket.
+        It sees that nothing more will come, takes back what it wasn't told to keep, and ends,
+        which closes the other end of the socket.  For one that was killed another one does it.
         """
         if not self._pid:
             return
+        self._status = self._wait()
+        left = self._making or len(self._fds) > 1
+        if posix.WIFSIGNALED(self._status) and left and not self._kept:
+            try:
+                self._start(_UNDO_DEADLINE, undo=True)
+            except OSError:  # Nothing more to be done.
+                return
+            self._wait()
+
+    def _wait(self) -> int:
+        """Reap the child, at the deadline by force; its status."""
         try:
             self._sock.shutdown(SHUT_WR)
-            self._sock.settimeout(max(self._until - monotonic(), 0.001))
-            while self._sock.recv(inside.LONGEST):
+            while self._message():
                 pass
         except OSError:  # Among them TimeoutError.
             pass
         posix.kill(self._pid, SIGKILL)
-        _, self._status = posix.waitpid(self._pid, 0)
+        _, status = posix.waitpid(self._pid, 0)
         self._pid = 0
+        self._sock.close()
+        return status
 
     def _died(self) -> HookError:
         self._end()
@@ -255,8 +330,8 @@ def _failure(message: bytes) -> HookError:
     where = f" {quote(name)}" if name else ""
     if number == ENOSYS or (number in (EINVAL, ENODEV) and step in ("fsopen", "fsmount")):
         return _kernel(reason)
-    if number == EPERM and step in ("join", "user"):
-        return _unprivileged(reason)
+    if number == EPERM and step in _CAPABILITIES:
+        return _unprivileged(reason, _CAPABILITIES[step])
     if step == "root":
         return HookError(
             BAD_STATE, f"the container's root filesystem isn't at{where or ' its place'}: {reason}"
@@ -286,9 +361,9 @@ def _kernel(reason: str) -> HookError:
     )
 
 
-def _unprivileged(reason: str) -> HookError:
+def _unprivileged(reason: str, capability: str = "CAP_SYS_ADMIN") -> HookError:
     return HookError(
         NO_BROKER,
-        f"the hook may not delegate BPF ({reason}): that takes CAP_SYS_ADMIN in the initial user "
+        f"the hook may not delegate BPF ({reason}): that takes {capability} in the initial user "
         "namespace, which the engine's service lacks",
     )

@@ -81,7 +81,10 @@ def load_json(data: bytes) -> object:
     except (ImportError, AttributeError, TypeError):  # An interpreter without it.
         import json
 
-        return json.loads(text, parse_constant=_no_constant)
+        try:
+            return json.loads(text, parse_constant=_no_constant)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
     try:
         start = len(text) - len(text.lstrip(" \t\n\r"))
         value, end = scan(text, start)
@@ -89,9 +92,24 @@ def load_json(data: bytes) -> object:
         raise ValueError("no JSON value") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except SystemError:
+        # It leaves it to a json.decoder that is loaded already to say what is wrong, and
+        # fails without saying anything where none is (Modules/_json.c, raise_errmsg).
+        raise ValueError(_what_is_wrong(text)) from None
     if text[end:].strip(" \t\n\r"):
         raise ValueError("more than one JSON value")
     return value
+
+
+def _what_is_wrong(text: str) -> str:
+    """Why `text` is no JSON, in the words of the json package."""
+    import json
+
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return "malformed"
 
 
 def _no_constant(name: str) -> "NoReturn":

@@ -28,6 +28,7 @@ _MOVE_MOUNT = 429
 _FSOPEN = 430
 _FSCONFIG = 431
 _FSMOUNT = 432
+_FSPICK = 433
 _OPENAT2 = 437
 
 AT_FDCWD = -100
@@ -36,6 +37,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
+FSCONFIG_CMD_RECONFIGURE = 7
 MNT_DETACH = 2
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
@@ -49,6 +51,8 @@ STATX_ATTR_MOUNT_ROOT = 0x2000
 
 _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
+_FSPICK_CLOEXEC = 0x01
+_FSPICK_EMPTY_PATH = 0x08
 _MOVE_MOUNT_F_EMPTY_PATH = 0x04
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _STATX_MNT_ID = 0x1000
@@ -110,6 +114,7 @@ def _syscall(*argtypes: type) -> _Function:
 _call_fsopen = _syscall(_Bytes, _Int)
 _call_fsconfig = _syscall(_Int, _Int, _Bytes, _Bytes, _Int)
 _call_fsmount = _syscall(_Int, _Int, _Int)
+_call_fspick = _syscall(_Int, _Bytes, _Int)
 _call_move_mount = _syscall(_Int, _Bytes, _Int, _Bytes, _Int)
 _call_openat2 = _syscall(_Int, _Bytes, _Bytes, _Long)
 _call_setns = _function("setns", _Int, _Int)
@@ -143,6 +148,12 @@ def fsconfig(fd: int, command: int, key: bytes | None, value: bytes | None) -> N
 
 def fsmount(fd: int, attributes: int) -> int:
     return _check(_call_fsmount(_common(_FSMOUNT), fd, _FSMOUNT_CLOEXEC, attributes), "fsmount")
+
+
+def fspick(mount: int) -> int:
+    """A context for the filesystem whose root is the directory fd `mount`."""
+    flags = _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH
+    return _check(_call_fspick(_common(_FSPICK), mount, b"", flags), "fspick")
 
 
 def move_mount(mount: int, target: int) -> None:

@@ -93,9 +93,16 @@ def test_install_below_another_directory(tmp_path: Path) -> None:
 def test_pip_install(tmp_path: Path) -> None:
     # From a copy: setuptools builds in the source tree.
     source = tmp_path / "source"
-    run("cp", "-r", str(ROOT / "oci_bpf_hook"), str(ROOT / "pyproject.toml"), str(tmp_path))
+    run(
+        "cp",
+        "-r",
+        str(ROOT / "oci_bpf_hook"),
+        str(ROOT / "pyproject.toml"),
+        str(ROOT / "schema"),
+        str(tmp_path),
+    )
     source.mkdir()
-    for name in ("oci_bpf_hook", "pyproject.toml"):
+    for name in ("oci_bpf_hook", "pyproject.toml", "schema"):
         os.rename(tmp_path / name, source / name)
     (source / "README.md").write_text("x")
     target = tmp_path / "target"
@@ -107,3 +114,12 @@ def test_pip_install(tmp_path: Path) -> None:
     done = run(*command, cwd=target)
     assert json.loads(done.stdout)["delegate_cmds"]["prog_load"] == 5
     assert (target / "bin" / "oci-bpf-hook").exists()
+    run(
+        sys.executable,
+        "-m",
+        "oci_bpf_hook",
+        "policy",
+        "check",
+        "oci_bpf_hook/policy.yaml",
+        cwd=target,
+    )

@@ -11,13 +11,19 @@ PACKAGE = Path(__file__).parents[1] / "oci_bpf_hook"
 ROWS = (
     ("__init__",),
     # The pure core: no os, no ctypes, no files, no clock.
-    ("errors", "record", "names", "annotations", "masks", "btf", "header", "table"),
+    (
+        *("errors", "record", "names", "annotations", "masks", "policy", "lint"),
+        *("btf", "header", "table"),
+    ),
     # The edge: the kernel and files.
-    ("syscalls", "kernel", "state", "container", "inside", "mount", "log"),
+    (
+        *("syscalls", "kernel", "state", "container", "inside", "mount", "log", "audit", "trail"),
+        *("policycache", "policyfile", "yamlfile"),
+    ),
     # The entry points.
-    ("hook", "cli", "__main__"),
+    ("hook", "policycommand", "cli", "__main__"),
 )
-PURE_IMPORTS = {"ast", "collections.abc", "difflib", "json", "mmap", "re", "typing"}
+PURE_IMPORTS = {"_struct", "ast", "collections.abc", "difflib", "json", "mmap", "re", "typing"}
 
 
 def _imports(path: Path) -> tuple[set[str], set[str]]:

@@ -1,41 +1,110 @@
-"""The linters, as tests: a tool that is missing here fails like a finding."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""The linter, on the examples that are documented elsewhere and on what it is for."""
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SHELL = sorted(
-    path
-    for folder in (".ci", "contrib", "hooks.d", "tests")
-    for path in (ROOT / folder).rglob("*")
-    if path.is_file() and path.read_bytes()[:9] in (b"#!/bin/sh", b"#!/bin/ba")
+from oci_bpf_hook.annotations import parse
+from oci_bpf_hook.kernel import table
+from oci_bpf_hook.lint import BEYOND, MAYBE_ATTACH_0, WITH_ATTACH_0, WITH_BTF, WITH_TOKEN, lint
+from oci_bpf_hook.masks import resolve
+from oci_bpf_hook.names import KINDS
+
+ENUMS = table().enums(KINDS)
+
+
+def codes(**lists: str) -> set[str]:
+    annotations = {f"io.bpffs.delegate_{key}": text for key, text in lists.items()}
+    request = parse(annotations, lambda: None)
+    assert request is not None
+    wanted, _ = resolve(request, ENUMS, table, {})
+    findings = lint(wanted.masks, ENUMS)
+    for finding in findings:
+        assert finding.reason
+        assert finding.fix
+    return {finding.code for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        pytest.param(
+            {
+                "cmds": "map_create,obj_get,link_create",
+                "maps": "hash,array,devmap,queue,stack",
+                "progs": "socket_filter,kprobe,cgroup_sysctl",
+                "attachs": "any",
+            },
+            {
+                "command-without-token",
+                "delegate_progs-without-prog_load",
+                "delegate_attachs-without-prog_load",
+                "reaches-beyond",
+            },
+            id="incus",
+        ),
+        pytest.param(
+            {"cmds": "prog_load,map_create", "maps": "hash", "progs": "kprobe", "attachs": "xdp"},
+            {"attach-type-0", "libbpf-probe", "without-btf", "reaches-beyond"},
+            id="bpftool",
+        ),
+        pytest.param(
+            {
+                "cmds": "map_create:prog_load",
+                "maps": "ringbuf",
+                "progs": "socket_filter",
+                "attachs": "cgroup_inet_ingress",
+            },
+            {"without-btf"},
+            id="lxd",
+        ),
+        pytest.param(
+            {"cmds": "BPFProgLoad,BPFProgTestRun"},
+            {"command-without-token", "prog_load-without-delegate_progs"},
+            id="systemd",
+        ),
+    ],
 )
+def test_documented_examples(lists: dict[str, str], expected: set[str]) -> None:
+    assert codes(**lists) == expected
 
 
-def _run(*command: str) -> None:
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+GOOD = {
+    "cmds": "map_create:prog_load:btf_load",
+    "maps": "hash",
+    "progs": "socket_filter:xdp",
+    "attachs": "cgroup_inet_ingress",
+}
 
 
-def test_mypy() -> None:
-    _run(sys.executable, "-m", "mypy")
+def test_nothing_to_find() -> None:
+    assert codes(**GOOD) == set()
 
 
-def test_ruff() -> None:
-    _run(sys.executable, "-m", "ruff", "check", ".")
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"attachs": ""}, "progs-without-attachs"),
+        ({"progs": ""}, "attachs-without-progs"),
+        ({"cmds": "prog_load:btf_load"}, "delegate_maps-without-map_create"),
+        ({"cmds": "map_create:btf_load"}, "delegate_progs-without-prog_load"),
+        ({"maps": ""}, "map_create-without-delegate_maps"),
+        ({"cmds": "map_create:prog_load", "maps": "task_storage"}, "maps-without-btf"),
+        ({"attachs": "xdp"}, "attach-type-0"),
+        ({"progs": "xdp", "attachs": "xdp"}, "attach-type-dropped"),
+        ({"progs": "xdp"}, "libbpf-probe"),
+        ({"progs": "socket_filter:struct_ops"}, "struct-ops-members"),
+    ],
+)
+def test_each(change: dict[str, str], code: str) -> None:
+    assert code in codes(**{**GOOD, **change})
 
 
-def test_ruff_format() -> None:
-    _run(sys.executable, "-m", "ruff", "format", "--check", ".")
+@pytest.mark.parametrize("name", BEYOND)
+def test_what_reaches_beyond(name: str) -> None:
+    assert "reaches-beyond" in codes(**{**GOOD, "progs": f"socket_filter:{name}"})
 
 
-@pytest.mark.parametrize("path", SHELL, ids=lambda path: str(path.relative_to(ROOT)))
-def test_shellcheck(path: Path) -> None:
-    _run("shellcheck", str(path))
-
-
-def test_there_is_shell_to_check() -> None:
-    assert SHELL
+def test_the_names_exist() -> None:
+    progs = ENUMS["delegate_progs"].values.keys()
+    assert set(BEYOND) | set(WITH_ATTACH_0) | set(MAYBE_ATTACH_0) <= progs
+    assert set(WITH_BTF) <= ENUMS["delegate_maps"].values.keys()
+    assert set(WITH_TOKEN) <= ENUMS["delegate_cmds"].values.keys()

@@ -240,7 +240,7 @@ def test_no_user_namespace(world: World, runtime: Runtime) -> None:
     ("annotations", "code"),
     [
         (io(delegate_cmd="any"), errors.BAD_ANNOTATION),
-        (io(profile="xdp"), errors.BAD_ANNOTATION),
+        (io(profile="xdp"), errors.UNKNOWN_NAME),
         (io(delegate_cmds="map_crate"), errors.UNKNOWN_NAME),
         (io(delegate_cmds="any", path="/bin/sh"), errors.MOUNT_FAILED),
         (io(delegate_cmds="any", path="/proc/self/root/tmp"), errors.MOUNT_FAILED),

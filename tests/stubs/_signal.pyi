@@ -4,6 +4,8 @@ from types import FrameType
 
 SIGKILL: int
 SIGALRM: int
+SIGCHLD: int
+SIG_DFL: int
 SIG_SETMASK: int
 
 def signal(

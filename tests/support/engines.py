@@ -37,6 +37,9 @@ _CGROUP: Final = Path("/sys/fs/cgroup")
 # Where engines leave something whatever their configuration: networks, containers' states, caches.
 _ENGINE_STATE: Final = ("/run/containers", "/run/crun", "/run/runc", "/var/lib/containers")
 
+# Where the product keeps its policy, its compiled form and its audit trail.
+_CHANGED: Final = ("/etc", "/run", "/var/log")
+
 CompletedProcess = subprocess.CompletedProcess[str]
 
 
@@ -93,6 +96,19 @@ def _fresh_cgroup2() -> None:
     _mount("cgroup2", str(_CGROUP), "cgroup2", 0)
 
 
+def _copy_on_write(directories: Iterable[str]) -> None:
+    # Seen from here on with what is written into them; the host's stay as they are.
+    base = Path("/mnt")
+    _mount("tmpfs", str(base), "tmpfs", 0, "mode=0755")
+    for directory in directories:
+        upper = base / directory.strip("/").replace("/", "-")
+        work = upper.with_suffix(".work")
+        upper.mkdir(mode=0o755)
+        work.mkdir()
+        options = f"lowerdir={directory},upperdir={upper},workdir={work}"
+        _mount("overlay", directory, "overlay", 0, options)
+
+
 @functools.cache  # once a process; its children inherit the namespace and the mark
 def enter_private_mounts() -> None:
     """Move this process into a mount namespace of its own, with /sys/fs/cgroup a pure cgroup2.
@@ -109,6 +125,7 @@ def enter_private_mounts() -> None:
     _check(_libc.unshare(_CLONE_NEWNS), "unshare")
     _mount("none", "/", "none", _MS_REC | _MS_PRIVATE)
     _fresh_cgroup2()
+    _copy_on_write(_CHANGED)
     for directory in _ENGINE_STATE:
         Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
         _mount("tmpfs", directory, "tmpfs", 0, "mode=0700")

@@ -7,10 +7,13 @@ user namespace at all.
 
 import json
 import os
+import select
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +21,13 @@ LAUNCHER = Path(__file__).parents[2] / "hooks.d" / "oci-bpf-hook"
 # Where root and the others are outside; a range of its own, of nobody's.
 FIRST_ID = 100_000
 IDS = 65_536
+# Seconds that the hook may take at the very most: its own deadline is 4.
+LIMIT = 5
+# By the last one a test knows the processes that it has started.
+ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "OCI_BPF_HOOK_TEST": str(os.getpid()),
+}
 
 _INIT = """
 import ctypes, os, sys
@@ -38,7 +48,8 @@ if flags & 0x10000000:
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
 if flags & 0x20000:
-    mount("none", "/", None, REC | PRIVATE)
+    if sys.argv[4] == "1":
+        mount("none", "/", None, REC | PRIVATE)
     mount(root, root, None, BIND | REC)
 exec(setup)
 print("ready", flush=True)
@@ -50,7 +61,8 @@ class Scratch:
     """One such container; to be used in a `with`.
 
     `setup` is Python that its init runs last, inside: `mount(source, target, fstype, flags)`,
-    `root` and the flags BIND, REC, RDONLY, REMOUNT are there.
+    `root` and the flags BIND, REC, RDONLY, REMOUNT are there.  `prefix` is a command that
+    runs its init; without `private` its mounts keep the propagation that the kernel gives.
     """
 
     def __init__(
@@ -60,11 +72,15 @@ class Scratch:
         mount: bool = True,
         setup: str = "",
         tree: Sequence[str] = ("sys/fs/bpf", "opt"),
+        prefix: Sequence[str] = (),
+        private: bool = True,
     ) -> None:
         # Where the container's root can reach it, wherever the checkout is.
         self._directory = tempfile.TemporaryDirectory(prefix="scratch-", dir="/tmp")
-        self.root = Path(self._directory.name) / "rootfs"
-        self.bundle = Path(self._directory.name) / "bundle"
+        # Around it and the host's, and the container's root may look at it.
+        self.outside = Path(self._directory.name)
+        self.root = self.outside / "rootfs"
+        self.bundle = self.outside / "bundle"
         self.bundle.mkdir()
         os.chmod(self._directory.name, 0o755)
         for name in ("", *tree):
@@ -73,6 +89,8 @@ class Scratch:
             self._make(Path(name))
         self._flags = (0x10000000 if user else 0) | (0x20000 if mount else 0)
         self._setup = setup
+        self._prefix = prefix
+        self._private = private
 
     def _make(self, name: Path) -> None:
         path = self.root / name
@@ -81,19 +99,29 @@ class Scratch:
             os.chown(path, FIRST_ID, FIRST_ID)
 
     def __enter__(self) -> "Scratch":
-        command = [sys.executable, "-IS", "-c", _INIT, str(self.root), str(self._flags)]
+        command = [*self._prefix, sys.executable, "-IS", "-c", _INIT, str(self.root)]
+        propagation = str(int(self._private))
         self.init = subprocess.Popen(
-            [*command, self._setup], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*command, str(self._flags), self._setup, propagation],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self._expect("unshared")
         if self._flags & 0x10000000:
             for name in ("uid_map", "gid_map"):
                 Path(f"/proc/{self.init.pid}/{name}").write_text(f"0 {FIRST_ID} {IDS}\n")
+        self.tell("go")
+        self._tree = self._directories()
+        self._mounted = bpf_mounts(self.init.pid), bpf_mounts(), bpf_mounts(1)
+        return self
+
+    def tell(self, word: str) -> None:
+        """Have a `setup` that waits for a line go on, until it is done."""
         assert self.init.stdin
-        self.init.stdin.write("go\n")
+        self.init.stdin.write(f"{word}\n")
         self.init.stdin.flush()
         self._expect("ready")
-        return self
 
     def _expect(self, word: str) -> None:
         assert self.init.stdout
@@ -131,28 +159,156 @@ class Scratch:
 
     def mounts(self) -> list[str]:
         """The bpffs mounts in it, a line of mountinfo each."""
-        lines = Path(f"/proc/{self.init.pid}/mountinfo").read_text().splitlines()
-        return [line for line in lines if " - bpf " in line and str(self.root) in line]
+        return [line for line in bpf_mounts(self.init.pid) if str(self.root) in line]
+
+    def assert_untouched(self) -> None:
+        """Everything is as it was when the container was ready, here and on the host."""
+        inside, here, host = self._mounted
+        assert bpf_mounts(self.init.pid) in (inside, [])  # Nothing if its init has died.
+        assert (bpf_mounts(), bpf_mounts(1)) == (here, host)
+        assert self._directories() == self._tree
+        assert hooks_alive() == []
+
+    def _directories(self) -> set[str]:
+        """The directories of the root filesystem as the host sees it, and so without mounts."""
+        return {path for path, _, _ in os.walk(self.root)}
+
+    def config(self, annotations: Mapping[str, str], **changes: object) -> None:
+        """Write the bundle's config.json."""
+        config = {"root": {"path": str(self.root)}, "annotations": dict(annotations), **changes}
+        (self.bundle / "config.json").write_text(json.dumps(config))
 
     def enter(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run `command` as the container's root, in its namespaces."""
-        enter = ["nsenter", "-t", str(self.init.pid), "-U", "-m", "-S", "0", "-G", "0", "--"]
-        return subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [*self.entering(), *command], capture_output=True, text=True, check=False
+        )
+
+    @contextmanager
+    def running(self, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A process in it as the container's root, cat(1) that `command` has become."""
+        with subprocess.Popen(
+            [*self.entering(), *command, "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdin
+            assert process.stdout
+            # Once it answers it is what it is to be.
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"\n"
+            yield process
+
+    def entering(self) -> list[str]:
+        """A command that runs another as the container's root, in its namespaces."""
+        return ["nsenter", "-t", str(self.init.pid), "-U", "-m", "-S", "0", "-G", "0", "--"]
+
+
+def install(directory: Path) -> Path:
+    """Copy what is installed to a new `directory`, not compiled; the launcher in it."""
+    directory.mkdir(mode=0o755)
+    shutil.copy(LAUNCHER, directory)
+    package = LAUNCHER.parents[1] / "oci_bpf_hook"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, directory / package.name, ignore=ignore)
+    return directory / LAUNCHER.name
+
+
+def as_bytes(state: str | bytes | Mapping[str, object]) -> bytes:
+    """The OCI state `state` as a runtime hands it over."""
+    if isinstance(state, bytes):
+        return state
+    return (state if isinstance(state, str) else json.dumps(state)).encode()
 
 
 def run_hook(
-    stdin: str | bytes, *arguments: str, prefix: Sequence[str] = ()
+    stdin: str | bytes | Mapping[str, object] | int,
+    *arguments: str,
+    prefix: Sequence[str] = (),
+    launcher: str | Path = LAUNCHER,
+    cwd: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the launcher with `stdin`; `prefix` is a command that runs it."""
-    data = stdin.encode() if isinstance(stdin, str) else stdin
+    """Run the launcher with `stdin`, an fd or what is written to it, within the time limit.
+
+    `prefix` is a command that runs it; `env` is added to its environment.
+    """
     result = subprocess.run(
-        [*prefix, str(LAUNCHER), *arguments],
-        input=data,
+        [*prefix, str(launcher), *arguments],
+        stdin=stdin if isinstance(stdin, int) else None,
+        input=None if isinstance(stdin, int) else as_bytes(stdin),
         capture_output=True,
-        timeout=30,
+        timeout=LIMIT,
         check=False,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        cwd=cwd,
+        env={**ENVIRONMENT, **(env or {})},
     )
     return subprocess.CompletedProcess(
         result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
     )
+
+
+def assert_granted(container: Scratch, result: subprocess.CompletedProcess[str]) -> None:
+    """The hook has mounted one bpffs that delegates map_create and prog_load, and is silent."""
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    (mount,) = container.mounts()
+    assert mount.endswith(",delegate_cmds=map_create:prog_load")
+    assert hooks_alive() == []
+
+
+def assert_failed(
+    result: subprocess.CompletedProcess[str],
+    code: int,
+    *words: str,
+    container: Scratch | None = None,
+) -> None:
+    """The hook has failed as its documentation says, and has left nothing behind.
+
+    Its one line has the exit code, and `words`.
+    """
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("oci-bpf-hook: "), result.stderr
+    assert result.stderr.endswith(f" (exit code {code})\n"), result.stderr
+    assert "Traceback" not in result.stderr
+    assert [word for word in words if word not in result.stderr] == [], result.stderr
+    assert result.returncode == code, result.stderr
+    if container:
+        container.assert_untouched()
+    assert hooks_alive() == []
+
+
+def bpf_mounts(pid: int | str = "self") -> list[str]:
+    """The bpffs mounts that the process `pid` sees, a line of mountinfo each."""
+    try:
+        lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    except OSError:  # It has died.
+        return []
+    return [line for line in lines if " - bpf " in line]
+
+
+def hooks_alive() -> list[int]:
+    """The processes that live of the hooks which this test has run."""
+    mark = f"OCI_BPF_HOOK_TEST={os.getpid()}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                environment = (entry / "environ").read_bytes()
+            except OSError:  # It has died.
+                continue
+            if mark in environment.split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for_hooks() -> None:
+    """Wait until none of those lives; for a hook that was killed, whose child has to notice."""
+    for pid in hooks_alive():
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            assert select.select([pidfd], [], [], LIMIT)[0], f"process {pid} stays"
+        finally:
+            os.close(pidfd)

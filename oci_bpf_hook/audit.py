@@ -1,0 +1,84 @@
+"""The audit trail: one JSON line for each decision, granted or refused.
+
+A line is one write to a file opened for appending, which the kernel does as a whole; the
+file is opened for each line, so that logrotate may take it away at any time.
+"""
+
+import posix
+from time import gmtime, strftime
+
+from .errors import REFUSED, HookError
+from .log import INFO, log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_APPEND = (
+    posix.O_WRONLY
+    | posix.O_APPEND
+    | posix.O_CREAT
+    | posix.O_CLOEXEC
+    | posix.O_NOFOLLOW
+    | posix.O_NONBLOCK
+)
+
+
+def record(to: str, fields: "Mapping[str, object]", *, required: bool) -> None:
+    """Append `fields`, with the time before them, to the file `to`, "syslog" or "none".
+
+    Raises HookError (REFUSED) if that is `required` and fails.
+    """
+    if to == "none":
+        return
+    line = json_object({"time": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), **fields})
+    if to == "syslog":
+        log(INFO, f"audit {line}")
+        return
+    try:
+        _append(to, f"{line}\n".encode())
+    except OSError as error:
+        if required:
+            raise HookError(
+                REFUSED,
+                f"the audit trail {to} can't be written ({error.strerror}), and the policy's "
+                "audit.required wants every grant in it",
+            ) from None
+
+
+def _append(path: str, line: bytes) -> None:
+    try:
+        fd = posix.open(path, _APPEND, 0o640)
+    except FileNotFoundError:
+        posix.mkdir(path.rpartition("/")[0], 0o750)
+        fd = posix.open(path, _APPEND, 0o640)
+    try:
+        if posix.write(fd, line) != len(line):
+            raise OSError(28, "No space left on device", path)
+    finally:
+        posix.close(fd)
+
+
+def json_object(fields: "Mapping[str, object]") -> str:
+    """`fields` as JSON; values are strings, numbers, None, or lists and mappings of these."""
+    return "{" + ",".join(f"{_string(key)}:{_json(value)}" for key, value in fields.items()) + "}"
+
+
+def _json(value: object) -> str:
+    if isinstance(value, str):
+        return _string(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return json_object(value)
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_json, value)) + "]"
+    return str(value)
+
+
+def _string(text: str) -> str:
+    from _json import encode_basestring_ascii
+
+    return encode_basestring_ascii(text)

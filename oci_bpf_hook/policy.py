@@ -1,0 +1,321 @@
+"""The administrator's policy, as the hook applies it: which rule decides, and its ceiling.
+
+The file that people write is read and checked elsewhere (`policyfile`); what comes here is
+its compiled form, in which names are masks and users are numbers.  A policy of thousands of
+rules is not read as a whole: rules that match one namespace or one user exactly are found
+through a table of buckets, and the others, the general ones, are all tried.
+
+What a rule may match is only worth as much as whoever set it.  `origin` says who that is.
+"""
+
+from _struct import Struct
+
+from .annotations import PREFIX, Request
+from .errors import REFUSED, HookError, quote
+from .masks import Grant, bits, show
+from .names import ALL_BITS, KINDS, Enum
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    # A rule's JSON object: name, match, and masks, paths, modes, trim or deny.
+    Rule = dict[str, Any]
+    # Attributes by name: strings, numbers, truth values, or None where nobody tells.
+    Subject = Mapping[str, object]
+
+MAGIC = b"OBPFPOL1"
+# The magic, the length of the header, and the number of buckets.
+_PREAMBLE = Struct("<8sII")
+# A bucket's place behind the header, and its length.
+_BUCKET = Struct("<II")
+
+ADMINISTRATOR = "administrator"
+KERNEL = "kernel"
+ENGINE = "engine"
+REQUESTER = "requester"
+
+# The annotation in which an engine itself always sets an attribute, whatever the requester
+# does: measured with a pod whose author tried to set each of them.  podman and Docker have
+# none: --annotation overrides what podman sets.  podman tells a container's name otherwise.
+_SET_BY = {
+    "cri-o": {
+        "container": "io.kubernetes.container.name",
+        "image": "io.kubernetes.cri-o.ImageName",
+        "namespace": "io.kubernetes.pod.namespace",
+        "pod": "io.kubernetes.pod.name",
+    },
+    "containerd": {
+        "container": "io.kubernetes.cri.container-name",
+        "image": "io.kubernetes.cri.image-name",
+        "namespace": "io.kubernetes.cri.sandbox-namespace",
+        "pod": "io.kubernetes.cri.sandbox-name",
+    },
+    "podman": {},
+    "docker": {},
+}
+ENGINES = tuple(_SET_BY)
+# Rules with exactly one of these are found by their bucket.
+INDEXED = ("namespace", "user")
+_FROM_KERNEL = ("group", "host_cgroup", "host_network", "rootless", "user")
+_FROM_ENGINE = ("container", "image", "namespace", "pod")
+
+
+def origin(attribute: str, engine: str | None) -> str:
+    """Who sets `attribute` where `engine` runs the hook: ADMINISTRATOR, KERNEL, ..."""
+    if attribute == "engine":
+        return ADMINISTRATOR
+    if attribute in _FROM_KERNEL:
+        return KERNEL
+    if engine and attribute in _SET_BY[engine]:
+        return ENGINE
+    if engine == "podman" and attribute == "container":
+        return ENGINE
+    return REQUESTER
+
+
+def identify(annotations: "Mapping[str, str]", engine: str | None) -> dict[str, object]:
+    """What the `annotations` tell of who asks: the engine's own ones where `engine` is known.
+
+    Without it the annotations of every engine are looked at, and all of that is the
+    requester's word.
+    """
+    sources = [_SET_BY[engine]] if engine else list(_SET_BY.values())
+    found: dict[str, object] = {"engine": engine, "annotations": annotations}
+    for attribute in _FROM_ENGINE:
+        keys = (source[attribute] for source in sources if attribute in source)
+        found[attribute] = next((annotations[key] for key in keys if key in annotations), None)
+    return found
+
+
+class Compiled:
+    """A compiled policy, read by `read(offset, size)`; raises ValueError if it is none."""
+
+    def __init__(
+        self, read: "Callable[[int, int], bytes]", load_json: "Callable[[bytes], Any]"
+    ) -> None:
+        self._read = read
+        self._load = load_json
+        preamble = read(0, _PREAMBLE.size)
+        if len(preamble) != _PREAMBLE.size or not preamble.startswith(MAGIC):
+            raise ValueError("no compiled policy")
+        _, size, self._buckets = _PREAMBLE.unpack(preamble)
+        self._table = _PREAMBLE.size
+        header_at = self._table + self._buckets * _BUCKET.size
+        self._data = header_at + size
+        header = load_json(read(header_at, size))
+        self.identity: list[object] = header["identity"]
+        self.enums = {kind.option: Enum(kind, header["names"][kind.option]) for kind in KINDS}
+        self.engine: str | None = header["engine"]
+        self.audit_to: str = header["audit"]["to"]
+        self.audit_required: bool = header["audit"]["required"]
+        self.profiles: dict[str, dict[str, int]] = header["profiles"]
+        self.uses: list[str] = header["uses"]
+        self._general: list[tuple[int, Rule]] = header["general"]
+
+    def rules(self, subject: "Subject") -> "Iterable[Rule]":
+        """The rules that may hold for `subject`, in the policy's order."""
+        found = list(self._general)
+        for attribute in INDEXED:
+            value = subject.get(attribute)
+            if value is not None and self._buckets:
+                key = f"{attribute}={value}"
+                found += [(number, rule) for number, of, rule in self._bucket(key) if of == key]
+        return (rule for _, rule in sorted(found, key=lambda entry: entry[0]))
+
+    def _bucket(self, key: str) -> "list[tuple[int, str, Rule]]":
+        at = self._table + bucket(key, self._buckets) * _BUCKET.size
+        offset, size = _BUCKET.unpack(self._read(at, _BUCKET.size))
+        if not size:
+            return []
+        loaded: list[tuple[int, str, Rule]] = self._load(self._read(self._data + offset, size))
+        return loaded
+
+
+def bucket(key: str, count: int) -> int:
+    """The bucket of `key` among `count`; the same in every process, as hash() is not."""
+    return int.from_bytes(key.encode("utf-8", "surrogatepass"), "big") % count
+
+
+def pack(header: "Mapping[str, Any]", rules: "Sequence[Rule]") -> bytes:
+    """The compiled form of a policy with this `header` and these `rules`, in their order."""
+    from json import dumps  # Once for each version of the file.
+
+    def text(value: object) -> bytes:
+        return dumps(value, separators=(",", ":")).encode("ascii")
+
+    general: list[tuple[int, Rule]] = []
+    keyed: list[tuple[int, str, Rule]] = []
+    for number, rule in enumerate(rules):
+        keys = _keys(rule)
+        keyed += [(number, key, rule) for key in keys]
+        if not keys:
+            general.append((number, rule))
+    buckets: list[list[tuple[int, str, Rule]]] = [[] for _ in range(len(keyed) | bool(keyed))]
+    for entry in keyed:
+        buckets[bucket(entry[1], len(buckets))].append(entry)
+    texts = [text(entries) if entries else b"" for entries in buckets]
+    table: list[bytes] = []
+    offset = 0
+    for entries_text in texts:
+        table.append(_BUCKET.pack(offset, len(entries_text)))
+        offset += len(entries_text)
+    head = text({**header, "general": general})
+    return b"".join([_PREAMBLE.pack(MAGIC, len(head), len(texts)), *table, head, *texts])
+
+
+def _keys(rule: "Rule") -> list[str]:
+    """The buckets' keys of a rule, or none if it has to be tried for everybody."""
+    for attribute in INDEXED:
+        wanted = rule["match"].get(attribute)
+        if wanted and not any("*" in str(one) or "?" in str(one) for one in wanted):
+            return [f"{attribute}={one}" for one in wanted]
+    return []
+
+
+def holds(rule: "Rule", subject: "Subject") -> bool:
+    """Whether everything in the rule's match holds for `subject`."""
+    for attribute, wanted in rule["match"].items():
+        value = subject.get(attribute)
+        if attribute == "annotations":
+            if not isinstance(value, dict) or not all(
+                key in value and _any_glob(globs, value[key]) for key, globs in wanted.items()
+            ):
+                return False
+        elif isinstance(wanted, bool):
+            if value is not wanted:
+                return False
+        elif isinstance(value, tuple):
+            if not any(one in wanted for one in value):
+                return False
+        elif isinstance(value, str):
+            if not _any_glob(wanted, value):
+                return False
+        elif value is None or value not in wanted:
+            return False
+    return True
+
+
+def _any_glob(globs: "Sequence[str]", text: str) -> bool:
+    return any(glob(pattern, text) for pattern in globs)
+
+
+def glob(pattern: str, text: str) -> bool:
+    """Whether `text` is what `pattern` says: `*` any text, `?` any character, else itself.
+
+    Takes at most the product of both lengths, whatever they are.
+    """
+    at = in_pattern = 0
+    star = back = -1
+    while at < len(text):
+        if in_pattern < len(pattern) and pattern[in_pattern] == "*":
+            star, back = in_pattern, at
+            in_pattern += 1
+        elif in_pattern < len(pattern) and pattern[in_pattern] in ("?", text[at]):
+            in_pattern += 1
+            at += 1
+        elif star >= 0:
+            back += 1
+            in_pattern, at = star + 1, back
+        else:
+            return False
+    return not pattern[in_pattern:].strip("*")
+
+
+class Decision(Record):
+    """What came of a request: the rule that decided, what it gives, and what it took away."""
+
+    __slots__ = ("grant", "rule", "trimmed")
+    rule: str
+    grant: Grant
+    trimmed: tuple[str, ...]
+
+
+def decide(
+    policy: Compiled,
+    subject: "Subject",
+    request: Request,
+    wanted: Grant,
+    enums: "Mapping[str, Enum]",
+) -> Decision:
+    """What `subject` gets of `wanted`, which is what its `request` means on this kernel.
+
+    Raises HookError (REFUSED) with every item that is refused.
+    """
+    for rule in policy.rules(subject):
+        if holds(rule, subject):
+            return _apply(rule, subject, request, wanted, enums)
+    raise HookError(
+        REFUSED, f"no rule of the policy is for this container; {_advice(wanted, subject, enums)}"
+    )
+
+
+def _apply(
+    rule: "Rule",
+    subject: "Subject",
+    request: Request,
+    wanted: Grant,
+    enums: "Mapping[str, Enum]",
+) -> Decision:
+    name = rule["name"]
+    if rule["deny"] is not None:
+        raise HookError(REFUSED, f"rule {quote(name)} denies it: {rule['deny']}", rule=name)
+    problems: list[str] = []
+    excess: list[str] = []
+    granted: dict[str, int] = {}
+    for kind in KINDS:
+        mask = wanted.masks.get(kind.option, 0)
+        allowed = mask & rule["masks"].get(kind.option, 0)
+        if allowed:
+            granted[kind.option] = allowed
+        if mask != allowed:
+            excess += _items(request, kind.option, mask & ~allowed, enums.get(kind.option))
+    if rule["paths"] is not None and not _any_glob(rule["paths"], wanted.path):
+        problems.append(f"rule {quote(name)} doesn't allow the path {quote(wanted.path)}")
+    if rule["modes"] is not None and wanted.mode not in rule["modes"]:
+        problems.append(f"rule {quote(name)} doesn't allow the mode {wanted.mode:04o}")
+    if excess and not rule["trim"]:
+        problems += [f"rule {quote(name)} doesn't allow {item}" for item in excess]
+    elif excess and not granted:
+        problems.append(f"rule {quote(name)} allows nothing of what is asked for")
+    if problems:
+        raise HookError(REFUSED, *problems, _advice(wanted, subject, enums), rule=name)
+    grant = Grant(masks=granted, path=wanted.path, mode=wanted.mode)
+    return Decision(rule=name, grant=grant, trimmed=tuple(excess))
+
+
+def _items(request: Request, option: str, excess: int, enum: Enum | None) -> list[str]:
+    """The items of a request that ask for bits of `excess`, in the request's words."""
+    found: list[str] = []
+    rest = excess
+    for item in request.lists.get(option, ()):
+        if item[0] != "!":
+            mask = bits(item, enum) or 0
+            if mask & excess:
+                named = f" (it has {show(mask & excess, enum)})" if enum and item != "any" else ""
+                plain = enum is not None and enum.find(item) is not None
+                found.append(f"{PREFIX}{option} {quote(item)}{'' if plain else named}")
+            rest &= ~mask
+    if rest:
+        words = show(rest, enum) if enum else ("any" if rest == ALL_BITS else f"{rest:#x}")
+        found.append(f"{PREFIX}profile's {option} {quote(words)}")
+    return found
+
+
+def _advice(wanted: Grant, subject: "Subject", enums: "Mapping[str, Enum]") -> str:
+    """The rule that would allow `wanted`, for an administrator to look at and to paste."""
+    lists = ", ".join(
+        f"{option}: [{show(mask, enums[option]).replace(':', ', ')}]"
+        for option, mask in wanted.masks.items()
+    )
+    known = ", ".join(
+        f"{attribute}: {quote(str(subject[attribute]))}"
+        for attribute in ("namespace", "pod", "container")
+        if subject.get(attribute) is not None
+    )
+    return (
+        "to allow it, an administrator puts before that rule in /etc/oci-bpf-hook/policy.yaml "
+        f"- {{name: NAME, match: {{{known}}}, allow: {{{lists}}}}}"
+    )

@@ -1,0 +1,320 @@
+"""Reading the policy that people write, and compiling it for the hook.
+
+Slow and thorough: YAML with the place of every value, the JSON Schema, then what a schema
+can't say.  Every fault is told at once with its file, line and column.  The hook comes here
+only when the compiled form doesn't belong to the file any more (`policycache`).
+"""
+
+import grp
+import json
+import pwd
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from . import kernel, policy
+from .annotations import parse_item, split
+from .errors import BAD_POLICY, HookError, quote
+from .masks import bits
+from .names import KINDS, Enum, Kind
+from .record import Record
+from .yamlfile import Fault, Place, at, parse
+
+AUDIT_TO = "/var/log/oci-bpf-hook/audit.jsonl"
+
+_HINTS = {
+    "service_account": "; no engine tells a pod's service account, so match its namespace, or an "
+    "annotation that an admission controller sets",
+}
+# What tells one requester from another; the engine or a shared network doesn't.
+_NARROW = ("container", "group", "image", "namespace", "pod", "user")
+
+
+class Loaded(Record):
+    """A policy that is in order, ready for `policy.pack`, and what is doubtful about it."""
+
+    __slots__ = ("header", "rules", "warnings")
+    header: dict[str, Any]
+    rules: list[dict[str, Any]]
+    warnings: tuple[Fault, ...]
+
+
+def load(text: bytes, name: str) -> Loaded:
+    """The policy in the YAML `text` of the file `name`.
+
+    Raises HookError (BAD_POLICY) with every fault.
+    """
+    faults: list[Fault] = []
+    data, places = parse(text, faults)
+    header: dict[str, Any] = {}
+    rules: list[dict[str, Any]] = []
+    checker = _Checker(places, faults)
+    if not faults:
+        checker.schema(data)
+    if not faults:
+        header, rules = checker.compile(data)
+    if faults:
+        lines = sorted(faults, key=lambda fault: (fault.line, fault.column))
+        raise HookError(
+            BAD_POLICY, *(f"{name}:{fault.line}:{fault.column}: {fault.text}" for fault in lines)
+        )
+    return Loaded(header=header, rules=rules, warnings=tuple(checker.warnings))
+
+
+# --------------------------------------------------------------------- the checks
+
+
+def schema(name: str) -> dict[str, Any]:
+    """One of the shipped schemas, from beside the package in a checkout, else from within."""
+    package = Path(__file__).parent
+    for directory in (package / "schema", package.parent / "schema"):
+        path = directory / f"{name}.schema.json"
+        if path.exists():
+            loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return loaded
+    raise FileNotFoundError(f"{name}.schema.json")
+
+
+class _Checker:
+    """Finds what is wrong with a policy's data, and compiles what is right."""
+
+    def __init__(self, places: Mapping[Place, yaml.Mark], faults: list[Fault]) -> None:
+        self._places = places
+        self._faults = faults
+        self.warnings: list[Fault] = []
+        table = kernel.table()
+        # Values are the kernel's ABI: every name of this kernel and of the table has one.
+        self._enums = _union(table.enums(KINDS), kernel.enums(KINDS))
+
+    def schema(self, data: Any) -> None:
+        """Note where `data` isn't what the schema says."""
+        validator = jsonschema.Draft202012Validator(schema("policy"))
+        for error in sorted(validator.iter_errors(data), key=lambda error: list(error.path)):
+            self._schema_fault(error)
+
+    def _schema_fault(self, error: jsonschema.ValidationError) -> None:
+        # Of alternatives, the one that came furthest says what was meant.
+        deepest = jsonschema.exceptions.best_match([error]) or error
+        place = tuple(deepest.absolute_path)
+        if deepest.validator == "additionalProperties":
+            assert isinstance(deepest.instance, dict)
+            known: dict[str, Any] = _schema_of(deepest).get("properties", {})
+            for key in map(str, deepest.instance.keys() - known.keys()):
+                hint = _HINTS.get(key) or _near(key, known)
+                self._fault((*place, key, "key"), f"{quote(key)} isn't a key here{hint}")
+            return
+        self._fault(place, _sentence(deepest))
+
+    def _fault(self, place: Place, text: str) -> None:
+        self._faults.append(at(self._mark(place), text))
+
+    def _warn(self, place: Place, text: str) -> None:
+        self.warnings.append(at(self._mark(place), text))
+
+    def _mark(self, place: Place) -> yaml.Mark:
+        while place and place not in self._places:
+            place = place[:-1]
+        return self._places[place]
+
+    # -- what a schema can't say, and the compiled form
+
+    def compile(self, data: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The header and the rules of the compiled form."""
+        profiles = {
+            name: self._lists(profile, ("profiles", name))
+            for name, profile in data.get("profiles", {}).items()
+        }
+        engine = data.get("engine")
+        names: set[str] = set()
+        rules = []
+        for number, rule in enumerate(data["rules"]):
+            place: Place = ("rules", number)
+            if rule["name"] in names:
+                self._fault((*place, "name"), f"the name {quote(rule['name'])} is taken already")
+            names.add(rule["name"])
+            rules.append(self._rule(rule, place, profiles, engine))
+        self._reached(rules)
+        audit = data.get("audit", {})
+        header = {
+            "engine": engine,
+            "audit": {"to": audit.get("to", AUDIT_TO), "required": audit.get("required", True)},
+            "profiles": profiles,
+            "uses": sorted({attribute for rule in rules for attribute in rule["match"]}),
+        }
+        return header, rules
+
+    def _rule(
+        self,
+        rule: dict[str, Any],
+        place: Place,
+        profiles: Mapping[str, dict[str, int]],
+        engine: str | None,
+    ) -> dict[str, Any]:
+        match = {
+            key: self._match(key, value, (*place, "match", key))
+            for key, value in rule.get("match", {}).items()
+        }
+        allow = rule.get("allow", {})
+        masks = self._lists(allow, (*place, "allow"))
+        for number, name in enumerate(allow.get("profiles", [])):
+            if name not in profiles:
+                where = (*place, "allow", "profiles", number)
+                self._fault(where, f"there is no profile {quote(name)}{_near(name, profiles)}")
+            for option, mask in profiles.get(name, {}).items():
+                masks[option] = masks.get(option, 0) | mask
+        if "allow" in rule and match:
+            self._doubt(match, place, engine)
+        modes = allow.get("modes")
+        return {
+            "name": rule["name"],
+            "match": match,
+            "masks": masks,
+            "paths": _as_list(allow["paths"]) if "paths" in allow else None,
+            "modes": [int(mode, 8) for mode in modes] if modes is not None else None,
+            "trim": rule.get("on_excess") == "trim",
+            "deny": rule.get("deny"),
+        }
+
+    def _match(self, key: str, value: Any, place: Place) -> Any:
+        if key == "annotations":
+            return {name: _as_list(globs) for name, globs in value.items()}
+        if key in ("user", "group"):
+            return [self._owner(key, owner, place) for owner in _as_list(value)]
+        return value if isinstance(value, bool) else _as_list(value)
+
+    def _owner(self, key: str, owner: str | int, place: Place) -> int:
+        if isinstance(owner, int):
+            return owner
+        look: Callable[[str], int] = _uid if key == "user" else _gid
+        try:
+            return look(owner)
+        except KeyError:
+            self._fault(place, f"this host has no {key} {quote(owner)}; name one, or give its id")
+            return -1
+
+    def _doubt(self, match: Mapping[str, Any], place: Place, engine: str | None) -> None:
+        """Warn of a rule that gives something to whoever says the right words."""
+        origins = {key: policy.origin(key, engine) for key in match}
+        narrowing = {
+            key
+            for key, who in origins.items()
+            if who != policy.REQUESTER
+            and key not in ("engine", "rootless", "host_network", "host_cgroup")
+        }
+        said = sorted(key for key, who in origins.items() if who == policy.REQUESTER)
+        if said and not narrowing:
+            hint = "" if engine else "; say which engine runs the hook (engine:), if that sets it"
+            self._warn(
+                (*place, "match"),
+                f"whoever asks sets {', '.join(said)} as he likes, and nothing else narrows this "
+                f"rule{hint}",
+            )
+
+    def _reached(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        for number, rule in enumerate(rules[:-1]):
+            if not rule["match"]:
+                self._warn(
+                    ("rules", number + 1),
+                    f"no request comes here: rule {quote(rule['name'])} before it takes all",
+                )
+                return
+
+    def _lists(self, lists: Mapping[str, Any], place: Place) -> dict[str, int]:
+        masks: dict[str, int] = {}
+        for kind in KINDS:
+            given = taken = 0
+            for number, text in enumerate(lists.get(kind.option, [])):
+                mask, away = self._item(kind, text, (*place, kind.option, number))
+                if away:
+                    taken |= mask
+                else:
+                    given |= mask
+            if given & ~taken:
+                masks[kind.option] = given & ~taken
+        return masks
+
+    def _item(self, kind: Kind, text: str, place: Place) -> tuple[int, bool]:
+        if len(split(text)) != 1:
+            self._fault(place, f"{quote(text)} is more than one item; write them as a list")
+            return 0, False
+        plain, problem = parse_item(text.strip(), kind.what)
+        away = plain.startswith("!")
+        if problem:
+            self._fault(place, f"{quote(text)} {problem}")
+            return 0, away
+        enum = self._enums[kind.option]
+        mask = bits(plain.lstrip("!"), enum)
+        if mask is None:
+            near = _near(plain.lstrip("!"), enum.values)
+            self._fault(place, f"no {kind.what} is called {quote(text)}{near}")
+        return mask or 0, away
+
+
+def _union(table: Mapping[str, Enum], running: Mapping[str, Enum]) -> dict[str, Enum]:
+    return {
+        option: Enum(enum.kind, {**enum.values, **running[option].values})
+        for option, enum in table.items()
+    }
+
+
+def _near(word: str, known: Iterator[str] | Mapping[str, Any]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word[:64], list(known), n=1)
+    return f"; did you mean {quote(near[0])}?" if near else ""
+
+
+def _sentence(error: jsonschema.ValidationError) -> str:
+    """A schema's complaint in the user's words."""
+    value = quote(str(error.instance)) if not isinstance(error.instance, dict | list) else "this"
+    wanted: Any = error.validator_value
+    match error.validator:
+        case "required":
+            missing = [key for key in wanted if key not in _instance(error)]
+            return f"{', '.join(missing)} is missing here"
+        case "enum":
+            return f"{value} is none of {', '.join(map(str, wanted))}"
+        case "const":
+            return f"{value} should be {wanted}"
+        case "type":
+            return f"{value} should be {_TYPES.get(str(wanted), wanted)}"
+        case "oneOf" if isinstance(error.instance, dict):
+            both = {"allow", "deny"} <= error.instance.keys()
+            return "a rule has allow or deny, not both" if both else "a rule has allow or deny"
+        case "pattern":
+            return f"{value} has not the right form, {_schema_of(error).get('description', wanted)}"
+        case _:
+            return error.message
+
+
+_TYPES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "a text, in quotes if it looks like a number",
+    "boolean": "true or false",
+}
+
+
+def _schema_of(error: jsonschema.ValidationError) -> dict[str, Any]:
+    found: Any = error.schema
+    return found if isinstance(found, dict) else {}
+
+
+def _instance(error: jsonschema.ValidationError) -> dict[str, Any]:
+    found: Any = error.instance
+    return found if isinstance(found, dict) else {}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _uid(name: str) -> int:
+    return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
+
+
+def _gid(name: str) -> int:
+    return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid

@@ -1,0 +1,108 @@
+"""The audit trail: whole lines, whatever is in them and whoever writes at the same time."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oci_bpf_hook.audit import json_object, record
+from oci_bpf_hook.errors import REFUSED, HookError
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = json.loads((ROOT / "schema" / "audit.schema.json").read_text())
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.text(), values))
+def test_it_is_json_and_one_line(fields: dict[str, object]) -> None:
+    line = json_object(fields)
+    assert json.loads(line) == fields
+    assert line.isascii()
+    assert "\n" not in line
+
+
+def _write(path: str, number: int) -> None:
+    for count in range(50):
+        record(path, {"n": number, "count": count, "fill": "x" * 3000}, required=True)
+
+
+def test_lines_of_many_writers_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "audit.jsonl"
+    path.parent.mkdir()
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write, args=(str(path), number)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sorted((one["n"], one["count"]) for one in found) == [
+        (number, count) for number in range(8) for count in range(50)
+    ]
+
+
+def test_the_directory_is_made_and_nobody_else_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "log" / "audit.jsonl"
+    record(str(path), {}, required=True)
+    assert path.stat().st_mode & 0o007 == 0
+
+
+def test_a_rotated_file_is_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    record(str(path), {"a": 1}, required=True)
+    path.rename(tmp_path / "audit.jsonl.1")
+    record(str(path), {"a": 2}, required=True)
+    assert json.loads(path.read_text())["a"] == 2
+
+
+@pytest.mark.parametrize("kind", ["link", "directory", "fifo", "full"])
+def test_what_can_t_be_written(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "audit.jsonl"
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path = Path("/dev/full")
+    with pytest.raises(HookError) as refused:
+        record(str(path), {}, required=True)
+    assert refused.value.code == REFUSED
+    assert str(path) in str(refused.value)
+    record(str(path), {}, required=False)
+
+
+def test_none(tmp_path: Path) -> None:
+    record("none", {"a": 1}, required=True)
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_the_shipped_rotation(tmp_path: Path) -> None:
+    """logrotate takes the file away, and the next line makes a new one."""
+    path = tmp_path / "audit.jsonl"
+    text = (ROOT / "contrib" / "logrotate" / "oci-bpf-hook").read_text()
+    assert "/var/log/oci-bpf-hook/audit.jsonl" in text
+    config = tmp_path / "logrotate.conf"
+    config.write_text(text.replace("/var/log/oci-bpf-hook/audit.jsonl", str(path)))
+    config.chmod(0o644)
+    record(str(path), {"n": 1}, required=True)
+    state = tmp_path / "state"
+    subprocess.run(["logrotate", "--force", "--state", state, config], check=True)
+    record(str(path), {"n": 2}, required=True)
+    assert json.loads(path.read_text())["n"] == 2
+    assert json.loads((tmp_path / "audit.jsonl.1").read_text())["n"] == 1

@@ -1,0 +1,93 @@
+"""errors.py: the exit codes that users script against, and text that can't forge a log."""
+
+import ast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oci_bpf_hook import errors
+from oci_bpf_hook.errors import EXITS, HookError, quote
+
+# The documented table: an engine's log shows the number and nothing else (crun).
+CODES = {
+    "DONE": 0,
+    "USAGE": 2,
+    "BAD_ANNOTATION": 10,
+    "UNKNOWN_NAME": 11,
+    "REFUSED": 12,
+    "KERNEL_CANNOT": 13,
+    "NO_USER_NAMESPACE": 14,
+    "NO_BROKER": 15,
+    "MOUNT_FAILED": 16,
+    "BAD_STATE": 17,
+    "BAD_POLICY": 18,
+    "NOT_AS_GRANTED": 19,
+    "BUG": 70,
+}
+
+
+def test_the_codes_are_the_documented_ones() -> None:
+    given = {name: value for name, value in vars(errors).items() if name.isupper()}
+    del given["EXITS"], given["LISTED"]
+    assert {name: code for name, code in given.items() if not name.startswith("_")} == CODES
+
+
+def test_every_code_has_a_meaning_of_its_own() -> None:
+    assert sorted(EXITS) == sorted(CODES.values())
+    assert len(set(EXITS.values())) == len(EXITS)
+
+
+def test_an_error_has_its_code_and_problems() -> None:
+    error = HookError(errors.BAD_ANNOTATION, "one", "two")
+    assert (error.code, error.problems, str(error)) == (10, ("one", "two"), "one; two")
+
+
+def test_a_report_lists_no_more_than_twenty() -> None:
+    problems = [str(number) for number in range(90_000)]
+    assert str(HookError(10, *problems[:20])).split("; ") == problems[:20]
+    assert str(HookError(10, *problems[:21])).split("; ") == [*problems[:20], "and 1 more"]
+    error = HookError(10, *problems)
+    assert str(error).split("; ") == [*problems[:20], "and 89980 more"]
+    assert len(error.problems) == 90_000
+
+
+@settings(deadline=None)
+@given(st.text(alphabet=st.characters(codec=None, exclude_categories=())))
+def test_quoted_text_is_one_short_printable_word(text: str) -> None:
+    quoted = quote(text)
+    assert quoted.isascii()
+    assert quoted.isprintable()
+    assert len(quoted) <= 64 * len("\\U0001f600") + len('"..."')
+
+
+@settings(deadline=None)
+@given(
+    st.text(
+        st.characters(codec=None, exclude_categories=()) | st.sampled_from("\"'\\"), max_size=64
+    )
+)
+def test_quoted_text_can_be_read_back(text: str) -> None:
+    # So nothing in it ends the quotation: not a quote, not a backslash in front of one.
+    assert ast.literal_eval(quote(text)) == text
+
+
+def test_long_text_is_cut() -> None:
+    assert quote("a" * 64) == '"' + "a" * 64 + '"'
+    assert quote("a" * 65) == '"' + "a" * 64 + '..."'
+    assert quote("\n" * 5_000_000) == '"' + "\\n" * 64 + '..."'
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("prog_load", '"prog_load"'),
+        ("", '""'),
+        ('a"b', r'"a\"b"'),
+        ("a\nb\x1b[2J", r'"a\nb\x1b[2J"'),
+        ("\u202etxt", r'"\u202etxt"'),
+        ("\ud800", r'"\ud800"'),
+    ],
+)
+def test_quotations(text: str, quoted: str) -> None:
+    assert quote(text) == quoted

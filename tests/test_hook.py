@@ -1,0 +1,281 @@
+"""The hook as a runtime runs it: the state, the bundle and the annotations it is given.
+
+Each test goes through the launcher, with a real container of namespaces.  The process
+that the launcher becomes is in test_hook_process, hostile root filesystems in
+test_hook_paths, kernels that answer otherwise in test_hook_kernel, processes that die in
+test_hook_deaths.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.scratch import Scratch, assert_failed, assert_granted, run_hook
+from tests.support.syslog import DevLog
+from tests.support.tracer import reaped
+
+ASK = {"io.bpffs.delegate_cmds": "map_create:prog_load"}
+
+
+@pytest.fixture
+def container() -> Iterator[Scratch]:
+    with Scratch() as scratch:
+        yield scratch
+
+
+# ---- the state -------------------------------------------------------------------------
+
+STATES = {
+    "not JSON": (b"state", "is no JSON"),
+    "empty": (b"", "is no JSON"),
+    "cut short": (b'{"id": "x", "annotations": {', "is no JSON"),
+    "not UTF-8": (b'{"id": "\xff"}', "is no JSON"),
+    "two values": (b"{} {}", "more than one JSON value"),
+    "nested too deeply": (b"[" * 100_000, "nested too deeply"),
+    "over 1 MiB": (b'{"annotations": {"io.bpffs.x": "%s"}}' % (b"x" * (1 << 20)), "bytes"),
+    "over what a pipe holds": (b"x" * (3 << 20), "bytes"),
+    "a list": (b"[]", "no JSON object"),
+    "annotations a list": (b'{"annotations": ["io.bpffs.path"]}', "aren't strings"),
+    "an annotation a number": (b'{"annotations": {"io.bpffs.mode": 755}}', "aren't strings"),
+    "nothing but annotations": (json.dumps({"annotations": ASK}).encode(), "the id"),
+}
+
+
+@pytest.mark.parametrize(("state", "words"), STATES.values(), ids=STATES)
+def test_bad_state(state: bytes, words: str) -> None:
+    assert_failed(run_hook(state), 17, words)
+
+
+CHANGES: dict[str, tuple[dict[str, object], str]] = {
+    "no pid": ({"pid": None}, "has no pid"),
+    "pid a string": ({"pid": "1234"}, "has no pid"),
+    "pid true": ({"pid": True}, "has no pid"),
+    "pid 0": ({"pid": 0}, "createRuntime"),
+    "pid 1": ({"pid": 1}, "createRuntime"),
+    "pid below 0": ({"pid": -7}, "which is none"),
+    "pid huge": ({"pid": 10**400}, "which is none"),
+    "no id": ({"id": None}, "the id"),
+    "id a path": ({"id": "../x"}, "the id"),
+    "id two lines": ({"id": "x\nroot: y"}, r"x\nroot: y"),
+    "running": ({"status": "running"}, "createRuntime"),
+    "no bundle": ({"bundle": None}, "no bundle"),
+    "bundle relative": ({"bundle": "b"}, "no bundle"),
+    "root a number": ({"root": 1}, "no path"),
+    "root with NUL": ({"root": "/\0"}, "no path"),
+    "root missing": ({"root": "/nowhere"}, "root filesystem isn't at"),
+    "root the host's": ({"root": "/"}, "no runtime has mounted it"),
+    "root no mount": ({"root": "/usr"}, "no runtime has mounted it"),
+    "root a file": ({"root": "/etc/passwd"}, "root filesystem isn't at"),
+    "root a magic link": ({"root": "/proc/self/root"}, "root filesystem isn't at"),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), CHANGES.values(), ids=CHANGES)
+def test_bad_state_of_a_container(
+    container: Scratch, changes: dict[str, object], words: str
+) -> None:
+    result = container.hook(ASK, **changes)
+    assert_failed(result, 17, words, container=container)
+
+
+@pytest.mark.parametrize("key", ["id", "pid", "bundle", "status"])
+def test_a_key_missing(container: Scratch, key: str) -> None:
+    state = container.state(ASK)
+    del state[key]
+    assert_failed(run_hook(state), 17, "the state on stdin", container=container)
+
+
+def test_a_process_that_has_died(container: Scratch) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    assert_failed(container.hook(ASK, pid=gone.pid), 17, "is gone", container=container)
+
+
+def test_a_process_that_is_a_zombie(container: Scratch) -> None:
+    reaped(container.init.pid)
+    assert_failed(container.hook(ASK), 17, "is gone", container=container)
+
+
+def test_the_pid_is_a_host_process_by_now(container: Scratch) -> None:
+    assert_failed(container.hook(ASK, pid=os.getpid()), 14, "--userns=auto", container=container)
+
+
+def test_the_pid_is_in_another_container_by_now(container: Scratch) -> None:
+    with Scratch() as other:
+        result = container.hook(ASK, pid=other.init.pid)
+        assert_failed(result, 17, "no runtime has mounted it there", container=container)
+        other.assert_untouched()
+
+
+# ---- the bundle ------------------------------------------------------------------------
+
+
+def _no_bundle(container: Scratch) -> None:
+    container.bundle.rmdir()
+
+
+def _config(text: str) -> "Bundle":
+    def write(container: Scratch) -> None:
+        (container.bundle / "config.json").write_text(text)
+
+    return write
+
+
+def _fifo(container: Scratch) -> None:
+    os.mkfifo(container.bundle / "config.json")
+
+
+def _directory(container: Scratch) -> None:
+    (container.bundle / "config.json").mkdir()
+
+
+def _symlink(container: Scratch) -> None:
+    container.config(ASK)
+    (container.bundle / "config.json").rename(container.bundle / "other")
+    (container.bundle / "config.json").symlink_to("other")
+
+
+def _of_another_user(container: Scratch) -> None:
+    container.config(ASK)
+    os.chown(container.bundle / "config.json", 1000, 1000)
+
+
+def _of_another_container(container: Scratch) -> None:
+    container.config({"io.bpffs.delegate_cmds": "any"}, root={"path": "/"})
+
+
+Bundle = Callable[[Scratch], None]
+BUNDLES: dict[str, tuple[Bundle, str]] = {
+    "no bundle": (_no_bundle, "No such file"),
+    "no config.json": (lambda container: None, "No such file"),
+    "not JSON": (_config("{"), "config.json: "),
+    "no object": (_config("[]"), "no JSON object"),
+    "huge": (_config("{}" + " " * (4 << 20)), "too large"),
+    "a fifo": (_fifo, "no regular file"),
+    "a directory": (_directory, "no regular file"),
+    "a symlink": (_symlink, "symbolic link"),
+    "not root's": (_of_another_user, "not root's"),
+    "another container's": (_of_another_container, "other annotations"),
+    "no root": (_config(json.dumps({"annotations": ASK})), "no root.path"),
+}
+
+
+@pytest.mark.parametrize(("bundle", "words"), BUNDLES.values(), ids=BUNDLES)
+def test_bad_bundle(container: Scratch, bundle: Bundle, words: str) -> None:
+    bundle(container)
+    without_root = container.hook(ASK, root=None)
+    assert_failed(without_root, 17, words, container=container)
+    # With crun's `root` the bundle isn't needed.
+    assert_granted(container, container.hook(ASK))
+
+
+def test_a_good_bundle(container: Scratch) -> None:
+    container.config(ASK)
+    assert_granted(container, container.hook(ASK, root=None))
+
+
+def test_root_path_relative_to_the_bundle(container: Scratch) -> None:
+    container.config(ASK, root={"path": "../rootfs"})
+    assert_granted(container, container.hook(ASK, root=None))
+
+
+def test_crun_gives_a_wrong_bundle(container: Scratch) -> None:
+    assert_failed(container.hook(ASK, root=None, bundle="/"), 17, "2025", container=container)
+    assert_granted(container, container.hook(ASK, bundle="/"))
+
+
+@pytest.mark.parametrize("masked", ["/sys/fs/bpf", "/sys/fs", "/sys", "/", "/sys/fs/bpf/"])
+def test_masked_paths_cover_the_target(container: Scratch, masked: str) -> None:
+    container.config(ASK, linux={"maskedPaths": ["/proc/kcore", masked]})
+    result = container.hook(ASK)
+    assert_failed(result, 16, "maskedPaths", "io.bpffs.path", container=container)
+
+
+def test_masked_paths_elsewhere(container: Scratch) -> None:
+    container.config(ASK, linux={"maskedPaths": ["/sys/fs/b", "/sys/fs/bpf/x", "/sys/firmware"]})
+    assert_granted(container, container.hook(ASK))
+
+
+# ---- the annotations -------------------------------------------------------------------
+
+REQUESTS = {
+    "unknown key": ({"delegate_cmd": "any"}, 10, 'did you mean "io.bpffs.delegate_cmds"?'),
+    "unknown name": ({"delegate_progs": "kprob"}, 11, 'did you mean "kprobe"'),
+    "nothing like it": ({"delegate_maps": "zzzz"}, 11, 'no map type is called "zzzz"'),
+    "decimal": ({"delegate_cmds": "5"}, 10, "decimal"),
+    "over 64 bits": ({"delegate_cmds": "0x10000000000000000"}, 10, "beyond the 64"),
+    "relative path": ({**ASK, "path": "sys/fs/bpf"}, 10, "no absolute path"),
+    "path with ..": ({**ASK, "path": "/sys/../../etc"}, 10, '".."'),
+    "the root itself": ({**ASK, "path": "//"}, 10, "root itself"),
+    "mode": ({**ASK, "mode": "0888"}, 10, "octal"),
+    "no list": ({"mode": "0700"}, 10, "delegates nothing"),
+    "another's name": ({"delegate_cmds/web": "any"}, 10, "doesn't tell the container's name"),
+    "two lines": ({"delegate_cmds": "x\nroot: y"}, 11, '"root"'),
+}
+
+
+@pytest.mark.parametrize(("request_", "code", "words"), REQUESTS.values(), ids=REQUESTS)
+def test_bad_request(container: Scratch, request_: dict[str, str], code: int, words: str) -> None:
+    asked = {k if k.startswith("io.") else f"io.bpffs.{k}": text for k, text in request_.items()}
+    assert_failed(container.hook(asked), code, words, container=container)
+
+
+def test_every_problem_at_once(container: Scratch) -> None:
+    asked = {"io.bpffs.delegate_cmds": "5,no-name", "io.bpffs.pat": "/x", "io.bpffs.mode": "x"}
+    words = ('"5"', '"no-name"', '"io.bpffs.pat"', '"io.bpffs.mode"')
+    assert_failed(container.hook(asked), 10, *words, container=container)
+
+
+def test_a_name_of_a_newer_kernel(container: Scratch) -> None:
+    newer = "prog_assoc_struct_ops"
+    if newer.encode() in Path("/sys/kernel/btf/vmlinux").read_bytes().lower():
+        pytest.skip("this kernel has it; takes one before 7.0")
+    asked = {"io.bpffs.delegate_cmds": f"map_create:{newer}"}
+    assert_failed(container.hook(asked), 11, "since 7.0", "on_unknown", container=container)
+
+
+def test_no_user_namespace() -> None:
+    with Scratch(user=False) as container:
+        words = ("--userns=auto", "hostUsers: false", "userns-remap")
+        assert_failed(container.hook(ASK), 14, *words, container=container)
+
+
+def test_no_mount_namespace() -> None:
+    with Scratch(mount=False) as container:
+        assert_failed(container.hook(ASK), 14, "no mount namespace", container=container)
+
+
+NOTHING: dict[str, object] = {
+    "no annotations": {"id": "x"},
+    "annotations null": {"id": "x", "annotations": None},
+    "others": {"id": "x", "annotations": {"io.bpff": "y", "org.io.bpffs.path": "z"}},
+    "others, and no pid": {"annotations": {"a": "b"}},
+}
+
+
+@pytest.mark.parametrize("state", NOTHING.values(), ids=NOTHING)
+def test_nothing_is_asked(state: dict[str, object]) -> None:
+    with DevLog() as log:
+        result = run_hook(state, prefix=log.prefix)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        assert log.lines() == []
+
+
+def test_nothing_is_asked_and_little_is_imported() -> None:
+    python = ("/usr/bin/python3", "-ISE", "-X", "importtime")
+    result = run_hook({"id": "x"}, prefix=python)
+    assert (result.returncode, result.stdout) == (0, "")
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "oci_bpf_hook.hook" in imported
+    assert not imported & {"_ctypes", "ctypes", "_socket", "json", "oci_bpf_hook.mount"}
+
+
+@pytest.mark.parametrize("text", ["", " ", ",:,"])
+def test_an_empty_list_asks_for_nothing(container: Scratch, text: str) -> None:
+    result = container.hook({"io.bpffs.delegate_cmds": text})
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    container.assert_untouched()

@@ -1,0 +1,215 @@
+"""The process that the hook starts as: what it inherits, and where it was started from."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.scratch import (
+    LAUNCHER,
+    Scratch,
+    assert_failed,
+    assert_granted,
+    install,
+    run_hook,
+)
+from tests.support.tracer import Call, fds, trace
+
+ASK = {"io.bpffs.delegate_cmds": "map_create:prog_load"}
+
+
+@pytest.fixture
+def container() -> Iterator[Scratch]:
+    with Scratch() as scratch:
+        yield scratch
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The launcher in the installed layout: beside the package, and not compiled yet."""
+    return install(tmp_path / "a b'c")
+
+
+BLOCKED = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+IGNORED = """
+import os, signal, sys
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    try:
+        signal.signal(number, signal.SIG_IGN)
+    except OSError:  # libc's own.
+        pass
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+FULL_OF_FDS = """
+import os, sys
+for _ in range(500):
+    os.set_inheritable(os.open("/", os.O_RDONLY), True)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+CWD_DELETED = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
+
+PREFIXES: dict[str, tuple[str, ...]] = {
+    "stdout closed": ("sh", "-c", 'exec "$@" >&-', "sh"),
+    "stderr closed": ("sh", "-c", 'exec "$@" 2>&-', "sh"),
+    "both closed": ("sh", "-c", 'exec "$@" >&- 2>&-', "sh"),
+    "stderr full": ("sh", "-c", 'exec "$@" 2>/dev/full', "sh"),
+    "stderr a broken pipe": ("bash", "-c", 'exec "$@" 2> >(exec 0<&-)', "bash"),
+    "signals blocked": (sys.executable, "-c", BLOCKED),
+    "signals ignored": (sys.executable, "-c", IGNORED),
+    "fds inherited": (sys.executable, "-c", FULL_OF_FDS),
+    "another root group": ("setpriv", "--groups", "1,2,3", "--"),
+    "no new privileges": ("setpriv", "--no-new-privs", "--"),
+    "a session's leader": ("setsid", "--wait"),
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
+def test_the_process_it_starts_as(container: Scratch, prefix: tuple[str, ...]) -> None:
+    assert_granted(container, run_hook(container.state(ASK), prefix=prefix))
+
+
+@pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
+def test_the_process_it_starts_as_and_a_refusal(
+    container: Scratch, prefix: tuple[str, ...]
+) -> None:
+    result = run_hook(container.state(ASK, status="running"), prefix=prefix)
+    assert (result.returncode, result.stdout) == (17, "")
+    assert "Traceback" not in result.stderr
+    container.assert_untouched()
+
+
+def test_stdin_closed(container: Scratch) -> None:
+    result = run_hook(container.state(ASK), prefix=("sh", "-c", 'exec "$@" <&-', "sh"))
+    assert_failed(result, 17, "can't be read", container=container)
+
+
+def test_everything_closed(container: Scratch) -> None:
+    result = run_hook(container.state(ASK), prefix=("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"))
+    assert (result.returncode, result.stderr) == (17, "")
+    container.assert_untouched()
+
+
+def test_cwd_deleted(container: Scratch, tmp_path: Path) -> None:
+    prefix = ("sh", "-c", CWD_DELETED, str(tmp_path / "gone"))
+    assert_granted(container, run_hook(container.state(ASK), prefix=prefix))
+
+
+@pytest.fixture
+def traps(tmp_path: Path) -> Path:
+    """A directory of modules that leave `sprung` behind if they are imported."""
+    text = f'import posix\nposix.mkdir("{tmp_path}/sprung")\n'
+    for name in ("json", "posix", "fcntl", "mmap", "_socket", "sitecustomize", "usercustomize"):
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "oci_bpf_hook").mkdir()
+    for name in ("__init__", "hook", "state"):
+        (tmp_path / "oci_bpf_hook" / f"{name}.py").write_text(text)
+    return tmp_path
+
+
+def test_traps_in_cwd(container: Scratch, traps: Path) -> None:
+    assert_granted(container, run_hook(container.state(ASK), cwd=traps))
+    assert not (traps / "sprung").exists()
+
+
+def test_traps_in_the_environment(container: Scratch, traps: Path) -> None:
+    environment = {
+        "PYTHONPATH": str(traps),
+        "PYTHONHOME": str(traps),
+        "PYTHONUSERBASE": str(traps),
+        "PYTHONSTARTUP": str(traps / "json.py"),
+        "PYTHONINSPECT": "1",
+        "PYTHONVERBOSE": "1",
+        "PYTHONPYCACHEPREFIX": str(traps / "sprung"),
+        "PYTHONIOENCODING": "utf-16",
+        "HOME": str(traps),
+        "LC_ALL": "tr_TR.ISO-8859-9",
+        "TZ": f":{traps}/json.py",
+        "TMPDIR": "/nowhere",
+    }
+    assert_granted(container, run_hook(container.state(ASK), env=environment))
+    assert not (traps / "sprung").exists()
+
+
+def test_umask_0(container: Scratch, installed: Path) -> None:
+    prefix = ("sh", "-c", 'umask 0; exec "$@"', "sh")
+    state = container.state({**ASK, "io.bpffs.path": "/opt/new/deep"})
+    assert_granted(container, run_hook(state, prefix=prefix, launcher=installed))
+    for path in (container.root / "opt/new", container.root / "opt/new/deep"):
+        assert path.stat().st_mode & 0o7777 == 0o755
+    # What Python has compiled runs as root the next time.
+    written = [installed.parent, *installed.parent.rglob("*")]
+    assert any(path.name == "__pycache__" for path in written)
+    assert [path for path in written if path.stat().st_mode & 0o022] == []
+
+
+@pytest.mark.parametrize("prefix", [(), ("blocked",)], ids=["plain", "every signal blocked"])
+def test_a_state_that_never_ends(prefix: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b'{"id": "x", ')
+        command = (sys.executable, "-c", BLOCKED) if prefix else ()
+        assert_failed(run_hook(reading, prefix=command), 17, "didn't end within 4 seconds")
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+# ---- where it is -----------------------------------------------------------------------
+
+
+def test_installed(container: Scratch, installed: Path) -> None:
+    assert_granted(container, run_hook(container.state(ASK), launcher=installed))
+
+
+@pytest.mark.parametrize("relative", ["./oci-bpf-hook", "../hooks.d/oci-bpf-hook"])
+def test_a_relative_path(container: Scratch, relative: str) -> None:
+    result = run_hook(container.state(ASK), launcher=relative, cwd=LAUNCHER.parent)
+    assert_granted(container, result)
+
+
+@pytest.mark.parametrize("target", ["absolute", "relative"])
+@pytest.mark.parametrize("invoked", ["absolute", "relative"])
+def test_a_symlink_to_a_symlink(
+    container: Scratch, installed: Path, tmp_path: Path, target: str, invoked: str
+) -> None:
+    (tmp_path / "bin").mkdir()
+    link = tmp_path / "bin" / "first"
+    link.symlink_to("second")
+    (tmp_path / "bin" / "second").symlink_to(
+        installed if target == "absolute" else os.path.relpath(installed, link.parent)
+    )
+    launcher = str(link) if invoked == "absolute" else "bin/first"
+    result = run_hook(container.state(ASK), launcher=launcher, cwd=tmp_path)
+    assert_granted(container, result)
+
+
+def test_a_wrong_command_line(container: Scratch) -> None:
+    result = run_hook(container.state(ASK), "--haeder", "x\ny")
+    assert_failed(result, 2, "--header FILE", container=container)
+
+
+def test_it_keeps_nothing_of_the_runtimes(container: Scratch) -> None:
+    """No directory; and the child, which others may outlive, no standard stream either."""
+    given: set[str] = set()
+    held: dict[int, str] = {}
+    directories: set[str] = set()
+
+    def look(call: Call) -> None:
+        if not call.child:
+            given.update(fd for number, fd in fds(call.pid).items() if number < 3)
+        elif call.pid == call.hook:
+            directories.add(os.readlink(f"/proc/{call.pid}/cwd"))
+        else:
+            held.clear()
+            held.update(fds(call.pid))
+
+    assert_granted(container, trace(container.state(ASK), look).result)
+    assert len(given) == 3
+    assert not given & set(held.values())
+    assert directories == {"/"}

@@ -1,0 +1,251 @@
+"""The policy's evaluation, against a second and deliberately simple one."""
+
+import json
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oci_bpf_hook import policy
+from oci_bpf_hook.annotations import LISTS, MODE, PATH, Request
+from oci_bpf_hook.errors import REFUSED, HookError
+from oci_bpf_hook.kernel import table
+from oci_bpf_hook.masks import Grant, resolve
+from oci_bpf_hook.names import KINDS
+from oci_bpf_hook.policy import Compiled, decide, glob, holds, identify, origin, pack
+from oci_bpf_hook.state import load_json
+
+STATES = Path(__file__).parent / "data" / "states"
+ENUMS = table().enums(KINDS)
+NAMES = {option: list(enum.values) for option, enum in ENUMS.items()}
+HEADER = {
+    "identity": ["test"],
+    "names": {option: enum.values for option, enum in ENUMS.items()},
+    "engine": None,
+    "audit": {"to": "none", "required": False},
+    "profiles": {},
+    "uses": [],
+}
+
+
+def compiled(rules: list[dict[str, Any]]) -> Compiled:
+    data = pack(HEADER, rules)
+    return Compiled(lambda offset, size: data[offset : offset + size], load_json)
+
+
+def rule(name: str = "r", **parts: Any) -> dict[str, Any]:
+    empty: dict[str, Any] = {
+        "match": {},
+        "masks": {},
+        "paths": None,
+        "modes": None,
+        "trim": False,
+        "deny": None,
+    }
+    return {"name": name, **empty, **parts}
+
+
+def annotations(name: str) -> dict[str, str]:
+    state = json.loads((STATES / name).read_text())
+    found: dict[str, str] = state["annotations"]
+    return found
+
+
+words = st.text("ab*?", max_size=6)
+
+
+@given(words, st.text("ab", max_size=8))
+def test_glob(pattern: str, text: str) -> None:
+    assert glob(pattern, text) == fnmatchcase(text, pattern)
+
+
+def test_glob_takes_a_while_at_most() -> None:
+    # A matcher that goes back at every star never ends here.
+    assert not glob("*a" * 50 + "b", "a" * 5000)
+
+
+masks = st.dictionaries(
+    st.sampled_from(LISTS), st.integers(0, (1 << 64) - 1) | st.just((1 << 64) - 1)
+)
+matches = st.fixed_dictionaries(
+    {},
+    optional={
+        "namespace": st.lists(st.sampled_from(["a", "b", "a*", "?"]), min_size=1, max_size=2),
+        "user": st.lists(st.integers(0, 3), min_size=1, max_size=2),
+        "group": st.lists(st.integers(0, 3), min_size=1, max_size=2),
+        "host_network": st.booleans(),
+        "annotations": st.dictionaries(
+            st.sampled_from(["k", "l"]), st.lists(st.sampled_from(["v", "*", "w?"]), min_size=1)
+        ),
+    },
+)
+rules_of = st.lists(
+    st.fixed_dictionaries(
+        {
+            "match": matches,
+            "masks": masks,
+            "trim": st.booleans(),
+            "deny": st.none() | st.just("no"),
+            "paths": st.none() | st.just(["/sys/*"]),
+            "modes": st.none() | st.just([0o755]),
+        }
+    ),
+    max_size=6,
+)
+subjects = st.fixed_dictionaries(
+    {
+        "namespace": st.none() | st.sampled_from(["a", "b", "ab"]),
+        "user": st.integers(0, 3),
+        "group": st.tuples(st.integers(0, 3)),
+        "host_network": st.booleans(),
+        "annotations": st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["v", "wx"])),
+    }
+)
+
+
+def simple(rules: list[dict[str, Any]], subject: dict[str, Any], wanted: Grant) -> Any:
+    """(number of the rule, masks), or "refused": the policy in the plainest words."""
+    for number, one in enumerate(rules):
+        fits = True
+        for key, allowed in one["match"].items():
+            value = subject[key]
+            if key == "annotations":
+                for name, patterns in allowed.items():
+                    if name not in value or not [
+                        p for p in patterns if fnmatchcase(value[name], p)
+                    ]:
+                        fits = False
+            elif key == "host_network":
+                fits = fits and value == allowed
+            elif key == "group":
+                fits = fits and bool(set(value) & set(allowed))
+            elif key == "user":
+                fits = fits and value in allowed
+            else:
+                fits = fits and value is not None
+                fits = fits and bool([p for p in allowed if fnmatchcase(value or "", p)])
+        if not fits:
+            continue
+        if one["deny"] or (one["paths"] and not wanted.path.startswith("/sys/")):
+            return "refused"
+        if one["modes"] and wanted.mode not in one["modes"]:
+            return "refused"
+        given_masks: dict[str, int] = {}
+        for option, mask in wanted.masks.items():
+            for bit in range(64):
+                if mask >> bit & 1:
+                    if one["masks"].get(option, 0) >> bit & 1:
+                        given_masks[option] = given_masks.get(option, 0) | 1 << bit
+                    elif not one["trim"]:
+                        return "refused"
+        if not given_masks and wanted.masks:
+            return "refused"
+        return number, given_masks
+    return "refused"
+
+
+@given(
+    rules_of,
+    subjects,
+    masks.filter(lambda found: all(found.values())),
+    st.sampled_from([PATH, "/run/bpf"]),
+    st.sampled_from([MODE, 0o755]),
+)
+def test_no_request_gets_a_bit_beyond_its_ceiling(
+    rules: list[dict[str, Any]],
+    subject: dict[str, Any],
+    wanted: dict[str, int],
+    path: str,
+    mode: int,
+) -> None:
+    named = [{"name": str(number), **one} for number, one in enumerate(rules)]
+    grant = Grant(masks=wanted, path=path, mode=mode)
+    lists = {option: (f"{mask:#x}",) for option, mask in wanted.items()}
+    request = Request(lists=lists, profiles=(), path=path, mode=mode, drop_unknown=False)
+    expected = simple(rules, subject, grant)
+    if expected == "refused":
+        with pytest.raises(HookError) as refused:
+            decide(compiled(named), subject, request, grant, ENUMS)
+        assert refused.value.code == REFUSED
+    else:
+        found = decide(compiled(named), subject, request, grant, ENUMS)
+        assert (int(found.rule), found.grant.masks) == expected
+        assert (found.grant.path, found.grant.mode) == (path, mode)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=40), st.integers(0, 3))
+def test_the_buckets_leave_no_rule_out(namespaces: list[str], user: int) -> None:
+    rules = [rule(str(n), match={"namespace": [one]}) for n, one in enumerate(namespaces)]
+    rules += [rule("users", match={"user": [user]}), rule("last")]
+    policy_of = compiled(rules)
+    for namespace in ("a", "b", "c", "d"):
+        subject = {"namespace": namespace, "user": 2}
+        tried = [one["name"] for one in policy_of.rules(subject) if holds(one, subject)]
+        assert tried == [one["name"] for one in rules if holds(one, subject)]
+
+
+def test_every_excess_item_is_named() -> None:
+    request = Request(
+        lists={"delegate_progs": ("xdp", "bpfprogtypekprobe", "lsm"), "delegate_cmds": ("any",)},
+        profiles=(),
+        path=PATH,
+        mode=MODE,
+        drop_unknown=False,
+    )
+    wanted, _ = resolve(request, ENUMS, table, {})
+    only = rule("only-xdp", masks={"delegate_progs": 1 << 6})
+    with pytest.raises(HookError) as refused:
+        decide(compiled([only]), {}, request, wanted, ENUMS)
+    text = str(refused.value)
+    for item in ("any", "bpfprogtypekprobe", "lsm"):
+        assert f'"{item}"' in text
+    assert '"xdp"' not in text
+    assert refused.value.rule == "only-xdp"
+    assert "policy.yaml" in text
+
+
+# ------------------------------------------------------------- who says what
+
+
+def test_origins() -> None:
+    for engine in (*policy.ENGINES, None):
+        assert origin("engine", engine) == policy.ADMINISTRATOR
+        for attribute in ("user", "group", "rootless", "host_network", "host_cgroup"):
+            assert origin(attribute, engine) == policy.KERNEL
+        assert origin("annotations", engine) == policy.REQUESTER
+    assert origin("namespace", "cri-o") == policy.ENGINE
+    assert origin("namespace", "containerd") == policy.ENGINE
+    assert origin("namespace", "podman") == policy.REQUESTER
+    assert origin("namespace", None) == policy.REQUESTER
+    assert origin("container", "podman") == policy.ENGINE
+    assert origin("image", "podman") == policy.REQUESTER
+
+
+def test_a_hostile_pod_under_cri_o() -> None:
+    """Its author set SPOOF for everything that might be believed."""
+    hostile = annotations("cri-o-1.37-crun/createRuntime.hostile-pod.state.json")
+    assert "SPOOF" in hostile.values()
+    subject = identify(hostile, "cri-o")
+    assert (subject["namespace"], subject["pod"]) == ("monitoring", "web-0")
+    assert subject["container"] == "probe"
+    assert "SPOOF" not in (subject["image"], subject["namespace"], subject["pod"])
+
+
+def test_containerd() -> None:
+    found = identify(annotations("containerd-2.4-nri-crun/createRuntime.state.json"), "containerd")
+    assert (found["namespace"], found["pod"]) == ("monitoring", "web-0")
+    assert (found["container"], found["image"]) == ("probe", "localhost/pause:latest")
+
+
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+def test_kubernetes_annotations_under_another_engine(engine: str) -> None:
+    """podman run --annotation io.kubernetes.pod.namespace=monitoring: nobody believes it."""
+    forged = annotations("cri-o-1.37-crun/createRuntime.state.json")
+    forged |= annotations("containerd-2.4-cdi-crun/createRuntime.state.json")
+    found = identify(forged | {"io.container.manager": "cri-o"}, engine)
+    for attribute in ("namespace", "pod", "image", "container"):
+        assert found[attribute] is None
+    assert found["engine"] == engine

@@ -1,0 +1,200 @@
+"""The policy in force: who may have written it, and when its compiled form is believed."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oci_bpf_hook import policycache
+from oci_bpf_hook.errors import BAD_POLICY, HookError
+from oci_bpf_hook.policy import Compiled
+from oci_bpf_hook.policycache import in_force
+
+DENY = "version: 1\nrules:\n- {{name: {name}, deny: because}}\n"
+
+
+class Place:
+    """A policy file and a run directory of their own, both root's all the way up."""
+
+    def __init__(self, directory: Path) -> None:
+        self.etc = directory / "etc" / "policy.yaml"
+        self.run = directory / "run"
+        self.etc.parent.mkdir()
+
+    def write(self, text: str, *, age: float = 60) -> None:
+        new = self.etc.with_suffix(".new")
+        new.write_text(text)
+        new.chmod(0o644)
+        new.rename(self.etc)
+        # A file that has just changed is not believed to stay as it is.
+        os.utime(self.etc, (time.time() - age, time.time() - age))
+
+    def policy(self) -> Compiled:
+        return in_force(etc=str(self.etc), run=str(self.run))
+
+    def name(self) -> str:
+        (rule,) = self.policy().rules({})
+        return str(rule["name"])
+
+    @property
+    def cache(self) -> Path:
+        return self.run / "policy.compiled"
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    # pytest's own temporary directories are below /tmp, which others can write.
+    directory = Path("/run") / f"policy-test-{os.getpid()}"
+    directory.mkdir(mode=0o755)
+    # The change time can't be set back, and so nothing here would ever be settled.
+    monkeypatch.setattr(policycache, "_SETTLED", -1)
+    yield Place(directory)
+    for path in sorted(directory.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+    directory.rmdir()
+
+
+def test_without_a_file_the_built_in_policy_holds(place: Place) -> None:
+    rules = place.policy().rules({"host_network": False, "host_cgroup": False})
+    assert "own-namespaces" in [rule["name"] for rule in rules]
+    assert place.cache.exists()
+    assert place.policy().enums["delegate_cmds"].values["prog_load"] == 5
+
+
+def test_a_change_is_seen(place: Place) -> None:
+    for name in ("one", "two", "three"):
+        place.write(DENY.format(name=name))
+        assert place.name() == name
+        assert place.name() == name
+    place.etc.unlink()
+    assert "own-namespaces" in [rule["name"] for rule in place.policy().rules({})]
+
+
+def test_the_compiled_form_is_used(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.write(DENY.format(name="one"))
+    place.policy()
+    monkeypatch.setattr(policycache, "_compile", None)
+    assert place.name() == "one"
+
+
+def test_a_file_of_the_same_size_and_time_is_another(place: Place) -> None:
+    place.write(DENY.format(name="one"))
+    place.policy()
+    status = place.etc.stat()
+    place.etc.write_text(DENY.format(name="two"))
+    os.utime(place.etc, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert place.etc.stat().st_size == status.st_size
+    assert place.name() == "two"
+
+
+def test_what_has_just_changed_is_not_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policycache, "_SETTLED", 3600 * 10**9)
+    place.write(DENY.format(name="one"))
+    assert place.name() == "one"
+    assert not place.cache.exists()
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 40, 200])
+def test_a_damaged_compiled_form_is_made_anew(place: Place, size: int) -> None:
+    place.write(DENY.format(name="one"))
+    place.policy()
+    place.cache.write_bytes(place.cache.read_bytes()[:size])
+    assert place.name() == "one"
+    assert len(place.cache.read_bytes()) > size
+
+
+def test_a_compiled_form_that_others_can_write_is_not_believed(place: Place) -> None:
+    place.write(DENY.format(name="one"))
+    place.policy()
+    lie = place.cache.read_bytes().replace(b'"deny":"because"', b'"deny":null')
+    assert lie != place.cache.read_bytes()
+    for mode, owner in ((0o666, 0), (0o600, 1000)):
+        place.cache.unlink(missing_ok=True)
+        place.cache.write_bytes(lie)
+        place.cache.chmod(mode)
+        os.chown(place.cache, owner, -1)
+        (rule,) = place.policy().rules({})
+        assert rule["deny"] == "because"
+
+
+def test_a_compiled_form_behind_a_link_is_not_believed(place: Place, tmp_path: Path) -> None:
+    place.write(DENY.format(name="one"))
+    place.policy()
+    place.cache.rename(place.run / "elsewhere")
+    place.cache.symlink_to(place.run / "elsewhere")
+    assert place.name() == "one"
+    assert not place.cache.is_symlink()
+
+
+def refused(place: Place) -> str:
+    with pytest.raises(HookError) as error:
+        place.policy()
+    assert error.value.code == BAD_POLICY
+    return str(error.value)
+
+
+def test_who_may_have_written_the_policy(place: Place) -> None:
+    place.write(DENY.format(name="one"))
+    place.etc.chmod(0o664)
+    assert f"chmod go-w {place.etc}" in refused(place)
+    place.etc.chmod(0o644)
+    os.chown(place.etc, 1000, 0)
+    assert "isn't root's" in refused(place)
+    os.chown(place.etc, 0, 0)
+    place.etc.parent.chmod(0o777)
+    assert f"chmod go-w {place.etc.parent}" in refused(place)
+    place.etc.parent.chmod(0o755)
+    assert place.name() == "one"
+
+
+def test_links_are_not_followed(place: Place) -> None:
+    place.write(DENY.format(name="one"))
+    place.etc.rename(place.etc.with_name("real"))
+    place.etc.symlink_to("real")
+    assert "can't be read" in refused(place)
+    place.etc.unlink()
+    place.etc.parent.rename(place.etc.parent.with_name("real"))
+    place.etc.parent.symlink_to("real")
+    assert "can't be read" in refused(place)
+
+
+def test_no_regular_file(place: Place) -> None:
+    os.mkfifo(place.etc)
+    place.etc.chmod(0o600)
+    assert "no regular file" in refused(place)
+
+
+def test_a_bad_file(place: Place) -> None:
+    place.write("version: 1\nrule: []\n")
+    assert f"{place.etc}:2:1:" in refused(place)
+
+
+def test_a_policy_is_seen_whole_while_it_changes(place: Place) -> None:
+    names = ["a" * 20, "b" * 40]
+    texts = [
+        "version: 1\nrules:\n" + "".join(f"- name: {name}{n}\n  deny: x\n" for n in range(50))
+        for name in names
+    ]
+    place.write(texts[0])
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            for text in texts:
+                place.write(text)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(50):
+            seen = {rule["name"].rstrip("0123456789") for rule in place.policy().rules({})}
+            assert len(seen) == 1
+    finally:
+        stop.set()
+        thread.join()

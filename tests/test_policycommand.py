@@ -1,0 +1,115 @@
+"""`oci-bpf-hook policy` and `lint`, as people call them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oci_bpf_hook.errors import BAD_POLICY, REFUSED, USAGE
+from tests.support.policy import POLICY, in_force
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = str(ROOT / "oci_bpf_hook" / "policy.yaml")
+HOSTILE = ROOT / "tests" / "data" / "states" / "cri-o-1.37-crun"
+
+
+def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "oci_bpf_hook", *arguments],
+        cwd=ROOT,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_check(tmp_path: Path) -> None:
+    done = command("policy", "check", SHIPPED)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "is in order: 4 rules" in done.stdout
+    bad = tmp_path / "p.yaml"
+    bad.write_text("version: 1\nrules: []\nengin: podman\n")
+    done = command("policy", "check", str(bad))
+    assert done.returncode == BAD_POLICY
+    assert f'{bad}:3:1: "engin" isn\'t a key here; did you mean "engine"?' in done.stderr
+    doubtful = tmp_path / "q.yaml"
+    doubtful.write_text("version: 1\nrules:\n- {name: a, match: {pod: b}, allow: {}}\n")
+    done = command("policy", "check", str(doubtful))
+    assert done.returncode == 0
+    assert f"{doubtful}:3:20: warning: whoever asks sets pod" in done.stdout
+
+
+def test_show() -> None:
+    done = command("policy", "show")
+    assert done.stdout == f"# {POLICY}\n{POLICY.read_text()}"
+    with in_force(None):
+        done = command("policy", "show")
+    assert done.stdout.splitlines()[0] == f"# built in; {POLICY} doesn't exist"
+    assert Path(SHIPPED).read_text() in done.stdout
+
+
+def try_it(*arguments: str) -> tuple[int, dict[str, object]]:
+    done = command("policy", "test", "--policy", SHIPPED, "--json", *arguments)
+    assert done.stderr == ""
+    answer = json.loads(done.stdout)
+    assert isinstance(answer, dict)
+    return done.returncode, answer
+
+
+def test_test() -> None:
+    request = ("--annotation", "io.bpffs.profile=xdp")
+    code, answer = try_it(*request)
+    assert (code, answer["rule"]) == (0, "own-namespaces")
+    code, answer = try_it(*request, "--attr", "host_network=true")
+    assert (code, answer["rule"], answer["granted"]) == (REFUSED, "host-network", None)
+    assert any("xdp" in str(problem) for problem in answer["problems"])  # type: ignore[attr-defined]
+
+
+def test_test_says_who_says_so(tmp_path: Path) -> None:
+    state = str(HOSTILE / "createRuntime.hostile-pod.state.json")
+    policy = tmp_path / "p.yaml"
+    policy.write_text(
+        "version: 1\nrules:\n- name: theirs\n  match: {namespace: monitoring}\n"
+        "  allow: {delegate_cmds: [any], delegate_maps: [any]}\n"
+    )
+    arguments = ("policy", "test", "--policy", str(policy), "--state", state)
+    done = command(*arguments, "--engine", "cri-o")
+    assert done.returncode == 0, done.stdout
+    assert "namespace: monitoring (set by the engine)" in done.stdout
+    assert "SPOOF" not in done.stdout
+    done = command(*arguments, "--engine", "podman")
+    assert done.returncode == REFUSED
+    assert "no rule of the policy is for this container" in done.stdout
+
+
+def test_lint() -> None:
+    done = command("lint", "--annotation", "io.bpffs.delegate_cmds=obj_get")
+    assert done.returncode == 0
+    assert done.stdout.startswith("command-without-token: delegate_cmds: ")
+    done = command("lint", "--strict", "--annotation", "io.bpffs.delegate_cmds=obj_get")
+    assert done.returncode == REFUSED
+    done = command("lint", "--strict", "--annotation", "io.bpffs.profile=none-such")
+    assert 'the policy has no profile "none-such"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("policy", "check", "/does/not/exist"),
+        ("policy", "test", "--annotation", "x"),
+        ("policy", "test", "--annotation", "a=b"),
+        ("policy", "test", "--annotation", "io.bpffs.profile=xdp", "--attr", "host_network=1"),
+        ("policy", "test", "--annotation", "io.bpffs.profile=xdp", "--attr", "user=root"),
+        ("policy", "test", "--annotation", "io.bpffs.profile=xdp", "--attr", "colour=red"),
+        ("policy", "test", "--state", "/does/not/exist"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_arguments(arguments: tuple[str, ...]) -> None:
+    done = command(*arguments)
+    assert done.returncode == USAGE
+    assert done.stderr.startswith("oci-bpf-hook: ")
+    assert done.stderr.count("\n") == 1

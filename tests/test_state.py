@@ -1,0 +1,899 @@
+"""state.py: the states that engines really hand to a hook, and the bundles behind them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oci_bpf_hook.annotations import asked, parse
+from oci_bpf_hook.errors import BAD_STATE, HookError
+from oci_bpf_hook.state import (
+    STATE_MAX,
+    Rootfs,
+    State,
+    annotations_of,
+    check,
+    find_rootfs,
+    load_json,
+)
+
+ROOT = Path(__file__).parents[1]
+STATES = ROOT / "tests" / "data" / "states"
+CAPTURED = sorted(STATES.glob("*/*.state.json"))
+CREATE_RUNTIME = [path for path in CAPTURED if path.name.startswith("createRuntime.")]
+CREATE_CONTAINER = [path for path in CAPTURED if path.name.startswith("createContainer.")]
+# One of each runtime and engine that differ in what they say of the root filesystem.
+CRUN = STATES / "podman-4.3.1-rootful-crun-1.8.1" / "createRuntime.state.json"
+RUNC = STATES / "podman-4.3.1-rootful-runc-1.1.5" / "createRuntime.state.json"
+RELATIVE = STATES / "containerd-2.4-nri-crun" / "createRuntime.state.json"
+
+
+def label(path: Path) -> str:
+    return f"{path.parent.name}/{path.name.removesuffix('.state.json')}"
+
+
+by_create_runtime = pytest.mark.parametrize("path", CREATE_RUNTIME, ids=label)
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        path.with_name(path.name.replace(".state.", ".config.")).read_text()
+    )
+    return found
+
+
+def raw(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+class Bundle:
+    """A captured state whose bundle is a directory of ours, with the captured config.json in it."""
+
+    def __init__(self, path: Path, directory: Path) -> None:
+        self.crun = directory / "crun"
+        self.crun.mkdir()
+        self.directory = directory / "bundle"
+        self.directory.mkdir()
+        self.file = self.directory / "config.json"
+        self.config = config_of(path)
+        self.state = raw(path) | {"bundle": str(self.directory)}
+        self.write()
+
+    def write(self) -> None:
+        self.file.write_text(json.dumps(self.config))
+
+    def checked(self) -> State:
+        return check(load_json(json.dumps(self.state).encode()))
+
+    def find(self) -> Rootfs:
+        return find_rootfs(self.checked(), crun=str(self.crun))
+
+    def refused(self, says: str = "") -> None:
+        with pytest.raises(HookError) as caught:
+            self.find()
+        assert caught.value.code == BAD_STATE
+        assert "the container's root filesystem can't be found: " in str(caught.value)
+        assert says in str(caught.value)
+
+    def copy_for_crun(self) -> Path:
+        """The copy of config.json that crun keeps in its own directory."""
+        copy = self.crun / str(self.state["id"])
+        copy.mkdir()
+        (copy / "config.json").write_text(json.dumps(self.config))
+        return copy / "config.json"
+
+
+@pytest.fixture
+def crun(tmp_path: Path) -> Bundle:
+    return Bundle(CRUN, tmp_path)
+
+
+@pytest.fixture
+def runc(tmp_path: Path) -> Bundle:
+    return Bundle(RUNC, tmp_path)
+
+
+# ---- captured states
+
+
+def test_there_are_states_of_every_engine() -> None:
+    engines = {path.parent.name.split("-")[0] for path in CREATE_RUNTIME}
+    assert engines == {"podman", "cri", "containerd", "docker"}
+    assert {"crun", "runc"} <= {word for path in CAPTURED for word in path.parent.name.split("-")}
+    assert len(CREATE_CONTAINER) >= 5
+
+
+@by_create_runtime
+def test_a_state_at_create_runtime_is_understood(path: Path) -> None:
+    decoded = load_json(path.read_bytes())
+    state = check(decoded)
+    wanted = raw(path)
+    assert state == State(
+        id=wanted["id"],
+        pid=wanted["pid"],
+        bundle=wanted["bundle"],
+        status=wanted["status"],
+        root=wanted.get("root"),
+        annotations=wanted["annotations"],
+    )
+    assert annotations_of(decoded) == state.annotations
+    assert asked(state.annotations)
+    request = parse(state.annotations, lambda: None)
+    assert request is not None
+    assert request.lists["delegate_cmds"][0] in ("map_create", "any")
+
+
+@by_create_runtime
+def test_the_root_is_the_one_in_config_json(path: Path, tmp_path: Path) -> None:
+    bundle = Bundle(path, tmp_path)
+    root = bundle.config["root"]["path"]
+    found = bundle.find()
+    assert found.path == (root if root.startswith("/") else f"{bundle.directory}/{root}")
+    assert found.masked == tuple(bundle.config["linux"].get("maskedPaths", ()))
+
+
+@by_create_runtime
+def test_without_config_json_crun_says_it_itself(path: Path, tmp_path: Path) -> None:
+    bundle = Bundle(path, tmp_path)
+    wanted = bundle.find().path
+    bundle.file.unlink()
+    if "root" in bundle.state:
+        assert bundle.find() == Rootfs(path=wanted, masked=())
+    else:
+        bundle.refused("config.json: No such file or directory")
+
+
+@pytest.mark.parametrize("path", CREATE_CONTAINER, ids=label)
+def test_a_state_at_create_container_is_refused(path: Path) -> None:
+    # The runtime's process is in the container already, where nothing can be delegated.
+    decoded = load_json(path.read_bytes())
+    assert asked(annotations_of(decoded))
+    with pytest.raises(HookError, match="register this hook at createRuntime") as caught:
+        check(decoded)
+    assert caught.value.code == BAD_STATE
+    assert f"has the pid {raw(path)['pid']}" in str(caught.value)
+
+
+def test_a_hostile_pod_cant_change_whose_container_it_is() -> None:
+    path = STATES / "cri-o-1.37-crun" / "createRuntime.hostile-pod.state.json"
+    annotations = check(load_json(path.read_bytes())).annotations
+    assert "SPOOF" in annotations.values()
+    key = "io.bpffs.delegate_cmds"
+    assert parse({f"{key}/SPOOF": "any"} | annotations, lambda: None) == parse(
+        annotations, lambda: None
+    )
+    named = parse(annotations | {f"{key}/probe": "any"}, lambda: None)
+    assert named is not None
+    assert named.lists["delegate_cmds"] == ("any",)
+
+
+# ---- config.json that is no help
+
+
+def unreadable(bundle: Bundle) -> str:
+    bundle.file.unlink()
+    bundle.file.mkdir()
+    return "no regular file"
+
+
+def a_pipe(bundle: Bundle) -> str:
+    # To open it without a writer must not hang.
+    bundle.file.unlink()
+    os.mkfifo(bundle.file)
+    return "no regular file"
+
+
+def a_link(bundle: Bundle) -> str:
+    bundle.file.rename(bundle.directory / "other.json")
+    bundle.file.symlink_to("other.json")
+    return "Too many levels of symbolic links"
+
+
+def missing(bundle: Bundle) -> str:
+    bundle.file.unlink()
+    return "No such file or directory"
+
+
+def no_bundle(bundle: Bundle) -> str:
+    shutil.rmtree(bundle.directory)
+    return "No such file or directory"
+
+
+def no_json(bundle: Bundle) -> str:
+    bundle.file.write_text(bundle.file.read_text()[:-1])
+    return "config.json: "
+
+
+def not_utf_8(bundle: Bundle) -> str:
+    bundle.file.write_bytes(b'{"root": "\xff"}')
+    return "config.json: "
+
+
+def no_object(bundle: Bundle) -> str:
+    bundle.file.write_text(f"[{bundle.file.read_text()}]")
+    return "is no JSON object"
+
+
+def huge(bundle: Bundle) -> str:
+    bundle.config["padding"] = "x" * (4 << 20)
+    bundle.write()
+    return "too large"
+
+
+def endless(bundle: Bundle) -> str:
+    with open(bundle.file, "w") as file:
+        file.truncate(1 << 40)
+    return "too large"
+
+
+def somebody_elses(bundle: Bundle) -> str:
+    os.chown(bundle.file, 1000, 1000)
+    return "not root's"
+
+
+def other_annotations(bundle: Bundle) -> str:
+    bundle.config["annotations"]["io.bpffs.delegate_cmds"] = "any"
+    bundle.write()
+    return "has other annotations than the state"
+
+
+def fewer_annotations(bundle: Bundle) -> str:
+    del bundle.config["annotations"]["io.container.manager"]
+    bundle.write()
+    return "has other annotations than the state"
+
+
+def no_annotations(bundle: Bundle) -> str:
+    del bundle.config["annotations"]
+    bundle.write()
+    return "has other annotations than the state"
+
+
+def no_root(bundle: Bundle) -> str:
+    del bundle.config["root"]
+    bundle.write()
+    return "has no root.path"
+
+
+def null_root(bundle: Bundle) -> str:
+    bundle.config["root"]["path"] = None
+    bundle.write()
+    return "has no root.path"
+
+
+def nul_in_root(bundle: Bundle) -> str:
+    bundle.config["root"]["path"] = "/a\0b"
+    bundle.write()
+    return "has no root.path"
+
+
+def surrogate_in_root(bundle: Bundle) -> str:
+    bundle.config["root"]["path"] = "/a\ud800b"
+    bundle.write()
+    return "has no root.path"
+
+
+BREAK = [
+    *(unreadable, a_pipe, a_link, missing, no_bundle, no_json, not_utf_8, no_object, huge),
+    *(endless, somebody_elses, other_annotations, fewer_annotations, no_annotations, no_root),
+    *(null_root, nul_in_root, surrogate_in_root),
+]
+by_break = pytest.mark.parametrize("damage", BREAK, ids=lambda damage: damage.__name__)
+
+
+@by_break
+def test_runc_without_a_believable_config_json_is_refused(
+    runc: Bundle, damage: Callable[[Bundle], str]
+) -> None:
+    runc.refused(damage(runc))
+
+
+@by_break
+def test_crun_without_a_believable_config_json_is_asked_itself(
+    crun: Bundle, damage: Callable[[Bundle], str]
+) -> None:
+    damage(crun)
+    assert crun.find() == Rootfs(path=crun.state["root"], masked=())
+
+
+@by_break
+def test_without_cruns_word_there_is_its_copy(
+    crun: Bundle, damage: Callable[[Bundle], str]
+) -> None:
+    wanted = crun.find()
+    crun.copy_for_crun()
+    del crun.state["root"]
+    damage(crun)
+    assert crun.find() == wanted
+
+
+@by_break
+def test_the_copy_must_be_believable_too(crun: Bundle, damage: Callable[[Bundle], str]) -> None:
+    del crun.state["root"]
+    copy = crun.copy_for_crun()
+    crun.file.unlink()
+    crun.file, crun.directory = copy, copy.parent
+    damage(crun)
+    crun.refused("config.json: No such file or directory")
+
+
+def test_a_config_of_four_mebibytes_is_read(runc: Bundle) -> None:
+    wanted = runc.find()
+    with open(runc.file, "a") as file:
+        file.write(" " * ((4 << 20) - runc.file.stat().st_size))
+    assert runc.find() == wanted
+    with open(runc.file, "a") as file:
+        file.write(" ")
+    runc.refused("too large")
+
+
+def test_an_annotation_more_in_the_config_does_no_harm(runc: Bundle) -> None:
+    # crun leaves some out of the state.
+    wanted = runc.find()
+    runc.config["annotations"]["org.example"] = "1"
+    runc.write()
+    assert runc.find() == wanted
+
+
+def test_the_process_own_file_is_as_good_as_roots(runc: Bundle) -> None:
+    # A broker or a rootless hook is not root; its engine's files are its own.
+    os.chown(runc.directory, 1000, 1000)
+    wanted = runc.find()
+    code = (
+        "import json, os, sys; os.setuid(1000)\n"
+        "from oci_bpf_hook.state import check, find_rootfs\n"
+        "print(find_rootfs(check(json.load(sys.stdin))).path)"
+    )
+    for directory in (runc.directory, *runc.directory.parents):
+        if directory.is_relative_to("/tmp") and directory != Path("/tmp"):
+            directory.chmod(0o755)
+    for owner, path in ((0, wanted.path), (1000, wanted.path), (2000, None)):
+        os.chown(runc.file, owner, owner)
+        runc.file.chmod(0o644)
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            input=json.dumps(runc.state),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+        assert result.stdout == (f"{path}\n" if path else "")
+        assert ("not root's" in result.stderr) == (path is None)
+
+
+# ---- what crun says itself
+
+
+def test_cruns_bundle_of_a_container_with_a_device(crun: Bundle) -> None:
+    # crun before the fix of its issue 2025: with a user namespace and a device, "/".
+    wanted = crun.find()
+    crun.state["bundle"] = "/"
+    assert crun.find() == Rootfs(path=wanted.path, masked=())
+    crun.state["root"] = "rootfs"
+    crun.refused('the bundle is "/"')
+    crun.copy_for_crun()
+    assert crun.find() == wanted
+    del crun.state["root"]
+    assert crun.find() == wanted
+
+
+def test_a_relative_root_is_relative_to_the_bundle(tmp_path: Path) -> None:
+    bundle = Bundle(RELATIVE, tmp_path)
+    assert bundle.state["root"] == bundle.config["root"]["path"] == "rootfs"
+    wanted = f"{bundle.directory}/rootfs"
+    assert bundle.find().path == wanted
+    bundle.file.unlink()
+    assert bundle.find().path == wanted
+
+
+def test_a_relative_root_in_cruns_copy_is_no_root(tmp_path: Path) -> None:
+    # Relative to what, only the bundle would say.
+    bundle = Bundle(RELATIVE, tmp_path)
+    bundle.copy_for_crun()
+    bundle.state["bundle"] = "/"
+    bundle.refused('the bundle is "/"')
+
+
+def test_config_json_comes_before_cruns_word(crun: Bundle) -> None:
+    # It knows the masked paths, and has the root that runc would take.
+    wanted = crun.find()
+    crun.state["root"] = "/somewhere/else"
+    assert crun.find() == wanted
+    assert wanted.masked
+
+
+def test_masked_paths_that_are_none(runc: Bundle) -> None:
+    values: list[object] = [None, [], {}, {"maskedPaths": None}, {"maskedPaths": "/proc"}]
+    for linux in values:
+        runc.config["linux"] = linux
+        runc.write()
+        assert runc.find().masked == ()
+    del runc.config["linux"]
+    runc.write()
+    assert runc.find().masked == ()
+
+
+# ---- the state itself
+
+GOOD: Mapping[str, Any] = {
+    "ociVersion": "1.0",
+    "id": "c1",
+    "pid": 4711,
+    "bundle": "/b",
+    "status": "created",
+    "annotations": {"io.bpffs.delegate_cmds": "any"},
+}
+
+
+def wrong(state: object) -> str:
+    with pytest.raises(HookError) as caught:
+        check(state)
+    assert caught.value.code == BAD_STATE
+    said = str(caught.value)
+    assert said.startswith("the state on stdin ")
+    assert said.isascii()
+    assert said.isprintable()
+    assert len(said) < 1000
+    return said
+
+
+def test_the_least_that_a_state_has() -> None:
+    assert check(dict(GOOD)).root is None
+    for name in ("root", "annotations"):
+        assert check({**GOOD, name: None})
+    assert check({key: value for key, value in GOOD.items() if key != "annotations"})
+    assert annotations_of({}) == {}
+
+
+@pytest.mark.parametrize("state", [None, [], "x", 1, 1.5, True, [dict(GOOD)]])
+def test_what_is_no_object(state: object) -> None:
+    assert "is no JSON object" in wrong(state)
+    with pytest.raises(HookError):
+        annotations_of(state)
+
+
+@pytest.mark.parametrize("value", [[], "x", 1, {"a": 1}, {"a": None}, {"a": "b", "c": ["d"]}])
+def test_annotations_that_are_no_strings(value: object) -> None:
+    assert "annotations that aren't strings" in wrong({**GOOD, "annotations": value})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, "", 1, ".", "..", "...", "a/b", "../x", "a\0", "a\n", "\u00fc", "\ud800", "a b"),
+        *("a" * 1025, "\x1b[2J" * 100_000, ["c1"], {}),
+    ],
+)
+def test_what_is_no_id(value: object) -> None:
+    assert "which is none" in wrong({**GOOD, "id": value})
+
+
+@pytest.mark.parametrize("value", ["a", "-", "a.b", "..a", "A_b+c-d.9", "0" * 64, "a" * 1024])
+def test_ids(value: str) -> None:
+    assert check({**GOOD, "id": value}).id == value
+
+
+@pytest.mark.parametrize("value", [None, "4711", 4711.0, True, [4711]])
+def test_no_pid(value: object) -> None:
+    assert "has no pid" in wrong({**GOOD, "pid": value})
+
+
+@pytest.mark.parametrize("value", [-1, -(10**4000), 1 << 31, 1 << 64, 10**4000])
+def test_a_number_that_is_no_pid(value: int) -> None:
+    assert "which is none" in wrong({**GOOD, "pid": value})
+
+
+@pytest.mark.parametrize("value", [2, 4711, (1 << 31) - 1])
+def test_pids(value: int) -> None:
+    assert check({**GOOD, "pid": value}).pid == value
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_the_containers_own_pid(value: int) -> None:
+    assert "createRuntime, not createContainer" in wrong({**GOOD, "pid": value})
+
+
+@pytest.mark.parametrize(
+    "value", [None, "running", "stopped", "", "CREATED", ["created"], "\n" * 99]
+)
+def test_another_status(value: object) -> None:
+    assert "register this hook at createRuntime" in wrong({**GOOD, "status": value})
+
+
+@pytest.mark.parametrize("value", [None, "", "b", "./b", "/b\0", "/\ud800", 1, ["/b"]])
+def test_what_is_no_bundle(value: object) -> None:
+    assert "has no bundle with an absolute path" in wrong({**GOOD, "bundle": value})
+
+
+@pytest.mark.parametrize("value", ["", "/r\0", "\udfff", 1, False, ["/r"]])
+def test_what_is_no_root(value: object) -> None:
+    assert "has a root that is no path" in wrong({**GOOD, "root": value})
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from([*GOOD, "root"]), JSON_VALUES))
+def test_any_other_state_is_a_bad_state(changes: dict[str, object]) -> None:
+    try:
+        state = check({**GOOD, **changes})
+    except HookError as error:
+        said, code = str(error), error.code
+        assert code == BAD_STATE
+        assert said.isascii()
+        assert said.isprintable()
+    else:
+        assert 1 < state.pid < 1 << 31
+        assert "/" not in state.id
+        assert state.bundle.startswith("/")
+
+
+# ---- JSON
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(name)
+
+
+def strictly(data: bytes) -> object:
+    """What the json package makes of it, where that is strict."""
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError from None
+
+
+@pytest.mark.parametrize("path", sorted(STATES.glob("*/*.json")), ids=lambda path: path.name)
+def test_real_files_are_read_as_json_reads_them(path: Path) -> None:
+    assert load_json(path.read_bytes()) == strictly(path.read_bytes())
+
+
+REFUSED = {
+    "NaN": b'{"pid": NaN}',
+    "Infinity": b'{"pid": Infinity}',
+    "minus Infinity": b"[-Infinity]",
+    "trailing text": b"{} x",
+    "two values": b"{}{}",
+    "two values, two lines": b"{}\n{}\n",
+    "nothing": b"",
+    "white space": b" \t\r\n",
+    "other white space": b"\x0b{}",
+    "a no-break space": "\u00a0{}".encode(),
+    "a form feed behind": b"{}\x0c",
+    "a mark of byte order": b"\xef\xbb\xbf{}",
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "invalid UTF-8": b'{"a": "\xff"}',
+    "an encoded surrogate": b'{"a": "\xed\xa0\x80"}',
+    "overlong UTF-8": b'{"a": "\xc0\xaf"}',
+    "deep lists": b"[" * 100_000 + b"]" * 100_000,
+    "deep objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "open lists": b"[" * 100_000,
+    "5000 digits": b'{"pid": ' + b"1" * 5000 + b"}",
+    "a raw control character": b'{"a": "\x01"}',
+    "a raw line feed": b'{"a": "\n"}',
+    "an open string": b'{"a": "',
+    "an open object": b'{"a": 1',
+    "a wrong escape": b'{"a": "\\x"}',
+    "half an escape": b'{"a": "\\u12"}',
+    "a single quote": b"{'a': 1}",
+    "no colon": b'{"a" 1}',
+    "no comma": b'{"a": 1 "b": 2}',
+    "a comma at the end": b'{"a": 1,}',
+    "a comma at the list's end": b"[1,]",
+    "a number for a key": b"{1: 2}",
+    "a comment": b"{} // x",
+    "a plus": b"[+1]",
+    "a zero in front": b"[01]",
+    "a bare point": b"[1.]",
+    "hexadecimal": b"[0x10]",
+    "half a word": b"[tru]",
+    "a NUL behind": b"{}\0",
+}
+TAKEN = {
+    "white space around": b" \t\r\n{} \t\r\n",
+    "a lone surrogate, escaped": b'{"a": "\\ud800"}',
+    "a pair of surrogates": b'{"a": "\\ud83d\\ude00"}',
+    "one key twice": b'{"a": 1, "a": 2}',
+    "a large exponent": b"[1e400]",
+    "4000 digits": b"[" + b"1" * 4000 + b"]",
+    "many zeros": b"[0." + b"0" * 5000 + b"1]",
+    "numbers": b"[0, -0, 1.5, -1e-3, 1E+2]",
+    "words": b"[true, false, null]",
+    "a NUL, escaped": b'["\\u0000"]',
+    "800 lists": b"[" * 800 + b"]" * 800,
+}
+
+
+@pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_no_json(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"|.+"):
+        load_json(data)
+    with pytest.raises(ValueError, match=r"|.+"):
+        strictly(data)
+
+
+@pytest.mark.parametrize("data", TAKEN.values(), ids=TAKEN.keys())
+def test_what_is_json(data: bytes) -> None:
+    assert load_json(data) == strictly(data)
+
+
+# The scanner behaves differently where the json package was never imported, as in the hook.
+_FRESH = """
+import sys
+sys.path.insert(0, sys.argv[1])
+if sys.argv[2] == "without":
+    sys.modules["_json"] = None
+else:
+    assert "json" not in sys.modules
+from oci_bpf_hook.state import load_json
+try:
+    value = load_json(sys.stdin.buffer.read())
+except ValueError as error:
+    print("ValueError", ascii(str(error)))
+else:
+    print("value", ascii(value))
+"""
+
+
+def fresh(data: bytes, scanner: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-ISE", "-c", _FRESH, str(ROOT), scanner],
+        input=data,
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr.decode()[-2000:]
+    return result.stdout.decode()
+
+
+DEEP = {name: data for name, data in REFUSED.items() if len(data) >= 100_000}
+
+
+@pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_no_json_in_a_fresh_interpreter(data: bytes) -> None:
+    assert fresh(data, "with").startswith("ValueError ")
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [pytest.param(name, data, id=name) for name, data in REFUSED.items()],
+)
+def test_what_is_no_json_without_the_scanner(name: str, data: bytes) -> None:
+    assert fresh(data, "without").startswith("ValueError ")
+
+
+_DEPTHS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from oci_bpf_hook.state import load_json
+for depth in range(900, 1100):
+    for tail in (b"}", b'{"a" 1', b'"\\\\x"', b"1" * 5000, b"NaN", b"]" * depth):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "json"]:
+            del sys.modules[name]
+        try:
+            load_json(b"[" * depth + tail)
+        except ValueError:
+            pass
+"""
+
+
+def test_a_mistake_just_above_the_deepest_level() -> None:
+    # What says what is wrong runs a little deeper in the stack than what found it.
+    subprocess.run([sys.executable, "-ISE", "-c", _DEPTHS, str(ROOT)], check=True)
+
+
+@pytest.mark.parametrize("scanner", ["with", "without"])
+def test_what_is_json_in_a_fresh_interpreter(scanner: str) -> None:
+    for data in TAKEN.values():
+        if scanner == "with" or len(data) < 1000:
+            assert fresh(data, scanner) == f"value {strictly(data)!a}\n"
+
+
+PIECES = st.sampled_from(
+    [
+        *(bytes([char]) for char in b'{}[]",:-+.eE019 \t\n\r\\u'),
+        *(b'"a"', b"true", b"null", b"NaN", b"\xff"),
+    ]
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.lists(PIECES, max_size=30).map(b"".join)
+    | JSON_VALUES.map(lambda value: json.dumps(value).encode())
+    | st.binary(max_size=50)
+)
+def test_the_verdict_is_that_of_the_json_package(data: bytes) -> None:
+    try:
+        wanted = strictly(data)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"|.+"):
+            load_json(data)
+    else:
+        found = load_json(data)
+        assert found == wanted
+        assert repr(found) == repr(wanted)
+
+
+# ---- standard input
+
+_READ = """
+import sys
+from oci_bpf_hook.errors import HookError
+from oci_bpf_hook.state import read_stdin
+try:
+    print(len(read_stdin()))
+except HookError as error:
+    print(error.code, error)
+"""
+
+
+def read(data: bytes, *, prefix: Sequence[str] = ()) -> str:
+    """What read_stdin() makes of it; the writer must be able to write to the end."""
+    process = subprocess.Popen(
+        [*prefix, sys.executable, "-c", _READ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert process.stdin
+    assert process.stdout
+    if not prefix:
+        # Not communicate(), which passes over the broken pipe that crun fails a hook for.
+        process.stdin.write(data)
+    process.stdin.close()
+    with process.stdout:
+        said = process.stdout.read().decode()
+    assert process.wait() == 0
+    return said
+
+
+def test_stdin_is_read_to_its_end() -> None:
+    assert STATE_MAX == 1 << 20
+    assert read(b"") == "0\n"
+    assert read(b"x" * STATE_MAX) == f"{STATE_MAX}\n"
+    size = 5 * STATE_MAX + 1
+    assert read(b"x" * size) == (
+        f"17 the state on stdin is {size} bytes; {STATE_MAX} are the most\n"
+    )
+
+
+def test_stdin_that_is_closed() -> None:
+    said = read(b"", prefix=["sh", "-c", 'exec "$@" <&-', "sh"])
+    assert said.startswith("17 the state on stdin can't be read: ")
+
+
+# ---- podman's name for a container
+
+IDENTITY = "3d53622ca6d670c9ea9f212cd254e9b94fafddaf864b0b9bc89d107049c0196e"
+# As podman 4.3.1 starts it, from /proc.
+CONMON = [
+    *("--api-version", "1", "-c", IDENTITY, "-u", IDENTITY, "-r", "/usr/bin/crun"),
+    *("-b", f"/var/lib/containers/storage/overlay-containers/{IDENTITY}/userdata"),
+    *("-p", "/run/containers/storage/pidfile", "-n", "web", "--exit-dir", "/run/libpod/exits"),
+    *("--full-attach", "-s", "-l", "journald", "--log-level", "warning", "--syslog"),
+    *("--runtime-arg", "--log-format=json", "--conmon-pidfile", "/run/conmon.pid"),
+    *("--exit-command", "/usr/bin/podman", "--exit-command-arg", "--root"),
+    *("--exit-command-arg", "/var/lib/containers/storage", "--exit-command-arg", "container"),
+    *("--exit-command-arg", "cleanup", "--exit-command-arg", IDENTITY),
+]
+# Runs what comes next in the environment, as conmon runs a runtime and that a hook.
+_PARENT = """
+import json, os, subprocess
+rest = json.loads(os.environ.pop("REST"))
+if rest:
+    os.environ["REST"] = json.dumps(rest[1:])
+    subprocess.run(rest[0][1:], executable=rest[0][0], check=True)
+else:
+    from oci_bpf_hook.state import conmon_name
+    print(ascii(conmon_name(os.environ["IDENTITY"])))
+"""
+
+
+class Tree:
+    """Real processes, each the parent of the next, the last one asking for its container's name."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.script = directory / "parent.py"
+        self.script.write_text(_PARENT)
+
+    def process(self, name: str, *arguments: str | bytes, command: str = "python3") -> list[str]:
+        """A process with `name` for argv[0]; `command` is what /proc/PID/stat calls it."""
+        executable = self.directory / command
+        if not executable.exists():
+            executable.symlink_to("/usr/bin/python3")
+        return [str(executable), name, str(self.script), *map(os.fsdecode, arguments)]
+
+    def name(self, *processes: list[str], identity: str = IDENTITY) -> object:
+        tree = [*processes, self.process("/usr/bin/python3")]
+        result = subprocess.run(
+            [sys.executable, str(self.script)],
+            env={"REST": json.dumps(tree), "IDENTITY": identity, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        found: object = eval(result.stdout, {"__builtins__": {}})
+        return found
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+def test_conmon_knows_the_name(tree: Tree) -> None:
+    conmon = tree.process("/usr/bin/conmon", *CONMON)
+    runtime = tree.process("/usr/bin/crun", "create", IDENTITY)
+    assert tree.name(conmon, runtime) == "web"
+    assert tree.name(conmon) == "web"
+    # crun and runc fork on their way to the hook.
+    assert tree.name(conmon, runtime, runtime, runtime) == "web"
+    assert tree.name(tree.process("conmon", *CONMON), runtime) == "web"
+
+
+def test_conmon_further_away_is_not_ours(tree: Tree) -> None:
+    conmon = tree.process("/usr/bin/conmon", *CONMON)
+    runtime = tree.process("/usr/bin/crun")
+    assert tree.name(conmon, runtime, runtime, runtime, runtime) is None
+
+
+def test_conmon_of_another_container(tree: Tree) -> None:
+    # A container in a container: the next conmon up is the outer one's.
+    other = tree.process("/usr/bin/conmon", *(word.replace("3d53", "4e64") for word in CONMON))
+    conmon = tree.process("/usr/bin/conmon", *CONMON)
+    assert tree.name(other) is None
+    assert tree.name(conmon, other) is None
+    assert tree.name(conmon, identity=IDENTITY[:12]) is None
+    assert tree.name(other, conmon) == "web"
+
+
+def test_without_conmon_there_is_no_name(tree: Tree) -> None:
+    assert tree.name() is None
+    assert tree.name(tree.process("/usr/bin/containerd-shim", *CONMON)) is None
+    for name in ("conmonrs", "myconmon", "/usr/bin/conmon.x", "", "conmon "):
+        assert tree.name(tree.process(name, *CONMON)) is None
+
+
+def test_conmon_without_a_name(tree: Tree) -> None:
+    place = CONMON.index("-n")
+    assert tree.name(tree.process("conmon", *CONMON[:place], *CONMON[place + 2 :])) is None
+    assert tree.name(tree.process("conmon", *CONMON[:place], "-n", "")) is None
+    assert tree.name(tree.process("conmon", *CONMON[:place], "-n")) is None
+    assert tree.name(tree.process("conmon", "-n", "web")) is None
+
+
+def test_a_name_that_is_no_utf_8(tree: Tree) -> None:
+    place = CONMON.index("web")
+    conmon = tree.process("conmon", *CONMON[:place], b"w\xffb", *CONMON[place + 1 :])
+    assert tree.name(conmon) == "w\ufffdb"
+
+
+def test_a_command_line_without_end_is_not_read(tree: Tree) -> None:
+    conmon = tree.process("conmon", *CONMON, *["x" * 10_000] * 8)
+    assert tree.name(conmon) is None
+
+
+def test_processes_with_hostile_names(tree: Tree) -> None:
+    # /proc/PID/stat has the name in parentheses, as it is.
+    conmon = tree.process("conmon", *CONMON, command="c) S 1 (x")
+    for command in ("a b", ") 1 (", "x) S 1 1 1", "\n) S 1\n", "((((("):
+        runtime = tree.process("crun", command=command)
+        assert tree.name(conmon, runtime) == "web"
