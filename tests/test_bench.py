@@ -1,0 +1,94 @@
+"""The benchmark runs and says what it found; no time is asserted here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench.launcher import HERE, compile_c
+from tests.support.engines import RUNTIMES
+
+ROOT = Path(__file__).parents[1]
+ROWS = {
+    "launcher": ["bare", "request", "rules", "nothing", "naive", "floor"],
+    **{f"podman-{runtime}": ["without", "hook", "bare"] for runtime in RUNTIMES},
+    "memory": ["bare", "request", "nothing"],
+}
+BUDGETS = {("launcher", "request"): 2.0, ("memory", "request"): 1.3} | {
+    (f"podman-{runtime}", "hook"): 1.15 for runtime in RUNTIMES
+}
+
+
+def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.bench", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    file = tmp_path_factory.mktemp("bench") / "results.json"
+    done = _bench("--rounds", "2", "--json", str(file), "--no-plot")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text())
+    assert isinstance(found, dict)
+    # The table has them all, too.
+    for group in found["groups"]:
+        assert group["title"] in done.stdout
+        assert [row["label"] for row in group["rows"] if row["label"] not in done.stdout] == []
+    return found
+
+
+def test_every_candidate_was_measured(results: dict[str, Any]) -> None:
+    found = {group["name"]: [row["name"] for row in group["rows"]] for group in results["groups"]}
+    assert found == ROWS
+    assert results["left_out"] == []
+    assert results["rounds"] == 2
+
+
+def test_every_row_has_its_ratio(results: dict[str, Any]) -> None:
+    for group in results["groups"]:
+        assert group["baseline"] == group["rows"][0]["name"]
+        assert group["unit"] == ("MiB" if group["name"] == "memory" else "ms")
+        for row in group["rows"]:
+            assert len(row["samples"]) == len(row["ratios"]) == results["rounds"]
+            for spread in (row["ratio"], row["value"]):
+                assert 0 < spread["q1"] <= spread["median"] <= spread["q3"]
+        assert group["rows"][0]["ratio"] == {"q1": 1.0, "median": 1.0, "q3": 1.0}
+
+
+def test_the_budgets(results: dict[str, Any]) -> None:
+    rows = {
+        (group["name"], row["name"]): row for group in results["groups"] for row in group["rows"]
+    }
+    assert {key: row["budget"] for key, row in rows.items() if row["budget"]} == BUDGETS
+    for row in rows.values():
+        over = row["budget"] and row["ratio"]["median"] > row["budget"]
+        assert row["verdict"] == (row["budget"] and ("over" if over else "within"))
+
+
+def test_the_results_name_no_machine(results: dict[str, Any]) -> None:
+    assert str(ROOT) not in json.dumps(results)
+    assert set(results["environment"]) == {
+        *("kernel", "machine", "cpus", "python", "podman", "crun", "runc", "podman_storage")
+    }
+
+
+@pytest.mark.parametrize("source", sorted(HERE.glob("*.c")), ids=lambda source: source.name)
+def test_the_c_programs_compile_without_a_warning(source: Path, tmp_path: Path) -> None:
+    assert compile_c(source, tmp_path).exists()
+
+
+def test_help() -> None:
+    done = _bench("--help")
+    assert done.returncode == 0
+    for option in ("--rounds", "--only", "--json", "--plot", "--no-plot"):
+        assert option in done.stdout
+
+
+def test_too_few_rounds() -> None:
+    done = _bench("--rounds", "1")
+    assert done.returncode == 2
+    assert "2 rounds" in done.stderr
