@@ -33,6 +33,7 @@ from .errors import (
     HookError,
     quote,
 )
+from .masks import differences
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -210,8 +211,6 @@ class ContainerHalf:
         self, place: tuple[int, bool, int, int, int], grant: "Grant", enums: "Mapping[str, Enum]"
     ) -> list[str]:
         """How the mount at `place`, as the kernel shows it, differs from `grant`."""
-        from .masks import differences  # Not before the fork: the child doesn't need it.
-
         identity, is_root, uid, gid, mode = place
         fields: list[str] = []
         for line in self._mountinfo().split("\n"):

@@ -11,7 +11,7 @@ from .annotations import PREFIX, Request, parse
 from .errors import BAD_STATE, DONE, REFUSED, USAGE, HookError, quote
 from .lint import lint
 from .masks import resolve, show
-from .names import KINDS
+from .names import CMDS, KINDS
 from .state import annotations_of, load_json
 
 # What a subject is where nothing is known: a container with nothing of the host's.
@@ -108,6 +108,11 @@ def _check(options: argparse.Namespace) -> int:
     from .policyfile import load
 
     loaded = load(_read(options.file), options.file)
+    enums = kernel.enums(KINDS)
+    for name, masks in loaded.header["profiles"].items():
+        # One without commands is a part of others.
+        for finding in lint(masks, enums) if CMDS.option in masks else ():
+            print(f"{options.file}: profile {name}: {finding.code}: {finding}")
     for one in loaded.warnings:
         print(f"{options.file}:{one.line}:{one.column}: warning: {one.text}")
     count = len(loaded.rules)

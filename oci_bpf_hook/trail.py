@@ -26,6 +26,7 @@ class Trail:
         # Nothing was asked for after all.
         self.off = False
         self._said = ""
+        self._granted: Mapping[str, int] = {}
 
     def policy(self) -> "Compiled":
         """The policy in force, read once."""
@@ -40,6 +41,7 @@ class Trail:
         from .masks import show
 
         policy = self.policy()
+        self._granted = decision.grant.masks
         shown = {
             option: show(mask, policy.enums[option])
             for option, mask in decision.grant.masks.items()
@@ -57,10 +59,13 @@ class Trail:
             self._record("granted", DONE, fields, required=policy.audit_required)
 
     def say(self) -> None:
-        """Log what was granted."""
+        """Log what was granted, and what is doubtful about it."""
+        from .lint import lint
         from .log import INFO, log
 
-        log(INFO, f"{self._state.id}: {self._said}")
+        codes = dict.fromkeys(one.code for one in lint(self._granted, self.policy().enums))
+        doubtful = f"; doubtful, see oci-bpf-hook lint: {', '.join(codes)}" if codes else ""
+        log(INFO, f"{self._state.id}: {self._said}{doubtful}")
 
     def refused(self, error: HookError) -> None:
         """Record why there is no grant, as far as that is possible."""

@@ -30,6 +30,9 @@ def test_check(tmp_path: Path) -> None:
     done = command("policy", "check", SHIPPED)
     assert (done.returncode, done.stderr) == (0, "")
     assert "is in order: 4 rules" in done.stdout
+    # What is doubtful about a profile is what it is for.
+    assert "profile tracing: reaches-beyond: delegate_progs: tracing reads" in done.stdout
+    assert "profile xdp:" not in done.stdout
     bad = tmp_path / "p.yaml"
     bad.write_text("version: 1\nrules: []\nengin: podman\n")
     done = command("policy", "check", str(bad))

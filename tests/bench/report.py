@@ -15,7 +15,8 @@ PROGRAMS: Final = ("podman", "crun", "runc")
 def environment(*, storage: str | None) -> dict[str, Any]:
     """What the figures depend on, and nothing that tells which machine this is."""
     return {
-        "kernel": os.uname().release,
+        # Without what a builder calls his own.
+        "kernel": os.uname().release.partition("-")[0],
         "machine": os.uname().machine,
         "cpus": os.cpu_count(),
         "python": _version("/usr/bin/python3"),

@@ -1,0 +1,114 @@
+"""What is on record of a request, through the launcher: the log, the audit trail, and both."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jsonschema
+
+from oci_bpf_hook.errors import BAD_ANNOTATION, NO_USER_NAMESPACE, REFUSED, UNKNOWN_NAME
+from oci_bpf_hook.log import ERROR, INFO
+from tests.support.policy import audited, in_force, write
+from tests.support.scratch import Scratch, run_hook
+from tests.support.syslog import DevLog
+
+SCHEMA = json.loads((Path(__file__).parents[1] / "schema" / "audit.schema.json").read_text())
+CMDS = {"io.bpffs.delegate_cmds": "map_create"}
+ALLOW = """\
+version: 1
+audit: {{to: {to}}}
+rules:
+- name: {name}
+  allow: {{delegate_cmds: {cmds}}}
+"""
+
+
+def test_each_outcome_is_a_line_of_the_audit_trail() -> None:
+    before = len(audited())
+    with Scratch() as container:
+        container.hook(CMDS)
+        # Just that is there already: nothing is decided, and nothing recorded.
+        container.hook(CMDS)
+        container.hook({"io.bpffs.delegate_cmd": "x"})
+        container.hook({"io.bpffs.delegate_cmds": "x"})
+    with Scratch(user=False) as container:
+        container.hook(CMDS)
+    lines = audited()[before:]
+    for line in lines:
+        jsonschema.validate(line, SCHEMA)
+    assert [(line["outcome"], line["code"]) for line in lines] == [
+        ("granted", 0),
+        ("refused", BAD_ANNOTATION),
+        ("refused", UNKNOWN_NAME),
+        ("refused", NO_USER_NAMESPACE),
+    ]
+    assert lines[0]["granted"] == {"delegate_cmds": "map_create"}
+    assert lines[0]["rule"] == "everything"
+    assert all(line["container"] == "scratch" for line in lines)
+
+
+def test_the_audit_trail_in_the_system_s_log() -> None:
+    text = ALLOW.format(to="syslog", name="one", cmds="[map_create]")
+    before = len(audited())
+    with in_force(text), DevLog() as log, Scratch() as container:
+        state = json.dumps(container.state(CMDS))
+        assert run_hook(state, prefix=log.prefix).returncode == 0
+        audit, said = log.lines()
+        assert audit.text.startswith("audit {")
+        jsonschema.validate(json.loads(audit.text.removeprefix("audit ")), SCHEMA)
+        assert (said.priority, "by rule one" in said.text) == (INFO, True)
+        state = json.dumps(container.state({"io.bpffs.delegate_cmds": "prog_load"}))
+        assert run_hook(state, prefix=log.prefix).returncode == REFUSED
+        audit, said = log.lines()
+        assert json.loads(audit.text.removeprefix("audit "))["rule"] == "one"
+        assert said.priority == ERROR
+    assert len(audited()) == before
+
+
+def test_what_is_doubtful_is_in_the_log() -> None:
+    with DevLog() as log, Scratch() as container:
+        asked = {"io.bpffs.delegate_cmds": "map_create,obj_get", "io.bpffs.delegate_maps": "hash"}
+        assert run_hook(json.dumps(container.state(asked)), prefix=log.prefix).returncode == 0
+        (line,) = log.lines()
+    assert line.text.endswith("doubtful, see oci-bpf-hook lint: command-without-token")
+
+
+def test_a_policy_that_changes_while_containers_start() -> None:
+    """Each of fifty sees one of two policies, whole."""
+    both = {
+        "a" * 10: ("[map_create, prog_load]", "map_create:prog_load"),
+        "b" * 40: ("[map_create, btf_load]", "map_create:btf_load"),
+    }
+    texts = [
+        ALLOW.format(to="/var/log/oci-bpf-hook/audit.jsonl", name=name, cmds=cmds)
+        + "  on_excess: trim\n"
+        for name, (cmds, _) in both.items()
+    ]
+    asked = {"io.bpffs.delegate_cmds": "map_create,prog_load,btf_load"}
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            for text in texts:
+                write(text)
+
+    def start(_: int) -> None:
+        with Scratch() as container:
+            done = container.hook(asked)
+            assert done.returncode == 0, done.stderr
+
+    before = len(audited())
+    with in_force(texts[0]):
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(start, range(50)))
+        finally:
+            stop.set()
+            thread.join()
+    lines = audited()[before:]
+    assert len(lines) == 50
+    for line in lines:
+        assert line["granted"] == {"delegate_cmds": both[line["rule"]][1]}
