@@ -794,12 +794,14 @@ CONMON = [
 ]
 # Runs what comes next in the environment, as conmon runs a runtime and that a hook.
 _PARENT = """
-import json, os, subprocess
+import json, os, subprocess, sys
 rest = json.loads(os.environ.pop("REST"))
 if rest:
     os.environ["REST"] = json.dumps(rest[1:])
     subprocess.run(rest[0][1:], executable=rest[0][0], check=True)
 else:
+    # Not PYTHONPATH: the path of a checkout may have a colon in it.
+    sys.path.insert(0, os.environ["ROOT"])
     from oci_bpf_hook.state import conmon_name
     print(ascii(conmon_name(os.environ["IDENTITY"])))
 """
@@ -824,7 +826,7 @@ class Tree:
         tree = [*processes, self.process("/usr/bin/python3")]
         result = subprocess.run(
             [sys.executable, str(self.script)],
-            env={"REST": json.dumps(tree), "IDENTITY": identity, "PYTHONPATH": str(ROOT)},
+            env={"REST": json.dumps(tree), "IDENTITY": identity, "ROOT": str(ROOT)},
             capture_output=True,
             text=True,
             check=False,

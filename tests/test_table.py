@@ -110,13 +110,14 @@ def test_a_table_is_made_of_text() -> None:
 
 def test_the_table_is_found_from_anywhere() -> None:
     code = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
         "from oci_bpf_hook.kernel import table; from oci_bpf_hook.names import CMDS;"
         "print(table().since(CMDS, 'prog_assoc_struct_ops'))"
     )
     result = subprocess.run(
-        [sys.executable, "-S", "-c", code],
+        [sys.executable, "-S", "-c", code, str(ROOT)],
         cwd="/",
-        env=os.environ | {"PYTHONPATH": str(ROOT), "LC_ALL": "C"},
+        env=os.environ | {"LC_ALL": "C"},
         capture_output=True,
         text=True,
         check=True,
