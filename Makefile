@@ -6,8 +6,8 @@ DESTDIR =
 libexec = $(DESTDIR)$(PREFIX)/libexec/oci-bpf-hook
 hooksd = $(DESTDIR)$(PREFIX)/share/containers/oci/hooks.d
 
-ENGINES = podman crun runc conmon catatonit busybox-static uidmap gcc libc6-dev
-TOOLS = $(ENGINES) python3-venv python3-yaml python3-jsonschema linux-libc-dev libbpf-dev clang \
+ENGINES = python3 podman crun runc conmon catatonit busybox-static uidmap gcc libc6-dev
+TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema linux-libc-dev libbpf-dev clang \
 	logrotate strace util-linux libcap2-bin shellcheck
 
 .PHONY: help demo test bench install uninstall clean
