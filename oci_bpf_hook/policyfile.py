@@ -75,7 +75,7 @@ def schema(name: str) -> dict[str, Any]:
         if path.exists():
             loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return loaded
-    raise FileNotFoundError(f"{name}.schema.json")
+    raise HookError(BAD_POLICY, f"{name}.schema.json is missing from this installation")
 
 
 class _Checker:

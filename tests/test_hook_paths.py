@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -198,7 +197,7 @@ def test_a_directory_is_swapped_with_a_symlink_outwards(
 ) -> None:
     names = prepare(container, swapped)
     before = bpf_mounts(container.init.pid)
-    swapping = [*container.entering(), sys.executable, "-ISc", SWAP, *names]
+    swapping = [*container.entering(), "/usr/bin/python3", "-ISc", SWAP, *names]
     with subprocess.Popen(swapping, stdout=subprocess.PIPE) as swapper:
         assert swapper.stdout
         swapper.stdout.readline()

@@ -210,6 +210,10 @@ def install(directory: Path) -> Path:
     package = LAUNCHER.parents[1] / "oci_bpf_hook"
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(package, directory / package.name, ignore=ignore)
+    shutil.copytree(package.parent / "schema", directory / package.name / "schema")
+    for path in directory.rglob("*"):
+        # Whatever umask the checkout was made with.
+        path.chmod(0o755 if path.is_dir() or path.name == LAUNCHER.name else 0o644)
     return directory / LAUNCHER.name
 
 
