@@ -5,7 +5,7 @@ can't be recorded isn't given.
 """
 
 from .annotations import PREFIX
-from .errors import DONE, HookError, quote
+from .errors import DONE, LISTED, HookError, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,6 +13,21 @@ if TYPE_CHECKING:
 
     from .policy import Compiled, Decision
     from .state import State
+
+
+# A request may be a megabyte, and a line of the trail is its author's to cause: so much of a
+# text, and so many annotations, are put on record.
+_TEXT = 2048
+_ANNOTATIONS = 32
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _TEXT else f"{text[:_TEXT]}..."
+
+
+def _first(texts: tuple[str, ...]) -> list[str]:
+    rest = len(texts) - LISTED
+    return [*texts[:LISTED], *([f"and {rest} more"] if rest > 0 else ())]
 
 
 class Trail:
@@ -53,9 +68,9 @@ class Trail:
         if dropped:
             self._said += f", dropped {' '.join(dropped)}"
         if decision.trimmed:
-            self._said += f", trimmed {', '.join(decision.trimmed)}"
+            self._said += f", trimmed {', '.join(_first(decision.trimmed))}"
         if mounted:
-            fields = {"granted": shown, "rule": decision.rule, "trimmed": list(decision.trimmed)}
+            fields = {"granted": shown, "rule": decision.rule, "trimmed": _first(decision.trimmed)}
             self._record("granted", DONE, fields, required=policy.audit_required)
 
     def say(self) -> None:
@@ -76,7 +91,7 @@ class Trail:
         except HookError:
             # Without a policy nobody says where; the log still has it.
             return
-        fields = {"granted": None, "rule": error.rule, "problems": list(error.problems)}
+        fields = {"granted": None, "rule": error.rule, "problems": _first(error.problems)}
         self._record("refused", error.code, fields, required=False)
 
     def _record(
@@ -91,8 +106,12 @@ class Trail:
             if key not in ("annotations", "engine")
         }
         asked_for = {
-            key: text for key, text in self._state.annotations.items() if key.startswith(PREFIX)
+            _cut(key): _cut(text)
+            for key, text in self._state.annotations.items()
+            if key.startswith(PREFIX)
         }
+        if len(asked_for) > _ANNOTATIONS:
+            asked_for = dict(list(asked_for.items())[:_ANNOTATIONS])
         line = {
             "container": self._state.id,
             "engine": self.subject.get("engine", self._options.get("engine", policy.engine)),

@@ -48,6 +48,18 @@ def test_each_outcome_is_a_line_of_the_audit_trail() -> None:
     assert all(line["container"] == "scratch" for line in lines)
 
 
+def test_nobody_fills_the_disk() -> None:
+    many = ":".join(str(number) for number in range(100_000))
+    hostile = {f"io.bpffs.x{number}": "x" for number in range(10_000)}
+    for annotations in ({"io.bpffs.delegate_cmds": many}, hostile):
+        with Scratch() as container:
+            assert container.hook(annotations).returncode == BAD_ANNOTATION
+        line = audited()[-1]
+        jsonschema.validate(line, SCHEMA)
+        assert line["problems"][-1].endswith(" more")
+        assert len(json.dumps(line)) < 1 << 16
+
+
 def test_the_audit_trail_in_the_system_s_log() -> None:
     text = ALLOW.format(to="syslog", name="one", cmds="[map_create]")
     before = len(audited())
