@@ -101,7 +101,7 @@ class Trail:
 
         policy = self.policy()
         requester = {
-            key: value
+            key: _cut(value) if isinstance(value, str) else value
             for key, value in self.subject.items()
             if key not in ("annotations", "engine")
         }
