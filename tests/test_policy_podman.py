@@ -214,6 +214,29 @@ def test_a_profile(world: World, runtime: Runtime) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("profile", "allowed"),
+    [
+        ("socket-filter", True),
+        ("xdp", True),
+        ("tc", True),
+        ("cgroup-network", True),
+        ("sk-lookup", True),
+        ("tracing", False),
+        ("struct-ops-tcp", False),
+    ],
+)
+def test_the_shipped_profiles_under_the_built_in_policy(
+    world: World, runtime: Runtime, profile: str, *, allowed: bool
+) -> None:
+    with in_force(None):
+        done = world.run(runtime, annotations=io(profile=profile), command=MOUNTS)
+        if allowed:
+            granted(done)
+        else:
+            refused(done, runtime)
+
+
 def test_paths_and_modes(world: World, runtime: Runtime) -> None:
     text = (
         "version: 1\nrules:\n- name: here\n  allow:\n    delegate_cmds: [any]\n"
