@@ -29,14 +29,23 @@ def record(to: str, fields: "Mapping[str, object]", *, required: bool) -> None:
 
     Raises HookError (REFUSED) if that is `required` and fails.
     """
+    write(to, line(fields), required=required)
+
+
+def line(fields: "Mapping[str, object]") -> str:
+    """The line for `fields`, which says that it is now."""
+    return json_object({"time": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), **fields})
+
+
+def write(to: str, text: str, *, required: bool) -> None:
+    """What `record` does, with a line that is ready."""
     if to == "none":
         return
-    line = json_object({"time": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), **fields})
     if to == "syslog":
-        log(INFO, f"audit {line}")
+        log(INFO, f"audit {text}")
         return
     try:
-        _append(to, f"{line}\n".encode())
+        _append(to, f"{text}\n".encode())
     except OSError as error:
         if required:
             raise HookError(

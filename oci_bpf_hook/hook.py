@@ -134,13 +134,14 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
             return
         trail.subject = _subject(state, container, rootfs.path, policy, options)
         decision = decide(policy, trail.subject, request, wanted, policy.enums)
+        trail.prepare(decision, dropped)
         # Nothing of ours is in the container before it is decided.
         with ContainerHalf(container, rootfs.path) as half:
             mounted = half.mount(decision.grant, policy.enums)
-            trail.granted(decision, dropped, mounted=mounted)
             if mounted:
+                trail.granted()
                 half.keep()
-            trail.say()
+            trail.say(mounted=mounted)
 
 
 def _table() -> "Table":

@@ -41,7 +41,7 @@ class Trail:
         # Nothing was asked for after all.
         self.off = False
         self._said = ""
-        self._granted: Mapping[str, int] = {}
+        self._line = ""
 
     def policy(self) -> "Compiled":
         """The policy in force, read once."""
@@ -51,36 +51,41 @@ class Trail:
             self._policy = in_force(header=self._options.get("header"))
         return self._policy
 
-    def granted(self, decision: "Decision", dropped: tuple[str, ...], *, mounted: bool) -> None:
-        """Record a grant before it is one.  Raises HookError if it has to be and can't."""
+    def prepare(self, decision: "Decision", dropped: tuple[str, ...]) -> None:
+        """Have ready what will be on record if what was decided can be done."""
+        from .audit import line
+        from .lint import lint
         from .masks import show
 
-        policy = self.policy()
-        self._granted = decision.grant.masks
-        shown = {
-            option: show(mask, policy.enums[option])
-            for option, mask in decision.grant.masks.items()
-        }
-        words = " ".join(f"{option}={text}" for option, text in shown.items())
-        done = "granted" if mounted else "already has"
-        path = quote(decision.grant.path)
-        self._said = f"{done} {words} at {path} by rule {decision.rule}"
+        enums = self.policy().enums
+        masks = decision.grant.masks
+        shown = {option: show(mask, enums[option]) for option, mask in masks.items()}
+        trimmed = _first(decision.trimmed)
+        words = [f"{option}={text}" for option, text in shown.items()]
+        said = f"{' '.join(words)} at {quote(decision.grant.path)} by rule {decision.rule}"
         if dropped:
-            self._said += f", dropped {' '.join(dropped)}"
-        if decision.trimmed:
-            self._said += f", trimmed {', '.join(_first(decision.trimmed))}"
-        if mounted:
-            fields = {"granted": shown, "rule": decision.rule, "trimmed": _first(decision.trimmed)}
-            self._record("granted", DONE, fields, required=policy.audit_required)
+            said += f", dropped {' '.join(dropped)}"
+        if trimmed:
+            said += f", trimmed {', '.join(trimmed)}"
+        codes = dict.fromkeys(finding.code for finding in lint(masks, enums))
+        if codes:
+            said += f"; doubtful, see oci-bpf-hook lint: {', '.join(codes)}"
+        self._said = said
+        fields = {"granted": shown, "rule": decision.rule, "trimmed": trimmed}
+        self._line = line(self._fields("granted", DONE, fields))
 
-    def say(self) -> None:
-        """Log what was granted, and what is doubtful about it."""
-        from .lint import lint
+    def granted(self) -> None:
+        """Record the grant that was prepared.  Raises HookError if that has to be and can't."""
+        from .audit import write
+
+        policy = self.policy()
+        write(policy.audit_to, self._line, required=policy.audit_required)
+
+    def say(self, *, mounted: bool) -> None:
+        """Log the grant that was prepared; without `mounted`, that it was there already."""
         from .log import INFO, log
 
-        codes = dict.fromkeys(one.code for one in lint(self._granted, self.policy().enums))
-        doubtful = f"; doubtful, see oci-bpf-hook lint: {', '.join(codes)}" if codes else ""
-        log(INFO, f"{self._state.id}: {self._said}{doubtful}")
+        log(INFO, f"{self._state.id}: {'granted' if mounted else 'already has'} {self._said}")
 
     def refused(self, error: HookError) -> None:
         """Record why there is no grant, as far as that is possible."""
@@ -92,13 +97,12 @@ class Trail:
             # Without a policy nobody says where; the log still has it.
             return
         fields = {"granted": None, "rule": error.rule, "problems": _first(error.problems)}
-        self._record("refused", error.code, fields, required=False)
-
-    def _record(
-        self, outcome: str, code: int, fields: "Mapping[str, object]", *, required: bool
-    ) -> None:
         from .audit import record
 
+        to = self.policy().audit_to
+        record(to, self._fields("refused", error.code, fields), required=False)
+
+    def _fields(self, outcome: str, code: int, fields: "Mapping[str, object]") -> dict[str, object]:
         policy = self.policy()
         requester = {
             key: _cut(value) if isinstance(value, str) else value
@@ -112,7 +116,7 @@ class Trail:
         }
         if len(asked_for) > _ANNOTATIONS:
             asked_for = dict(list(asked_for.items())[:_ANNOTATIONS])
-        line = {
+        return {
             "container": self._state.id,
             "engine": self.subject.get("engine", self._options.get("engine", policy.engine)),
             "requester": requester,
@@ -121,4 +125,3 @@ class Trail:
             "outcome": outcome,
             "code": code,
         }
-        record(policy.audit_to, line, required=required)
