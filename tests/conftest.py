@@ -7,12 +7,14 @@ set (or OCI_BPF_HOOK_FORCE=1, to force it by hand) that skip is a failure.
 
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from tests.support import engines
+from tests.support.podman import World
 from tests.support.policy import allow_everything
+from tests.support.scratch import LAUNCHER
 
 # Test modules that need nothing but Python.
 PURE = {
@@ -31,6 +33,7 @@ PURE = {
     "test_table",
     "test_update_bpf_enums",
 }
+HOOK_JSON = LAUNCHER.with_suffix(".json")
 FORCED = "CI" in os.environ or "OCI_BPF_HOOK_FORCE" in os.environ
 FORCE = "OCI_BPF_HOOK_FORCE=1 makes this a failure"
 
@@ -59,6 +62,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem not in PURE:
             item.add_marker(pytest.mark.skip(reason=f"this host lacks {missing}; {FORCE}"))
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """podman with the hook, as it is shipped but for its place."""
+    with World() as world:
+        world.install_hook(LAUNCHER, HOOK_JSON)
+        yield world
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,8 +7,6 @@ what the probe's trivial object of it can't do without), and the probe tries eve
 
 import json
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +14,7 @@ import pytest
 from oci_bpf_hook import kernel
 from oci_bpf_hook.names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum
 from tests.support.podman import World
-from tests.support.scratch import LAUNCHER
 
-HOOK_JSON = Path(__file__).parents[1] / "hooks.d" / "oci-bpf-hook.json"
 SWEEP = ["probe", "sweep", "/sys/fs/bpf"]
 # The commands that ask for a token: kernel/bpf/syscall.c, since 6.9 and (the last) 6.15.
 WITH_TOKEN = {"map_create", "prog_load", "btf_load", "btf_get_fd_by_id"}
@@ -39,13 +35,6 @@ def types(kind: str) -> list[Any]:
         for value, name in ENUMS[kind].names.items()
         if name != "unspec"
     ]
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with World() as world:
-        world.install_hook(LAUNCHER, HOOK_JSON)
-        yield world
 
 
 def probe(world: World, *arguments: str) -> dict[str, Any]:

@@ -3,31 +3,17 @@
 import json
 import re
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from oci_bpf_hook import errors
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
 from tests.support.podman import World
-from tests.support.scratch import LAUNCHER
+from tests.support.scratch import io
 
-HOOK_JSON = Path(__file__).parents[1] / "hooks.d" / "oci-bpf-hook.json"
 BPFFS = "/sys/fs/bpf"
 
 pytestmark = pytest.mark.parametrize("runtime", RUNTIMES)
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with World() as world:
-        world.install_hook(LAUNCHER, HOOK_JSON)
-        yield world
-
-
-def io(**lists: str) -> dict[str, str]:
-    return {f"io.bpffs.{key}": text for key, text in lists.items()}
 
 
 MINIMAL = io(

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,13 @@ from oci_bpf_hook.lint import BEYOND
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
 from tests.support.podman import IMAGE, World
 from tests.support.policy import audited, in_force
-from tests.support.scratch import LAUNCHER
+from tests.support.scratch import io
 
 ROOT = Path(__file__).parents[1]
-HOOK_JSON = ROOT / "hooks.d" / "oci-bpf-hook.json"
 AUDIT_SCHEMA = json.loads((ROOT / "schema" / "audit.schema.json").read_text())
 MOUNTS = ["cat", "/proc/mounts"]
 
 pytestmark = pytest.mark.parametrize("runtime", RUNTIMES)
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with World() as world:
-        world.install_hook(LAUNCHER, HOOK_JSON)
-        yield world
-
-
-def io(**lists: str) -> dict[str, str]:
-    return {f"io.bpffs.{key}": text for key, text in lists.items()}
 
 
 SOCKET = io(

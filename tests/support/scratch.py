@@ -217,6 +217,11 @@ def install(directory: Path) -> Path:
     return directory / LAUNCHER.name
 
 
+def io(**values: str) -> dict[str, str]:
+    """Our annotations with these values, by their keys without the prefix."""
+    return {f"io.bpffs.{key}": text for key, text in values.items()}
+
+
 def as_bytes(state: str | bytes | Mapping[str, object]) -> bytes:
     """The OCI state `state` as a runtime hands it over."""
     if isinstance(state, bytes):
