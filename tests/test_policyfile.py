@@ -143,6 +143,15 @@ def test_a_grant_on_the_requester_s_word_is_warned_of(
         assert "whoever asks sets" in found[0]
 
 
+def test_users_and_groups_by_name_or_id() -> None:
+    text = (
+        "version: 1\nrules:\n- name: a\n  match: {user: [root, '7', 1000], group: daemon}\n"
+        "  deny: because\n"
+    )
+    (rule,) = load(text.encode(), "p.yaml").rules
+    assert rule["match"] == {"user": [0, 7, 1000], "group": [1]}
+
+
 def test_rules_that_are_never_reached_are_warned_of() -> None:
     text = "version: 1\nrules:\n- {name: all, deny: x}\n- {name: b, deny: y}\n"
     assert warnings(text) == ['4:3: no request comes here: rule "all" before it takes all']

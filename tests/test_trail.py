@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jsonschema
 
-from oci_bpf_hook.errors import BAD_ANNOTATION, NO_USER_NAMESPACE, REFUSED, UNKNOWN_NAME
+from oci_bpf_hook.errors import BAD_ANNOTATION, NO_USER_NAMESPACE, REFUSED, UNKNOWN_NAME, USAGE
 from oci_bpf_hook.log import ERROR, INFO
 from tests.support.policy import audited, in_force, write
 from tests.support.scratch import Scratch, run_hook
@@ -46,6 +46,25 @@ def test_each_outcome_is_a_line_of_the_audit_trail() -> None:
     assert lines[0]["granted"] == {"delegate_cmds": "map_create"}
     assert lines[0]["rule"] == "everything"
     assert all(line["container"] == "scratch" for line in lines)
+
+
+def test_the_engine_is_the_administrator_s_word() -> None:
+    """--engine in the hook's JSON wins over the policy, and no annotation says it."""
+    namespace = "io.kubernetes.pod.namespace"
+    asked = CMDS | {namespace: "monitoring", "io.container.manager": "cri-o"}
+    with Scratch() as container:
+        state = json.dumps(container.state(asked))
+        text = "engine: containerd\n" + ALLOW.format(
+            to="/var/log/oci-bpf-hook/audit.jsonl", name="n", cmds="[any]"
+        ).replace("  allow", "  match: {namespace: monitoring}\n  allow")
+        with in_force(text):
+            assert run_hook(state).returncode == REFUSED
+            assert audited()[-1]["engine"] == "containerd"
+            assert run_hook(state, "--engine", "podman").returncode == REFUSED
+            assert run_hook(state, "--engine", "lxc").returncode == USAGE
+            assert run_hook(state, "--engine", "cri-o").returncode == 0
+    line = audited()[-1]
+    assert (line["engine"], line["requester"]["namespace"]) == ("cri-o", "monitoring")
 
 
 def test_nobody_fills_the_disk() -> None:
