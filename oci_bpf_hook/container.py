@@ -12,6 +12,7 @@ from _struct import Struct
 
 from . import syscalls
 from .errors import BAD_STATE, NO_BROKER, NO_USER_NAMESPACE, HookError
+from .state import read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,10 +184,7 @@ def _request(number: int) -> int:
 def _read_at(directory: int, path: str) -> bytes:
     fd = _open_at(directory, path)
     try:
-        pieces: list[bytes] = []
-        while piece := posix.read(fd, 1 << 16):
-            pieces.append(piece)
-        return b"".join(pieces)
+        return read_all(fd)
     finally:
         posix.close(fd)
 

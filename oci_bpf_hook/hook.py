@@ -99,10 +99,9 @@ def _decide(decoded: object, options: "Mapping[str, str]") -> None:
     Either is recorded, once there is a request.
     """
     from .state import check
-
-    state = check(decoded)
     from .trail import Trail
 
+    state = check(decoded)
     trail = Trail(state, options)
     try:
         _grant(state, options, trail)

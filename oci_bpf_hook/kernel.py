@@ -11,6 +11,7 @@ import posix
 from . import btf
 from .errors import USAGE, HookError
 from .names import Enum, Kind
+from .state import read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def table() -> "Table":
 def _read(path: str) -> bytes:
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        return _whole(fd)
+        return read_all(fd)
     finally:
         posix.close(fd)
 
@@ -87,11 +88,4 @@ def _in_place(fd: int) -> bytes | bytearray:
     with memoryview(data) as view:
         while count := posix.readv(fd, [view[size:]]):
             size += count
-    return data if size and size == len(data) else _whole(fd)
-
-
-def _whole(fd: int) -> bytes:
-    pieces = []
-    while piece := posix.read(fd, 1 << 20):
-        pieces.append(piece)
-    return b"".join(pieces)
+    return data if size and size == len(data) else read_all(fd)

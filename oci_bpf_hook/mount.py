@@ -34,6 +34,7 @@ from .errors import (
     quote,
 )
 from .masks import differences
+from .state import read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -237,17 +238,14 @@ class ContainerHalf:
         The child is in the container's mount namespace and ours to reap: until then its
         pid is nobody else's.
         """
-        pieces = []
         try:
             fd = posix.open(f"/proc/{self._pid}/mountinfo", posix.O_RDONLY | posix.O_CLOEXEC)
             try:
-                while piece := posix.read(fd, 1 << 16):
-                    pieces.append(piece)
+                return read_all(fd).decode("utf-8", "replace")
             finally:
                 posix.close(fd)
         except OSError:
             raise self._died() from None
-        return b"".join(pieces).decode("utf-8", "replace")
 
     def _end(self) -> None:
         """Wait until the child has gone; one that hangs is killed.

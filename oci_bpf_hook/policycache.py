@@ -13,7 +13,7 @@ from time import time_ns
 from . import __version__
 from .errors import BAD_POLICY, HookError
 from .policy import Compiled, pack
-from .state import load_json
+from .state import load_json, read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,11 +214,7 @@ def _steady(fd: int, path: str) -> bytes:
 
 
 def _whole(fd: int, path: str) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
-    while piece := posix.read(fd, 1 << 20):
-        size += len(piece)
-        if size > _SOURCE_MAX:
-            raise HookError(BAD_POLICY, f"{path} is larger than {_SOURCE_MAX} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
+    try:
+        return read_all(fd, _SOURCE_MAX)
+    except ValueError:
+        raise HookError(BAD_POLICY, f"{path} is larger than {_SOURCE_MAX} bytes") from None

@@ -66,6 +66,18 @@ def read_stdin() -> bytes:
     return b"".join(pieces)
 
 
+def read_all(fd: int, limit: int | None = None) -> bytes:
+    """What is left to read of `fd`.  Raises OSError, and ValueError if it is over `limit`."""
+    pieces: list[bytes] = []
+    size = 0
+    while piece := posix.read(fd, 1 << 16):
+        size += len(piece)
+        if limit is not None and size > limit:
+            raise ValueError("too large")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
 def load_json(data: bytes) -> object:
     """The JSON text `data`, strictly; raises ValueError.
 
@@ -273,12 +285,6 @@ def _read_file(path: str, limit: int) -> bytes:
             raise ValueError("no regular file")
         if status.st_uid not in (0, posix.geteuid()):
             raise ValueError("not root's")
-        pieces: list[bytes] = []
-        while limit >= 0 and (piece := posix.read(fd, 1 << 16)):
-            pieces.append(piece)
-            limit -= len(piece)
-        if limit < 0:
-            raise ValueError("too large")
-        return b"".join(pieces)
+        return read_all(fd, limit)
     finally:
         posix.close(fd)

@@ -5,7 +5,7 @@ can't be recorded isn't given.
 """
 
 from .annotations import PREFIX
-from .errors import DONE, LISTED, HookError, quote
+from .errors import BAD_POLICY, DONE, LISTED, HookError, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,17 +89,17 @@ class Trail:
 
     def refused(self, error: HookError) -> None:
         """Record why there is no grant, as far as that is possible."""
-        if self.off:
+        # Without a policy nobody says where; the log still has it.  One that is no good isn't
+        # read again to find out the same.
+        if self.off or error.code == BAD_POLICY:
             return
         try:
-            self.policy()
+            to = self.policy().audit_to
         except HookError:
-            # Without a policy nobody says where; the log still has it.
             return
         fields = {"granted": None, "rule": error.rule, "problems": _first(error.problems)}
         from .audit import record
 
-        to = self.policy().audit_to
         record(to, self._fields("refused", error.code, fields), required=False)
 
     def _fields(self, outcome: str, code: int, fields: "Mapping[str, object]") -> dict[str, object]:
