@@ -40,7 +40,8 @@ bench:
 # An engine skips a hook whose program is missing, and so the program comes first.
 install:
 	install -d '$(libexec)/oci_bpf_hook/schema' '$(hooksd)'
-	install -m 644 oci_bpf_hook/*.py oci_bpf_hook/*.json oci_bpf_hook/*.yaml '$(libexec)/oci_bpf_hook/'
+	find oci_bpf_hook '(' -name '*.py' -o -name '*.json' -o -name '*.yaml' ')' \
+		-exec install -D -m 644 '{}' '$(libexec)/{}' ';'
 	install -m 644 schema/*.json '$(libexec)/oci_bpf_hook/schema/'
 	/usr/bin/python3 -m compileall -q -d '$(PREFIX)/libexec/oci-bpf-hook/oci_bpf_hook' '$(libexec)/oci_bpf_hook'
 	install -m 755 hooks.d/oci-bpf-hook '$(libexec)/'

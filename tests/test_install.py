@@ -56,11 +56,10 @@ def test_install_run_uninstall() -> None:
     for path in [LIBEXEC, *LIBEXEC.rglob("*"), installed]:
         status = path.stat()
         assert (status.st_uid, status.st_mode & 0o022) == (0, 0), path
-    sources = {path.stem for path in (LIBEXEC / "oci_bpf_hook").glob("*.py")}
-    compiled = {
-        path.name.partition(".")[0] for path in LIBEXEC.glob("oci_bpf_hook/__pycache__/*.pyc")
+    sources = {path.with_suffix("") for path in LIBEXEC.rglob("*.py")}
+    assert sources == {
+        path.parents[1] / path.name.partition(".")[0] for path in LIBEXEC.rglob("*.pyc")
     }
-    assert sources == compiled
     with World() as world:
         done = world.podman(
             *("--hooks-dir", str(HOOKS_DIR), "run", "--rm", "--pull", "never"),

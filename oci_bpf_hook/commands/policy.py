@@ -1,18 +1,18 @@
-"""`oci-bpf-hook policy` and `oci-bpf-hook lint`: the policy and a request, before it counts."""
+"""`oci-bpf-hook policy`: the policy, and what comes of a request, before it counts."""
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from . import kernel, policy, policycache
-from .annotations import PREFIX, Request, parse
-from .errors import BAD_STATE, DONE, REFUSED, USAGE, HookError, quote
-from .lint import lint
-from .masks import resolve, show
-from .names import CMDS, KINDS
-from .state import annotations_of, load_json
+from .. import kernel, policy, policycache
+from ..errors import DONE, USAGE, HookError, quote
+from ..lint import lint
+from ..masks import resolve, show
+from ..names import CMDS, KINDS
+from ..state import load_json
+from . import request
+from .table import Command, argument
 
 # What a subject is where nothing is known: a container with nothing of the host's.
 _SUBJECT: dict[str, object] = {
@@ -25,89 +25,10 @@ _SUBJECT: dict[str, object] = {
 _TRUTHS = {"true": True, "false": False}
 
 
-def add_request(parser: argparse.ArgumentParser) -> None:
-    """Add the options that a request comes from."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--annotation",
-        action="append",
-        metavar="KEY=VALUE",
-        help=f"an annotation, such as {PREFIX}delegate_cmds=map_create; again for more",
-    )
-    source.add_argument(
-        "--state", metavar="FILE", help="an OCI state, as a hook gets it; - is stdin"
-    )
-
-
-def add_policy(parser: argparse.ArgumentParser) -> None:
-    """Add `check`, `show` and `test`."""
-    commands = parser.add_subparsers(dest="policy_command", metavar="COMMAND", required=True)
-    check = commands.add_parser("check", help="find what is wrong or doubtful in a policy file")
-    check.add_argument("file", nargs="?", default=policycache.ETC, metavar="FILE")
-    check.set_defaults(run=_check)
-    shown = commands.add_parser("show", help="print the policy in force, and where it comes from")
-    shown.set_defaults(run=_show)
-    test = commands.add_parser("test", help="say which rule decides a request, and what it gives")
-    add_request(test)
-    test.add_argument("--policy", metavar="FILE", help="try this file instead of the one in force")
-    test.add_argument("--engine", choices=policy.ENGINES, help="which engine runs the hook")
-    test.add_argument(
-        "--attr",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="what a rule may match: image=..., user=1000, host_network=true; again for more",
-    )
-    test.add_argument("--json", action="store_true", help="as JSON")
-    test.set_defaults(run=_test)
-
-
-def run_lint(options: argparse.Namespace) -> int:
-    """Print what is doubtful about a request."""
-    request = _request(_annotations(options))
-    enums = kernel.enums(KINDS)
-    wanted, _ = resolve(request, enums, kernel.table, policycache.in_force().profiles)
-    findings = lint(wanted.masks, enums)
-    for finding in findings:
-        print(f"{finding.code}: {finding}")
-    return REFUSED if findings and options.strict else DONE
-
-
-def _annotations(options: argparse.Namespace) -> dict[str, str]:
-    if options.state:
-        try:
-            text = sys.stdin.buffer.read() if options.state == "-" else _read(options.state)
-            return annotations_of(load_json(text))
-        except ValueError as error:
-            raise HookError(BAD_STATE, f"{options.state}: {error}") from None
-    return dict(_pair(text) for text in options.annotation)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise HookError(USAGE, f"{quote(text)} should be KEY=VALUE")
-    return key, value
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise HookError(USAGE, f"{path}: {error.strerror}") from None
-
-
-def _request(annotations: dict[str, str]) -> Request:
-    request = parse(annotations, lambda: None)
-    if request is None:
-        raise HookError(USAGE, f"nothing is asked for: no {PREFIX}delegate_* among the annotations")
-    return request
-
-
 def _check(options: argparse.Namespace) -> int:
-    from .policyfile import load
+    from ..policyfile import load
 
-    loaded = load(_read(options.file), options.file)
+    loaded = load(request.read(options.file), options.file)
     enums = kernel.enums(KINDS)
     for name, masks in loaded.header["profiles"].items():
         # One without commands is a part of others.
@@ -124,7 +45,7 @@ def _show(options: argparse.Namespace) -> int:
     # What is in force, not what is there: a file that can't be trusted is an error here too.
     policycache.in_force()
     etc = Path(policycache.ETC)
-    builtin = Path(__file__).with_name("policy.yaml")
+    builtin = Path(__file__).parents[1].joinpath("policy.yaml")
     source = etc if etc.exists() else builtin
     origin = str(etc) if source is etc else f"built in; {etc} doesn't exist"
     print(f"# {origin}")
@@ -133,19 +54,19 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _test(options: argparse.Namespace) -> int:
-    annotations = _annotations(options)
-    request = _request(annotations)
+    annotations = request.annotations(options)
+    asked = request.request(annotations)
     compiled = _policy(options.policy)
     engine = options.engine or compiled.engine
     subject = {**policy.identify(annotations, engine), **_SUBJECT}
     for text in options.attr:
-        key, value = _pair(text)
+        key, value = request.pair(text)
         subject[key] = _attribute(key, value)
-    wanted, dropped = resolve(request, compiled.enums, kernel.table, compiled.profiles)
+    wanted, dropped = resolve(asked, compiled.enums, kernel.table, compiled.profiles)
     answer: dict[str, Any] = {"rule": None, "granted": None, "problems": []}
     code = DONE
     try:
-        decision = policy.decide(compiled, subject, request, wanted, compiled.enums)
+        decision = policy.decide(compiled, subject, asked, wanted, compiled.enums)
         answer["rule"] = decision.rule
         answer["granted"] = {
             option: show(mask, compiled.enums[option])
@@ -168,9 +89,9 @@ def _test(options: argparse.Namespace) -> int:
 def _policy(path: str | None) -> policy.Compiled:
     if path is None:
         return policycache.in_force()
-    from .policyfile import load
+    from ..policyfile import load
 
-    loaded = load(_read(path), path)
+    loaded = load(request.read(path), path)
     names = {option: enum.values for option, enum in kernel.enums(KINDS).items()}
     data = policy.pack({**loaded.header, "identity": [], "names": names}, loaded.rules)
     return policy.Compiled(lambda offset, size: data[offset : offset + size], load_json)
@@ -201,3 +122,38 @@ def _text(answer: dict[str, Any]) -> str:
         if one["value"] is not None:
             lines.append(f"{key}: {one['value']} (set by the {one['set_by']})")
     return "\n".join(lines)
+
+
+COMMANDS = (
+    Command(
+        name="check",
+        help="find what is wrong or doubtful in a policy file",
+        arguments=(argument("file", nargs="?", default=policycache.ETC, metavar="FILE"),),
+        run=_check,
+    ),
+    Command(
+        name="show",
+        help="print the policy in force, and where it comes from",
+        arguments=(),
+        run=_show,
+    ),
+    Command(
+        name="test",
+        help="say which rule decides a request, and what it gives",
+        arguments=(
+            *request.ARGUMENTS,
+            argument("--policy", metavar="FILE", help="try this file instead of the one in force"),
+            argument("--engine", choices=policy.ENGINES, help="which engine runs the hook"),
+            argument(
+                *("--attr",),
+                action="append",
+                default=[],
+                metavar="KEY=VALUE",
+                help="what a rule may match: image=..., user=1000, host_network=true; again for "
+                "more",
+            ),
+            argument("--json", action="store_true", help="as JSON"),
+        ),
+        run=_test,
+    ),
+)

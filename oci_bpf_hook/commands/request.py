@@ -1,0 +1,63 @@
+"""The request that a command is asked about: annotations by hand, or a state as a hook gets it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..annotations import PREFIX, Request, parse
+from ..errors import BAD_STATE, USAGE, HookError, quote
+from ..state import annotations_of, load_json
+from .table import argument
+
+ARGUMENTS = (
+    argument(
+        *("--annotation",),
+        action="append",
+        metavar="KEY=VALUE",
+        help=f"an annotation, such as {PREFIX}delegate_cmds=map_create; again for more",
+        exclusive="request",
+        one_of_them=True,
+    ),
+    argument(
+        *("--state",),
+        metavar="FILE",
+        help="an OCI state, as a hook gets it; - is stdin",
+        exclusive="request",
+        one_of_them=True,
+    ),
+)
+
+
+def annotations(options: argparse.Namespace) -> dict[str, str]:
+    """The annotations that the command line gives.  Raises HookError."""
+    if options.state:
+        try:
+            text = sys.stdin.buffer.read() if options.state == "-" else read(options.state)
+            return annotations_of(load_json(text))
+        except ValueError as error:
+            raise HookError(BAD_STATE, f"{options.state}: {error}") from None
+    return dict(pair(text) for text in options.annotation)
+
+
+def pair(text: str) -> tuple[str, str]:
+    """KEY=VALUE, taken apart.  Raises HookError (USAGE)."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise HookError(USAGE, f"{quote(text)} should be KEY=VALUE")
+    return key, value
+
+
+def read(path: str) -> bytes:
+    """The file `path`, of whoever calls us.  Raises HookError (USAGE)."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise HookError(USAGE, f"{path}: {error.strerror}") from None
+
+
+def request(annotations: dict[str, str]) -> Request:
+    """What the `annotations` ask for.  Raises HookError, for nothing too."""
+    found = parse(annotations, lambda: None)
+    if found is None:
+        raise HookError(USAGE, f"nothing is asked for: no {PREFIX}delegate_* among the annotations")
+    return found

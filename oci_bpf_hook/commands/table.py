@@ -1,0 +1,103 @@
+"""The table of commands: the parser is made of it, and so are man pages and completions.
+
+A command's name and help stand here, so that `--help` imports no command; its options stand in
+the module of its name, as ARGUMENTS beside the function `run`, or as COMMANDS where it has
+commands of its own.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any
+
+from ..record import Record
+
+Run = Callable[[argparse.Namespace], int]
+
+
+class Argument(Record):
+    """An option or an operand: argparse's own names and settings for it.
+
+    Of those with the same name in `exclusive` only one is taken; `required` then says whether
+    one has to be there.
+    """
+
+    __slots__ = ("exclusive", "names", "required", "settings")
+    names: tuple[str, ...]
+    settings: dict[str, Any]
+    exclusive: str
+    required: bool
+
+
+class Command(Record):
+    """A command: what it takes, and what it does; its exit code is what `run` returns."""
+
+    __slots__ = ("arguments", "help", "name", "run")
+    name: str
+    help: str
+    arguments: tuple[Argument, ...]
+    run: Run
+
+
+class Entry(Record):
+    """A command by its `name` and its one line of `help`; what is behind it, `load` says."""
+
+    __slots__ = ("aliases", "help", "name")
+    name: str
+    help: str
+    aliases: tuple[str, ...]
+
+    def load(self) -> tuple[Command, ...]:
+        """The command itself, under its own name, or the commands that it has."""
+        module = import_module(f".{self.name}", __package__)
+        if hasattr(module, "COMMANDS"):
+            commands: tuple[Command, ...] = module.COMMANDS
+            return commands
+        arguments: tuple[Argument, ...] = module.ARGUMENTS
+        run: Run = module.run
+        return (Command(name=self.name, help=self.help, arguments=arguments, run=run),)
+
+
+def argument(
+    *names: str, exclusive: str = "", one_of_them: bool = False, **settings: Any
+) -> Argument:
+    """An Argument with argparse's `settings`."""
+    return Argument(names=names, settings=settings, exclusive=exclusive, required=one_of_them)
+
+
+def entry(name: str, text: str, *aliases: str) -> Entry:
+    return Entry(name=name, help=text, aliases=aliases)
+
+
+ENTRIES = (
+    entry("hook", "be the OCI runtime hook: the state is on stdin"),
+    entry("kernel", "show the names that can be delegated, and the bits"),
+    entry("lint", "say what is doubtful about a request"),
+    entry("policy", "check, show and try the policy"),
+)
+
+
+def fill(parser: argparse.ArgumentParser, arguments: Iterable[Argument]) -> None:
+    """Add `arguments` to `parser`."""
+    groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
+    for one in arguments:
+        if not one.exclusive:
+            parser.add_argument(*one.names, **one.settings)
+            continue
+        if one.exclusive not in groups:
+            groups[one.exclusive] = parser.add_mutually_exclusive_group(required=one.required)
+        groups[one.exclusive].add_argument(*one.names, **one.settings)
+
+
+def add(parser: argparse.ArgumentParser, one: Entry) -> None:
+    """Make `parser` the one of `one`, whose module this imports."""
+    found = one.load()
+    if [command.name for command in found] == [one.name]:
+        fill(parser, found[0].arguments)
+        parser.set_defaults(run=found[0].run)
+        return
+    below = parser.add_subparsers(metavar="COMMAND", required=True, dest="below")
+    for command in found:
+        inner = below.add_parser(command.name, help=command.help, description=command.help)
+        fill(inner, command.arguments)
+        inner.set_defaults(run=command.run)
