@@ -4,6 +4,9 @@ A pid names whoever has it at the moment.  So one directory fd on /proc/PID is o
 and used for everything: it stays with the process it was opened for and fails once
 that is gone, as a pidfd does.  The namespaces are then held by fds of their own, and
 those are what was checked and what is joined.
+
+Who looks may be the host's root, a rootless engine in a user namespace of its own, which it
+shares with its containers or not, or a hook that is in the container already.
 """
 
 import fcntl
@@ -21,27 +24,44 @@ if TYPE_CHECKING:
 
 # include/linux/proc_ns.h: PROC_USER_INIT_INO, the initial user namespace's inode.
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
-# _IO(0xb7, 1) and _IO(0xb7, 4) of linux/nsfs.h; these architectures spell "no direction"
-# as 1 << 29.
+# _IO(0xb7, 1), 2 and 4 of linux/nsfs.h; these architectures spell "no direction" as 1 << 29.
 _NS_GET_USERNS = 0xB701
+_NS_GET_PARENT = 0xB702
 _NS_GET_OWNER_UID = 0xB704
 _IOC_NONE_IS_1 = ("mips", "ppc", "sparc")
 _UID = Struct("I")
 _DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 
 
-class Container:
-    """Owns `proc` (/proc/PID), `user` and `mount` (its namespaces), to be used in a `with`."""
+def is_initial() -> bool:
+    """Whether this process is in the initial user namespace, from which alone BPF is delegated."""
+    return posix.stat("/proc/self/ns/user").st_ino == _INITIAL_USER_NAMESPACE
 
-    def __init__(self, pid: int) -> None:
-        """Open the process `pid`.  Raises HookError if it is no container of another user."""
+
+class Container:
+    """Owns `proc` (/proc/PID), `user` and `mount` (its namespaces), to be used in a `with`.
+
+    `joins_user` and `joins_mount` say whether these are others than our own, and `from_host`
+    whether we are in the initial user namespace.
+    """
+
+    def __init__(self, pid: int | None) -> None:
+        """Open the process `pid`, or this one if that is None and we are in the container.
+
+        Raises HookError if it is in no container.
+        """
         self._open: list[int] = []
         try:
-            self.proc = self._keep(posix.open(f"/proc/{pid}", _DIRECTORY))
+            self.proc = self._keep(posix.open(f"/proc/{pid or 'self'}", _DIRECTORY))
             self.user = self._keep(_open_at(self.proc, "ns/user"))
             self.mount = self._keep(_open_at(self.proc, "ns/mnt"))
+            self._user_id = _identity(posix.fstat(self.user))
             self._mount_id = _identity(posix.fstat(self.mount))
-            self._check()
+            ours = posix.stat("/proc/self/ns/user")
+            self.from_host = ours.st_ino == _INITIAL_USER_NAMESPACE
+            self.joins_user = self._user_id != _identity(ours)
+            self.joins_mount = self._mount_id != _identity(posix.stat("/proc/self/ns/mnt"))
+            self._check(inside=pid is None)
         except OSError as error:
             self.close()
             raise _unreachable(pid, error) from None
@@ -66,17 +86,48 @@ class Container:
             posix.close(self._open.pop())
 
     def alive(self) -> bool:
-        """Whether the process still is there, in the mount namespace that was opened."""
+        """Whether the process still is there, in the namespaces that were opened."""
         try:
-            return _identity(posix.stat("ns/mnt", dir_fd=self.proc)) == self._mount_id
+            return (
+                _identity(posix.stat("ns/mnt", dir_fd=self.proc)) == self._mount_id
+                and _identity(posix.stat("ns/user", dir_fd=self.proc)) == self._user_id
+            )
         except OSError:
             return False
 
     def owner(self) -> int:
         """The user, by the host's ids, who made the container's user namespace."""
-        (uid,) = _UID.unpack(fcntl.ioctl(self.user, _request(_NS_GET_OWNER_UID), bytes(_UID.size)))
-        assert isinstance(uid, int)
-        return uid
+        return _owner(self.user)
+
+    def outermost_owner(self) -> int:
+        """The user who made the outermost user namespace around it, below the initial one.
+
+        All that is further inside has been made with that user's rights.  To be asked in the
+        initial user namespace.
+        """
+        namespace = posix.dup(self.user)
+        try:
+            # The kernel nests them 32 deep at the most.
+            while True:
+                parent = fcntl.ioctl(namespace, _request(_NS_GET_PARENT))
+                if posix.fstat(parent).st_ino == _INITIAL_USER_NAMESPACE:
+                    posix.close(parent)
+                    return _owner(namespace)
+                posix.close(namespace)
+                namespace = parent
+        finally:
+            posix.close(namespace)
+
+    def id_map(self, name: str) -> list[tuple[int, int]]:
+        """The ids outside that are mapped into it, `name` being "uid" or "gid": first and count.
+
+        Raises HookError (BAD_STATE).
+        """
+        try:
+            lines = _read_at(self.proc, f"{name}_map").decode("ascii").splitlines()
+        except OSError as error:
+            raise _unreachable(None, error) from None
+        return [(int(first), int(count)) for _, first, count in map(str.split, lines)]
 
     def has_host_network(self) -> bool:
         """Whether its network namespace belongs to another user namespace than its own.
@@ -97,16 +148,17 @@ class Container:
             # Nobody below us owns it.
             return True
         except OSError as error:
-            raise _unreachable(0, error) from None
+            raise _unreachable(None, error) from None
 
-    def sees_host_cgroups(self, root: str) -> bool:
+    def sees_host_cgroups(self, root: str | None) -> bool:
         """Whether below its root filesystem at `root` a cgroup2 shows more than its own cgroup.
 
-        BPF programs attach to whatever cgroup directory can be opened, and to open one for
-        reading takes no right.  Raises HookError (BAD_STATE).
+        With `root` None anywhere in its mount namespace.  BPF programs attach to whatever cgroup
+        directory can be opened, and to open one for reading takes no right.  Raises HookError
+        (BAD_STATE).
         """
         try:
-            rootfs = str(self._mount_of(root))
+            rootfs = None if root is None else str(self._mount_of(root))
             mountinfo = _read_at(self.proc, "mountinfo").decode("utf-8", "surrogateescape")
             cgroups = _read_at(self.proc, "cgroup").decode("utf-8", "surrogateescape")
         except OSError as error:
@@ -127,7 +179,7 @@ class Container:
                 above = identity
                 while above in parents and above != rootfs:
                     above = parents[above]
-                if above == rootfs:
+                if rootfs in (None, above):
                     return True
         return False
 
@@ -149,32 +201,32 @@ class Container:
         self._open.append(fd)
         return fd
 
-    def _check(self) -> None:
-        ours = posix.stat("/proc/self/ns/user")
-        user = self._user_id = _identity(posix.fstat(self.user))
-        if user == _identity(ours) or user[1] == _INITIAL_USER_NAMESPACE:
-            if ours.st_ino != _INITIAL_USER_NAMESPACE:
-                raise _rootless()
+    def _check(self, *, inside: bool) -> None:
+        if self._user_id[1] == _INITIAL_USER_NAMESPACE:
             raise HookError(
                 NO_USER_NAMESPACE,
                 "the container has no user namespace of its own, and BPF tokens exist only in one; "
                 "add --userns=auto or --uidmap (podman), hostUsers: false (Kubernetes) or "
                 "userns-remap (Docker)",
             )
-        if ours.st_ino != _INITIAL_USER_NAMESPACE:
-            raise _rootless()
-        if self._mount_id == _identity(posix.stat("/proc/self/ns/mnt")):
+        if not inside and not self.joins_mount:
             raise HookError(
                 NO_USER_NAMESPACE, "the container has no mount namespace of its own to mount in"
             )
         # Whoever owns the mount namespace decides what is mounted there; it is only the
         # container's own if that is its user namespace.
         owner = self._keep(fcntl.ioctl(self.mount, _request(_NS_GET_USERNS)))
-        if _identity(posix.fstat(owner)) != user:
+        if _identity(posix.fstat(owner)) != self._user_id:
             raise HookError(
                 NO_USER_NAMESPACE,
                 "the container's mount namespace belongs to another user namespace than its own",
             )
+
+
+def _owner(namespace: int) -> int:
+    (uid,) = _UID.unpack(fcntl.ioctl(namespace, _request(_NS_GET_OWNER_UID), bytes(_UID.size)))
+    assert isinstance(uid, int)
+    return uid
 
 
 def _request(number: int) -> int:
@@ -197,15 +249,7 @@ def _identity(status: posix.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _rootless() -> HookError:
-    return HookError(
-        NO_BROKER,
-        "a rootless engine can't delegate BPF: that takes CAP_SYS_ADMIN in the initial user "
-        "namespace; run the container with the rootful engine and a user namespace",
-    )
-
-
-def _unreachable(pid: int, error: OSError) -> HookError:
+def _unreachable(pid: int | None, error: OSError) -> HookError:
     if isinstance(error, PermissionError):
         return HookError(
             NO_BROKER,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import FrameType
 
+    from .annotations import Request
     from .container import Container
     from .policy import Compiled
     from .state import State
@@ -32,12 +33,12 @@ def main(arguments: "Sequence[str]") -> int:
     """Run the hook with its command line's `arguments`; its exit code, one of errors.EXITS."""
     identity = "?"
     try:
-        _settle()
+        cwd = _settle()
         state = _read_state()
         if not asked(annotations_of(state)):
             return DONE
         identity = state.get("id", "?") if isinstance(state, dict) else "?"
-        _decide(state, _options(arguments))
+        _decide(state, _options(arguments), cwd)
         return DONE
     except HookError as error:
         return _report(identity, error.code, str(error))
@@ -45,8 +46,8 @@ def main(arguments: "Sequence[str]") -> int:
         return _report(identity, BUG, _bug(error))
 
 
-def _settle() -> None:
-    """Leave behind what the runtime's process was."""
+def _settle() -> str:
+    """Leave behind what the runtime's process was; the directory it was in."""
     # crun runs hooks with every signal blocked, and a mask is inherited.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     # Ignored, the kernel would reap the container half, and its pid be anybody's.
@@ -58,8 +59,13 @@ def _settle() -> None:
     while posix.open("/", posix.O_PATH | posix.O_CLOEXEC) < 3:
         pass
     posix.closerange(3, 4)
+    try:
+        cwd = posix.getcwd()
+    except OSError:  # It has been removed.
+        cwd = "/"
     posix.chdir("/")
     posix.umask(0o077)
+    return cwd
 
 
 def _read_state() -> object:
@@ -93,16 +99,28 @@ def _options(arguments: "Sequence[str]") -> dict[str, str]:
     return options
 
 
-def _decide(decoded: object, options: "Mapping[str, str]") -> None:
+def _decide(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
     """Do what the `decoded` state asks for, or raise HookError with nothing done.
 
-    Either is recorded, once there is a request.
+    Who may delegate does so, and otherwise the broker is asked.  Either is recorded by whoever
+    decides, once there is a request.
     """
+    from .container import is_initial
     from .state import check
-    from .trail import Trail
 
     state = check(decoded)
-    trail = Trail(state, options)
+    if not is_initial():
+        _ask(state, options, cwd)
+        return
+    from .policycache import in_force
+    from .trail import Trail
+
+    trail = Trail(
+        state.id,
+        state.annotations,
+        lambda: in_force(header=options.get("header")),
+        engine=options.get("engine"),
+    )
     try:
         _grant(state, options, trail)
     except HookError as error:
@@ -110,11 +128,37 @@ def _decide(decoded: object, options: "Mapping[str, str]") -> None:
         raise
 
 
-def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None:
+def _request(state: "State") -> "Request | None":
     from .annotations import parse
-    from .state import conmon_name, find_rootfs
+    from .state import conmon_name
 
-    request = parse(state.annotations, lambda: conmon_name(state.id))
+    return parse(state.annotations, lambda: conmon_name(state.id))
+
+
+def _ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
+    """Have the broker do it: we are in the container, or beside a rootless engine."""
+    request = _request(state)
+    if request is None:
+        return
+    from .client import grant
+    from .container import Container
+    from .kernel import enums
+    from .names import KINDS
+    from .policy import identify
+    from .state import conmon_name, find_rootfs
+    from .wire import make_ask
+
+    with Container(state.pid) as container:
+        rootfs = find_rootfs(state, cwd=cwd)
+        _visible(request.path, rootfs.masked)
+        claims = identify(state.annotations, None)
+        claims["container"] = claims["container"] or conmon_name(state.id)
+        names = enums(KINDS, header=options.get("header"))
+        grant(request, make_ask(request, state.id, claims), container, rootfs.path, names)
+
+
+def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None:
+    request = _request(state)
     if request is None:
         trail.off = True
         return
@@ -122,6 +166,7 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
     from .masks import resolve
     from .mount import ContainerHalf
     from .policy import decide
+    from .state import find_rootfs
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state)

@@ -16,11 +16,30 @@ It speaks with the host half (`mount`) through one socket:
     place of the mount, fd    -->  for the host to take off if this half is killed
     ATTACHED                  -->  for the host to read back
     (ends)                    <--  KEEP, or anything else to take it off
+
+Where a broker delegates (`client`), the first fd is a connection to it instead, which this half
+makes, since the broker looks at whoever has made it; no fd means that there is no broker, and
+that it says why when it is told to go on.  The mount comes with CREATED.  The broker's own child
+(`session`) is in the container for the filesystem context alone:
+
+    (joins, waits)            <--  the mode
+    CONTEXT, fd               -->  a filesystem context
+    (makes the mount)         <--  CREATED
+    MOUNT, fd                 -->  which nobody has attached
 """
 
 import posix
 from _signal import SIG_DFL, SIGALRM, SIGKILL, alarm, signal
-from _socket import SCM_RIGHTS, SOL_SOCKET, socket
+from _socket import (
+    AF_UNIX,
+    CMSG_LEN,
+    MSG_CMSG_CLOEXEC,
+    SCM_RIGHTS,
+    SOCK_CLOEXEC,
+    SOCK_SEQPACKET,
+    SOL_SOCKET,
+    socket,
+)
 from _struct import Struct
 from errno import EAGAIN, EINVAL
 
@@ -41,9 +60,9 @@ OWNER = b"owner"
 OWNED = b"="
 MAKING = b"+"
 ATTACHED = b"."
+CONTEXT = b"f"
+MOUNT = b"m"
 FAILED = b"!"
-# Seconds that this half may take as a whole.
-DEADLINE = 4
 # The longest message is a path with a few words.
 LONGEST = 8192
 MODE = Struct("I")
@@ -77,21 +96,50 @@ class _Progress:
         self.made: list[tuple[int, bytes]] = []
 
 
-def run(sock: socket, container: "Container", root: str, parent: int) -> "NoReturn":
+def run(
+    sock: socket,
+    container: "Container",
+    root: str,
+    parent: int,
+    *,
+    seconds: int,
+    broker: bytes = b"",
+) -> "NoReturn":
     """Be the container half of `container`, whose root filesystem is at `root`, and end.
 
-    `parent` is the pid of the host half, at the other end of `sock`.
+    `parent` is the pid of the host half, at the other end of `sock`; from its order on this half
+    takes no more than `seconds`.  `broker` is the path of the broker's socket where one delegates.
     """
     progress = _Progress()
     try:
         root_fd = _join(container, root, parent, progress)
-        _attach(sock, root_fd, progress)
+        _attach(sock, root_fd, _order(sock, seconds), broker, progress)
     except OSError as error:
         _report(sock, progress.step, error)
     except _GoneError:
         pass
     finally:
         _take_back(progress)
+
+
+def make(sock: socket, container: "Container", parent: int, seconds: int) -> "NoReturn":
+    """Be the broker's child in `container`, and end: a mount goes out, and none stays here."""
+    progress = _Progress()
+    try:
+        _join(container, None, parent, progress)
+        order = _order(sock, seconds)
+        progress.step = "fsopen"
+        context = syscalls.fsopen(b"bpf")
+        _send_fd(sock, CONTEXT, context)
+        if sock.recv(LONGEST) == CREATED:
+            progress.step = "fsmount"
+            _send_fd(sock, MOUNT, _mount(context, MODE.unpack_from(order)[0]))
+    except OSError as error:
+        _report(sock, progress.step, error)
+    except _GoneError:
+        pass
+    finally:
+        posix._exit(0)
 
 
 def undo(
@@ -115,20 +163,26 @@ def undo(
         _take_back(progress)
 
 
-def _join(container: "Container", root: str, parent: int, progress: _Progress) -> int:
-    """Become the container's root in its namespaces; an O_PATH fd on its root filesystem."""
+def _join(container: "Container", root: str | None, parent: int, progress: _Progress) -> int:
+    """Become the container's root in its namespaces; an O_PATH fd on its root filesystem.
+
+    Only what differs is joined: the kernel refuses a user namespace that one is in.
+    """
     # runc waits until nobody holds the hook's stdout and stderr any more.
     posix.closerange(0, 3)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    progress.step = "setgroups"
-    posix.setgroups([])
+    if container.from_host:
+        progress.step = "setgroups"
+        posix.setgroups([])
     progress.step = "join"
-    syscalls.setns(container.mount, syscalls.CLONE_NEWNS)
+    if container.joins_mount:
+        syscalls.setns(container.mount, syscalls.CLONE_NEWNS)
     progress.step = "root"
     # With root's rights still: the way to the root filesystem is root's alone.
-    root_fd = _open_root(root)
+    root_fd = -1 if root is None else _open_root(root)
     progress.step = "user"
-    syscalls.setns(container.user, syscalls.CLONE_NEWUSER)
+    if container.joins_user:
+        syscalls.setns(container.user, syscalls.CLONE_NEWUSER)
     posix.setresgid(0, 0, 0)
     posix.setresuid(0, 0, 0)
     # A change of credentials resets both.
@@ -139,29 +193,37 @@ def _join(container: "Container", root: str, parent: int, progress: _Progress) -
     return root_fd
 
 
-def _attach(sock: socket, root: int, progress: _Progress) -> None:
+def _order(sock: socket, seconds: int) -> bytes:
+    """The host half's order, once it is there; from then on a clock ends what hangs."""
     order = sock.recv(LONGEST)
     if not order:
         raise _GoneError
-    # From here on there is something to take back when the parent dies, which nobody does
-    # who is killed with it.  The socket's end tells as well; what hangs is ended by a clock.
     signal(SIGALRM, SIG_DFL)
-    alarm(DEADLINE)
+    alarm(seconds)
+    return order
+
+
+def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: _Progress) -> None:
+    # From here on there is something to take back when the parent dies, which nobody does
+    # who is killed with it.  The socket's end tells as well.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
     (mode,) = MODE.unpack_from(order)
     progress.step = "path"
     target = _open_target(sock, root, order[MODE.size :], progress.made)
-    progress.step = "fsopen"
-    context = syscalls.fsopen(b"bpf")
-    _send_place(sock, target, context)
-    answer = sock.recv(LONGEST)
+    progress.step = "broker" if broker else "fsopen"
+    opened, failure = _open_source(broker)
+    _send_place(sock, target, opened)
+    answer, mount = _answer(sock)
     if answer == OWNER:
         sock.send(COUNT.pack(OWNED, _owned(target)))
-        answer = sock.recv(LONGEST)
+        answer, mount = _answer(sock)
     if answer != CREATED:
         raise _GoneError
+    if failure:
+        raise failure
     progress.step = "fsmount"
-    mount = _mount(context, mode)
+    if not broker:
+        mount = _mount(opened, mode)
     _send_place(sock, mount, mount)
     progress.step = "move_mount"
     progress.mount = mount
@@ -171,6 +233,28 @@ def _attach(sock: socket, root: int, progress: _Progress) -> None:
     if sock.recv(LONGEST) == KEEP:
         progress.mount = -1
         progress.made.clear()
+
+
+def _answer(sock: socket) -> tuple[bytes, int]:
+    """What the host half says, and the fd that came with it or -1."""
+    message, ancillary, _, _ = sock.recvmsg(LONGEST, CMSG_LEN(FD.size), MSG_CMSG_CLOEXEC)
+    fd = -1
+    for level, kind, data in ancillary:
+        if (level, kind, len(data)) == (SOL_SOCKET, SCM_RIGHTS, FD.size):
+            (fd,) = FD.unpack(data)
+    return message, fd
+
+
+def _open_source(broker: bytes) -> tuple[int, OSError | None]:
+    """What the mount comes from: a filesystem context, or a connection to the broker if any."""
+    if not broker:
+        return syscalls.fsopen(b"bpf"), None
+    sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    try:
+        sock.connect(broker)
+    except OSError as error:
+        return -1, OSError(error.errno, f"connect: {error.strerror}", broker)
+    return sock.detach(), None
 
 
 def _open_root(root: str) -> int:
@@ -255,7 +339,11 @@ def _send_place(sock: socket, directory: int, fd: int) -> None:
     status = posix.fstat(directory)
     mount, is_root = syscalls.statx_mount(directory)
     place = PLACE.pack(PLACED, mount, is_root, status.st_uid, status.st_gid, status.st_mode)
-    sock.sendmsg([place], [(SOL_SOCKET, SCM_RIGHTS, FD.pack(fd))])
+    _send_fd(sock, place, fd)
+
+
+def _send_fd(sock: socket, message: bytes, fd: int) -> None:
+    sock.sendmsg([message], [(SOL_SOCKET, SCM_RIGHTS, FD.pack(fd))] if fd >= 0 else [])
 
 
 def _take_back(progress: _Progress) -> "NoReturn":

@@ -90,6 +90,17 @@ def identify(annotations: "Mapping[str, str]", engine: str | None) -> dict[str, 
     return found
 
 
+def claims(found: "Subject", engine: str | None) -> dict[str, object]:
+    """What of a subject the broker's client tells, `found`, where `engine` is the policy's.
+
+    It may be any process of its user, so all of this is a claim: no rule that allows something
+    holds by it.
+    """
+    claimed = frozenset((*_FROM_ENGINE, "annotations", "engine"))
+    known = {attribute: found.get(attribute) for attribute in _FROM_ENGINE}
+    return {**known, "engine": engine, "annotations": {}, "claimed": claimed}
+
+
 class Compiled:
     """A compiled policy, read by `read(offset, size)`; raises ValueError if it is none."""
 
@@ -176,7 +187,12 @@ def _keys(rule: "Rule") -> list[str]:
 
 
 def holds(rule: "Rule", subject: "Subject") -> bool:
-    """Whether everything in the rule's match holds for `subject`."""
+    """Whether everything in the rule's match holds for `subject`.
+
+    What is only claimed (`claims`) may cost a requester something, but give nothing.
+    """
+    if rule["deny"] is None and not _claimed(subject).isdisjoint(rule["match"]):
+        return False
     for attribute, wanted in rule["match"].items():
         value = subject.get(attribute)
         if attribute == "annotations":
@@ -196,6 +212,12 @@ def holds(rule: "Rule", subject: "Subject") -> bool:
         elif value is None or value not in wanted:
             return False
     return True
+
+
+def _claimed(subject: "Subject") -> frozenset[str]:
+    claimed = subject.get("claimed", frozenset())
+    assert isinstance(claimed, frozenset)
+    return claimed
 
 
 def _any_glob(globs: "Sequence[str]", text: str) -> bool:
@@ -315,6 +337,8 @@ def _advice(wanted: Grant, subject: "Subject", enums: "Mapping[str, Enum]") -> s
         for attribute in ("namespace", "pod", "container")
         if subject.get(attribute) is not None
     )
+    if _claimed(subject):
+        known = f"user: {subject['user']}"
     return (
         "to allow it, an administrator puts before that rule in /etc/oci-bpf-hook/policy.yaml "
         f"- {{name: NAME, match: {{{known}}}, allow: {{{lists}}}}}"

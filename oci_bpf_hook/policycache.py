@@ -12,6 +12,7 @@ from time import time_ns
 
 from . import __version__
 from .errors import BAD_POLICY, HookError
+from .log import ERROR, INFO, log
 from .policy import Compiled, pack
 from .state import load_json, read_all
 
@@ -35,25 +36,83 @@ _NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
 _FILE = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 
 
-def in_force(*, header: str | None = None, etc: str = ETC, run: str = RUN) -> Compiled:
+def in_force(
+    *, header: str | None = None, etc: str = ETC, run: str = RUN, in_memory: bool = False
+) -> Compiled:
     """The policy in force, with the running kernel's names.
 
-    `header` is the C header with the names where the kernel has no BTF.  Raises HookError
+    `header` is the C header with the names where the kernel has no BTF.  Its compiled form stays
+    open, and is read as far as it is needed, unless it is to be `in_memory`.  Raises HookError
     (BAD_POLICY), and USAGE for the header.
     """
-    try:
-        source = _open_trusted(etc)
-    except FileNotFoundError:
-        source = -1
-    except OSError as error:
-        raise HookError(BAD_POLICY, f"{etc} can't be read: {error.strerror}") from None
+    source = _open_source(etc)
     try:
         identity = _identity(source, header)
-        cached = _cached(run, identity)
+        cached = _cached(run, identity, in_memory=in_memory)
         return cached or _compile(source, identity, header, etc, run)
     finally:
         if source >= 0:
             posix.close(source)
+
+
+class Watched:
+    """The policy in force, for a process that stays: kept until its file is another."""
+
+    def __init__(self, *, header: str | None = None, etc: str = ETC, run: str = RUN) -> None:
+        self._header = header
+        self._etc = etc
+        self._run = run
+        self._kept: Compiled | HookError | None = None
+        # What file it was read from, and whether that may have changed unseen since.
+        self._identity: list[object] = []
+        self._steady = False
+
+    def get(self) -> "Compiled | HookError":
+        """The policy in force, or what is wrong with it; holds no fd."""
+        try:
+            identity = self._now()
+            if self._kept is None or not self._steady or identity != self._identity:
+                self._load(identity)
+        except HookError as error:
+            if str(error) != str(self._kept):
+                log(ERROR, f"broker: the policy is out of order: {error}")
+            self._kept = error
+            self._steady = False
+        assert self._kept is not None
+        return self._kept
+
+    def forget(self) -> None:
+        """Read the file again the next time, whether it looks changed or not."""
+        self._kept = None
+
+    def _load(self, identity: list[object]) -> None:
+        before = self._kept
+        now = time_ns()
+        self._kept = in_force(header=self._header, etc=self._etc, run=self._run, in_memory=True)
+        self._steady = all(
+            now - changed > _SETTLED for changed in identity[-2:] if isinstance(changed, int)
+        )
+        if before is None or identity != self._identity:
+            log(INFO, "broker: the policy is in order and in force")
+        self._identity = identity
+
+    def _now(self) -> list[object]:
+        source = _open_source(self._etc)
+        try:
+            return _identity(source, self._header)
+        finally:
+            if source >= 0:
+                posix.close(source)
+
+
+def _open_source(etc: str) -> int:
+    """An fd on the policy's file, -1 if there is none.  Raises HookError (BAD_POLICY)."""
+    try:
+        return _open_trusted(etc)
+    except FileNotFoundError:
+        return -1
+    except OSError as error:
+        raise HookError(BAD_POLICY, f"{etc} can't be read: {error.strerror}") from None
 
 
 def _identity(source: int, header: str | None) -> list[object]:
@@ -86,7 +145,7 @@ def _compile(
     compiled = pack({**head, "identity": identity, "names": names}, rules)
     if settled:
         _keep(run, compiled)
-    return Compiled(lambda offset, size: compiled[offset : offset + size], load_json)
+    return _of(compiled)
 
 
 def _builtin() -> "tuple[dict[str, Any], list[Rule]]":
@@ -156,26 +215,30 @@ def _check(fd: int, path: str, what: str) -> None:
         )
 
 
-def _cached(run: str, identity: list[object]) -> Compiled | None:
+def _cached(run: str, identity: list[object], *, in_memory: bool) -> Compiled | None:
     """The compiled form that belongs to the file of that `identity`, or None."""
     try:
         fd = _open_trusted(f"{run}/{_CACHE}")
     except (OSError, HookError):
         return None
+    kept = False
     try:
-        compiled = _read(fd)
-    except HookError:
+        if in_memory:
+            compiled = _of(read_all(fd))
+        else:
+            compiled = Compiled(lambda offset, size: posix.pread(fd, size, offset), load_json)
+        kept = not in_memory and compiled.identity == identity
+        return compiled if compiled.identity == identity else None
+    except (OSError, ValueError, TypeError, KeyError):  # It is damaged.
         return None
-    return compiled if compiled.identity == identity else None
+    finally:
+        if not kept:
+            posix.close(fd)
 
 
-def _read(fd: int) -> Compiled:
-    """The compiled policy in the file `fd`, which it keeps open."""
-    try:
-        return Compiled(lambda offset, size: posix.pread(fd, size, offset), load_json)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        posix.close(fd)
-        raise HookError(BAD_POLICY, f"the compiled policy is damaged: {error!r}") from None
+def _of(compiled: bytes) -> Compiled:
+    """The policy in these bytes."""
+    return Compiled(lambda offset, size: compiled[offset : offset + size], load_json)
 
 
 def _keep(run: str, compiled: bytes) -> None:
@@ -183,7 +246,9 @@ def _keep(run: str, compiled: bytes) -> None:
     name = f"{run}/.{_CACHE}.{posix.getpid()}"
     try:
         try:
-            posix.mkdir(run, 0o700)
+            posix.mkdir(run, 0o755)
+            # Whatever the umask: the broker's socket is there as well, for everybody.
+            posix.chmod(run, 0o755)
         except FileExistsError:
             pass
         fd = posix.open(name, _NEW, 0o600)

@@ -13,6 +13,7 @@ from .record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 
@@ -24,11 +25,14 @@ _ID_MAX = 1024
 
 
 class State(Record):
-    """The OCI state (runtime-spec, runtime.md); `root` is crun's addition."""
+    """The OCI state (runtime-spec, runtime.md); `root` is crun's addition.
+
+    At createContainer the hook is in the container, and the pid None.
+    """
 
     __slots__ = ("annotations", "bundle", "id", "pid", "root", "status")
     id: str
-    pid: int
+    pid: int | None
     bundle: str
     status: str
     root: str | None
@@ -78,8 +82,8 @@ def read_all(fd: int, limit: int | None = None) -> bytes:
     return b"".join(pieces)
 
 
-def load_json(data: bytes) -> object:
-    """The JSON text `data`, strictly; raises ValueError.
+def load_json(data: bytes, *, unique: bool = False) -> object:
+    """The JSON text `data`, strictly; raises ValueError.  With `unique` no key may come twice.
 
     Uses the scanner that the json package is a wrapper of: the package brings re and
     enum, which together take longer than the whole hook.
@@ -89,12 +93,13 @@ def load_json(data: bytes) -> object:
         import _json
 
         # It takes a JSONDecoder, and of that these six attributes.
-        scan = _json.make_scanner(_Strict)  # type: ignore[arg-type]
+        scan = _json.make_scanner(_Unique if unique else _Strict)  # type: ignore[arg-type]
     except (ImportError, AttributeError, TypeError):  # An interpreter without it.
         import json
 
         try:
-            return json.loads(text, parse_constant=_no_constant)
+            hook = _unique if unique else None
+            return json.loads(text, parse_constant=_no_constant, object_pairs_hook=hook)
         except RecursionError:
             raise ValueError("nested too deeply") from None
     try:
@@ -128,15 +133,27 @@ def _no_constant(name: str) -> "NoReturn":
     raise ValueError(f"{name} is no JSON")
 
 
+def _unique(pairs: "list[tuple[str, object]]") -> dict[str, object]:
+    """The object of these `pairs`, in which no key comes twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
 class _Strict:
     """What the scanner asks of a JSONDecoder."""
 
     strict = True
     object_hook = None
-    object_pairs_hook = None
+    object_pairs_hook: "Callable[[list[tuple[str, object]]], dict[str, object]] | None" = None
     parse_float = float
     parse_int = int
     parse_constant = staticmethod(_no_constant)
+
+
+class _Unique(_Strict):
+    object_pairs_hook = staticmethod(_unique)
 
 
 def annotations_of(state: object) -> dict[str, str]:
@@ -171,25 +188,34 @@ def check(state: object) -> State:
         raise _bad(f"has the id {quote(name)}, which is none")
     if type(pid) is not int:
         raise _bad("has no pid")
-    if pid in (0, 1):
-        # crun and runc, at createContainer: the pid as the container sees it.
-        raise _bad(f"has the pid {pid}: register this hook at createRuntime, not createContainer")
-    if not 1 < pid < 1 << 31:
+    if not 0 <= pid < 1 << 31:
         raise _bad(f"has the pid {str(pid)[:24]}, which is none")
     if status not in ("creating", "created"):
-        raise _bad(f"has the status {quote(str(status))}: register this hook at createRuntime")
+        raise _bad(
+            f"has the status {quote(str(status))}: register this hook at createRuntime or "
+            "createContainer"
+        )
     if not _is_path(bundle) or not str(bundle).startswith("/"):
         raise _bad("has no bundle with an absolute path")
     if root is not None and not _is_path(root):
         raise _bad("has a root that is no path")
-    return State(id=name, pid=pid, bundle=bundle, status=status, root=root, annotations=annotations)
+    return State(
+        id=name,
+        # crun says 0 and runc 1, at createContainer: the pid as the container sees it.
+        pid=pid if pid > 1 else None,
+        bundle=bundle,
+        status=status,
+        root=root,
+        annotations=annotations,
+    )
 
 
-def find_rootfs(state: State, *, crun: str = "/run/crun") -> Rootfs:
+def find_rootfs(state: State, *, cwd: str = "/", crun: str = "/run/crun") -> Rootfs:
     """Where `state`'s container has its root filesystem.  Raises HookError (BAD_STATE).
 
     Asks the bundle's config.json first, then crun's `root`, then the copy of config.json
-    that crun keeps below `crun`.
+    that crun keeps below `crun`.  Last comes `cwd`, where the runtime has left the hook: at
+    createContainer runc does so in the root filesystem, and its bundle may be unreadable there.
     """
     # crun gives "/" for the bundle of a container with a user namespace and a device.
     if state.bundle == "/":
@@ -204,6 +230,8 @@ def find_rootfs(state: State, *, crun: str = "/run/crun") -> Rootfs:
     config = _config(f"{crun}/{state.id}", state)
     if isinstance(config, Rootfs) and not config.path.startswith(f"{crun}/"):
         return config
+    if state.pid is None and cwd != "/":
+        return Rootfs(path=cwd, masked=())
     raise HookError(BAD_STATE, f"the container's root filesystem can't be found: {reason}")
 
 
@@ -212,21 +240,21 @@ def conmon_name(identity: str) -> str | None:
 
     podman has no annotation for it, but tells conmon, our grandparent: `-c ID -n NAME`.
     """
-    pid = posix.getppid()
+    # Not getppid(): in the container that is another number than the host's /proc has.
+    pid = "self"
     for _ in range(4):
         try:
-            arguments = _read_file(f"/proc/{pid}/cmdline", 1 << 16).split(b"\0")
-            status = _read_file(f"/proc/{pid}/stat", 4096)
+            status = _read_file(f"/proc/{pid}/stat", 4096, anybodys=True)
+            # The command's name, in parentheses, may itself have blanks and parentheses.
+            pid = status.rpartition(b")")[2].split()[1].decode("ascii")
+            command = _read_file(f"/proc/{pid}/cmdline", 1 << 16, anybodys=True)
         except (OSError, ValueError):
             return None
+        arguments = command.split(b"\0")
         if arguments[0].rpartition(b"/")[2] == b"conmon":
             given = dict(zip(arguments, arguments[1:], strict=False))
             if given.get(b"-c") == identity.encode():
                 return given.get(b"-n", b"").decode("utf-8", "replace") or None
-            return None
-        # The command's name, in parentheses, may itself have blanks and parentheses.
-        pid = int(status.rpartition(b")")[2].split()[1])
-        if pid <= 1:
             return None
     return None
 
@@ -275,15 +303,18 @@ def _config(directory: str, state: State) -> Rootfs | str:
     )
 
 
-def _read_file(path: str, limit: int) -> bytes:
-    """A file of root's that is no larger than `limit`.  Raises OSError, ValueError."""
+def _read_file(path: str, limit: int, *, anybodys: bool = False) -> bytes:
+    """A file that is no larger than `limit`, and root's or, for /proc, of whoever's process it is.
+
+    Raises OSError, ValueError.
+    """
     flags = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW | posix.O_NONBLOCK
     fd = posix.open(path, flags)
     try:
         status = posix.fstat(fd)
         if status.st_mode & 0o170000 != 0o100000:
             raise ValueError("no regular file")
-        if status.st_uid not in (0, posix.geteuid()):
+        if not anybodys and status.st_uid not in (0, posix.geteuid()):
             raise ValueError("not root's")
         return read_all(fd, limit)
     finally:

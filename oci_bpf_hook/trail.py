@@ -9,16 +9,17 @@ from .errors import BAD_POLICY, DONE, LISTED, HookError, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .policy import Compiled, Decision
-    from .state import State
 
 
 # A request may be a megabyte, and a line of the trail is its author's to cause: so much of a
 # text, and so many annotations, are put on record.
 _TEXT = 2048
 _ANNOTATIONS = 32
+# What a requester may tell of itself, and isn't believed.
+_CLAIMS = ("container", "image", "namespace", "pod")
 
 
 def _cut(text: str) -> str:
@@ -33,9 +34,25 @@ def _first(texts: tuple[str, ...]) -> list[str]:
 class Trail:
     """What is recorded of one request: the audit trail's line, and the log's."""
 
-    def __init__(self, state: "State", options: "Mapping[str, str]") -> None:
-        self._state = state
-        self._options = options
+    def __init__(
+        self,
+        container: str,
+        annotations: "Mapping[str, str]",
+        policy: "Callable[[], Compiled]",
+        *,
+        engine: str | None = None,
+        peer: "Mapping[str, int] | None" = None,
+    ) -> None:
+        """For the container with this id, which asks by `annotations`.
+
+        `policy` finds the policy in force; `engine` is the command line's; `peer` tells of the
+        process that asked a broker.
+        """
+        self._container = container
+        self._annotations = annotations
+        self._find_policy = policy
+        self._engine = engine
+        self._peer = peer
         self._policy: Compiled | None = None
         self.subject: dict[str, object] = {}
         # Nothing was asked for after all.
@@ -45,10 +62,8 @@ class Trail:
 
     def policy(self) -> "Compiled":
         """The policy in force, read once."""
-        from .policycache import in_force
-
         if self._policy is None:
-            self._policy = in_force(header=self._options.get("header"))
+            self._policy = self._find_policy()
         return self._policy
 
     def prepare(self, decision: "Decision", dropped: tuple[str, ...]) -> None:
@@ -85,7 +100,7 @@ class Trail:
         """Log the grant that was prepared; without `mounted`, that it was there already."""
         from .log import INFO, log
 
-        log(INFO, f"{self._state.id}: {'granted' if mounted else 'already has'} {self._said}")
+        log(INFO, f"{self._container}: {'granted' if mounted else 'already has'} {self._said}")
 
     def refused(self, error: HookError) -> None:
         """Record why there is no grant, as far as that is possible."""
@@ -107,18 +122,21 @@ class Trail:
         requester = {
             key: _cut(value) if isinstance(value, str) else value
             for key, value in self.subject.items()
-            if key not in ("annotations", "engine")
+            if key not in ("annotations", "claimed", "engine")
         }
+        if "claimed" in self.subject:
+            requester["claimed"] = [key for key in _CLAIMS if requester.get(key) is not None]
         asked_for = {
             _cut(key): _cut(text)
-            for key, text in self._state.annotations.items()
+            for key, text in self._annotations.items()
             if key.startswith(PREFIX)
         }
         if len(asked_for) > _ANNOTATIONS:
             asked_for = dict(list(asked_for.items())[:_ANNOTATIONS])
         return {
-            "container": self._state.id,
-            "engine": self.subject.get("engine", self._options.get("engine", policy.engine)),
+            "container": self._container,
+            "engine": self.subject.get("engine", self._engine or policy.engine),
+            **({"peer": self._peer} if self._peer else {}),
             "requester": requester,
             "requested": asked_for,
             **fields,

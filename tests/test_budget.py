@@ -10,8 +10,8 @@ from tests.support.scratch import LAUNCHER, Scratch
 ALLOWED = {"_ctypes", "_json", "_signal", "_socket", "_struct", "errno", "fcntl", "gc"}
 ASKED = {"annotations", "errors", "hook", "names", "record", "state"}
 GRANT = {
-    *("audit", "container", "inside", "lint", "log", "masks", "mount", "policy", "policycache"),
-    *("syscalls", "trail"),
+    *("audit", "container", "half", "inside", "lint", "log", "masks", "mount", "policy"),
+    *("policycache", "syscalls", "trail"),
 }
 # Once for each boot and each version of the policy: the kernel's names, but never YAML, nor a
 # schema, where the built-in policy holds.

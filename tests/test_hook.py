@@ -54,8 +54,6 @@ CHANGES: dict[str, tuple[dict[str, object], str]] = {
     "no pid": ({"pid": None}, "has no pid"),
     "pid a string": ({"pid": "1234"}, "has no pid"),
     "pid true": ({"pid": True}, "has no pid"),
-    "pid 0": ({"pid": 0}, "createRuntime"),
-    "pid 1": ({"pid": 1}, "createRuntime"),
     "pid below 0": ({"pid": -7}, "which is none"),
     "pid huge": ({"pid": 10**400}, "which is none"),
     "no id": ({"id": None}, "the id"),
@@ -72,6 +70,13 @@ CHANGES: dict[str, tuple[dict[str, object], str]] = {
     "root a file": ({"root": "/etc/passwd"}, "root filesystem isn't at"),
     "root a magic link": ({"root": "/proc/self/root"}, "root filesystem isn't at"),
 }
+
+
+@pytest.mark.parametrize("pid", [0, 1])
+def test_inside_a_container_that_is_none(container: Scratch, pid: int) -> None:
+    """At createContainer, with the host's user namespace."""
+    result = container.hook(ASK, pid=pid)
+    assert_failed(result, 14, "no user namespace of its own", container=container)
 
 
 @pytest.mark.parametrize(("changes", "words"), CHANGES.values(), ids=CHANGES)

@@ -163,4 +163,4 @@ def test_a_rootless_engine(own: tuple[str, ...]) -> None:
         with engine.running("unshare", "-m", *own) as process:
             state = engine.state(ASK, pid=process.pid)
             result = run_hook(state, prefix=engine.entering(), launcher=launcher)
-        assert_failed(result, 15, "a rootless engine", container=engine)
+        assert_failed(result, 15, "the broker", "systemctl enable", container=engine)

@@ -76,7 +76,7 @@ def half(scratch: Scratch, *, parent: int | None = None, root: str = "") -> Iter
         if pid == 0:
             ours.close()
             os.setgroups([7, 8])
-            inside.run(theirs, container, root or str(scratch.root), parent or us)
+            inside.run(theirs, container, root or str(scratch.root), parent or us, seconds=LIMIT)
         theirs.close()
         running = Half(ours, pid)
         try:
@@ -91,14 +91,14 @@ def half(scratch: Scratch, *, parent: int | None = None, root: str = "") -> Iter
 @contextmanager
 def joined(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> Iterator[Half]:
     """One that is where it is to be, and waits for its order."""
-    attach = inside._attach
+    order = inside._order
 
-    def say_so(sock: socket.socket, root: int, progress: inside._Progress) -> None:
+    def say_so(sock: socket.socket, seconds: int) -> bytes:
         sock.send(b"?")
-        attach(sock, root, progress)
+        return order(sock, seconds)
 
     with monkeypatch.context() as patch:
-        patch.setattr(inside, "_attach", say_so)
+        patch.setattr(inside, "_order", say_so)
         with half(scratch) as running:
             running.read(b"?")
             yield running

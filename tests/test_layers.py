@@ -14,18 +14,35 @@ ROWS = (
     # The pure core: no os, no ctypes, no files, no clock.
     (
         *("errors", "record", "names", "annotations", "masks", "policy", "lint"),
-        *("btf", "header", "table"),
+        *("btf", "header", "table", "wire"),
     ),
     # The edge: the kernel and files.
     (
-        *("syscalls", "kernel", "state", "container", "inside", "mount", "log", "audit", "trail"),
-        *("policycache", "policyfile", "yamlfile"),
+        *(
+            "syscalls",
+            "kernel",
+            "state",
+            "container",
+            "inside",
+            "half",
+            "mount",
+            "log",
+            "audit",
+            "trail",
+        ),
+        *("policycache", "policyfile", "yamlfile", "peer", "client"),
     ),
     # The entry points.
     (
-        *("hook", "cli", "__main__"),
+        *("hook", "session", "broker", "cli", "__main__"),
         *("commands.__init__", "commands.table", "commands.request"),
-        *("commands.hook", "commands.kernel", "commands.lint", "commands.policy"),
+        *(
+            "commands.broker",
+            "commands.hook",
+            "commands.kernel",
+            "commands.lint",
+            "commands.policy",
+        ),
     ),
 )
 PURE_IMPORTS = {"_struct", "ast", "collections.abc", "difflib", "json", "mmap", "re", "typing"}

@@ -8,7 +8,7 @@ import pytest
 from oci_bpf_hook import errors
 from tests.support.bundle import Bundle
 from tests.support.engines import RUNTIMES, Runtime, build_probe
-from tests.support.scratch import LAUNCHER, install
+from tests.support.scratch import LAUNCHER
 
 ANNOTATIONS = {"io.bpffs.delegate_cmds": "map_create", "io.bpffs.delegate_maps": "hash,array"}
 ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -80,13 +80,3 @@ def test_a_masked_target_is_refused(probe: Path, runtime: Runtime) -> None:
         done = bundle.run(runtime)
     assert done.returncode != 0
     assert f"exit code{':' if runtime == 'crun' else ''} {errors.MOUNT_FAILED}" in done.stderr
-
-
-def test_create_container_is_the_wrong_stage(probe: Path, runtime: Runtime) -> None:
-    with Bundle(probe=probe, command=["true"], annotations=ANNOTATIONS) as bundle:
-        # It is run as the container's root, who may not reach the checkout.
-        launcher = install(bundle.directory / "installed")
-        bundle.add_hook(launcher, stage="createContainer", env=ENV)
-        done = bundle.run(runtime)
-    assert done.returncode != 0
-    assert f"exit {'code:' if runtime == 'crun' else 'status'} {errors.BAD_STATE}" in done.stderr

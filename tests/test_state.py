@@ -154,14 +154,32 @@ def test_without_config_json_crun_says_it_itself(path: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("path", CREATE_CONTAINER, ids=label)
-def test_a_state_at_create_container_is_refused(path: Path) -> None:
-    # The runtime's process is in the container already, where nothing can be delegated.
+def test_a_state_at_create_container_is_understood(path: Path) -> None:
     decoded = load_json(path.read_bytes())
     assert asked(annotations_of(decoded))
-    with pytest.raises(HookError, match="register this hook at createRuntime") as caught:
-        check(decoded)
-    assert caught.value.code == BAD_STATE
-    assert f"has the pid {raw(path)['pid']}" in str(caught.value)
+    # runc says 1 and crun 0: the hook is in the container already.
+    assert raw(path)["pid"] in (0, 1)
+    assert check(decoded).pid is None
+
+
+@pytest.mark.parametrize("path", CREATE_CONTAINER, ids=label)
+def test_the_root_at_create_container(path: Path, tmp_path: Path) -> None:
+    """Where config.json may be unreadable, and runc has no `root` but leaves us in it."""
+    state = check(load_json(path.read_bytes()))
+    context = json.loads(path.with_name("createContainer.context.json").read_text())
+    runc = "runc" in path.parent.name
+    assert (state.root is None) == runc
+    found = find_rootfs(state, cwd=context["cwd"], crun=str(tmp_path))
+    assert found == Rootfs(path=context["cwd"] if runc else state.root, masked=())
+
+
+def test_the_runtimes_directory_is_no_root_at_create_runtime(runc: Bundle, tmp_path: Path) -> None:
+    runc.file.unlink()
+    with pytest.raises(HookError, match="can't be found"):
+        find_rootfs(runc.checked(), cwd="/var/lib", crun=str(tmp_path))
+    runc.state["pid"] = 1
+    with pytest.raises(HookError, match="can't be found"):
+        find_rootfs(runc.checked(), cwd="/", crun=str(tmp_path))
 
 
 def test_a_hostile_pod_cant_change_whose_container_it_is() -> None:
@@ -503,7 +521,7 @@ def test_pids(value: int) -> None:
 
 @pytest.mark.parametrize("value", [0, 1])
 def test_the_containers_own_pid(value: int) -> None:
-    assert "createRuntime, not createContainer" in wrong({**GOOD, "pid": value})
+    assert check({**GOOD, "pid": value}).pid is None
 
 
 @pytest.mark.parametrize(
@@ -541,7 +559,7 @@ def test_any_other_state_is_a_bad_state(changes: dict[str, object]) -> None:
         assert said.isascii()
         assert said.isprintable()
     else:
-        assert 1 < state.pid < 1 << 31
+        assert state.pid is None or 1 < state.pid < 1 << 31
         assert "/" not in state.id
         assert state.bundle.startswith("/")
 

@@ -4,6 +4,7 @@ import csv
 import functools
 import io
 import json
+import os
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from .engines import (
     run,
     wait_for_end,
 )
+from .users import User
 
 # On a busy machine podman 4.3.1 now and then loses all that a container prints just before it
 # ends, and says nothing: no container here is silent, and so it is run again.
@@ -42,10 +44,11 @@ class World(Closing):
     """podman with storage, configuration and hooks of its own, and the test image in it.
 
     A context manager; enter_private_mounts() comes first. `directory` may be used for scratch
-    files: it goes away with the world.
+    files: it goes away with the world. With a `user` it is that user's rootless podman.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, user: User | None = None) -> None:
+        self.user = user
         self.directory = make_work_directory()
         self.hooks_dir = self.directory / "hooks.d"
         self.cgroup_parent = self.directory.name
@@ -86,14 +89,19 @@ class World(Closing):
             f'network_config_dir = "{work}/networks"\n',
             encoding="utf-8",
         )
-        (work / "home").mkdir()
-        (work / "tmp").mkdir()
-        return {
+        for name in ("home", "tmp", "run"):
+            (work / name).mkdir(mode=0o700)
+        environment = {
             "CONTAINERS_CONF": f"{work}/containers.conf",
             "CONTAINERS_STORAGE_CONF": f"{work}/storage.conf",
             "HOME": f"{work}/home",
             "TMPDIR": f"{work}/tmp",
         }
+        if self.user:
+            for path in (work, *(work / name for name in ("home", "tmp", "run"))):
+                os.chown(path, self.user.uid, self.user.uid)
+            environment["XDG_RUNTIME_DIR"] = f"{work}/run"
+        return environment
 
     def _make_image(self) -> str:
         archive = self.directory / "image.tar"
@@ -122,6 +130,8 @@ class World(Closing):
     ) -> CompletedProcess:
         """Run podman with the arguments in this world; RuntimeError if it fails and `check`."""
         argv = ["podman", "--runtime", runtime, *args]
+        if self.user:
+            argv = self.user.running(argv)
         environment = {**self._environment, **(env or {})}
         done = run(argv, env=environment, timeout=timeout)
         return require(done) if check else done
@@ -138,10 +148,13 @@ class World(Closing):
     ) -> CompletedProcess:
         """Run the command in a new container and return its result, whatever its exit status."""
         args = ["run", "--rm", "--pull", "never"]
-        if userns:
+        if userns and not self.user:
             mapping = f"0:{FIRST_ID}:{ID_COUNT}"
             args += ["--uidmap", mapping, "--gidmap", mapping]
-        if runtime == "crun" and not userns and not has_sys_resource():
+        if self.user:
+            # A user has no cgroup to make a container's in; podman lets only crun do without.
+            args += ["--cgroups", "disabled"] if runtime == "crun" else []
+        elif runtime == "crun" and not userns and not has_sys_resource():
             # For the cgroup's device program crun lifts RLIMIT_MEMLOCK, unless in a user namespace.
             args += ["--cgroups", "disabled"]
         else:

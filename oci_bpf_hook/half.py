@@ -1,0 +1,245 @@
+"""A half that runs inside a container, as the process outside sees it: a forked child.
+
+It is spoken with through a socket, for a bounded time, and leaves no process and no fd behind,
+whatever happens.  What it does is in `inside`; what it is told, in whoever makes use of this.
+"""
+
+import posix
+from _signal import SIGKILL
+from _socket import (
+    AF_UNIX,
+    CMSG_LEN,
+    MSG_CMSG_CLOEXEC,
+    SCM_RIGHTS,
+    SHUT_WR,
+    SOCK_CLOEXEC,
+    SOCK_SEQPACKET,
+    SOL_SOCKET,
+    socket,
+    socketpair,
+)
+from errno import EACCES, EINVAL, ELOOP, ENODEV, ENOSYS, ENOTDIR, EPERM, EROFS
+from time import monotonic
+
+from . import inside, syscalls
+from .errors import BAD_STATE, KERNEL_CANNOT, MOUNT_FAILED, NO_BROKER, HookError, quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import NoReturn, Self
+
+    from .masks import Grant
+
+
+# What the half's steps take beyond root.
+_CAPABILITIES = {
+    "setgroups": "CAP_SETGID",
+    "join": "CAP_SYS_ADMIN and CAP_SYS_CHROOT",
+    "user": "CAP_SYS_ADMIN",
+}
+
+
+class Half:
+    """A child that runs `_child`, to be used in a `with`; `_fds` are those that came from it."""
+
+    # Seconds that it may take as a whole.
+    seconds = 4
+
+    def __init__(self) -> None:
+        self._fds: list[int] = []
+        self._status = 0
+        try:
+            self._start(self.seconds)
+        except OSError as error:
+            raise HookError(
+                MOUNT_FAILED, f"the container half can't be started: {error.strerror}"
+            ) from None
+
+    def _child(self, sock: socket, parent: int) -> "NoReturn":
+        """What the child does, with its end of the socket and its parent's pid."""
+        raise NotImplementedError
+
+    def _start(self, seconds: float) -> None:
+        self._until = monotonic() + seconds
+        self._sock, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+        parent = posix.getpid()
+        self._pid = posix.fork()
+        if self._pid == 0:
+            # Held open here too, it would never tell us that our parent has gone.
+            posix.close(self._sock.fileno())
+            self._child(theirs, parent)
+        theirs.close()
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: "TracebackType | None",
+    ) -> None:
+        """Leave no process and no fd, whatever has happened."""
+        self._end()
+        while self._fds:
+            posix.close(self._fds.pop())
+
+    def _send(self, message: bytes, fd: int = -1) -> None:
+        ancillary = [(SOL_SOCKET, SCM_RIGHTS, inside.FD.pack(fd))] if fd >= 0 else []
+        try:
+            self._sock.sendmsg([message], ancillary)
+        except OSError:
+            # What it said before it went says why.
+            self._receive(inside.FAILED)
+            raise self._died() from None
+
+    def _receive(self, kind: bytes) -> bytes:
+        """The next message of that kind."""
+        while True:
+            try:
+                message = self._message()
+            except TimeoutError:
+                raise HookError(
+                    MOUNT_FAILED,
+                    f"the container half hung: nothing came from it in {self.seconds} seconds",
+                ) from None
+            if not message:
+                raise self._died()
+            if message.startswith(inside.FAILED):
+                raise _failure(message)
+            if message.startswith(kind):
+                return message
+
+    def _message(self) -> bytes:
+        """The next message, b"" at the end.  Raises TimeoutError."""
+        self._sock.settimeout(max(self._until - monotonic(), 0.001))
+        try:
+            message, ancillary, _, _ = self._sock.recvmsg(
+                inside.LONGEST, CMSG_LEN(inside.FD.size), MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            # It has gone and not read our last message.  The kernel tells that once, and
+            # then what it said before it went (unix_release_sock, sock_error).
+            return self._message()
+        for level, kind, data in ancillary:
+            if (level, kind, len(data)) == (SOL_SOCKET, SCM_RIGHTS, inside.FD.size):
+                self._fds += inside.FD.unpack(data)
+        return message
+
+    def _end(self) -> None:
+        """Wait until the child has gone; one that hangs is killed."""
+        if self._pid:
+            self._status = self._wait()
+
+    def _wait(self) -> int:
+        """Reap the child, at the deadline by force; its status."""
+        try:
+            self._sock.shutdown(SHUT_WR)
+            while self._message():
+                pass
+        except OSError:  # Among them TimeoutError.
+            pass
+        posix.kill(self._pid, SIGKILL)
+        _, status = posix.waitpid(self._pid, 0)
+        self._pid = 0
+        self._sock.close()
+        return status
+
+    def _died(self) -> HookError:
+        self._end()
+        how = f"it left with {posix.WEXITSTATUS(self._status)}"
+        if posix.WIFSIGNALED(self._status):
+            how = f"killed by signal {posix.WTERMSIG(self._status)}"
+        return HookError(MOUNT_FAILED, f"the container half died: {how}")
+
+
+def settings(grant: "Grant") -> tuple[tuple[str, str], ...]:
+    """The mount options that `grant` takes, in the order in which they are set."""
+    masks = ((option, f"{mask:#x}") for option, mask in grant.masks.items())
+    return (("source", "bpf"), ("mode", f"{grant.mode:o}"), *masks)
+
+
+def create(fd: int, grant: "Grant") -> None:
+    """Configure the filesystem context `fd` and create its superblock."""
+    call = ""
+    try:
+        for name, value in settings(grant):
+            call = f"fsconfig({name})"
+            syscalls.fsconfig(fd, syscalls.FSCONFIG_SET_STRING, name.encode(), value.encode())
+        call = "fsconfig(create)"
+        syscalls.fsconfig(fd, syscalls.FSCONFIG_CMD_CREATE, None, None)
+    except OSError as error:
+        reason = f"{call}: {posix.strerror(error.errno or 0)}{_context_log(fd)}"
+        # To set a mask takes the capability; a kernel that takes masks takes the rest.
+        if error.errno == EPERM and call != "fsconfig(create)":
+            raise _unprivileged(reason) from None
+        if error.errno in (ENOSYS, EINVAL, EPERM):
+            raise _kernel(reason) from None
+        raise HookError(MOUNT_FAILED, f"the bpffs can't be made: {reason}") from None
+
+
+def _context_log(fd: int) -> str:
+    """What the kernel has to say about a filesystem context, to go behind a sentence."""
+    try:
+        return f" ({quote(posix.read(fd, 1024).decode('ascii', 'replace').strip())})"
+    except OSError:  # ENODATA: nothing.
+        return ""
+
+
+def _failure(message: bytes) -> HookError:
+    """The container half's OSError as a sentence for people."""
+    _, number = inside.FAILURE.unpack_from(message)
+    text = message[inside.FAILURE.size :].decode("utf-8", "backslashreplace")
+    step, reason, name = (*text.split("\0"), "", "")[:3]
+    where = f" {quote(name)}" if name else ""
+    if number == ENOSYS or (number in (EINVAL, ENODEV) and step in ("fsopen", "fsmount")):
+        return _kernel(reason)
+    if number == EPERM and step in _CAPABILITIES:
+        return _unprivileged(reason, _CAPABILITIES[step])
+    if step == "root":
+        return HookError(
+            BAD_STATE, f"the container's root filesystem isn't at{where or ' its place'}: {reason}"
+        )
+    if step == "broker":
+        return no_broker(reason)
+    if step == "path":
+        return HookError(MOUNT_FAILED, f"the target directory{where}: {_advice(number, reason)}")
+    return HookError(MOUNT_FAILED, f"the container half failed at {step}{where}: {reason}")
+
+
+def _advice(number: int, reason: str) -> str:
+    if number == ELOOP:
+        return "it is or goes through a symbolic link, and none is followed; name the directory"
+    if number == ENOTDIR:
+        return "it is or goes through something that is no directory"
+    if number in (EACCES, EPERM, EROFS):
+        return (
+            f"it is missing and can't be made there ({reason}); make it in the image, or set "
+            "io.bpffs.path to a directory that is there"
+        )
+    return reason
+
+
+def _kernel(reason: str) -> HookError:
+    return HookError(
+        KERNEL_CANNOT,
+        f"this kernel can't delegate BPF: {reason}; it takes Linux 6.9 or later",
+    )
+
+
+def no_broker(reason: str) -> HookError:
+    """There is none that answers, for this `reason`."""
+    return HookError(
+        NO_BROKER,
+        f"the broker, which delegates BPF for rootless engines, doesn't answer ({reason}); an "
+        "administrator starts it with systemctl enable --now oci-bpf-hook-broker.socket",
+    )
+
+
+def _unprivileged(reason: str, capability: str = "CAP_SYS_ADMIN") -> HookError:
+    return HookError(
+        NO_BROKER,
+        f"the hook may not delegate BPF ({reason}): that takes {capability} in the initial user "
+        "namespace, which the engine's service lacks",
+    )

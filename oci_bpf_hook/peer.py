@@ -1,0 +1,165 @@
+"""Who has connected to the broker, by the kernel's word alone.
+
+The process is held by the pidfd that the kernel took when it connected, so that its pid can't
+become somebody else's, and by its namespaces.  Whose they are decides: the user who made the
+outermost user namespace below the initial one, with whose rights all that is inside was made.
+The peer's own uid proves nothing: in a rootful container it is a subordinate id that may lie in
+some user's range.
+"""
+
+import os
+import pwd
+import select
+import socket
+import struct
+from types import TracebackType
+
+from .container import Container
+from .errors import BAD_STATE, KERNEL_CANNOT, NO_USER_NAMESPACE, HookError
+
+SUBUID = "/etc/subuid"
+# asm-generic/socket.h; parisc and sparc have numbers of their own.
+_SO_PEERGROUPS = 59
+_SO_PEERPIDFD = 77
+_OWN_NUMBERS = ("parisc", "sparc")
+_CREDENTIALS = struct.Struct("=iII")
+_ID = struct.Struct("=I")
+# Python gives no more room to an option's value.
+_ROOM = 1024
+
+
+class Peer:
+    """The process at the other end of a socket; `pid`, `uid` and `gid` are those it had then.
+
+    To be used in a `with`; owns `container`, its namespaces.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Find out who it is.  Raises HookError if it is in no container, or gone."""
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self.pid, self.uid, self.gid = _CREDENTIALS.unpack(credentials)
+        self._sock = sock
+        self._pidfd = _pidfd(sock)
+        try:
+            if not self.pid:
+                raise _gone()  # It can't be seen from here: in no pid namespace below ours.
+            self.container = Container(self.pid)
+        except BaseException:
+            os.close(self._pidfd)
+            raise
+        try:
+            if not self.unchanged():
+                raise _gone()
+            if not _within(self.uid, self.container.id_map("uid")):
+                raise HookError(
+                    NO_USER_NAMESPACE,
+                    "whoever asks the broker has no id in its own user namespace: map one "
+                    "(uid_map) before asking",
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give all fds back but the socket's, which is the caller's."""
+        self.container.close()
+        os.close(self._pidfd)
+
+    def unchanged(self) -> bool:
+        """Whether it lives, in the namespaces in which it was found."""
+        # In this order: while it hasn't ended its pid is nobody else's.
+        return self.container.alive() and not select.select([self._pidfd], [], [], 0)[0]
+
+    def user(self) -> int:
+        """The user for whom it asks, by the host's ids."""
+        return user_of(self.container.outermost_owner())
+
+    def groups(self, user: int) -> tuple[int, ...]:
+        """The groups of that `user`: what the host's database says, and what the peer brings along.
+
+        Of its own groups only those count that its namespace doesn't map: no process in there
+        can give itself one, so it had it before.
+        """
+        mapped = self.container.id_map("gid")
+        brought = [gid for gid in (self.gid, *self._supplementary()) if not _within(gid, mapped)]
+        return tuple(dict.fromkeys([*_database_groups(user), *brought]))
+
+    def _supplementary(self) -> list[int]:
+        try:
+            value = self._sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _ROOM)
+        except OSError:  # ERANGE: more than anybody's rule is about.
+            return []
+        return [gid for (gid,) in _ID.iter_unpack(value)]
+
+
+def user_of(uid: int, subuid: str = SUBUID) -> int:
+    """The user whom the host's `uid` stands for: itself, or whom it was given to as a subuid.
+
+    An id that is an account's own, or given to several, is nobody else's.
+    """
+    if uid == 0 or _name(uid) is not None:
+        return uid
+    owners: set[int] = set()
+    try:
+        with open(subuid, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return uid
+    for line in lines:
+        # subuid(5): a name or an id, the first id, and how many.
+        owner, _, range_ = line.partition(":")
+        first, _, count = range_.partition(":")
+        if first.isdecimal() and count.isdecimal() and int(first) <= uid < int(first) + int(count):
+            try:
+                owners.add(int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid)
+            except KeyError:  # An account that has been removed.
+                continue
+    return owners.pop() if len(owners) == 1 else uid
+
+
+def _database_groups(user: int) -> list[int]:
+    try:
+        account = pwd.getpwuid(user)
+    except KeyError:
+        return []
+    return os.getgrouplist(account.pw_name, account.pw_gid)
+
+
+def _name(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
+
+
+def _pidfd(sock: socket.socket) -> int:
+    if os.uname().machine.startswith(_OWN_NUMBERS):
+        raise HookError(KERNEL_CANNOT, "on this machine the broker can't tell who asks")
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as error:
+        if isinstance(error, ProcessLookupError):
+            raise _gone() from None
+        raise HookError(
+            KERNEL_CANNOT,
+            f"the kernel doesn't tell who asks the broker ({error.strerror}); it takes Linux 6.5",
+        ) from None
+
+
+def _within(number: int, ranges: list[tuple[int, int]]) -> bool:
+    return any(first <= number < first + count for first, count in ranges)
+
+
+def _gone() -> HookError:
+    return HookError(BAD_STATE, "whoever asked the broker has ended, or changed its namespaces")

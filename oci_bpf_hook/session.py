@@ -1,0 +1,241 @@
+"""One request to the broker, in a process of its own that ends with it.
+
+It finds out who asks, decides with the hook's own policy code, and has a child make the bpffs in
+the peer's namespaces; what goes back is one mount that nobody has attached.  No fd of the peer's
+is ever taken, and nothing of ours but a sentence is ever told.
+"""
+
+import _socket
+import array
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NoReturn
+
+from . import inside, wire
+from .annotations import parse
+from .audit import json_object
+from .container import Container
+from .errors import (
+    BAD_ANNOTATION,
+    BAD_POLICY,
+    BAD_STATE,
+    BUG,
+    MOUNT_FAILED,
+    REFUSED,
+    HookError,
+    quote,
+)
+from .half import Half, create
+from .kernel import table
+from .log import ERROR, log
+from .masks import Grant, resolve
+from .peer import Peer
+from .policy import Compiled, claims, decide
+from .state import load_json
+from .syscalls import PR_SET_PDEATHSIG, prctl
+from .trail import Trail
+
+# Seconds for the peer to go on, and for all of it.
+_PEER_DEADLINE = 5
+DEADLINE = 10
+
+# What a peer is told where the reason is the administrator's business.
+_PRIVATE = {
+    BAD_POLICY: "the administrator's policy isn't in order, and so nothing is delegated; the "
+    "host's log says what is wrong",
+    BUG: "a bug of the broker's; the host's log says where",
+}
+
+
+class _Making(Half):
+    """The child that makes a mount in a container."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        super().__init__()
+
+    def _child(self, sock: _socket.socket, parent: int) -> NoReturn:
+        inside.make(sock, self._container, parent, self.seconds)
+
+    def make(self, grant: Grant) -> int:
+        """A detached mount of what `grant` says; it stays this object's."""
+        self._send(inside.MODE.pack(grant.mode))
+        self._receive(inside.CONTEXT)
+        create(self._fds[0], grant)
+        self._send(inside.CREATED)
+        self._receive(inside.MOUNT)
+        if len(self._fds) != 2:
+            raise HookError(MOUNT_FAILED, "the container half sent no mount")
+        return self._fds[1]
+
+
+def serve(sock: socket.socket, policy: Compiled | HookError, parent: int) -> NoReturn:
+    """Serve the peer at the other end of `sock`, and end.
+
+    `policy` is the one in force, or what is wrong with it; `parent` is the broker's pid.
+    """
+    try:
+        _settle(sock, parent)
+        refused = _refusal(sock, policy)
+        if refused:
+            answer(sock, refused)
+    except OSError:
+        pass  # It has hung up, or doesn't read.
+    finally:
+        os._exit(0)
+
+
+def _refusal(sock: socket.socket, policy: Compiled | HookError) -> Mapping[str, object] | None:
+    """Serve the peer; what to tell it if it gets nothing."""
+    try:
+        _serve(sock, policy)
+    except HookError as error:
+        return wire.refused(error.code, _told(error))
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  A bug is no traceback, and not the broker's end.
+        log(ERROR, f"broker: a bug of ours: {type(error).__name__}: {quote(str(error))}")
+        return wire.refused(BUG, [_PRIVATE[BUG]])
+    return None
+
+
+def _settle(sock: socket.socket, parent: int) -> None:
+    """Have nothing of the broker's but its standard streams and `sock`, and end with it."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(DEADLINE)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+    os.closerange(3, sock.fileno())
+    os.closerange(sock.fileno() + 1, 1 << 16)
+    sock.settimeout(_PEER_DEADLINE)
+
+
+def _serve(sock: socket.socket, policy: Compiled | HookError) -> None:
+    who = "?"
+    try:
+        with Peer(sock) as peer:
+            who = f"of uid {peer.uid}"
+            ask = wire.read_ask(_receive(sock))
+            who = quote(ask.id)[1:-1]
+            with _on_record(ask, peer, policy) as trail:
+                _decide(sock, peer, ask, trail)
+    except HookError as error:
+        log(ERROR, f"broker: {who}: {error} (exit code {error.code})")
+        raise
+
+
+@contextmanager
+def _on_record(ask: wire.Ask, peer: Peer, policy: Compiled | HookError) -> Iterator[Trail]:
+    """The record of a request, in which a refusal is put."""
+    trail = Trail(
+        ask.id,
+        ask.annotations,
+        lambda: _in_order(policy),
+        peer={"pid": peer.pid, "uid": peer.uid, "gid": peer.gid},
+    )
+    try:
+        yield trail
+    except HookError as error:
+        trail.refused(error)
+        raise
+
+
+def _decide(sock: socket.socket, peer: Peer, ask: wire.Ask, trail: Trail) -> None:
+    policy = trail.policy()
+    request = parse(ask.annotations, lambda: None)
+    if request is None:
+        raise HookError(BAD_ANNOTATION, "nothing is asked for")
+    wanted, dropped = resolve(request, policy.enums, table, policy.profiles)
+    trail.subject = _subject(peer, ask.claims, policy)
+    decision = decide(policy, trail.subject, request, wanted, policy.enums)
+    trail.prepare(decision, dropped)
+    answer(
+        sock,
+        wire.granted(
+            wire.Granted(
+                masks=decision.grant.masks,
+                rule=decision.rule,
+                dropped=dropped,
+                trimmed=decision.trimmed,
+            )
+        ),
+    )
+    message = _receive(sock)
+    if message is None:
+        # It has what was decided, or there was nothing to have.
+        return
+    wire.read_go_on(message)
+    with _Making(peer.container) as half:
+        mount = half.make(decision.grant)
+        if not peer.unchanged():
+            raise HookError(BAD_STATE, "whoever asked the broker has changed its namespaces")
+        _record(trail)
+        answer(sock, wire.mounted(), mount)
+    trail.say(mounted=True)
+
+
+def _subject(peer: Peer, claimed: Mapping[str, str], policy: Compiled) -> dict[str, object]:
+    """Who asks, by the kernel's word; what is `claimed` gives nothing."""
+    subject = claims(claimed, policy.engine)
+    user = peer.user()
+    rootless = user != 0
+    subject["user"] = user
+    subject["group"] = peer.groups(user) if "group" in policy.uses else ()
+    subject["rootless"] = rootless
+    # A user goes in and out of namespaces of their own with the token in hand: what the container
+    # doesn't see of the host's network and cgroups, they do.  So does the hook before the pivot.
+    subject["host_network"] = rootless or peer.container.has_host_network()
+    subject["host_cgroup"] = rootless or peer.container.sees_host_cgroups(None)
+    return subject
+
+
+def _record(trail: Trail) -> None:
+    try:
+        trail.granted()
+    except HookError as error:
+        log(ERROR, f"broker: {error}")
+        raise HookError(
+            REFUSED,
+            "this grant can't be put on record, as the policy wants; the host's log says why",
+        ) from None
+
+
+def _in_order(policy: Compiled | HookError) -> Compiled:
+    if isinstance(policy, HookError):
+        raise policy
+    return policy
+
+
+def _told(error: HookError) -> tuple[str, ...]:
+    """What the peer is told of an `error`."""
+    private = _PRIVATE.get(error.code)
+    return error.problems if private is None else (private,)
+
+
+def _receive(sock: socket.socket) -> object:
+    """The next message, decoded; None at the end.  Raises HookError, TimeoutError."""
+    # Without room for them the kernel closes the fds that come along, and says so.
+    data, _, flags, _ = sock.recvmsg(wire.LONGEST + 1)
+    if flags & socket.MSG_CTRUNC:
+        raise HookError(BAD_STATE, "the request to the broker has fds with it, and none is taken")
+    if len(data) > wire.LONGEST:
+        raise HookError(BAD_STATE, f"the request to the broker has more than {wire.LONGEST} bytes")
+    if not data:
+        return None
+    try:
+        return load_json(data, unique=True)
+    except ValueError as error:
+        raise HookError(BAD_STATE, f"the request to the broker is no JSON: {error}") from None
+
+
+def answer(sock: socket.socket, message: Mapping[str, object], fd: int = -1) -> None:
+    """Send `message`, with `fd` beside it.  Raises OSError."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+    sock.sendmsg([json_object(message).encode()], ancillary)
