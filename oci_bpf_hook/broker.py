@@ -113,13 +113,13 @@ class Broker:
             end.setblocking(False)
         signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
         self._ours = ours
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # What they do is done where they are read.
+            signal.signal(number, _nothing)
         listening.setblocking(False)
 
     def run(self) -> None:
         """Serve, until SIGTERM or, if there is a limit, until nobody has asked for so long."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # What they do is done where they are read.
-            signal.signal(number, _nothing)
         self._selector.register(self._listening, selectors.EVENT_READ)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
         while not (self._stopping and not self._workers):

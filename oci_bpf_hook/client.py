@@ -109,10 +109,7 @@ class _Broker:
                 "fewer items, or a profile",
             )
         try:
-            self._socket.send(data)
-            answer, ancillary, _, _ = self._socket.recvmsg(
-                wire.LONGEST, CMSG_LEN(inside.FD.size), MSG_CMSG_CLOEXEC
-            )
+            answer, ancillary = self._send(data)
         except OSError as error:  # Among them TimeoutError.
             raise no_broker(error.strerror or "it is too slow") from None
         fds = [
@@ -129,3 +126,20 @@ class _Broker:
             for fd in fds:
                 posix.close(fd)
             raise no_broker(f"its answer is no JSON: {error}") from None
+
+    def _send(self, data: bytes) -> "tuple[bytes, list[tuple[int, int, bytes]]]":
+        """Send `data`; the answer, and what came beside it.  Raises OSError."""
+        try:
+            self._socket.send(data)
+        except BrokenPipeError:
+            pass  # It has hung up, and said why before.
+        for _ in range(2):
+            try:
+                answer, ancillary, _, _ = self._socket.recvmsg(
+                    wire.LONGEST, CMSG_LEN(inside.FD.size), MSG_CMSG_CLOEXEC
+                )
+                return answer, ancillary
+            except ConnectionResetError:
+                # It hung up without reading ours, which the kernel tells before its last words.
+                continue
+        return b"", []

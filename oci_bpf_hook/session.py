@@ -7,6 +7,7 @@ is ever taken, and nothing of ours but a sentence is ever told.
 
 import _socket
 import array
+import difflib  # noqa: F401  For the names that a request gets wrong.
 import os
 import signal
 import socket
@@ -14,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
-from . import inside, wire
+# What the hook imports only when it is needed is here before the first request is.
+from . import inside, lint, wire  # noqa: F401
 from .annotations import parse
 from .audit import json_object
 from .container import Container

@@ -1,0 +1,211 @@
+"""Who asks the broker, by the kernel's word."""
+
+import ctypes
+import os
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from oci_bpf_hook.container import Container
+from oci_bpf_hook.errors import BAD_STATE, NO_USER_NAMESPACE, HookError
+from oci_bpf_hook.peer import Peer, user_of
+from tests.support import broker as support
+from tests.support.scratch import FIRST_ID, Scratch
+from tests.support.users import ALICE, BOB, GROUP, users
+
+
+@pytest.fixture(scope="module", autouse=True)
+def everybody() -> Iterator[None]:
+    with users():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_fd_is_left() -> Iterator[None]:
+    before = os.listdir("/proc/self/fd")
+    yield
+    assert os.listdir("/proc/self/fd") == before
+
+
+@contextmanager
+def connected(prefix: list[str], tmp_path: Path) -> Iterator[tuple[socket.socket, support.Peer]]:
+    """A connection from a process behind `prefix`, as a broker gets it."""
+    os.chmod(tmp_path, 0o711)
+    path = f"/run/obh-{os.getpid()}.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(path)
+        try:
+            os.chmod(path, 0o666)
+            listening.listen()
+            with support.Peer(prefix, path) as process:
+                assert process.do("connect") == {}
+                sock, _ = listening.accept()
+                with sock:
+                    yield sock, process
+        finally:
+            os.unlink(path)
+
+
+def test_a_container_of_roots(tmp_path: Path) -> None:
+    with (
+        Scratch() as container,
+        connected(container.entering(), tmp_path) as (sock, process),
+        Peer(sock) as peer,
+    ):
+        assert (peer.pid, peer.uid, peer.gid) == (process.process.pid, FIRST_ID, FIRST_ID)
+        assert peer.user() == 0
+        assert peer.unchanged()
+        namespace = os.stat(f"/proc/{container.init.pid}/ns/user").st_ino
+        assert os.fstat(peer.container.user).st_ino == namespace
+
+
+def test_a_users_own(tmp_path: Path) -> None:
+    prefix = ALICE.running(support.ALONE)
+    with connected(prefix, tmp_path) as (sock, _), Peer(sock) as peer:
+        assert peer.uid == ALICE.uid
+        assert peer.user() == ALICE.uid
+        # As root of a namespace one has only the groups that it maps; alice's are the host's word.
+        assert set(peer.groups(ALICE.uid)) == {ALICE.uid, GROUP[1]}
+        assert set(peer.groups(BOB.uid)) == {BOB.uid, GROUP[1]}
+
+
+def test_a_group_that_was_brought_along(tmp_path: Path) -> None:
+    """One that the session has and the database doesn't know, as after newgrp(1)."""
+    ids = [f"--reuid={BOB.uid}", f"--regid={BOB.uid}", "--groups", f"{BOB.uid},64000"]
+    prefix = ["setpriv", *ids, "--", *support.ALONE]
+    with connected(prefix, tmp_path) as (sock, _), Peer(sock) as peer:
+        assert set(peer.groups(BOB.uid)) == {BOB.uid, 64000}
+
+
+def test_a_group_that_its_namespace_gives(tmp_path: Path) -> None:
+    """Root of a namespace may be in any group that is mapped there: that proves nothing."""
+    inside = ["setpriv", "--groups", "5", "--regid", "6", "--"]
+    with (
+        Scratch() as container,
+        connected([*container.entering(), *inside], tmp_path) as (sock, _),
+        Peer(sock) as peer,
+    ):
+        assert peer.gid == FIRST_ID + 6
+        assert set(peer.groups(0)).isdisjoint((FIRST_ID + 5, FIRST_ID + 6))
+
+
+def test_it_goes_elsewhere(tmp_path: Path) -> None:
+    for flags in (0x20000, 0x10000000):
+        prefix = ALICE.running(support.ALONE)
+        with connected(prefix, tmp_path) as (sock, process), Peer(sock) as peer:
+            assert peer.unchanged()
+            assert process.do("unshare", flags=flags) == {}
+            assert not peer.unchanged()
+
+
+def test_it_ends(tmp_path: Path) -> None:
+    with connected(ALICE.running(support.ALONE), tmp_path) as (sock, process):
+        with Peer(sock) as peer:
+            process.process.kill()
+            process.process.wait()
+            assert not peer.unchanged()
+        with pytest.raises(HookError) as caught:
+            Peer(sock)
+        assert caught.value.code == BAD_STATE
+
+
+def test_its_pid_is_somebody_elses(tmp_path: Path) -> None:
+    """The kernel's pidfd is of the process that connected, whoever has its number now."""
+    with connected(ALICE.running(support.ALONE), tmp_path) as (sock, process):
+        pid = process.process.pid
+        process.process.kill()
+        process.process.wait()
+        with _started_as(pid):
+            # What is there by that number is a container, too.
+            Container(pid).close()
+            with pytest.raises(HookError) as caught:
+                Peer(sock)
+            assert caught.value.code == BAD_STATE
+
+
+@contextmanager
+def _started_as(pid: int) -> Iterator[None]:
+    """A process in a user and mount namespace of its own with this pid (clone3, set_tid)."""
+    ours, theirs = os.pipe()
+    set_tid = ctypes.c_int(pid)
+    # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls,
+    # set_tid, set_tid_size.
+    fields = [0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(set_tid), 1]
+    arguments = struct.pack("=10Q", *fields)
+    clone3 = 435  # On every architecture but alpha.
+    if ctypes.CDLL(None).syscall(clone3, arguments, len(arguments)) == 0:
+        os.dup2(theirs, 1)
+        stays = "echo; exec tail -f /dev/null"
+        os.execv("/usr/bin/unshare", ["unshare", "-U", "-r", "-m", "sh", "-c", stays])
+    try:
+        os.close(theirs)
+        assert os.read(ours, 1) == b"\n"
+        yield
+    finally:
+        os.close(ours)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "words"),
+    [
+        (["env", "--"], "no user namespace of its own"),
+        (["unshare", "--user", "--map-root-user", "--"], "no mount namespace of its own"),
+        (["unshare", "--user", "--mount", "--"], "no id in its own user namespace"),
+    ],
+)
+def test_who_is_refused(tmp_path: Path, prefix: list[str], words: str) -> None:
+    with connected(ALICE.running(prefix), tmp_path) as (sock, _):
+        with pytest.raises(HookError, match=words) as caught:
+            Peer(sock)
+        assert caught.value.code == NO_USER_NAMESPACE
+
+
+# ---- subordinate ids -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        (f"{ALICE.name}:7000000:10\n", ALICE.uid),
+        (f"{ALICE.uid}:7000000:10\n", ALICE.uid),
+        (f"{ALICE.name}:7000000:5\n", 7000005),
+        (f"{ALICE.name}:7000006:5\n", 7000005),
+        (f"{ALICE.name}:7000000:10\n{ALICE.name}:7000004:2\n", ALICE.uid),
+        # Whose is it then?
+        (f"{ALICE.name}:7000000:10\n{BOB.name}:7000005:1\n", 7000005),
+        ("obh-nobody:7000000:10\n", 7000005),
+        ("# a comment\n:::\nx\n\n7000:x:y\n", 7000005),
+        (f"{ALICE.name}:-7000000:99999999\n", 7000005),
+    ],
+)
+def test_whose_id_it_is(tmp_path: Path, lines: str, wanted: int) -> None:
+    file = tmp_path / "subuid"
+    file.write_text(lines)
+    assert user_of(7000005, str(file)) == wanted
+
+
+def test_an_account_is_nobody_elses(tmp_path: Path) -> None:
+    file = tmp_path / "subuid"
+    file.write_text(f"{BOB.name}:0:{ALICE.uid + 10}\n")
+    assert user_of(ALICE.uid, str(file)) == ALICE.uid
+    assert user_of(0, str(file)) == 0
+
+
+def test_there_is_no_such_file(tmp_path: Path) -> None:
+    assert user_of(7000005, str(tmp_path / "missing")) == 7000005
+
+
+def test_the_hosts_own_tool_agrees() -> None:
+    """What getsubids(1) says of alice is what her ids stand for."""
+    done = subprocess.run(["getsubids", ALICE.name], capture_output=True, text=True, check=True)
+    _, _, first, count = done.stdout.split()
+    assert user_of(int(first)) == user_of(int(first) + int(count) - 1) == ALICE.uid
+    assert user_of(int(first) + int(count)) != ALICE.uid
