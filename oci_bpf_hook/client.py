@@ -5,19 +5,11 @@ engine.  The connection is the container half's own, since the broker looks at w
 """
 
 import posix
-from _socket import (
-    AF_UNIX,
-    CMSG_LEN,
-    MSG_CMSG_CLOEXEC,
-    SCM_RIGHTS,
-    SOCK_SEQPACKET,
-    SOL_SOCKET,
-    socket,
-)
+from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 
 from . import inside, wire
 from .audit import json_object
-from .errors import BAD_ANNOTATION, NO_BROKER, HookError
+from .errors import BAD_ANNOTATION, HookError
 from .half import no_broker
 from .masks import Grant
 from .mount import ContainerHalf
@@ -89,18 +81,18 @@ class _Broker:
 
     def mount(self) -> int:
         """The mount that was decided, for the caller to close.  Raises HookError."""
-        answer, fds = self._exchange(wire.go_on())
+        answer, fd = self._exchange(wire.go_on())
         try:
             wire.read_mounted(answer)
-            if len(fds) != 1:
-                raise HookError(NO_BROKER, f"the broker sent {len(fds)} fds and not the mount")
         except HookError:
-            for fd in fds:
+            if fd >= 0:
                 posix.close(fd)
             raise
-        return fds[0]
+        if fd < 0:
+            raise no_broker("it sent no mount")
+        return fd
 
-    def _exchange(self, message: "dict[str, object]") -> tuple[object, list[int]]:
+    def _exchange(self, message: "dict[str, object]") -> tuple[object, int]:
         data = json_object(message).encode()
         if len(data) > wire.LONGEST:
             raise HookError(
@@ -109,37 +101,24 @@ class _Broker:
                 "fewer items, or a profile",
             )
         try:
-            answer, ancillary = self._send(data)
+            answer, fd = self._send(data)
         except OSError as error:  # Among them TimeoutError.
             raise no_broker(error.strerror or "it is too slow") from None
-        fds = [
-            fd
-            for level, kind, held in ancillary
-            if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)
-            for (fd,) in inside.FD.iter_unpack(held[: len(held) - len(held) % inside.FD.size])
-        ]
         if not answer:
             raise no_broker("it hung up")
         try:
-            return load_json(answer, unique=True), fds
+            return load_json(answer, unique=True), fd
         except ValueError as error:
-            for fd in fds:
-                posix.close(fd)
             raise no_broker(f"its answer is no JSON: {error}") from None
 
-    def _send(self, data: bytes) -> "tuple[bytes, list[tuple[int, int, bytes]]]":
-        """Send `data`; the answer, and what came beside it.  Raises OSError."""
+    def _send(self, data: bytes) -> tuple[bytes, int]:
+        """Send `data`; the answer, and the fd beside it or -1.  Raises OSError."""
         try:
             self._socket.send(data)
         except BrokenPipeError:
             pass  # It has hung up, and said why before.
-        for _ in range(2):
-            try:
-                answer, ancillary, _, _ = self._socket.recvmsg(
-                    wire.LONGEST, CMSG_LEN(inside.FD.size), MSG_CMSG_CLOEXEC
-                )
-                return answer, ancillary
-            except ConnectionResetError:
-                # It hung up without reading ours, which the kernel tells before its last words.
-                continue
-        return b"", []
+        try:
+            return inside.receive(self._socket, wire.LONGEST)
+        except ConnectionResetError:
+            # It hung up without reading ours, which the kernel tells before its last words.
+            return inside.receive(self._socket, wire.LONGEST)

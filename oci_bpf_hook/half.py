@@ -8,8 +8,6 @@ import posix
 from _signal import SIGKILL
 from _socket import (
     AF_UNIX,
-    CMSG_LEN,
-    MSG_CMSG_CLOEXEC,
     SCM_RIGHTS,
     SHUT_WR,
     SOCK_CLOEXEC,
@@ -115,16 +113,13 @@ class Half:
         """The next message, b"" at the end.  Raises TimeoutError."""
         self._sock.settimeout(max(self._until - monotonic(), 0.001))
         try:
-            message, ancillary, _, _ = self._sock.recvmsg(
-                inside.LONGEST, CMSG_LEN(inside.FD.size), MSG_CMSG_CLOEXEC
-            )
+            message, fd = inside.receive(self._sock)
         except ConnectionResetError:
             # It has gone and not read our last message.  The kernel tells that once, and
             # then what it said before it went (unix_release_sock, sock_error).
             return self._message()
-        for level, kind, data in ancillary:
-            if (level, kind, len(data)) == (SOL_SOCKET, SCM_RIGHTS, inside.FD.size):
-                self._fds += inside.FD.unpack(data)
+        if fd >= 0:
+            self._fds.append(fd)
         return message
 
     def _end(self) -> None:

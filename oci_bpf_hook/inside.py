@@ -96,6 +96,15 @@ class _Progress:
         self.made: list[tuple[int, bytes]] = []
 
 
+def receive(sock: socket, longest: int = LONGEST) -> tuple[bytes, int]:
+    """The next message, and the fd that came with it or -1; the kernel closes any more."""
+    message, ancillary, _, _ = sock.recvmsg(longest, CMSG_LEN(FD.size), MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if (level, kind, len(data)) == (SOL_SOCKET, SCM_RIGHTS, FD.size):
+            return message, int(FD.unpack(data)[0])
+    return message, -1
+
+
 def run(
     sock: socket,
     container: "Container",
@@ -213,10 +222,10 @@ def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: _Pro
     progress.step = "broker" if broker else "fsopen"
     opened, failure = _open_source(broker)
     _send_place(sock, target, opened)
-    answer, mount = _answer(sock)
+    answer, mount = receive(sock)
     if answer == OWNER:
         sock.send(COUNT.pack(OWNED, _owned(target)))
-        answer, mount = _answer(sock)
+        answer, mount = receive(sock)
     if answer != CREATED:
         raise _GoneError
     if failure:
@@ -233,16 +242,6 @@ def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: _Pro
     if sock.recv(LONGEST) == KEEP:
         progress.mount = -1
         progress.made.clear()
-
-
-def _answer(sock: socket) -> tuple[bytes, int]:
-    """What the host half says, and the fd that came with it or -1."""
-    message, ancillary, _, _ = sock.recvmsg(LONGEST, CMSG_LEN(FD.size), MSG_CMSG_CLOEXEC)
-    fd = -1
-    for level, kind, data in ancillary:
-        if (level, kind, len(data)) == (SOL_SOCKET, SCM_RIGHTS, FD.size):
-            (fd,) = FD.unpack(data)
-    return message, fd
 
 
 def _open_source(broker: bytes) -> tuple[int, OSError | None]:
