@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -18,8 +18,10 @@ from typing import NamedTuple
 from tests.support.scratch import ENVIRONMENT, LAUNCHER, LIMIT, as_bytes
 
 _TRACEME, _SYSCALL, _SETOPTIONS, _GETEVENTMSG, _GET_SYSCALL_INFO = 0, 24, 0x4200, 0x4201, 0x420E
-# Mark system calls in the stop's signal, follow a fork, kill what is traced if we end.
-_OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x100000
+# Mark system calls in the stop's signal, follow a fork, mark a further exec, kill what is traced
+# if we end.
+_OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x100000
+_EXEC = 4
 _WALL = 0x40000000
 _CALL = signal.SIGTRAP | 0x80
 _ENTRY = 1
@@ -50,10 +52,17 @@ class Traced(NamedTuple):
     calls: list[Call]
 
 
-def trace(state: str | bytes | Mapping[str, object], act: Callable[[Call], None]) -> Traced:
+def trace(
+    state: str | bytes | Mapping[str, object],
+    act: Callable[[Call], None],
+    *,
+    command: Sequence[str] = (str(LAUNCHER),),
+    limit: int = LIMIT,
+) -> Traced:
     """Run the launcher with `state`, with `act` called in front of each call of both processes.
 
-    Whatever `act` raises ends the run, and so does the time limit.
+    `command` is another way to run one, without a fork before the hook's own.  Whatever `act`
+    raises ends the run, and so does the `limit`, in seconds.
     """
     with (
         tempfile.TemporaryFile() as stdin,
@@ -63,7 +72,7 @@ def trace(state: str | bytes | Mapping[str, object], act: Callable[[Call], None]
         stdin.write(as_bytes(state))
         stdin.seek(0)
         process = subprocess.Popen(
-            [str(LAUNCHER)],
+            list(command),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -72,7 +81,7 @@ def trace(state: str | bytes | Mapping[str, object], act: Callable[[Call], None]
             preexec_fn=lambda: _ptrace(_TRACEME, 0),  # noqa: PLW1509  There are no threads.
         )
         before = signal.signal(signal.SIGALRM, _too_late)
-        signal.setitimer(signal.ITIMER_REAL, LIMIT)
+        signal.setitimer(signal.ITIMER_REAL, limit)
         try:
             calls: list[Call] = []
             process.returncode = _follow(process.pid, act, calls)
@@ -112,6 +121,8 @@ def _follow(hook: int, act: Callable[[Call], None], calls: list[Call]) -> int:
                 counts[pid] += 1
                 calls.append(Call(pid, counts[pid], number, hook, child))
                 act(calls[-1])
+        elif status >> 16 == _EXEC:
+            pass
         elif status >> 16:  # The notice of a fork, before the hook goes on.
             child = child or _forked(pid)
         else:
@@ -144,7 +155,7 @@ def _ptrace(request: int, pid: int, *, address: int = 0, data: int = 0) -> None:
 
 
 def _too_late(number: int, frame: FrameType | None) -> None:
-    raise TimeoutError(f"the hook took longer than {LIMIT} seconds")
+    raise TimeoutError("the hook took longer than its time limit")
 
 
 def reaped(pid: int) -> None:
