@@ -7,24 +7,17 @@ tracer stops them, once the half is there.
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 from oci_bpf_hook.errors import MOUNT_FAILED, NO_BROKER
+from oci_bpf_hook.mount import ASKING
 from tests.support.broker import Broker
-from tests.support.scratch import Scratch, assert_failed, hooks_alive, install, io
+from tests.support.scratch import LIMIT, Scratch, assert_failed, hooks_alive, install, io
 from tests.support.tracer import Call, Traced, trace
 
 ASK = {**io(delegate_cmds="map_create:prog_load"), **io(path="/opt/new/deep")}
 # Of about a hundred; each is a broker, a container and a traced hook of its own.
 STEPS = 12
-
-
-@pytest.fixture
-def container() -> Iterator[Scratch]:
-    with Scratch() as scratch:
-        yield scratch
 
 
 def traced(container: Scratch, at: Callable[[int], None]) -> Traced:
