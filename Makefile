@@ -8,12 +8,13 @@ hooksd = $(DESTDIR)$(PREFIX)/share/containers/oci/hooks.d
 
 ENGINES = python3 podman crun runc conmon catatonit busybox-static uidmap gcc libc6-dev
 TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema linux-libc-dev libbpf-dev clang \
-	logrotate strace util-linux libcap2-bin shellcheck
+	logrotate strace util-linux libcap2-bin shellcheck systemd
 
-.PHONY: help demo test bench install uninstall clean
+.PHONY: help demo demo-rootless test bench install uninstall clean
 
 help:
 	@echo 'make demo       a container with a BPF token, on crun and on runc'
+	@echo 'make demo-rootless  the same for a user without any privilege, through the broker'
 	@echo 'make test       every test'
 	@echo 'make bench      the benchmark: a table, JSON and a plot'
 	@echo 'make install    into PREFIX ($(PREFIX)), below DESTDIR'
@@ -22,6 +23,10 @@ help:
 demo:
 	@.ci/packages $(ENGINES)
 	@/usr/bin/python3 -m tests.demo
+
+demo-rootless:
+	@.ci/packages $(ENGINES) util-linux python3-yaml python3-jsonschema
+	@/usr/bin/python3 -m tests.demo_rootless
 
 test:
 	@.ci/packages $(TOOLS)

@@ -30,7 +30,8 @@ ATTEMPTS = (
 )
 
 
-def _say(text: str = "") -> None:
+def say(text: str = "") -> None:
+    """Print a line at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -43,18 +44,18 @@ def _run(world: World, runtime: Runtime, *command: str) -> CompletedProcess:
 
 
 def _show(world: World, runtime: Runtime) -> None:
-    _say(f"$ podman --runtime {runtime} run --cap-add BPF --uidmap 0:100000:65536 \\")
+    say(f"$ podman --runtime {runtime} run --cap-add BPF --uidmap 0:100000:65536 \\")
     for key, text in ANNOTATIONS.items():
-        _say(f"      --annotation {key}={text} \\")
-    _say("      ... IMAGE mount -t bpf")
-    _say(_run(world, runtime, "mount", "-t", "bpf").stdout)
+        say(f"      --annotation {key}={text} \\")
+    say("      ... IMAGE mount -t bpf")
+    say(_run(world, runtime, "mount", "-t", "bpf").stdout)
     for what, (verb, *arguments), key, expected in ATTEMPTS:
         command = ("probe", verb, "/sys/fs/bpf", *arguments)
         result = json.loads(_run(world, runtime, *command).stdout)[key]
         if result != expected:
             raise SystemExit(f"{shlex.join(command)} gave {result}, not {expected}")
-        _say(f"  {what:24} {result}")
-    _say()
+        say(f"  {what:24} {result}")
+    say()
 
 
 def _refused(world: World) -> None:
@@ -63,9 +64,9 @@ def _refused(world: World) -> None:
     done = world.run("runc", annotations=wrong, command=["true"])
     if done.returncode == 0:
         raise SystemExit("a container with a misspelt map type was started")
-    _say("$ podman --runtime runc run --annotation io.bpffs.delegate_maps=hsah ... IMAGE true")
+    say("$ podman --runtime runc run --annotation io.bpffs.delegate_maps=hsah ... IMAGE true")
     words = done.stderr.partition("oci-bpf-hook: ")
-    _say(f"  {words[1]}{words[2].partition('(exit code')[0]}")
+    say(f"  {words[1]}{words[2].partition('(exit code')[0]}")
 
 
 def main() -> None:
