@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 ROWS = {
     "launcher": ["bare", "request", "rules", "nothing", "naive", "floor"],
     **{f"podman-{runtime}": ["without", "hook", "bare"] for runtime in RUNTIMES},
+    "broker": ["floor", "first", "late", "hundred"],
+    "broker-memory": ["before", "after"],
     "memory": ["bare", "request", "nothing"],
 }
 BUDGETS = {("launcher", "request"): 2.0, ("memory", "request"): 1.3} | {
@@ -51,7 +53,7 @@ def test_every_candidate_was_measured(results: dict[str, Any]) -> None:
 def test_every_row_has_its_ratio(results: dict[str, Any]) -> None:
     for group in results["groups"]:
         assert group["baseline"] == group["rows"][0]["name"]
-        assert group["unit"] == ("MiB" if group["name"] == "memory" else "ms")
+        assert group["unit"] == ("MiB" if "memory" in group["name"] else "ms")
         for row in group["rows"]:
             assert len(row["samples"]) == len(row["ratios"]) == results["rounds"]
             for spread in (row["ratio"], row["value"]):

@@ -12,11 +12,12 @@ from tests.support.podman import World
 from tests.support.policy import allow_everything
 
 from . import plot, report
+from .broker import broker
 from .engine import podman
 from .launcher import HERE, launcher, memory
 from .samples import Group
 
-_GROUPS: Final = ("launcher", "podman", "memory")
+_GROUPS: Final = ("launcher", "podman", "broker", "memory")
 _EPILOG: Final = """\
 A ratio is that of two figures of one round, and what is shown is the median of all rounds with its
 quartiles; "over" means that this median is over the budget.  The exit code is 0 even then: on a
@@ -88,6 +89,12 @@ def _measure(
                 for runtime in RUNTIMES:
                     _progress(f"podman on {runtime}")
                     groups.append(podman(world, runtime, rounds=rounds))
+    if "broker" in wanted:
+        if compiler:
+            _progress("the broker")
+            groups += broker(directory, rounds=rounds)
+        else:
+            left_out.append("the broker: cc is missing")
     if "memory" in wanted:
         if compiler:
             _progress("memory")

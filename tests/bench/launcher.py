@@ -26,7 +26,7 @@ REQUEST: Final = {
     "io.bpffs.delegate_progs": "xdp:cgroup_skb",
     "io.bpffs.delegate_attachs": "xdp:cgroup_inet_ingress",
 }
-_MASKS: Final = ("0x40021", "0x6", "0x140", "0x2000000001")
+MASKS: Final = ("0x40021", "0x6", "0x140", "0x2000000001")
 _SHOWN: Final = (
     "delegate_cmds=map_create:prog_load:btf_load,delegate_maps=hash:array,"
     "delegate_progs=xdp:cgroup_skb,delegate_attachs=cgroup_inet_ingress:xdp"
@@ -143,7 +143,7 @@ def launcher(directory: Path, *, rounds: int, compiler: bool) -> Group:
 
         def command(container: Scratch) -> Sequence[str]:
             target = [str(container.init.pid), str(container.root), "sys/fs/bpf"]
-            return [str(floor), *target, *_MASKS]
+            return [str(floor), *target, *MASKS]
 
         candidates.append(
             Candidate(

@@ -20,17 +20,23 @@ _WARM_UP = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class Measured:
+    """One thing that was measured."""
+
+    name: str
+    label: str
+    budget: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate(Measured):
     """One thing to measure.
 
     `prepare` is called at the start of a round, before any candidate runs, and gives the function
     that runs it once and returns the figure; what it opens goes into the ExitStack.
     """
 
-    name: str
-    label: str
     prepare: Callable[[ExitStack], Callable[[], float]]
-    budget: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +93,24 @@ def measure(
                 figure = run()
                 if number >= 0:
                     samples[key].append(figure)
-    baseline = samples[candidates[0].name]
-    return Group(
-        name=name,
-        title=title,
-        unit=unit,
-        rows=tuple(_row(candidate, samples[candidate.name], baseline) for candidate in candidates),
-    )
+    return group(name, title, candidates, samples, unit=unit)
 
 
-def _row(candidate: Candidate, figures: Sequence[float], baseline: Sequence[float]) -> Row:
+def group(
+    name: str,
+    title: str,
+    measured: Sequence[Measured],
+    samples: Mapping[str, Sequence[float]],
+    *,
+    unit: Unit = "ms",
+) -> Group:
+    """What came out for all that was `measured`, in `samples`; the first is the baseline."""
+    baseline = samples[measured[0].name]
+    rows = tuple(_row(one, samples[one.name], baseline) for one in measured)
+    return Group(name=name, title=title, unit=unit, rows=rows)
+
+
+def _row(candidate: Measured, figures: Sequence[float], baseline: Sequence[float]) -> Row:
     ratios = tuple(figure / base for figure, base in zip(figures, baseline, strict=True))
     return Row(
         name=candidate.name,

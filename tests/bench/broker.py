@@ -1,0 +1,99 @@
+"""A grant by the broker: what it takes beside the same work in C, and after thousands of others."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from tests.support.broker import Broker, Peer
+from tests.support.scratch import Scratch
+
+from .launcher import ENVIRONMENT, HERE, MASKS, REQUEST, compile_c
+from .samples import Candidate, Group, Measured, group, measure, milliseconds
+
+# Those that one broker makes in each round beside the one that is measured: 10,000 in 40 rounds.
+_BETWEEN: Final = 250
+_AT_ONCE: Final = 100
+_SETTLED: Final = 2.1
+
+
+class _Service:
+    """A broker with a container's process that asks it, in a `with`."""
+
+    def __init__(self, name: str) -> None:
+        self._stack = ExitStack()
+        self._container = Scratch()
+        self._path = f"/run/oci-bpf-hook/{name}.sock"
+        self.broker = Broker(path=self._path)
+
+    def __enter__(self) -> "_Service":
+        self._stack.enter_context(self._container)
+        self._stack.enter_context(self.broker)
+        self._peer = self._stack.enter_context(Peer(self._container.entering(), self._path))
+        # The first reads the policy and imports what it needs.
+        self.grant()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def grant(self, count: int = 1) -> float:
+        """The milliseconds for so many grants at once."""
+        return self._peer.at_once(count, REQUEST)
+
+    def serve(self, count: int) -> None:
+        """Have it make so many grants, two at a time."""
+        for _ in range(count // 2):
+            self.grant(2)
+
+
+def broker(directory: Path, *, rounds: int) -> tuple[Group, Group]:
+    """The time of a grant, and the broker's memory; compiles the floor into `directory`."""
+    floor = str(compile_c(HERE / "floor.c", directory))
+    # A policy that has just changed is read anew for each request.
+    time.sleep(_SETTLED)
+
+    def in_c(stack: ExitStack) -> Callable[[], float]:
+        container = stack.enter_context(Scratch())
+        target = [str(container.init.pid), str(container.root), "sys/fs/bpf"]
+        command: Sequence[str] = [floor, *target, *MASKS]
+        return lambda: milliseconds(command, stdin=b"{}", env=ENVIRONMENT)
+
+    def fresh(stack: ExitStack) -> Callable[[], float]:
+        return stack.enter_context(_Service("new")).grant
+
+    with _Service("old") as old:
+        before = old.broker.resident() / 1024
+        after: list[float] = []
+
+        def late(_stack: ExitStack) -> Callable[[], float]:
+            old.serve(_BETWEEN)
+            after.append(old.broker.resident() / 1024)
+            return old.grant
+
+        def many(_stack: ExitStack) -> Callable[[], float]:
+            return lambda: old.grant(_AT_ONCE)
+
+        times = measure(
+            "broker",
+            "A grant by the broker, as its peer sees it",
+            [
+                Candidate(name="floor", label="the work of a whole hook in C", prepare=in_c),
+                Candidate(name="first", label="a grant by a new broker", prepare=fresh),
+                Candidate(name="late", label="by one that has made thousands", prepare=late),
+                Candidate(name="hundred", label="100 at once, until the last", prepare=many),
+            ],
+            rounds=rounds,
+        )
+    sizes = group(
+        "broker-memory",
+        "Resident memory of that broker",
+        [
+            Measured(name="before", label="at the start"),
+            Measured(name="after", label="as it goes on"),
+        ],
+        {"before": [before] * rounds, "after": after[-rounds:]},
+        unit="MiB",
+    )
+    return times, sizes
