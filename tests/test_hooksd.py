@@ -56,9 +56,11 @@ def test_the_schema_refuses(change: dict[str, object]) -> None:
 def test_what_it_matches(path: Path) -> None:
     ((pattern, value),) = load(path)["when"]["annotations"].items()
     assert value == ".*"
-    for key in (*KEYS, "delegate_cmd"):  # A misspelt key must come to be refused.
+    # A misspelt key must come to be refused, in whatever way it is.
+    for key in (*KEYS, "delegate_cmd", "", "a\nb"):
         assert re.search(pattern, PREFIX + key)
-        assert re.search(pattern, f"{PREFIX}{key}/web")
+        for name in ("web", "", "/", "web\n"):
+            assert re.search(pattern, f"{PREFIX}{key}/{name}")
     for other in (
         "io.bpffs",
         "xio.bpffs.path",

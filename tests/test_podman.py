@@ -228,12 +228,15 @@ def test_no_user_namespace(world: World, runtime: Runtime) -> None:
     ("annotations", "code"),
     [
         (io(delegate_cmd="any"), errors.BAD_ANNOTATION),
+        ({"io.bpffs.": "any"}, errors.BAD_ANNOTATION),
+        (io(**{"delegate_cmds/": "any"}), errors.BAD_ANNOTATION),
+        (io(**{"/web": "any"}), errors.BAD_ANNOTATION),
         (io(profile="xdp"), errors.UNKNOWN_NAME),
         (io(delegate_cmds="map_crate"), errors.UNKNOWN_NAME),
         (io(delegate_cmds="any", path="/bin/sh"), errors.MOUNT_FAILED),
         (io(delegate_cmds="any", path="/proc/self/root/tmp"), errors.MOUNT_FAILED),
     ],
-    ids=["key", "profile", "name", "file", "magic-link"],
+    ids=["key", "no-key", "no-name", "no-key-but-a-name", "profile", "name", "file", "magic-link"],
 )
 def test_refusals(world: World, runtime: Runtime, annotations: dict[str, str], code: int) -> None:
     refusal(world.run(runtime, annotations=annotations, command=["true"]), runtime, code)
