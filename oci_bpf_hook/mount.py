@@ -10,7 +10,7 @@ broker do that, and reads back what the kernel has made of it.
 import posix
 
 from . import inside
-from .errors import BAD_STATE, NOT_AS_GRANTED, HookError, quote
+from .errors import BAD_STATE, MOUNT_FAILED, NOT_AS_GRANTED, HookError, quote
 from .half import Half, create
 from .masks import differences
 from .state import read_all
@@ -32,6 +32,8 @@ ASKING = 8
 # Seconds for taking back what a container half has left that was killed.
 _UNDO_DEADLINE = 0.5
 _FLAGS = frozenset(("rw", "nosuid", "nodev", "noexec"))
+# Whoever has a peer group's number behind one of these gets what is mounted in the group.
+_RECEIVING = ("shared:", "master:")
 
 
 class ContainerHalf(Half):
@@ -124,6 +126,7 @@ class ContainerHalf(Half):
 
     def attach(self, grant: "Grant", enums: "Mapping[str, Enum]", mount: int = -1) -> None:
         """Attach what has been made, or the detached `mount`, and read back that it is `grant`."""
+        self._stays_inside()
         self._send(inside.CREATED, mount)
         place = self._place()
         self._receive(inside.ATTACHED)
@@ -200,6 +203,33 @@ class ContainerHalf(Half):
             wrong.append(f"its mode is {mode & 0o7777:04o} and should be {grant.mode:04o}")
         return wrong + differences(grant, options, enums)
 
+    def _stays_inside(self) -> None:
+        """Refuse a target where what is mounted appears outside of the container too.
+
+        crun hands a volume that is rshared to a container as a peer of the host's own mount.
+        """
+        groups = [
+            field.removeprefix("shared:")
+            for line in self._mountinfo().split("\n")
+            if line.startswith(f"{self._target[0]} ")
+            for field in _optional(line)
+            if field.startswith("shared:")
+        ]
+        if not groups:
+            return
+        # The groups' numbers are the kernel's own, the same in every mount namespace.  From
+        # within the container nobody sees who else is in them.
+        receiving = {kind + groups[0] for kind in _RECEIVING}
+        if not self._container.joins_mount or any(
+            not receiving.isdisjoint(_optional(line)) for line in _mountinfo("self").split("\n")
+        ):
+            raise HookError(
+                MOUNT_FAILED,
+                "the target directory is in a volume that is shared with the host, where the "
+                "bpffs would appear too; set io.bpffs.path elsewhere, or make the volume "
+                "rprivate or rslave",
+            )
+
     def _mountinfo(self) -> str:
         """The container's mounts, from the host's /proc.
 
@@ -207,13 +237,8 @@ class ContainerHalf(Half):
         pid is nobody else's.  In the container we ourselves are in that namespace, and pids
         aren't those of this /proc.
         """
-        whose = self._pid if self._container.joins_mount else "self"
         try:
-            fd = posix.open(f"/proc/{whose}/mountinfo", posix.O_RDONLY | posix.O_CLOEXEC)
-            try:
-                return read_all(fd).decode("utf-8", "replace")
-            finally:
-                posix.close(fd)
+            return _mountinfo(str(self._pid) if self._container.joins_mount else "self")
         except OSError:
             raise self._died() from None
 
@@ -234,3 +259,16 @@ class ContainerHalf(Half):
             except OSError:  # Nothing more to be done.
                 return
             self._wait()
+
+
+def _mountinfo(process: str) -> str:
+    fd = posix.open(f"/proc/{process}/mountinfo", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return read_all(fd).decode("utf-8", "replace")
+    finally:
+        posix.close(fd)
+
+
+def _optional(line: str) -> list[str]:
+    """The optional fields of a line of mountinfo: how its mount propagates."""
+    return line.partition(" - ")[0].split(" ")[6:]

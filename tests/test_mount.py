@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -257,3 +258,50 @@ def test_nothing_appears_on_the_host(private: bool) -> None:
             assert len(container.mounts()) == 1
             assert bpf_mounts(host.pid) == before
         host.stdin.close()
+
+
+# A mount of the host's as crun hands it to a container: by an fd, and so a peer of the host's.
+OPEN_TREE = """
+import ctypes, os, sys
+fd = ctypes.CDLL(None).syscall(428, -100, os.fsencode(sys.argv[1]), 1)  # open_tree, to clone
+os.dup2(fd, 9)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+MOVE_MOUNT = 'check(libc.syscall(429, 9, b"", -100, os.fsencode(root + "/opt"), 4))'
+THROUGH = {"itself": "/opt", "a directory in it": "/opt/new/deep"}
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Path]:
+    """A directory that is a mount, and shares what is mounted in it."""
+    tmp_path.chmod(0o777)
+    for arguments in (("--bind", tmp_path), ("--make-shared",)):
+        subprocess.run(["mount", *arguments, tmp_path], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "--recursive", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("path", THROUGH.values(), ids=THROUGH)
+def test_a_volume_that_the_host_shares(shared: Path, path: str) -> None:
+    """The bpffs would lie on the host's directory as well, and stay there."""
+    prefix = ("/usr/bin/python3", "-ISc", OPEN_TREE, str(shared))
+    with Scratch(prefix=prefix, setup=MOVE_MOUNT) as container:
+        result = container.hook({**ASK, "io.bpffs.path": path})
+        assert_failed(result, 16, "shared with the host", "io.bpffs.path", container=container)
+        assert list(shared.iterdir()) == []
+        # Elsewhere in that container there is nothing against it.
+        granted(container, ASK)
+        assert len(container.mounts()) == 1
+
+
+def test_a_volume_that_follows_the_hosts(shared: Path) -> None:
+    """As rslave: what the host mounts comes, and nothing goes back."""
+    prefix = ("/usr/bin/python3", "-ISc", OPEN_TREE, str(shared))
+    slave = f"{MOVE_MOUNT}; mount('none', root + '/opt', None, 1 << 19); "
+    again = "mount('none', root + '/opt', None, 1 << 20)"  # And shared with others inside.
+    before = bpf_mounts()
+    for setup in (slave, slave + again):
+        with Scratch(prefix=prefix, setup=setup) as container:
+            granted(container, {**ASK, "io.bpffs.path": "/opt"})
+            assert len(container.mounts()) == 1
+            assert bpf_mounts() == before

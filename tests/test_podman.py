@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import threading
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from oci_bpf_hook import errors
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
 from tests.support.podman import World
-from tests.support.scratch import io
+from tests.support.scratch import bpf_mounts, io
 
 BPFFS = "/sys/fs/bpf"
 
@@ -138,6 +139,31 @@ def test_another_path_and_mode(world: World, runtime: Runtime) -> None:
     assert re.search(r"drwxr-xr-x +3 +0 +0 .* /run/bpf\n", done.stdout)
     assert re.search(r"drwxr-x--- +2 +0 +0 .* /run/bpf/own\n", done.stdout)
     assert '"result":"ok"' in done.stdout.replace(" ", "")
+
+
+@pytest.mark.parametrize("propagation", ["rshared", "rslave", "rprivate"])
+def test_a_volume_that_shares_mounts(world: World, runtime: Runtime, propagation: str) -> None:
+    """Whatever a runtime makes of it: what the container gets doesn't appear on the host."""
+    volume = world.directory / f"volume-{runtime}-{propagation}"
+    volume.mkdir()
+    volume.chmod(0o777)
+    for arguments in (("--bind", volume), ("--make-shared",)):
+        subprocess.run(["mount", *arguments, volume], check=True)
+    before = bpf_mounts()
+    done = world.run(
+        runtime,
+        *("--volume", f"{volume}:/volume:{propagation}"),
+        annotations=MINIMAL | io(path="/volume/bpf"),
+        command=MOUNTS,
+    )
+    assert bpf_mounts() == before
+    if done.returncode:
+        # crun's volume is a peer of the host's own mount.
+        assert (runtime, propagation) == ("crun", "rshared")
+        refusal(done, runtime, errors.MOUNT_FAILED)
+        assert list(volume.iterdir()) == []
+    else:
+        bpffs_line(done, "/volume/bpf")
 
 
 def test_restart_and_exec(world: World, runtime: Runtime) -> None:
