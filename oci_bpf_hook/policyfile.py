@@ -29,8 +29,8 @@ _HINTS = {
     "service_account": "; no engine tells a pod's service account, so match its namespace, or an "
     "annotation that an admission controller sets",
 }
-# What tells one requester from another; the engine or a shared network doesn't.
-_NARROW = ("container", "group", "image", "namespace", "pod", "user")
+# The kernel's word, and yet what many have in common: these tell nobody from anybody else.
+_SHARED = ("engine", "host_cgroup", "host_network", "rootless")
 
 
 class Loaded(Record):
@@ -93,7 +93,9 @@ class _Checker:
         """Note where `data` isn't what the schema says."""
         validator = jsonschema.Draft202012Validator(schema("policy"))
         for error in sorted(validator.iter_errors(data), key=lambda error: list(error.path)):
-            self._schema_fault(error)
+            # Of what is no mapping at all another fault says so.
+            if error.validator != "oneOf" or isinstance(error.instance, dict):
+                self._schema_fault(error)
 
     def _schema_fault(self, error: jsonschema.ValidationError) -> None:
         # Of alternatives, the one that came furthest says what was meant.
@@ -175,7 +177,7 @@ class _Checker:
             "paths": _as_list(allow["paths"]) if "paths" in allow else None,
             "modes": [int(mode, 8) for mode in modes] if modes is not None else None,
             "trim": rule.get("on_excess") == "trim",
-            "deny": rule.get("deny"),
+            "deny": " ".join(rule["deny"].split()) if "deny" in rule else None,
         }
 
     def _match(self, key: str, value: Any, place: Place) -> Any:
@@ -191,7 +193,7 @@ class _Checker:
         look: Callable[[str], int] = _uid if key == "user" else _gid
         try:
             return look(owner)
-        except KeyError:
+        except (KeyError, ValueError):
             self._fault(place, f"this host has no {key} {quote(owner)}; name one, or give its id")
             return -1
 
@@ -199,10 +201,7 @@ class _Checker:
         """Warn of a rule that gives something to whoever says the right words."""
         origins = {key: policy.origin(key, engine) for key in match}
         narrowing = {
-            key
-            for key, who in origins.items()
-            if who != policy.REQUESTER
-            and key not in ("engine", "rootless", "host_network", "host_cgroup")
+            key for key, who in origins.items() if who != policy.REQUESTER and key not in _SHARED
         }
         said = sorted(key for key, who in origins.items() if who == policy.REQUESTER)
         if said and not narrowing:
@@ -269,7 +268,11 @@ def _near(word: str, known: Iterator[str] | Mapping[str, Any]) -> str:
 
 def _sentence(error: jsonschema.ValidationError) -> str:
     """A schema's complaint in the user's words."""
-    value = quote(str(error.instance)) if not isinstance(error.instance, dict | list) else "this"
+    value = quote(str(error.instance))
+    if error.instance is None:
+        value = "nothing"
+    elif isinstance(error.instance, dict | list):
+        value = "this"
     wanted: Any = error.validator_value
     match error.validator:
         case "required":
@@ -284,7 +287,7 @@ def _sentence(error: jsonschema.ValidationError) -> str:
         case "oneOf" if isinstance(error.instance, dict):
             both = {"allow", "deny"} <= error.instance.keys()
             return "a rule has allow or deny, not both" if both else "a rule has allow or deny"
-        case "pattern":
+        case "pattern" | "anyOf" | "minimum" | "maximum":
             return f"{value} has not the right form, {_schema_of(error).get('description', wanted)}"
         case _:
             return error.message
@@ -312,9 +315,13 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
 def _uid(name: str) -> int:
-    return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
+    return int(name) if _is_number(name) else pwd.getpwnam(name).pw_uid
 
 
 def _gid(name: str) -> int:
-    return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    return int(name) if _is_number(name) else grp.getgrnam(name).gr_gid

@@ -13,6 +13,13 @@ from .record import Record
 # libyaml's, ten times as fast, where PyYAML was built with it.
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+# The tags of plain data, behind YAML's own prefix; what doubles as something else, such as a
+# date, is meant as a text wherever it stands here.
+_TAG = "tag:yaml.org,2002:"
+_TAKEN = ("bool", "int", "map", "null", "seq", "str")
+# Texts that people read; any other is a name, and stands in one line of a log.
+_PROSE = ("comment", "deny")
+
 # A path into the data; with "key" behind it, the key itself rather than its value.
 Place = tuple[str | int, ...]
 
@@ -39,7 +46,7 @@ def parse(text: bytes, faults: list[Fault]) -> tuple[Any, dict[Place, yaml.Mark]
         if node is None:
             faults.append(Fault(line=1, column=1, text="the file is empty; it takes version: 1"))
             return None, places
-        _walk(node, (), places, faults, set())
+        _Walk(loader, places, faults).walk(node, ())
         if faults:
             return None, places
         return loader.construct_document(node), places
@@ -50,34 +57,66 @@ def parse(text: bytes, faults: list[Fault]) -> tuple[Any, dict[Place, yaml.Mark]
         loader.dispose()
 
 
-def _walk(
-    node: yaml.Node,
-    place: Place,
-    places: dict[Place, yaml.Mark],
-    faults: list[Fault],
-    seen: set[int],
-) -> None:
-    places[place] = node.start_mark
-    if id(node) in seen:
-        # An alias of an alias of an alias is a file of a hundred bytes and gigabytes of data.
-        faults.append(at(node.start_mark, "aliases aren't taken; name a profile instead"))
-        return
-    if isinstance(node, yaml.CollectionNode):
-        seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
+class _Walk:
+    """Notes where everything stands, and what can't stand there."""
+
+    def __init__(
+        self, loader: yaml.SafeLoader, places: dict[Place, yaml.Mark], faults: list[Fault]
+    ) -> None:
+        self._loader = loader
+        self._places = places
+        self._faults = faults
+        self._seen: set[int] = set()
+
+    def walk(self, node: yaml.Node, place: Place) -> None:
+        self._places[place] = node.start_mark
+        if id(node) in self._seen:
+            # An alias of an alias of an alias is a file of a hundred bytes and gigabytes of data.
+            self._fault(node, "aliases aren't taken; name a profile instead")
+            return
+        wrong = _wrong(self._loader, node, place)
+        if wrong:
+            self._fault(node, wrong)
+        elif isinstance(node, yaml.MappingNode):
+            self._seen.add(id(node))
+            self._mapping(node, place)
+        elif isinstance(node, yaml.SequenceNode):
+            self._seen.add(id(node))
+            for number, value in enumerate(node.value):
+                self.walk(value, (*place, number))
+
+    def _mapping(self, node: yaml.MappingNode, place: Place) -> None:
         keys: set[str] = set()
         for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                faults.append(at(key.start_mark, "a key is a plain word here"))
+            if not isinstance(key, yaml.ScalarNode) or key.tag != f"{_TAG}str":
+                self._fault(key, "a key is a plain word here, or is in quotes")
                 continue
             if key.value in keys:
-                faults.append(at(key.start_mark, f"{quote(key.value)} stands here twice"))
+                self._fault(key, f"{quote(key.value)} stands here twice")
             keys.add(key.value)
-            _walk(value, (*place, key.value), places, faults, seen)
-            places[(*place, key.value, "key")] = key.start_mark
-    elif isinstance(node, yaml.SequenceNode):
-        for number, value in enumerate(node.value):
-            _walk(value, (*place, number), places, faults, seen)
+            self.walk(value, (*place, key.value))
+            self._places[(*place, key.value, "key")] = key.start_mark
+
+    def _fault(self, node: yaml.Node, text: str) -> None:
+        self._faults.append(at(node.start_mark, text))
+
+
+def _wrong(loader: yaml.SafeLoader, node: yaml.Node, place: Place) -> str:
+    """Why the loader can't or shouldn't make a value of this node, or an empty string."""
+    kind = node.tag.removeprefix(_TAG)
+    what = quote(node.value) if isinstance(node, yaml.ScalarNode) else "this"
+    if kind not in _TAKEN:
+        return f"{what} reads as a {kind}; if a text is meant, put it in quotes"
+    if not isinstance(node, yaml.ScalarNode):
+        return ""
+    if kind != "str":
+        try:
+            loader.construct_object(node)
+        except (ValueError, LookupError):
+            return f"{what} is no {kind}"
+    elif not node.value.isprintable() and place[-1:] not in [(word,) for word in _PROSE]:
+        return f"{what} has a character that can't be seen, or ends a line"
+    return ""
 
 
 def at(mark: yaml.Mark, text: str) -> Fault:
@@ -92,4 +131,4 @@ def _no_yaml(error: yaml.YAMLError) -> Fault:
             column=mark.column + 1,
             text=f"this is no YAML: {error.problem or error.context}",
         )
-    return Fault(line=1, column=1, text=f"this is no YAML: {error}")
+    return Fault(line=1, column=1, text=f"this is no YAML: {' '.join(str(error).split())}")

@@ -15,9 +15,12 @@ from oci_bpf_hook.policyfile import load, schema
 ROOT = Path(__file__).parents[1]
 
 
-def faults(text: str) -> list[str]:
+MATCH = "version: 1\nrules:\n- name: a\n  match: {{{}}}\n  deny: x\n"
+
+
+def faults(text: str | bytes) -> list[str]:
     with pytest.raises(HookError) as error:
-        load(text.encode(), "p.yaml")
+        load(text if isinstance(text, bytes) else text.encode(), "p.yaml")
     assert error.value.code == BAD_POLICY
     return list(error.value.problems)
 
@@ -91,10 +94,50 @@ profiles: {xdp: {delegate_progs: [xdp]}}
             ['p.yaml:4:19: "9" has not the right form'],
         ),
         ("version: 1\nengine: lxc\nrules: []\n", ['p.yaml:2:9: "lxc" is none of podman, cri-o']),
+        ("version: 1\nrules: [a]\n", ['p.yaml:2:9: "a" should be a mapping']),
+        ("version: 1\nrules:\n", ["p.yaml:2:7: nothing should be a list"]),
+        (b"version: 1 # \xe9\n", ["p.yaml:1:1: this is no YAML: "]),
+        # What YAML 1.1 takes for something else than text.
+        ("version: 1.0\nrules: []\n", ['p.yaml:1:10: "1.0" reads as a float']),
+        ("version: 1\nrules: []\nengine: 2020-99-99\n", ['p.yaml:3:9: "2020-99-99" reads as a']),
+        ("version: 1\nrules: []\nengine: !!int x\n", ['p.yaml:3:9: "x" is no int']),
+        ("version: 1\nrules: []\nengine: !!bool x\n", ['p.yaml:3:9: "x" is no bool']),
+        ("version: !!int\nrules: []\n", ['p.yaml:1:10: "" is no int']),
+        (f"version: {'9' * 5000}\nrules: []\n", ["p.yaml:1:10: "]),
+        ("version: 1\nrules: !!set {a}\n", ["p.yaml:2:8: this reads as a set"]),
+        (
+            "version: 1\nrules: []\nprofiles: {1: {x: y}, a: {}, on: {}}\n",
+            ["p.yaml:3:12: a key is a plain word", "p.yaml:3:30: a key is a plain word"],
+        ),
+        ("a: " + "[" * 100_000, ["p.yaml:1:1003: this is no YAML: exceeded"]),
+        # Owners.
+        (MATCH.format("user: 1.0"), ['p.yaml:4:17: "1.0" reads as a float']),
+        (MATCH.format("user: true"), ['p.yaml:4:17: "True" has not the right form, a name or an']),
+        (MATCH.format("user: -1"), ['p.yaml:4:17: "-1" has not the right form, a name or an']),
+        (MATCH.format("group: [0, []]"), ["p.yaml:4:22: this has not the right form, a name or"]),
+        (MATCH.format("user: '٣'"), ["p.yaml:4:17: this host has no user"]),
+        (MATCH.format(f"user: '{'9' * 5000}'"), ["p.yaml:4:17: this host has no user"]),
+        # What would end a line of a log, or can't be seen there.
+        (MATCH.format('user: "a\\0b"'), ['p.yaml:4:17: "a\\x00b" has a character that can']),
+        (MATCH.format('image: "a\\eb"'), ['p.yaml:4:18: "a\\x1bb" has a character that can']),
+        (
+            'version: 1\nrules:\n- {name: "a\\n", deny: x}\n',
+            ['p.yaml:3:10: "a\\n" has a character that can'],
+        ),
+        (
+            'version: 1\nrules:\n- name: a\n  allow: {modes: ["0755\\n", "77777"]}\n',
+            ['p.yaml:4:19: "0755\\n" has a character'],
+        ),
+        (
+            "version: 1\nrules:\n- name: a\n  allow: {modes: ['17777']}\n",
+            ['p.yaml:4:19: "17777" has not the right form'],
+        ),
     ],
+    ids=lambda value: value[:40] if isinstance(value, str | bytes) else "",
 )
-def test_faults(text: str, expected: list[str]) -> None:
+def test_faults(text: str | bytes, expected: list[str]) -> None:
     found = faults(text)
+    assert not [one for one in found if "\n" in one]
     assert len(found) == len(expected), found
     for one, start in zip(found, expected, strict=True):
         assert one.startswith(start)
@@ -104,6 +147,11 @@ def test_faults(text: str, expected: list[str]) -> None:
     st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace"))
 )
 def test_whatever_is_in_the_file(text: bytes) -> None:
+    never_a_bug(text)
+
+
+def never_a_bug(text: bytes) -> None:
+    """Each file is in order, or has faults that are told."""
     try:
         load(text, "p.yaml")
     except HookError as error:
@@ -112,6 +160,42 @@ def test_whatever_is_in_the_file(text: bytes) -> None:
         return
     assert code == BAD_POLICY
     assert all(problem.startswith("p.yaml:") for problem in problems)
+    assert not [problem for problem in problems if "\n" in problem]
+
+
+SCALARS = """
+1 1.0 '1' -1 x any '!any' !any 0x1 ~ true on 1e9 2020-01-01 2020-99-99 1:2 '' | *a &a
+!!binary !!int '\\0' "\\0" root nobody podman refuse trim '0755' xdp map_create
+"""
+KEYS = """
+version engine audit to required profiles comment rules name match allow deny on_excess user group
+image annotations rootless paths modes delegate_cmds delegate_progs 1 on ~ <<
+"""
+keys = st.sampled_from(KEYS.split())
+flow = st.recursive(
+    st.sampled_from(SCALARS.split()),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | st.dictionaries(keys, inner, max_size=4).map(
+            lambda items: f"{{{', '.join(f'{key}: {value}' for key, value in items.items())}}}"
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(keys, flow, max_size=4), flow)
+def test_whatever_stands_anywhere(data: dict[str, str], rule: str) -> None:
+    """No value of YAML's, wherever it stands, is a bug of ours."""
+    whole = {"version": "1", "rules": f"[{rule}]", **data}
+    never_a_bug("".join(f"{key}: {value}\n" for key, value in whole.items()).encode())
+
+
+def test_a_reason_is_one_line() -> None:
+    """As YAML's blocks end with a line's end, and the reason goes to a log."""
+    text = "version: 1\nrules:\n- name: a\n  deny: |\n    ask the\n    platform team\n"
+    (rule,) = load(text.encode(), "p.yaml").rules
+    assert rule["deny"] == "ask the platform team"
 
 
 def test_the_schema_is_one() -> None:
