@@ -8,7 +8,7 @@ import posix
 from time import gmtime, strftime
 
 from .errors import REFUSED, HookError
-from .log import INFO, log
+from .log import INFO, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,28 +24,21 @@ _APPEND = (
 )
 
 
-def record(to: str, fields: "Mapping[str, object]", *, required: bool) -> None:
-    """Append `fields`, with the time before them, to the file `to`, "syslog" or "none".
-
-    Raises HookError (REFUSED) if that is `required` and fails.
-    """
-    write(to, line(fields), required=required)
-
-
 def line(fields: "Mapping[str, object]") -> str:
     """The line for `fields`, which says that it is now."""
     return json_object({"time": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), **fields})
 
 
 def write(to: str, text: str, *, required: bool) -> None:
-    """What `record` does, with a line that is ready."""
-    if to == "none":
-        return
-    if to == "syslog":
-        log(INFO, f"audit {text}")
-        return
+    """Append `text`, a line, to the file `to`, or send it to "syslog"; nothing with "none".
+
+    Raises HookError (REFUSED) if that is `required` and fails.
+    """
     try:
-        _append(to, f"{text}\n".encode())
+        if to == "syslog":
+            send(INFO, f"audit {text}")
+        elif to != "none":
+            _append(to, f"{text}\n".encode())
     except OSError as error:
         if required:
             raise HookError(
@@ -62,7 +55,12 @@ def _append(path: str, line: bytes) -> None:
         posix.mkdir(path.rpartition("/")[0], 0o750)
         fd = posix.open(path, _APPEND, 0o640)
     try:
-        if posix.write(fd, line) != len(line):
+        written = posix.write(fd, line)
+        if written != len(line):
+            # The disk is full.  The next line must not be glued to the half of this one.
+            end = posix.lseek(fd, 0, 1)
+            if posix.fstat(fd).st_size == end:
+                posix.ftruncate(fd, end - written)
             raise OSError(28, "No space left on device", path)
     finally:
         posix.close(fd)

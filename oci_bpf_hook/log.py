@@ -15,17 +15,24 @@ INFO = 3 * 8 + 6
 ERROR = 3 * 8 + 3
 # journald takes more; rsyslog's default ends a message here.
 _LONGEST = 8192
+# So much of that is left for a text in ASCII, behind the time and whose it is.
+FITS = _LONGEST - 64
 
 
 def log(priority: int, text: str) -> None:
     """Send `text`, one line, to the system's log if there is one that listens."""
-    line = f"<{priority}>{strftime('%b %e %H:%M:%S')} {IDENT}[{posix.getpid()}]: {text}"
     try:
-        sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
-        try:
-            sock.connect(DEV_LOG)
-            sock.send(line.encode("utf-8", "backslashreplace")[:_LONGEST], MSG_DONTWAIT)
-        finally:
-            sock.close()
+        send(priority, text)
     except OSError:
         pass
+
+
+def send(priority: int, text: str) -> None:
+    """What `log` does; raises OSError where nobody takes it."""
+    line = f"<{priority}>{strftime('%b %e %H:%M:%S')} {IDENT}[{posix.getpid()}]: {text}"
+    sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
+    try:
+        sock.connect(DEV_LOG)
+        sock.send(line.encode("utf-8", "backslashreplace")[:_LONGEST], MSG_DONTWAIT)
+    finally:
+        sock.close()

@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 
 # A request may be a megabyte, and a line of the trail is its author's to cause: so much of a
-# text, and so many annotations, are put on record.
-_TEXT = 2048
+# text, and so many annotations, are put on record.  The log's lines are short, and what is
+# behind their end is lost: there it is less and less, until all of it fits.  The last is
+# enough for a prefix, and for escapes of twelve characters each to fit.
+_TEXTS = (2048, 256, 32, 10)
 _ANNOTATIONS = 32
 # What a requester may tell of itself, and isn't believed.
 _CLAIMS = ("container", "image", "namespace", "pod")
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _TEXT else f"{text[:_TEXT]}..."
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _first(texts: tuple[str, ...]) -> list[str]:
@@ -68,7 +70,6 @@ class Trail:
 
     def prepare(self, decision: "Decision", dropped: tuple[str, ...]) -> None:
         """Have ready what will be on record if what was decided can be done."""
-        from .audit import line
         from .lint import lint
         from .masks import show
 
@@ -87,7 +88,7 @@ class Trail:
             said += f"; doubtful, see oci-bpf-hook lint: {', '.join(codes)}"
         self._said = said
         fields = {"granted": shown, "rule": decision.rule, "trimmed": trimmed}
-        self._line = line(self._fields("granted", DONE, fields))
+        self._line = self._record("granted", DONE, fields)
 
     def granted(self) -> None:
         """Record the grant that was prepared.  Raises HookError if that has to be and can't."""
@@ -113,21 +114,37 @@ class Trail:
         except HookError:
             return
         fields = {"granted": None, "rule": error.rule, "problems": _first(error.problems)}
-        from .audit import record
+        from .audit import write
 
-        record(to, self._fields("refused", error.code, fields), required=False)
+        write(to, self._record("refused", error.code, fields), required=False)
 
-    def _fields(self, outcome: str, code: int, fields: "Mapping[str, object]") -> dict[str, object]:
+    def _record(self, outcome: str, code: int, fields: "Mapping[str, object]") -> str:
+        """The audit trail's line."""
+        from .audit import line
+        from .log import FITS
+
+        to_log = self.policy().audit_to == "syslog"
+        text = ""
+        for longest in _TEXTS:
+            text = line(self._fields(outcome, code, fields, longest))
+            if not to_log or len(text) <= FITS:
+                break
+        return text
+
+    def _fields(
+        self, outcome: str, code: int, fields: "Mapping[str, object]", longest: int
+    ) -> dict[str, object]:
+        """What is on record, with no text of the request that is longer than `longest`."""
         policy = self.policy()
         requester = {
-            key: _cut(value) if isinstance(value, str) else value
+            key: _cut(value, longest) if isinstance(value, str) else value
             for key, value in self.subject.items()
             if key not in ("annotations", "claimed", "engine")
         }
         if "claimed" in self.subject:
             requester["claimed"] = [key for key in _CLAIMS if requester.get(key) is not None]
         asked_for = {
-            _cut(key): _cut(text)
+            _cut(key, longest): _cut(text, longest)
             for key, text in self._annotations.items()
             if key.startswith(PREFIX)
         }
@@ -139,7 +156,10 @@ class Trail:
             **({"peer": self._peer} if self._peer else {}),
             "requester": requester,
             "requested": asked_for,
-            **fields,
+            **{
+                key: [_cut(text, longest) for text in value] if isinstance(value, list) else value
+                for key, value in fields.items()
+            },
             "outcome": outcome,
             "code": code,
         }

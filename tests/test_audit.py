@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import subprocess
+from mmap import PAGESIZE
 from pathlib import Path
 
 import jsonschema
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci_bpf_hook.audit import json_object, record
+from oci_bpf_hook.audit import json_object, line, write
 from oci_bpf_hook.errors import REFUSED, HookError
 
 ROOT = Path(__file__).parents[1]
@@ -25,10 +26,14 @@ values = st.recursive(
 
 @given(st.dictionaries(st.text(), values))
 def test_it_is_json_and_one_line(fields: dict[str, object]) -> None:
-    line = json_object(fields)
-    assert json.loads(line) == fields
-    assert line.isascii()
-    assert "\n" not in line
+    text = json_object(fields)
+    assert json.loads(text) == fields
+    assert text.isascii()
+    assert "\n" not in text
+
+
+def record(to: str, fields: dict[str, object], *, required: bool) -> None:
+    write(to, line(fields), required=required)
 
 
 def _write(path: str, number: int) -> None:
@@ -82,6 +87,24 @@ def test_what_can_t_be_written(tmp_path: Path, kind: str) -> None:
     assert refused.value.code == REFUSED
     assert str(path) in str(refused.value)
     record(str(path), {}, required=False)
+
+
+def test_a_line_that_fits_in_part(tmp_path: Path) -> None:
+    """A disk that fills up takes half a line, to which the next one must not be glued."""
+    path = tmp_path / "audit.jsonl"
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={4 * PAGESIZE}", "none", tmp_path], check=True
+    )
+    try:
+        for number in range(4):
+            record(str(path), {"n": number, "fill": "x" * (PAGESIZE * 3 // 4)}, required=True)
+        with pytest.raises(HookError):
+            record(str(path), {"n": 4, "fill": "x" * (PAGESIZE * 5 // 4)}, required=True)
+        record(str(path), {"n": 5}, required=True)
+        lines = [json.loads(text)["n"] for text in path.read_text().splitlines()]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert lines == [0, 1, 2, 3, 5]
 
 
 def test_none(tmp_path: Path) -> None:

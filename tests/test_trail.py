@@ -6,14 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jsonschema
+import pytest
 
+from oci_bpf_hook import kernel
 from oci_bpf_hook.errors import BAD_ANNOTATION, NO_USER_NAMESPACE, REFUSED, UNKNOWN_NAME, USAGE
 from oci_bpf_hook.log import ERROR, INFO
-from tests.support.policy import audited, in_force, write
-from tests.support.scratch import Scratch, run_hook
+from oci_bpf_hook.names import KINDS
+from tests.support.policy import EVERYTHING, audited, in_force, write
+from tests.support.scratch import Scratch, assert_failed, run_hook
 from tests.support.syslog import DevLog
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "schema" / "audit.schema.json").read_text())
+ENUMS = kernel.enums(KINDS)
 CMDS = {"io.bpffs.delegate_cmds": "map_create"}
 ALLOW = """\
 version: 1
@@ -95,6 +99,49 @@ def test_the_audit_trail_in_the_system_s_log() -> None:
         assert json.loads(audit.text.removeprefix("audit "))["rule"] == "one"
         assert said.priority == ERROR
     assert len(audited()) == before
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("daemon", ["none", "stopped reading"])
+def test_a_grant_that_the_system_s_log_doesn_t_take(daemon: str, required: bool) -> None:
+    text = ALLOW.format(to=f"syslog, required: {str(required).lower()}", name="a", cmds="[any]")
+    with in_force(text), DevLog(listens=daemon != "none") as log, Scratch() as container:
+        if daemon != "none":
+            log.fill()
+        result = run_hook(container.state(CMDS), prefix=log.prefix)
+        if required:
+            words = ("the audit trail syslog can't be written", "audit.required")
+            assert_failed(result, REFUSED, *words, container=container)
+        else:
+            assert (result.returncode, len(container.mounts())) == (0, 1)
+
+
+LONG = {
+    "many items": {"io.bpffs.delegate_cmds": ":".join(f"x{number}" for number in range(5000))},
+    "many keys": {f"io.bpffs.{number}{'x' * 3000}": "x" * 3000 for number in range(40)},
+    "long names": {f"io.bpffs.\U0001f41d{number}": "\U0001f41d" * 900 for number in range(40)},
+    "all names": {
+        f"io.bpffs.delegate_{kind}": ":".join(ENUMS[f"delegate_{kind}"].values)
+        for kind in ("cmds", "maps", "progs", "attachs")
+    },
+    "others'": {
+        "io.bpffs.delegate_cmds": "map_create",
+        "io.kubernetes.container.name": "\U0001f41d" * 5000,
+        **{f"io.bpffs.mode/{number}": "\U0001f41d" * 900 for number in range(40)},
+    },
+}
+
+
+@pytest.mark.parametrize("asked", LONG.values(), ids=LONG)
+def test_nobody_pushes_the_decision_out_of_the_system_s_log(asked: dict[str, str]) -> None:
+    """Its lines are cut at their end; the record of a long request is whole nevertheless."""
+    text = "version: 1\naudit: {to: syslog}\n" + EVERYTHING.removeprefix("version: 1\n")
+    with in_force(text), DevLog() as log, Scratch() as container:
+        code = run_hook(container.state(asked), prefix=log.prefix).returncode
+        audit = json.loads(log.lines()[0].text.removeprefix("audit "))
+    jsonschema.validate(audit, SCHEMA)
+    assert audit["code"] == code
+    assert (audit["granted"] is None) is (code != 0)
 
 
 def test_what_is_doubtful_is_in_the_log() -> None:
