@@ -26,6 +26,8 @@ ETC = "/etc/oci-bpf-hook/policy.yaml"
 RUN = "/run/oci-bpf-hook"
 BUILTIN = __file__.rpartition("/")[0] + "/builtin_policy.json"
 _CACHE = "policy.compiled"
+# Whom a name in the policy means is in these: an id may be somebody else's tomorrow.
+_OWNERS = ("/etc/passwd", "/etc/group")
 _SOURCE_MAX = 16 << 20
 # A file that was changed this recently, in nanoseconds, may change again within the same
 # tick of the file system's clock and look the same.
@@ -116,11 +118,18 @@ def _open_source(etc: str) -> int:
 
 
 def _identity(source: int, header: str | None) -> list[object]:
-    """What a compiled form belongs to: a version of ours, a kernel, and a file or none."""
+    """What a compiled form belongs to: a version of ours, a kernel, and the files it is made of."""
     kernel = posix.uname()
     identity: list[object] = [__version__, kernel.release, kernel.version, header]
+    files: list[int | str] = [header] if header else []
     if source >= 0:
-        status = posix.fstat(source)
+        files += [source, *_OWNERS]
+    for file in files:
+        try:
+            status = posix.stat(file)
+        except OSError:  # Whoever needs it says what is wrong.
+            identity.append(None)
+            continue
         identity += [status.st_dev, status.st_ino, status.st_size]
         identity += [status.st_mtime_ns, status.st_ctime_ns]
     return identity

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook import policycache
+from oci_bpf_hook import kernel, policycache
 from oci_bpf_hook.errors import BAD_POLICY, HookError
 from oci_bpf_hook.policy import Compiled
 from oci_bpf_hook.policycache import in_force
@@ -98,6 +98,36 @@ def test_what_has_just_changed_is_not_kept(place: Place, monkeypatch: pytest.Mon
     place.write(DENY.format(name="one"))
     assert place.name() == "one"
     assert not place.cache.exists()
+
+
+@pytest.mark.parametrize("file", ["/etc/passwd", "/etc/group"])
+def test_an_id_that_is_somebody_else_s_by_now(place: Place, file: str) -> None:
+    """The compiled form has ids; the name stands for another one later."""
+    before = Path(file).read_text()
+    key = {"/etc/passwd": "user", "/etc/group": "group"}[file]
+    place.write(f"version: 1\nrules:\n- name: a\n  match: {{{key}: obh-test}}\n  deny: x\n")
+    try:
+        for number in (4711, 4712):
+            line = f"obh-test:x:{number}:"
+            new = Path(f"{file}.new")
+            new.write_text(f"{before}{line}{'4711::/:/bin/sh' if key == 'user' else ''}\n")
+            new.rename(file)
+            for _ in range(2):
+                (rule,) = place.policy().rules({"user": number, "group": (number,)})
+                assert rule["match"] == {key: [number]}
+    finally:
+        Path(file).write_text(before)
+
+
+def test_a_header_that_is_another_by_now(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel has no BTF, the names are the header's."""
+    monkeypatch.setattr(kernel.enums, "__kwdefaults__", {"header": None, "vmlinux": "/nowhere"})
+    text = Path("/usr/include/linux/bpf.h").read_text()
+    header = place.run.with_name("bpf.h")
+    for name in ("BPF_MAP_CREATE", "BPF_MAP_MAKE"):
+        header.write_text(text.replace("BPF_MAP_CREATE", name))
+        compiled = in_force(header=str(header), etc=str(place.etc), run=str(place.run))
+        assert name.lower()[4:] in compiled.enums["delegate_cmds"].values
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 40, 200])
