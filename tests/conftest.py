@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import engines
 from tests.support.podman import World
@@ -35,6 +36,11 @@ PURE = {
 }
 HOOK_JSON = LAUNCHER.with_suffix(".json")
 FORCED = "CI" in os.environ or "OCI_BPF_HOOK_FORCE" in os.environ
+# How long an example takes is how busy the machine is.
+settings.register_profile(
+    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 FORCE = "OCI_BPF_HOOK_FORCE=1 makes this a failure"
 
 

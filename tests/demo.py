@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime, enter_private_mounts
 from tests.support.podman import World
+from tests.support.policy import POLICY
 from tests.support.scratch import LAUNCHER
 
 HOOK_JSON = Path(__file__).parents[1] / "hooks.d" / "oci-bpf-hook.json"
@@ -72,6 +73,8 @@ def _refused(world: World) -> None:
 def main() -> None:
     """Run the demo."""
     enter_private_mounts()
+    # The built-in policy is the demo's: the host's own may refuse it.
+    POLICY.unlink(missing_ok=True)
     with World() as world:
         world.install_hook(LAUNCHER, HOOK_JSON)
         for runtime in RUNTIMES:

@@ -52,6 +52,13 @@ for _ in range(500):
     os.set_inheritable(os.open("/", os.O_RDONLY), True)
 os.execv(sys.argv[1], sys.argv[1:])
 """
+BROKEN_PIPE = """
+import os, sys
+reading, writing = os.pipe()
+os.dup2(writing, 2)
+os.close(reading)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 CWD_DELETED = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
 
 PREFIXES: dict[str, tuple[str, ...]] = {
@@ -59,7 +66,7 @@ PREFIXES: dict[str, tuple[str, ...]] = {
     "stderr closed": ("sh", "-c", 'exec "$@" 2>&-', "sh"),
     "both closed": ("sh", "-c", 'exec "$@" >&- 2>&-', "sh"),
     "stderr full": ("sh", "-c", 'exec "$@" 2>/dev/full', "sh"),
-    "stderr a broken pipe": ("bash", "-c", 'exec "$@" 2> >(exec 0<&-)', "bash"),
+    "stderr a broken pipe": (sys.executable, "-c", BROKEN_PIPE),
     "signals blocked": (sys.executable, "-c", BLOCKED),
     "signals ignored": (sys.executable, "-c", IGNORED),
     "fds inherited": (sys.executable, "-c", FULL_OF_FDS),

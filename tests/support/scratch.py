@@ -21,8 +21,9 @@ LAUNCHER = Path(__file__).parents[2] / "hooks.d" / "oci-bpf-hook"
 # Where root and the others are outside; a range of its own, of nobody's.
 FIRST_ID = 100_000
 IDS = 65_536
-# Seconds that the hook may take at the very most: its own deadline is 4.
-LIMIT = 5
+# Seconds after which a test gives up.  That the hook itself ends within 5, whatever happens, its
+# deadlines say (test_hooksd); a clock here would measure how busy the machine is.
+LIMIT = 60
 # By the last one a test knows the processes that it has started.
 ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -237,7 +238,7 @@ def run_hook(
     cwd: str | Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the launcher with `stdin`, an fd or what is written to it, within the time limit.
+    """Run the launcher with `stdin`, an fd or what is written to it.
 
     `prefix` is a command that runs it; `env` is added to its environment.
     """
