@@ -48,7 +48,7 @@ install:
 	find oci_bpf_hook '(' -name '*.py' -o -name '*.json' -o -name '*.yaml' ')' \
 		-exec install -D -m 644 '{}' '$(libexec)/{}' ';'
 	install -m 644 schema/*.json '$(libexec)/oci_bpf_hook/schema/'
-	/usr/bin/python3 -m compileall -q -d '$(PREFIX)/libexec/oci-bpf-hook/oci_bpf_hook' '$(libexec)/oci_bpf_hook'
+	umask 022 && /usr/bin/python3 -m compileall -q -d '$(PREFIX)/libexec/oci-bpf-hook/oci_bpf_hook' '$(libexec)/oci_bpf_hook'
 	install -m 755 hooks.d/oci-bpf-hook '$(libexec)/'
 	sed 's|/usr/libexec/|$(PREFIX)/libexec/|' hooks.d/oci-bpf-hook.json > '$(hooksd)/.oci-bpf-hook.new'
 	chmod 644 '$(hooksd)/.oci-bpf-hook.new'

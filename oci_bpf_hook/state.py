@@ -278,9 +278,11 @@ def _join(directory: str, path: str) -> str:
 
 def _config(directory: str, state: State) -> Rootfs | str:
     """What `directory`/config.json says, or why it can't be believed."""
-    path = f"{directory}/config.json"
+    file = f"{directory}/config.json"
+    # Whole, since it is where to look; but no line of a log is made by a directory's name.
+    path = file if file.isprintable() else ascii(file)
     try:
-        config = load_json(_read_file(path, _CONFIG_MAX))
+        config = load_json(_read_file(file, _CONFIG_MAX))
     except OSError as error:
         return f"{path}: {error.strerror}"
     except ValueError as error:

@@ -135,7 +135,10 @@ class Trail:
         self, outcome: str, code: int, fields: "Mapping[str, object]", longest: int
     ) -> dict[str, object]:
         """What is on record, with no text of the request that is longer than `longest`."""
+        from .policy import ENGINES
+
         policy = self.policy()
+        engine = self.subject.get("engine", self._engine or policy.engine)
         requester = {
             key: _cut(value, longest) if isinstance(value, str) else value
             for key, value in self.subject.items()
@@ -152,7 +155,7 @@ class Trail:
             asked_for = dict(list(asked_for.items())[:_ANNOTATIONS])
         return {
             "container": self._container,
-            "engine": self.subject.get("engine", self._engine or policy.engine),
+            "engine": engine if engine in ENGINES else None,
             **({"peer": self._peer} if self._peer else {}),
             "requester": requester,
             "requested": asked_for,

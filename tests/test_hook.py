@@ -64,6 +64,8 @@ CHANGES: dict[str, tuple[dict[str, object], str]] = {
     "bundle relative": ({"bundle": "b"}, "no bundle"),
     "root a number": ({"root": 1}, "no path"),
     "root with NUL": ({"root": "/\0"}, "no path"),
+    "bundle two lines": ({"bundle": "/x\noci-bpf-hook: y", "root": None}, r"'/x\noci-bpf-hook: y/"),
+    "bundle with escapes": ({"bundle": "/x\x1b[2J\u202e", "root": None}, r"'/x\x1b[2J\u202e/"),
     "root missing": ({"root": "/nowhere"}, "root filesystem isn't at"),
     "root the host's": ({"root": "/"}, "no runtime has mounted it"),
     "root no mount": ({"root": "/usr"}, "no runtime has mounted it"),

@@ -77,7 +77,11 @@ def test_install_run_uninstall() -> None:
 
 def test_install_below_another_directory(tmp_path: Path) -> None:
     destination = tmp_path / "a b"
-    run("make", "install", f"DESTDIR={destination}", "PREFIX=/opt/hook")
+    # Whatever the administrator's umask is, others can read it.
+    install = 'umask 077 && exec make install DESTDIR="$0" PREFIX=/opt/hook'
+    run("sh", "-c", install, str(destination))
+    for path in (destination / "opt/hook").rglob("*"):
+        assert path.stat().st_mode & 0o044 == 0o044, path
     hook = json.loads(
         (destination / "opt/hook/share/containers/oci/hooks.d/oci-bpf-hook.json").read_text()
     )

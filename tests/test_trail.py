@@ -66,6 +66,7 @@ def test_the_engine_is_the_administrator_s_word() -> None:
             assert audited()[-1]["engine"] == "containerd"
             assert run_hook(state, "--engine", "podman").returncode == REFUSED
             assert run_hook(state, "--engine", "lxc").returncode == USAGE
+            assert (audited()[-1]["code"], audited()[-1]["engine"]) == (USAGE, None)
             assert run_hook(state, "--engine", "cri-o").returncode == 0
     line = audited()[-1]
     assert (line["engine"], line["requester"]["namespace"]) == ("cri-o", "monitoring")
