@@ -34,11 +34,15 @@ _SHARED = ("engine", "host_cgroup", "host_network", "rootless")
 
 
 class Loaded(Record):
-    """A policy that is in order, ready for `policy.pack`, and what is doubtful about it."""
+    """A policy that is in order, ready for `policy.pack`, and what is doubtful about it.
 
-    __slots__ = ("header", "rules", "warnings")
+    `listed` are the rules that have lists of their own, beside or without profiles.
+    """
+
+    __slots__ = ("header", "listed", "rules", "warnings")
     header: dict[str, Any]
     rules: list[dict[str, Any]]
+    listed: tuple[dict[str, Any], ...]
     warnings: tuple[Fault, ...]
 
 
@@ -61,7 +65,12 @@ def load(text: bytes, name: str) -> Loaded:
         raise HookError(
             BAD_POLICY, *(f"{name}:{fault.line}:{fault.column}: {fault.text}" for fault in lines)
         )
-    return Loaded(header=header, rules=rules, warnings=tuple(checker.warnings))
+    return Loaded(
+        header=header,
+        rules=rules,
+        listed=tuple(checker.listed),
+        warnings=tuple(checker.warnings),
+    )
 
 
 # --------------------------------------------------------------------- the checks
@@ -85,6 +94,7 @@ class _Checker:
         self._places = places
         self._faults = faults
         self.warnings: list[Fault] = []
+        self.listed: list[dict[str, Any]] = []
         table = kernel.table()
         # Values are the kernel's ABI: every name of this kernel and of the table has one.
         self._enums = _union(table.enums(KINDS), kernel.enums(KINDS))
@@ -161,6 +171,7 @@ class _Checker:
         }
         allow = rule.get("allow", {})
         masks = self._lists(allow, (*place, "allow"))
+        own = bool(masks)
         for number, name in enumerate(allow.get("profiles", [])):
             if name not in profiles:
                 where = (*place, "allow", "profiles", number)
@@ -170,7 +181,7 @@ class _Checker:
         if "allow" in rule and match:
             self._doubt(match, place, engine)
         modes = allow.get("modes")
-        return {
+        compiled = {
             "name": rule["name"],
             "match": match,
             "masks": masks,
@@ -179,6 +190,9 @@ class _Checker:
             "trim": rule.get("on_excess") == "trim",
             "deny": " ".join(rule["deny"].split()) if "deny" in rule else None,
         }
+        if own:
+            self.listed.append(compiled)
+        return compiled
 
     def _match(self, key: str, value: Any, place: Place) -> Any:
         if key == "annotations":

@@ -33,6 +33,20 @@ def test_check(tmp_path: Path) -> None:
     # What is doubtful about a profile is what it is for.
     assert "profile tracing: reaches-beyond: delegate_progs: tracing reads" in done.stdout
     assert "profile xdp:" not in done.stdout
+    # A rule is made of profiles there; one with lists of its own is looked at as a whole.
+    assert ": rule " not in done.stdout
+    own = tmp_path / "o.yaml"
+    own.write_text(
+        "version: 1\nprofiles: {a: {delegate_cmds: [map_create, prog_load, btf_load]}}\nrules:\n"
+        "- name: own\n  allow: {profiles: [a], delegate_maps: [hash], delegate_progs: [kprobe]}\n"
+        "- {name: other, allow: {profiles: [a]}}\n"
+    )
+    found = command("policy", "check", str(own)).stdout
+    assert "rule own: progs-without-attachs: " in found
+    assert "rule own: reaches-beyond: " in found
+    assert "rule own: map_create-without-delegate_maps" not in found
+    assert "profile a: map_create-without-delegate_maps: " in found
+    assert "rule other" not in found
     bad = tmp_path / "p.yaml"
     bad.write_text("version: 1\nrules: []\nengin: podman\n")
     done = command("policy", "check", str(bad))

@@ -30,10 +30,16 @@ def _check(options: argparse.Namespace) -> int:
 
     loaded = load(request.read(options.file), options.file)
     enums = kernel.enums(KINDS)
-    for name, masks in loaded.header["profiles"].items():
-        # One without commands is a part of others.
-        for finding in lint(masks, enums) if CMDS.option in masks else ():
-            print(f"{options.file}: profile {name}: {finding.code}: {finding}")
+    # A profile without commands is a part of others.
+    lists = {
+        f"profile {name}": masks
+        for name, masks in loaded.header["profiles"].items()
+        if CMDS.option in masks
+    }
+    lists |= {f"rule {rule['name']}": rule["masks"] for rule in loaded.listed}
+    for what, masks in lists.items():
+        for finding in lint(masks, enums):
+            print(f"{options.file}: {what}: {finding.code}: {finding}")
     for one in loaded.warnings:
         print(f"{options.file}:{one.line}:{one.column}: warning: {one.text}")
     count = len(loaded.rules)
