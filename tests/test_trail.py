@@ -9,10 +9,17 @@ import jsonschema
 import pytest
 
 from oci_bpf_hook import kernel
-from oci_bpf_hook.errors import BAD_ANNOTATION, NO_USER_NAMESPACE, REFUSED, UNKNOWN_NAME, USAGE
+from oci_bpf_hook.errors import (
+    BAD_ANNOTATION,
+    BAD_POLICY,
+    NO_USER_NAMESPACE,
+    REFUSED,
+    UNKNOWN_NAME,
+    USAGE,
+)
 from oci_bpf_hook.log import ERROR, INFO
 from oci_bpf_hook.names import KINDS
-from tests.support.policy import EVERYTHING, audited, in_force, write
+from tests.support.policy import AUDIT, EVERYTHING, POLICY, audited, in_force, write
 from tests.support.scratch import Scratch, assert_failed, run_hook
 from tests.support.syslog import DevLog
 
@@ -151,6 +158,45 @@ def test_what_is_doubtful_is_in_the_log() -> None:
         assert run_hook(json.dumps(container.state(asked)), prefix=log.prefix).returncode == 0
         (line,) = log.lines()
     assert line.text.endswith("doubtful, see oci-bpf-hook lint: command-without-token")
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o664])
+def test_a_policy_that_others_can_write(mode: int) -> None:
+    """Even one that allows it: nothing is granted, and who asks for nothing starts."""
+    before = audited()
+    with in_force(EVERYTHING), Scratch() as container:
+        POLICY.chmod(mode)
+        result = container.hook(CMDS)
+        assert_failed(result, BAD_POLICY, f"chmod go-w {POLICY}", container=container)
+        assert container.hook({"io.example": "x"}).returncode == 0
+    assert audited() == before
+
+
+HOSTILE = 'x\n{}\r\x00\x1b[2J\u2028\u202e"}\ud800'
+
+
+def test_nobody_writes_a_line_of_the_logs() -> None:
+    """Whatever is in an annotation: one line of each, and plain ASCII."""
+    asked = {
+        "io.bpffs.delegate_cmds": "map_create",
+        f"io.bpffs.{HOSTILE}": HOSTILE,
+        "io.bpffs.path": f"/{HOSTILE}",
+        "io.bpffs.profile": HOSTILE,
+        "io.kubernetes.pod.namespace": HOSTILE,
+        "io.kubernetes.container.name": HOSTILE,
+    }
+    for annotations in (asked, {key: asked[key] for key in list(asked)[:1] + list(asked)[4:]}):
+        before = len(audited())
+        with DevLog() as log, Scratch() as container:
+            result = run_hook(container.state(annotations), prefix=log.prefix)
+            (line,) = log.lines()
+        assert result.stderr.count("\n") == (1 if result.returncode else 0)
+        (found,) = audited()[before:]
+        jsonschema.validate(found, SCHEMA)
+        for text in (result.stderr, line.text, AUDIT.read_text()):
+            assert text.isascii()
+            assert not {"\r", "\x00", "\x1b"} & set(text)
+    assert found["requester"]["namespace"] == HOSTILE
 
 
 def test_a_policy_that_changes_while_containers_start() -> None:
