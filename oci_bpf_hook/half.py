@@ -36,6 +36,8 @@ _CAPABILITIES = {
     "join": "CAP_SYS_ADMIN and CAP_SYS_CHROOT",
     "user": "CAP_SYS_ADMIN",
 }
+# Seconds that one which was killed may take to go.
+_KILL_DEADLINE = 0.2
 
 
 class Half:
@@ -131,15 +133,30 @@ class Half:
         """Reap the child, at the deadline by force; its status."""
         try:
             self._sock.shutdown(SHUT_WR)
-            while self._message():
-                pass
-        except OSError:  # Among them TimeoutError.
+        except OSError:
             pass
+        gone = self._gone()
         posix.kill(self._pid, SIGKILL)
-        _, status = posix.waitpid(self._pid, 0)
+        if not gone:
+            self._until = monotonic() + _KILL_DEADLINE
+            gone = self._gone()
+        # Where a file system doesn't answer, it waits in the kernel until that does, and not
+        # even a kill ends it before.  It does nothing more then; we don't wait with it.
+        status = posix.waitpid(self._pid, 0)[1] if gone else int(SIGKILL)
         self._pid = 0
         self._sock.close()
         return status
+
+    def _gone(self) -> bool:
+        """Whether the child closes its end of the socket, which its end does, in time."""
+        try:
+            while self._message():
+                pass
+        except TimeoutError:
+            return False
+        except OSError:
+            pass
+        return True
 
     def _died(self) -> HookError:
         self._end()

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -10,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scratch import FIRST_ID, Scratch, assert_failed, bpf_mounts
+from tests.support.scratch import (
+    FIRST_ID,
+    LIMIT,
+    Scratch,
+    assert_failed,
+    bpf_mounts,
+    hooks_alive,
+)
 from tests.support.tracer import Call, trace
 
 ASK = {"io.bpffs.delegate_cmds": "map_create:prog_load"}
@@ -115,6 +123,37 @@ def test_missing_in_a_filesystem_that_has_no_directories_to_make() -> None:
 def test_a_name_too_long_below_one_that_is_made(container: Scratch) -> None:
     result = container.hook(ask(f"/opt/new/{'x' * 256}"))
     assert_failed(result, 16, "File name too long", container=container)
+
+
+# A file system of the container's own that is asked for a name and never answers.  The device is
+# a node of ours, since the host's is for its root alone: struct fuse_in_header, and the answer
+# to FUSE_INIT (26).
+SILENT = """
+import struct
+fd = os.open(root + "/../fuse", os.O_RDWR)
+options = f"fd={fd},rootmode=40755,user_id=0,group_id=0,allow_other"
+mount("none", root + "/opt", "fuse", 0, options)
+if os.fork() == 0:
+    check(libc.prctl(1, 9))  # It ends with its parent.
+    while True:
+        _, opcode, unique = struct.unpack_from("IIQ", os.read(fd, 1 << 17))
+        if opcode == 26:
+            init = struct.pack("IIIIHHI", 7, 31, 0, 0, 0, 0, 4096) + bytes(40)
+            os.write(fd, struct.pack("IiQ", 16 + len(init), 0, unique) + init)
+"""
+
+
+def test_a_file_system_that_does_not_answer() -> None:
+    """Who waits for it can't be killed: the hook leaves it behind, and it ends with the wait."""
+    with Scratch(setup=SILENT, devices={"fuse": (10, 229)}) as container:
+        result = container.hook(ask("/opt/new"))
+        assert (result.returncode, result.stdout) == (16, "")
+        assert "the container half hung" in result.stderr
+        assert container.mounts() == []
+        (waiting,) = map(os.pidfd_open, hooks_alive())
+    # The file system has gone with the container.
+    assert select.select([waiting], [], [], LIMIT)[0]
+    os.close(waiting)
 
 
 # ---- where the root filesystem is ------------------------------------------------------

@@ -9,6 +9,7 @@ import json
 import os
 import select
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,7 @@ class Scratch:
     `setup` is Python that its init runs last, inside: `mount(source, target, fstype, flags)`,
     `root` and the flags BIND, REC, RDONLY, REMOUNT are there.  `prefix` is a command that
     runs its init; without `private` its mounts keep the propagation that the kernel gives.
+    `devices` are nodes beside the root filesystem that anybody can open, by their numbers.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Scratch:
         tree: Sequence[str] = ("sys/fs/bpf", "opt"),
         prefix: Sequence[str] = (),
         private: bool = True,
+        devices: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         # Where the container's root can reach it, wherever the checkout is.
         self._directory = tempfile.TemporaryDirectory(prefix="scratch-", dir="/tmp")
@@ -88,6 +91,9 @@ class Scratch:
             for part in reversed(Path(name).parents):
                 self._make(part)
             self._make(Path(name))
+        for name, numbers in (devices or {}).items():
+            os.mknod(self.outside / name, stat.S_IFCHR, os.makedev(*numbers))
+            (self.outside / name).chmod(0o666)
         self._flags = (0x10000000 if user else 0) | (0x20000 if mount else 0)
         self._setup = setup
         self._prefix = prefix
