@@ -252,7 +252,8 @@ def conmon_name(identity: str) -> str | None:
             return None
         arguments = command.split(b"\0")
         if arguments[0].rpartition(b"/")[2] == b"conmon":
-            given = dict(zip(arguments, arguments[1:], strict=False))
+            # The first of two counts: podman's own come before what whoever runs it may add.
+            given = dict(zip(arguments[-2::-1], arguments[:0:-1], strict=True))
             if given.get(b"-c") == identity.encode():
                 return given.get(b"-n", b"").decode("utf-8", "replace") or None
             return None

@@ -903,6 +903,13 @@ def test_conmon_without_a_name(tree: Tree) -> None:
     assert tree.name(tree.process("conmon", "-n", "web")) is None
 
 
+@pytest.mark.parametrize("option", ["-n", "-c"])
+def test_a_word_that_looks_like_an_option(tree: Tree, option: str) -> None:
+    """podman run --log-opt tag=-n: it comes behind podman's own."""
+    conmon = tree.process("conmon", *CONMON, "--log-tag", option, "monitoring")
+    assert tree.name(conmon) == "web"
+
+
 def test_a_name_that_is_no_utf_8(tree: Tree) -> None:
     place = CONMON.index("web")
     conmon = tree.process("conmon", *CONMON[:place], b"w\xffb", *CONMON[place + 1 :])
