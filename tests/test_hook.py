@@ -10,11 +10,17 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.scratch import Scratch, assert_failed, assert_granted, run_hook
+from tests.support.scratch import (
+    NO_BTF,
+    Scratch,
+    assert_failed,
+    assert_granted,
+    header_of_6_9,
+    run_hook,
+)
 from tests.support.syslog import DevLog
 from tests.support.tracer import reaped
 
@@ -238,11 +244,15 @@ def test_every_problem_at_once(container: Scratch) -> None:
 
 
 def test_a_name_of_a_newer_kernel(container: Scratch) -> None:
-    newer = "prog_assoc_struct_ops"
-    if newer.encode() in Path("/sys/kernel/btf/vmlinux").read_bytes().lower():
-        pytest.skip("this kernel has it; takes one before 7.0")
-    asked = {"io.bpffs.delegate_cmds": f"map_create:{newer}"}
-    assert_failed(container.hook(asked), 11, "since 7.0", "on_unknown", container=container)
+    asked = {"io.bpffs.delegate_cmds": "map_create:prog_assoc_struct_ops"}
+    header = ("--header", str(header_of_6_9(container.outside)))
+    result = run_hook(container.state(asked), *header, prefix=NO_BTF)
+    assert_failed(result, 11, "since 7.0", "on_unknown", container=container)
+    dropping = asked | {"io.bpffs.on_unknown": "drop"}
+    result = run_hook(container.state(dropping), *header, prefix=NO_BTF)
+    assert (result.returncode, result.stderr) == (0, "")
+    (mount,) = container.mounts()
+    assert mount.endswith(",delegate_cmds=map_create")
 
 
 def test_no_user_namespace() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.scratch import Scratch, assert_failed, install, run_hook
+from tests.support.scratch import NO_BTF, Scratch, assert_failed, install, run_hook
 from tests.support.tracer import inject
 
 # With directories that are to be taken back.
@@ -114,8 +114,7 @@ def test_no_close_range(container: Scratch) -> None:
 
 def test_no_btf(container: Scratch) -> None:
     """The shipped table has the names, then."""
-    hide = ("unshare", "-m", "--", "sh", "-c", 'mount -t tmpfs none /sys/kernel && exec "$@"', "sh")
-    result = run_hook(container.state(ASK), prefix=hide)
+    result = run_hook(container.state(ASK), prefix=NO_BTF)
     assert (result.returncode, result.stderr) == (0, "")
     assert "delegate_progs=xdp" in container.mounts()[0]
 

@@ -287,4 +287,5 @@ def test_key_with_the_containers_name(world: World, runtime: Runtime) -> None:
 def test_on_unknown_drop(world: World, runtime: Runtime) -> None:
     annotations = io(delegate_cmds="map_create:prog_assoc_struct_ops", on_unknown="drop")
     done = world.run(runtime, annotations=annotations, command=MOUNTS)
-    assert bpffs_line(done).split()[3].endswith("delegate_cmds=map_create")
+    # Kernels from 7.0 on have it; test_hook has a kernel that certainly lacks it.
+    assert "delegate_cmds=map_create" in bpffs_line(done)

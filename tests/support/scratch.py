@@ -18,6 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from oci_bpf_hook import kernel
+from oci_bpf_hook.names import KINDS
+
 LAUNCHER = Path(__file__).parents[2] / "hooks.d" / "oci-bpf-hook"
 # Where root and the others are outside; a range of its own, of nobody's.
 FIRST_ID = 100_000
@@ -222,6 +225,24 @@ def install(directory: Path) -> Path:
         # Whatever umask the checkout was made with.
         path.chmod(0o755 if path.is_dir() or path.name == LAUNCHER.name else 0o644)
     return directory / LAUNCHER.name
+
+
+# A command to run the hook behind on a kernel without BTF.
+NO_BTF = ("unshare", "-m", "--", "sh", "-c", 'mount -t tmpfs none /sys/kernel && exec "$@"', "sh")
+
+
+def header_of_6_9(directory: Path) -> Path:
+    """A C header in `directory` with the names that the first kernel with tokens had."""
+    table = kernel.table()
+    path = directory / "bpf-6.9.h"
+    enums = []
+    for kind in KINDS:
+        values = table.enum(kind).values
+        names = [name for name in values if table.since(kind, name) == "6.9"]
+        body = ", ".join(f"{kind.prefix}{name.upper()} = {values[name]}" for name in names)
+        enums.append(f"enum {kind.enum} {{ {body} }};\n")
+    path.write_text("".join(enums))
+    return path
 
 
 def io(**values: str) -> dict[str, str]:
