@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # enough for a prefix, and for escapes of twelve characters each to fit.
 _TEXTS = (2048, 256, 32, 10)
 _ANNOTATIONS = 32
+# As long as an engine's ids.
+_ID = 64
 # What a requester may tell of itself, and isn't believed.
 _CLAIMS = ("container", "image", "namespace", "pod")
 
@@ -101,7 +103,9 @@ class Trail:
         """Log the grant that was prepared; without `mounted`, that it was there already."""
         from .log import INFO, log
 
-        log(INFO, f"{self._container}: {'granted' if mounted else 'already has'} {self._said}")
+        # A broker's peer may call itself what it likes.
+        who = quote(self._container)[1:-1]
+        log(INFO, f"{who}: {'granted' if mounted else 'already has'} {self._said}")
 
     def refused(self, error: HookError) -> None:
         """Record why there is no grant, as far as that is possible."""
@@ -152,9 +156,9 @@ class Trail:
             if key.startswith(PREFIX)
         }
         if len(asked_for) > _ANNOTATIONS:
-            asked_for = dict(list(asked_for.items())[:_ANNOTATIONS])
+            asked_for = dict(list(asked_for.items())[: min(_ANNOTATIONS, longest)])
         return {
-            "container": self._container,
+            "container": _cut(self._container, max(longest, _ID)),
             "engine": engine if engine in ENGINES else None,
             **({"peer": self._peer} if self._peer else {}),
             "requester": requester,

@@ -8,7 +8,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from oci_bpf_hook import kernel
+from oci_bpf_hook import kernel, policycache
+from oci_bpf_hook import log as module
 from oci_bpf_hook.errors import (
     BAD_ANNOTATION,
     BAD_POLICY,
@@ -18,7 +19,10 @@ from oci_bpf_hook.errors import (
     USAGE,
 )
 from oci_bpf_hook.log import ERROR, INFO
+from oci_bpf_hook.masks import Grant
 from oci_bpf_hook.names import KINDS
+from oci_bpf_hook.policy import Decision
+from oci_bpf_hook.trail import Trail
 from tests.support.policy import AUDIT, EVERYTHING, POLICY, audited, in_force, write
 from tests.support.scratch import Scratch, assert_failed, run_hook
 from tests.support.syslog import DevLog
@@ -150,6 +154,32 @@ def test_nobody_pushes_the_decision_out_of_the_system_s_log(asked: dict[str, str
     jsonschema.validate(audit, SCHEMA)
     assert audit["code"] == code
     assert (audit["granted"] is None) is (code != 0)
+
+
+def test_everything_hostile_at_once_fits_the_system_s_log() -> None:
+    bees = "\U0001f41d" * 1000
+    claims = dict.fromkeys(("container", "image", "namespace", "pod"), bees)
+    names = {option: list(enum.values) for option, enum in ENUMS.items()}
+    annotations = {f"io.bpffs.{number}{bees}": bees for number in range(100)}
+    annotations |= {f"io.bpffs.{option}": ":".join(items) for option, items in names.items()}
+    wanted = Grant(
+        masks={option: enum.known & ~1 for option, enum in ENUMS.items()}, path="/x", mode=0o755
+    )
+    text = "version: 1\naudit: {to: syslog}\n" + EVERYTHING.removeprefix("version: 1\n")
+    with in_force(text):
+        trail = Trail(bees, annotations, policycache.in_force)
+        trail.subject = {**claims, "user": 1 << 31}
+        trail.prepare(Decision(rule="r" * 63, grant=wanted, trimmed=(bees,) * 100), (bees,) * 100)
+    assert len(trail._line) <= module.FITS
+    jsonschema.validate(json.loads(trail._line), SCHEMA)
+
+
+def test_a_name_that_whoever_asks_a_broker_gives_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    with DevLog() as log:
+        monkeypatch.setattr(module, "DEV_LOG", log.path)
+        Trail("a\nroot: \u202e", {}, policycache.in_force).say(mounted=True)
+        (line,) = log.lines()
+    assert line.text.startswith(r"a\nroot: \u202e: granted")
 
 
 def test_what_is_doubtful_is_in_the_log() -> None:
