@@ -121,9 +121,13 @@ def _identity(source: int, header: str | None) -> list[object]:
     """What a compiled form belongs to: a version of ours, a kernel, and the files it is made of."""
     kernel = posix.uname()
     identity: list[object] = [__version__, kernel.release, kernel.version, header]
-    files: list[int | str] = [header] if header else []
+    # The built-in policy stands for this installation: another one's may have the same version.
+    files: list[int | str] = [BUILTIN]
+    if header:
+        files.append(header)
     if source >= 0:
-        files += [source, *_OWNERS]
+        # The last one's times are what says whether it may change unseen.
+        files += [*_OWNERS, source]
     for file in files:
         try:
             status = posix.stat(file)

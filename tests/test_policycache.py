@@ -11,7 +11,7 @@ import pytest
 from oci_bpf_hook import kernel, policycache
 from oci_bpf_hook.errors import BAD_POLICY, HookError
 from oci_bpf_hook.policy import Compiled
-from oci_bpf_hook.policycache import in_force
+from oci_bpf_hook.policycache import Watched, in_force
 
 DENY = "version: 1\nrules:\n- {{name: {name}, deny: because}}\n"
 
@@ -65,6 +65,20 @@ def test_without_a_file_the_built_in_policy_holds(place: Place) -> None:
     assert "own-namespaces" in [rule["name"] for rule in rules]
     assert place.cache.exists()
     assert place.policy().enums["delegate_cmds"].values["prog_load"] == 5
+
+
+def test_another_installation_has_another_built_in_policy(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same version, as a checkout has: what one has compiled isn't the other's."""
+    place.policy()
+    other = place.run.with_name("builtin.json")
+    text = Path(policycache.BUILTIN).read_text()
+    other.write_text(text.replace('"own-namespaces"', '"others"'))
+    monkeypatch.setattr(policycache, "BUILTIN", str(other))
+    names = [rule["name"] for rule in place.policy().rules({})]
+    assert "others" in names
+    assert "own-namespaces" not in names
 
 
 def test_a_change_is_seen(place: Place) -> None:
@@ -128,6 +142,13 @@ def test_a_header_that_is_another_by_now(place: Place, monkeypatch: pytest.Monke
         header.write_text(text.replace("BPF_MAP_CREATE", name))
         compiled = in_force(header=str(header), etc=str(place.etc), run=str(place.run))
         assert name.lower()[4:] in compiled.enums["delegate_cmds"].values
+
+
+def test_who_watches_knows_when_the_policy_itself_was_changed(place: Place) -> None:
+    place.write(DENY.format(name="one"))
+    status = place.etc.stat()
+    watched = Watched(etc=str(place.etc), run=str(place.run))
+    assert watched._now()[-2:] == [status.st_mtime_ns, status.st_ctime_ns]
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 40, 200])
