@@ -17,6 +17,7 @@ _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # date, is meant as a text wherever it stands here.
 _TAG = "tag:yaml.org,2002:"
 _TAKEN = ("bool", "int", "map", "null", "seq", "str")
+_DEEPEST = 32
 # Texts that people read; any other is a name, and stands in one line of a log.
 _PROSE = ("comment", "deny")
 
@@ -42,6 +43,10 @@ def parse(text: bytes, faults: list[Fault]) -> tuple[Any, dict[Place, yaml.Mark]
         faults.append(_no_yaml(error))
         return None, places
     try:
+        deep = _too_deep(text)
+        if deep:
+            faults.append(deep)
+            return None, places
         node = loader.get_single_node()
         if node is None:
             faults.append(Fault(line=1, column=1, text="the file is empty; it takes version: 1"))
@@ -55,6 +60,21 @@ def parse(text: bytes, faults: list[Fault]) -> tuple[Any, dict[Place, yaml.Mark]
         return None, places
     finally:
         loader.dispose()
+
+
+def _too_deep(text: bytes) -> Fault | None:
+    """The fault of data that is nested deeper than anything that has a meaning here.
+
+    PyYAML 6.0 makes nodes by recursion in C, which ends the process without a word.
+    """
+    depth = 0
+    event: Any
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            return at(event.start_mark, "this is nested too deeply")
+    return None
 
 
 class _Walk:
