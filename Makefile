@@ -7,7 +7,8 @@ libexec = $(DESTDIR)$(PREFIX)/libexec/oci-bpf-hook
 hooksd = $(DESTDIR)$(PREFIX)/share/containers/oci/hooks.d
 
 ENGINES = python3 podman crun runc conmon catatonit busybox-static uidmap gcc libc6-dev
-TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema linux-libc-dev libbpf-dev clang \
+TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema python3-pyelftools linux-libc-dev libbpf-dev clang \
+	gcc-bpf libbpf-tools xdp-tools libxdp1 libxdp-dev \
 	logrotate strace util-linux libcap2-bin shellcheck systemd
 
 .PHONY: help demo demo-rootless test bench install uninstall clean

@@ -28,8 +28,8 @@ _MAGIC = 0xEB9F
 _HEADER = 24
 _KIND_ENUM = 6
 _KIND_ENUM64 = 19
-# Bytes behind a type's 12-byte record: so many, and so many for each of its vlen.
-_TAIL = {
+# Bytes behind a type's 12-byte record, by its kind: so many, and so many for each of its vlen.
+TAIL = {
     1: (4, 0),  # INT
     2: (0, 0),  # PTR
     3: (12, 0),  # ARRAY
@@ -56,7 +56,7 @@ class BtfError(ValueError):
     """These bytes are not BTF, or not the BTF of a kernel with these enums."""
 
 
-class _Layout(Record):
+class Layout(Record):
     """Where the two sections are, as offsets into the whole, and the byte order."""
 
     __slots__ = ("order", "strings", "strings_end", "types", "types_end")
@@ -72,7 +72,7 @@ def enums(data: "Buffer", kinds: "Sequence[Kind]") -> dict[str, Enum]:
 
     Raises BtfError if `data` is not BTF or lacks one of them.
     """
-    layout = _layout(data)
+    layout = layout_of(data)
     found: dict[str, Enum] = {}
     for kind in kinds:
         enum = _search(data, layout, kind)
@@ -84,14 +84,14 @@ def enums(data: "Buffer", kinds: "Sequence[Kind]") -> dict[str, Enum]:
 
 def walk(data: "Buffer", kinds: "Sequence[Kind]") -> dict[str, Enum]:
     """What `enums` gives, by reading every type: slow, and takes nothing for granted."""
-    layout = _layout(data)
+    layout = layout_of(data)
     wanted = {kind.enum: kind for kind in kinds}
     found: dict[str, Enum] = {}
     why: dict[str, str] = {}
     for position, type_kind in _types(data, layout):
         if type_kind not in (_KIND_ENUM, _KIND_ENUM64):
             continue
-        kind = wanted.get(_string(data, layout, _u32(data, layout, position)))
+        kind = wanted.get(string(data, layout, _u32(data, layout, position)))
         if kind is None or kind.option in found:
             continue
         try:
@@ -109,7 +109,8 @@ def walk(data: "Buffer", kinds: "Sequence[Kind]") -> dict[str, Enum]:
     return found
 
 
-def _layout(data: "Buffer") -> _Layout:
+def layout_of(data: "Buffer") -> Layout:
+    """Where the sections of the BTF `data` are.  Raises BtfError."""
     if len(data) < _HEADER:
         raise BtfError("too short for BTF")
     head = bytes(data[:_HEADER])
@@ -119,7 +120,7 @@ def _layout(data: "Buffer") -> _Layout:
     length, types, types_len, strings, strings_len = (
         int.from_bytes(head[at : at + 4], order) for at in range(4, _HEADER, 4)
     )
-    layout = _Layout(
+    layout = Layout(
         order=order,
         types=length + types,
         types_end=length + types + types_len,
@@ -131,7 +132,7 @@ def _layout(data: "Buffer") -> _Layout:
     return layout
 
 
-def _search(data: "Buffer", layout: _Layout, kind: Kind) -> Enum | None:
+def _search(data: "Buffer", layout: Layout, kind: Kind) -> Enum | None:
     """The first enum named `kind.enum`, or None where none passes every check."""
     needle = b"\0" + kind.enum.encode("ascii") + b"\0"
     at = data.find(needle, layout.strings, layout.strings_end)
@@ -151,7 +152,7 @@ def _search(data: "Buffer", layout: _Layout, kind: Kind) -> Enum | None:
     return None
 
 
-def _enum_at(data: "Buffer", layout: _Layout, position: int, kind: Kind, *, guarded: bool) -> Enum:
+def _enum_at(data: "Buffer", layout: Layout, position: int, kind: Kind, *, guarded: bool) -> Enum:
     info = _u32(data, layout, position + 4)
     type_kind = info >> 24 & 0x1F
     size = {_KIND_ENUM: 8, _KIND_ENUM64: 12}.get(type_kind)
@@ -165,7 +166,7 @@ def _enum_at(data: "Buffer", layout: _Layout, position: int, kind: Kind, *, guar
 
     def enumerators() -> "Iterator[tuple[str, int]]":
         for at in range(0, len(record), size):
-            name = _string(data, layout, int.from_bytes(record[at : at + 4], order))
+            name = string(data, layout, int.from_bytes(record[at : at + 4], order))
             value = int.from_bytes(record[at + 4 : at + 8], order)
             if size == 12:
                 value |= int.from_bytes(record[at + 8 : at + 12], order) << 32
@@ -174,14 +175,14 @@ def _enum_at(data: "Buffer", layout: _Layout, position: int, kind: Kind, *, guar
     return make_enum(kind, enumerators(), guarded=guarded)
 
 
-def _types(data: "Buffer", layout: _Layout) -> "Iterator[tuple[int, int]]":
+def _types(data: "Buffer", layout: Layout) -> "Iterator[tuple[int, int]]":
     """Each type's position and kind."""
     position, end = layout.types, layout.types_end
     section = bytes(data[position:end])
     base, order = position, layout.order
     while position < end:
         info = int.from_bytes(section[position - base + 4 : position - base + 8], order)
-        tail = _TAIL.get(info >> 24 & 0x1F)
+        tail = TAIL.get(info >> 24 & 0x1F)
         if tail is None:
             raise BtfError(f"a type of the unknown kind {info >> 24 & 0x1F}")
         following = position + 12 + tail[0] + tail[1] * (info & 0xFFFF)
@@ -191,11 +192,12 @@ def _types(data: "Buffer", layout: _Layout) -> "Iterator[tuple[int, int]]":
         position = following
 
 
-def _u32(data: "Buffer", layout: _Layout, position: int) -> int:
+def _u32(data: "Buffer", layout: Layout, position: int) -> int:
     return int.from_bytes(data[position : position + 4], layout.order)
 
 
-def _string(data: "Buffer", layout: _Layout, offset: int) -> str:
+def string(data: "Buffer", layout: Layout, offset: int) -> str:
+    """The name at `offset` in the string section.  Raises BtfError if it is outside of it."""
     start = layout.strings + offset
     end = data.find(b"\0", start, layout.strings_end) if start < layout.strings_end else -1
     if end < 0:

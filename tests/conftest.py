@@ -19,6 +19,11 @@ from tests.support.scratch import LAUNCHER
 
 # Test modules that need nothing but Python.
 PURE = {
+    "test_advise_calls",
+    "test_advise_forms",
+    "test_advise_needs",
+    "test_advise_probes",
+    "test_advise_sections",
     "test_annotations",
     "test_btf",
     "test_docs",
@@ -34,6 +39,8 @@ PURE = {
     "test_table",
     "test_update_bpf_enums",
 }
+# What compiles objects, and programs that embed some.
+TOOLS = ("strace", "nsenter", "clang", "bpf-gcc", "execsnoop", "xdp-loader")
 HOOK_JSON = LAUNCHER.with_suffix(".json")
 FORCED = "CI" in os.environ or "OCI_BPF_HOOK_FORCE" in os.environ
 # How long an example takes is how busy the machine is.
@@ -50,7 +57,7 @@ def _missing() -> str:
         return "root"
     if not os.path.exists("/sys/kernel/btf/vmlinux"):
         return "a kernel with BTF"
-    tools = [tool for tool in (*engines.TOOLS, "strace", "nsenter") if not shutil.which(tool)]
+    tools = [tool for tool in (*engines.TOOLS, *TOOLS) if not shutil.which(tool)]
     return f"{', '.join(tools)} (make test installs them)" if tools else ""
 
 

@@ -70,6 +70,7 @@ def entry(name: str, text: str, *aliases: str) -> Entry:
 
 
 ENTRIES = (
+    entry("advise", "say which delegation a BPF program needs"),
     entry("broker", "be the service that delegates BPF for rootless engines"),
     entry("hook", "be the OCI runtime hook: the state is on stdin"),
     entry("kernel", "show the names that can be delegated, and the bits"),

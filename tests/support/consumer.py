@@ -7,6 +7,7 @@ C library, which are bound into the container read-only.
 
 import importlib.util
 import json
+import os
 import shutil
 import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,16 +25,20 @@ _SYSTEM: Final = tuple(name for name in ("/usr", "/lib", "/lib64") if Path(name)
 _PYTHON: Final = "/usr/bin/python3"
 _INSIDE: Final = Path("/consumer")
 _UNPRIVILEGED: Final = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
-_CLANG: Final = (
+# What libbpf's headers call this machine, to know its registers by.
+_MACHINE: Final = {"x86_64": "x86", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+MACHINE: Final = f"-D__TARGET_ARCH_{_MACHINE}"
+CLANG: Final = (
     *("clang", "-target", "bpf", "-g", "-O2"),
-    *("-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"),
+    *("-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", MACHINE),
     # clang for BPF doesn't look into Debian's directory for the machine, where asm/types.h is.
     *("-idirafter", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}"),
 )
 
 # What became of an object. "result" is "ok" or an errno's name, and "log" libbpf's warnings. If it
 # is "ok", "token" says whether libbpf has one, and by name
-#   "maps"      have their "type", "flags" and whether they have "btf",
+#   "maps"      have their "type", "flags", whether they have "btf", and a digest of their "value"
+#               if libbpf has made them for variables,
 #   "programs"  their "type", "attach" type, "tag" (the kernel's digest of the instructions), how
 #               many "maps" they hold, the "helpers" they call and whether they have "btf",
 #   "attached"  what was to be attached to something of the container's: "ok" or an errno's name.
@@ -47,11 +52,25 @@ def missing() -> list[str]:
     lacks = {
         # With 0, socket filters and the simple maps take no token, and so no bit.
         "kernel.unprivileged_bpf_disabled=2": _UNPRIVILEGED.read_text(encoding="utf-8") == "0\n",
-        "clang": shutil.which(_CLANG[0]) is None,
+        "clang": shutil.which(CLANG[0]) is None,
         "libbpf-dev": not Path("/usr/include/bpf/bpf_helpers.h").exists(),
         "pylibbpf 0.0.6": importlib.util.find_spec("pylibbpf") is None,
     }
     return [name for name, lacking in lacks.items() if lacking]
+
+
+def wheel() -> Path:
+    """The directory of the wheel's package; its own libraries are beside it."""
+    spec = importlib.util.find_spec("pylibbpf")
+    assert spec
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0])
+
+
+def library() -> Path:
+    """The shared library with libbpf's API."""
+    (found,) = wheel().glob("pylibbpf.*.so")
+    return found
 
 
 class Consumer:
@@ -66,20 +85,16 @@ class Consumer:
         for name in objects:
             target = str(self._directory / f"{name}.o")
             source = str(SOURCES / f"{name}.bpf.c")
-            require(run([*_CLANG, "-o", target, "-c", source]))
+            require(run([*CLANG, "-o", target, "-c", source]))
 
     def _copy_wheel(self) -> Path:
         # Where the container's root can reach it, and without the odd characters that the path of
         # the checkout may have. The libraries of the wheel are beside its package.
-        spec = importlib.util.find_spec("pylibbpf")
-        assert spec
-        assert spec.submodule_search_locations
-        package = Path(spec.submodule_search_locations[0])
+        package = wheel()
         for directory in (package, package.with_name("pylibbpf.libs")):
             libraries = shutil.ignore_patterns("*.py", "*.pyc", "__pycache__")
             shutil.copytree(directory, self._directory / directory.name, ignore=libraries)
-        (library,) = (self._directory / package.name).glob("pylibbpf.*.so")
-        return library.relative_to(self._directory)
+        return library().relative_to(package.parent)
 
     def _command(self, directory: Path, objects: Iterable[str], *options: str) -> list[str]:
         loader, library = str(directory / _LOADER.name), str(directory / self._library)

@@ -1,0 +1,277 @@
+"""From what is in objects to what they need together, and each of them.
+
+Together, because one object's bits change what the loader makes of another: libbpf's first probe
+takes whichever of two types there is, and its probe for attach types succeeds as soon as
+somebody's cgroup programs are delegated.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+
+from ..names import ATTACHS, MAPS, PROGS
+from ..record import Record
+from . import calls, cautions, probes, sections
+from .btftypes import struct_members
+from .maps import ARENA_MAP, VARIABLES, Map
+from .needs import BTF, CAPABILITY, DATA, MAP, NOTHING, PROBE, PROGRAM, Needs, Reason, make, union
+from .objects import Object, Program
+from .pointers import takes_perfmon
+from .sections import LIBBPF, OPTIONAL, USDT, ZERO
+from .target import Kernel
+
+# Helpers that a program may call only with CAP_PERFMON, whatever its type (bpf_base_func_proto()
+# in kernel/bpf/helpers.c): trace_printk, get_current_task, probe_read_*, snprintf and its like.
+_PERFMON_HELPERS = {6, 35, 112, 113, 114, 115, 149, 158, 165, 175, 177}
+
+
+class Options(Record):
+    """How the objects are loaded: by `loader`, one of sections.LOADERS.
+
+    `libbpf` is a release of its or None for all that are out; `exact` keeps attach types that are
+    optional; `only` names the programs that are loaded, or none for all of them, and `skip` those
+    that aren't.
+    """
+
+    __slots__ = ("exact", "libbpf", "loader", "only", "skip")
+    loader: str
+    libbpf: str | None
+    exact: bool
+    only: frozenset[str]
+    skip: frozenset[str]
+
+
+DEFAULTS = Options(loader=LIBBPF, libbpf=None, exact=False, only=frozenset(), skip=frozenset())
+
+
+class _Loaded(Record):
+    """A program that is loaded: `attach` None where nobody can tell, `declared` if optional."""
+
+    __slots__ = ("attach", "declared", "prog", "program", "why")
+    program: Program
+    prog: str
+    attach: str | None
+    declared: str | None
+    why: str
+
+
+class _Object(Record):
+    """An object, and what is loaded of it."""
+
+    __slots__ = ("found", "loaded")
+    found: Object
+    loaded: tuple[_Loaded, ...]
+
+
+def advise(
+    objects: Sequence[Object], options: Options, kernel: Kernel, given: Needs = NOTHING
+) -> Needs:
+    """What `objects` need, beside what is `given` anyhow, which is part of the outcome."""
+    loads = [
+        _Object(found=found, loaded=tuple(_loaded(found, options, kernel))) for found in objects
+    ]
+    shares = [_fixed(one, options, kernel) for one in loads]
+    if options.loader == LIBBPF:
+        declared = _takes_attach_types(union((given, *shares)), loads, options)
+        shares = [
+            share | _optional(one, declared=declared, probe=options.exact)
+            for one, share in zip(loads, shares, strict=True)
+        ]
+        everybody = _progs(union((given, *shares)))
+        shares = [
+            share | _first(one.found, _progs(share), everybody, options)
+            for one, share in zip(loads, shares, strict=True)
+        ]
+    warnings = []
+    for one, share in zip(loads, shares, strict=True):
+        programs = tuple((each.program, each.prog, each.attach) for each in one.loaded)
+        loaded = cautions.Loads(found=one.found, programs=programs)
+        warnings += cautions.find(loaded, share, options.loader, kernel)
+    return union((given, *shares, make(reasons=(), warnings=warnings)))
+
+
+def _loaded(found: Object, options: Options, kernel: Kernel) -> Iterator[_Loaded]:
+    """The programs that a loader loads, with what it knows of them."""
+    unused = _unused_operations(found)
+    for program in found.programs:
+        if options.only and program.name not in options.only:
+            continue
+        off = not program.autoload and options.loader != sections.CILIUM
+        if program.name in options.skip or (off and program.name not in options.only):
+            continue
+        row = sections.find(program.section, options.loader)
+        if row is None or (program.name in unused and program.name not in options.only):
+            continue
+        why = f'program {program.name}, SEC("{program.section}")'
+        attach = row.attach
+        if row.flag == USDT and options.loader == LIBBPF:
+            attach, why = "trace_uprobe_multi", f"{why}, which without it attaches by perf events"
+        if attach is None:
+            for attach, member in _members(found, program, kernel):
+                yield _Loaded(
+                    program=program,
+                    prog=row.prog,
+                    attach=attach,
+                    declared=None,
+                    why=f"{why}, {member}",
+                )
+            continue
+        yield _Loaded(
+            program=program,
+            prog=row.prog,
+            attach=None if row.flag == OPTIONAL else attach,
+            declared=attach if row.flag == OPTIONAL else None,
+            why=why,
+        )
+
+
+def _unused_operations(found: Object) -> set[str]:
+    # libbpf doesn't load what is for a struct_ops map that it doesn't make.
+    off = {name for ops in found.operations if not ops.autocreate for name in ops.programs.values()}
+    return off - {
+        name for ops in found.operations if ops.autocreate for name in ops.programs.values()
+    }
+
+
+def _members(found: Object, program: Program, kernel: Kernel) -> Iterator[tuple[str, str]]:
+    """The attach types of a struct_ops program: its members' numbers in the kernel's structs."""
+    attachs = kernel.names[ATTACHS.option].names
+    for ops in found.operations:
+        members = struct_members(kernel.btf, ops.struct) if kernel.btf is not None else None
+        for member, name in ops.programs.items():
+            if name != program.name or not members or member not in members:
+                continue
+            number = members.index(member)
+            if number in attachs:
+                yield attachs[number], f"member {number} of struct {ops.struct}, {member}"
+
+
+def _fixed(one: _Object, options: Options, kernel: Kernel) -> Needs:
+    """What an object needs whatever else there is."""
+    found = one.found
+    reasons: list[Reason] = []
+    helpers: set[int] = set()
+    for each in one.loaded:
+        helpers |= each.program.helpers
+        if each.attach is not None:
+            reasons += _program(found, each, each.attach)
+        reasons += _more(found, each, options)
+    for a_map in found.maps:
+        reasons += _map(found, a_map, kernel)
+    for ops in found.operations:
+        if ops.autocreate:
+            why = f"struct_ops map {ops.name} (struct {ops.struct})"
+            reasons += calls.map_create("struct_ops", source=found.source, kind=MAP, why=why)
+    if found.jump_tables:
+        why = "jump tables"
+        reasons += calls.map_create("insn_array", source=found.source, kind=MAP, why=why)
+    if _takes_btf(one):
+        why = "the types of its maps and programs"
+        reasons += calls.btf_load(source=found.source, kind=BTF, why=why)
+    asked = probes.asked(
+        options.loader,
+        variables=any(a_map.kind == VARIABLES for a_map in found.maps),
+        explained=found.explained,
+        helpers=helpers,
+        externs=found.externs,
+    )
+    parts = [make(reasons=reasons, warnings=())]
+    parts += [_probe(found, probe) for probe in asked]
+    return union(parts)
+
+
+def _program(found: Object, one: _Loaded, attach: str) -> tuple[Reason, ...]:
+    return calls.prog_load(one.prog, attach, source=found.source, kind=PROGRAM, why=one.why)
+
+
+def _more(found: Object, one: _Loaded, options: Options) -> Iterator[Reason]:
+    """What a program takes beside its types."""
+
+    def capability(name: str, why: str) -> Reason:
+        return Reason(
+            option=CAPABILITY,
+            name=name,
+            source=found.source,
+            kind=PROGRAM,
+            why=f"program {one.program.name} {why}",
+        )
+
+    if one.program.helpers & _PERFMON_HELPERS:
+        yield capability("perfmon", "prints or reads memory of the kernel's or of processes")
+    arithmetic = takes_perfmon(one.program.code, found.order, one.prog)
+    if arithmetic:
+        yield capability("perfmon", arithmetic)
+    if any(a_map.type == ARENA_MAP for a_map in found.maps):
+        yield capability("perfmon", "may use an arena")
+    if one.prog == "cgroup_skb":
+        yield capability("net_admin", "is attached to a cgroup")
+    if one.prog == "ext" and options.libbpf not in ("1.4", "1.5"):
+        why = f"{one.why}, which takes the types of the program that it is for"
+        yield from calls.btf_get_fd_by_id(source=found.source, kind=PROGRAM, why=why)
+
+
+def _map(found: Object, a_map: Map, kernel: Kernel) -> Iterator[Reason]:
+    if a_map.kind == VARIABLES:
+        kind, why = DATA, f"the variables in {a_map.name}"
+    else:
+        kind, why = MAP, f"map {a_map.name}"
+    name = kernel.names[MAPS.option].names.get(a_map.type)
+    if name:
+        yield from calls.map_create(name, source=found.source, kind=kind, why=why)
+    if a_map.inner:
+        yield from _map(found, a_map.inner, kernel)
+
+
+def _takes_btf(one: _Object) -> bool:
+    found = one.found
+    if not found.btf:
+        return False
+    made = found.operations or any(a_map.btf for a_map in found.maps)
+    return bool(made) or (found.explained and bool(one.loaded))
+
+
+def _takes_attach_types(fixed: Needs, loads: Sequence[_Object], options: Options) -> bool:
+    """Whether libbpf will find that the kernel takes attach types."""
+    loaded = [each for one in loads for each in one.loaded]
+    if options.exact and any(each.declared not in (None, ZERO) for each in loaded):
+        return True
+    probe = probes.ATTACH_TYPES
+    progs = {each.prog for each in loaded} | _progs(fixed)
+    return probe.prog in progs and (ATTACHS.option, probe.attach) in fixed.bits
+
+
+def _optional(one: _Object, *, declared: bool, probe: bool) -> Needs:
+    """What programs with an optional attach type need, and the `probe` if it's for their sake."""
+    reasons: list[Reason] = []
+    probed = False
+    for each in one.loaded:
+        if each.declared is None:
+            continue
+        if declared or each.declared == ZERO:
+            reasons += _program(one.found, each, each.declared)
+            probed = probed or each.declared != ZERO
+        else:
+            why = f"{each.why}, whose attach type {each.declared} is optional"
+            reasons += calls.prog_load(
+                each.prog, ZERO, source=one.found.source, kind=PROGRAM, why=why
+            )
+    needs = make(reasons=reasons, warnings=())
+    return needs | _probe(one.found, probes.ATTACH_TYPES) if probed and probe else needs
+
+
+def _first(
+    found: Object, own: Collection[str], everybody: Collection[str], options: Options
+) -> Needs:
+    """libbpf's first probe: one that the object has in its own share, else one of the others'."""
+    probe = probes.first(options.libbpf, own, everybody)
+    return _probe(found, probe) if probe else NOTHING
+
+
+def _progs(needs: Needs) -> set[str]:
+    return {one.name for one in needs.reasons if one.option == PROGS.option}
+
+
+def _probe(found: Object, probe: probes.Probe) -> Needs:
+    of = {"source": found.source, "kind": PROBE, "why": probe.why}
+    reasons = [*calls.prog_load(probe.prog, probe.attach, **of)]
+    for map_type in probe.maps:
+        reasons += calls.map_create(map_type, **of)
+    return make(reasons=reasons, warnings=())

@@ -1,0 +1,191 @@
+"""The types in BTF: an object's, to read its maps and variables by, or a kernel's structs.
+
+Format: Documentation/bpf/btf.rst.  As in `btf`, whatever the bytes are, the outcome is right or a
+BtfError.
+"""
+
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..btf import TAIL, BtfError, Layout, layout_of, string
+
+if TYPE_CHECKING:
+    from ..btf import Buffer
+
+PTR = 2
+ARRAY = 3
+STRUCT = 4
+UNION = 5
+FUNC = 12
+FUNC_PROTO = 13
+VAR = 14
+DATASEC = 15
+# What only qualifies another type: TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG.
+_QUALIFIERS = {8, 9, 10, 11, 18}
+# Nobody nests qualifiers that deep but in a circle.
+_DEEP = 64
+
+
+class Variable(NamedTuple):
+    """One of a data section's, at `offset` in it; `type` is a type's number."""
+
+    name: str
+    type: int
+    offset: int
+    size: int
+
+
+class Member(NamedTuple):
+    """One of a struct's; `offset` is in bits."""
+
+    name: str
+    type: int
+    offset: int
+
+
+class Types:
+    """The types in the BTF `data`, by their numbers, from 1 on.  Raises BtfError."""
+
+    def __init__(self, data: "Buffer") -> None:
+        self._data = data
+        self._layout = layout_of(data)
+        order = "<" if self._layout.order == "little" else ">"
+        self._two, self._three = Struct(order + "II"), Struct(order + "III")
+        self._records = [(0, 0, 0, 0), *self._read()]
+
+    def _read(self) -> list[tuple[int, int, int, int]]:
+        # Position, name, info and size or type of each.
+        records = []
+        position, end = self._layout.types, self._layout.types_end
+        unpack = self._three.unpack_from
+        while position < end:
+            if position + 12 > end:
+                raise BtfError("a type that is cut short")
+            name, info, size = unpack(self._data, position)
+            records.append((position, name, info, size))
+            fixed, each = TAIL.get(info >> 24 & 0x1F, (-1, 0))
+            if fixed < 0:
+                raise BtfError(f"a type of the unknown kind {info >> 24 & 0x1F}")
+            position += 12 + fixed + each * (info & 0xFFFF)
+        if position > end:
+            raise BtfError("a type that is cut short")
+        return records
+
+    def __len__(self) -> int:
+        """One more than the last type's number."""
+        return len(self._records)
+
+    def kind(self, number: int) -> int:
+        """The kind of a type; 0 for `void`."""
+        return self._record(number)[2] >> 24 & 0x1F
+
+    def name(self, number: int) -> str:
+        """The name of a type; empty where it has none."""
+        return self._string(self._record(number)[1])
+
+    def target(self, number: int) -> int:
+        """What a pointer points to, a variable's type, what a qualifier is for."""
+        return self._record(number)[3]
+
+    def plain(self, number: int) -> int:
+        """The type without typedefs and qualifiers."""
+        for _ in range(_DEEP):
+            if self.kind(number) not in _QUALIFIERS:
+                return number
+            number = self.target(number)
+        raise BtfError("a type that is its own")
+
+    def array(self, number: int) -> tuple[int, int]:
+        """An array's type of elements, and how many it has."""
+        position = self._expect(number, ARRAY)
+        element, _, count = self._three.unpack_from(self._data, position + 12)
+        return element, count
+
+    def members(self, number: int) -> list[Member]:
+        """The members of a struct or union."""
+        position = self._expect(number, STRUCT, UNION)
+        info = self._record(number)[2]
+        found = []
+        for at in range(position + 12, position + 12 + 12 * (info & 0xFFFF), 12):
+            name, of, offset = self._three.unpack_from(self._data, at)
+            # With the flag the upper eight bits are a bit field's size.
+            found.append(
+                Member(self._string(name), of, offset & 0xFFFFFF if info >> 31 else offset)
+            )
+        return found
+
+    def section(self, name: str) -> list[Variable]:
+        """The variables in the data section of this name; none if there is no such section."""
+        for number, (position, at, info, _) in enumerate(self._records):
+            if info >> 24 & 0x1F == DATASEC and self._string(at) == name:
+                return [
+                    Variable(self.name(var), self.target(self._var(var)), offset, size)
+                    for var, offset, size in (
+                        self._three.unpack_from(self._data, entry)
+                        for entry in range(position + 12, position + 12 + 12 * (info & 0xFFFF), 12)
+                    )
+                    if number and self.kind(var) == VAR
+                ]
+        return []
+
+    def _var(self, number: int) -> int:
+        self._expect(number, VAR)
+        return number
+
+    def _expect(self, number: int, *kinds: int) -> int:
+        if self.kind(number) not in kinds:
+            raise BtfError("a type that is not of the kind that it should be")
+        return self._record(number)[0]
+
+    def _record(self, number: int) -> tuple[int, int, int, int]:
+        if number >= len(self._records):
+            raise BtfError("a type that doesn't exist")
+        return self._records[number]
+
+    def _string(self, offset: int) -> str:
+        return string(self._data, self._layout, offset)
+
+
+def struct_members(data: "Buffer", name: str) -> list[str] | None:
+    """The names of the members of `struct name` in the kernel's BTF `data`; None without one.
+
+    A walk through a kernel's 126,000 types takes a second: this looks for the name, and then for
+    a struct that has it.  Raises BtfError.
+    """
+    layout = layout_of(data)
+    at = data.find(b"\0" + name.encode("utf-8") + b"\0", layout.strings, layout.strings_end)
+    if at < 0 or not name:
+        return None
+    needle = (at + 1 - layout.strings).to_bytes(4, layout.order)
+    unpack = Struct("<III" if layout.order == "little" else ">III").unpack_from
+    position = data.find(needle, layout.types, layout.types_end)
+    while position >= 0:
+        if (position - layout.types) % 4 == 0 and position + 12 <= layout.types_end:
+            _, info, size = unpack(data, position)
+            members = _members_at(data, layout, position, info, size)
+            if members is not None:
+                return members
+        position = data.find(needle, position + 1, layout.types_end)
+    return None
+
+
+def _members_at(
+    data: "Buffer", layout: Layout, position: int, info: int, size: int
+) -> list[str] | None:
+    # Any four bytes may look like the name.  A struct has members within its size, in order.
+    first, count = position + 12, info & 0xFFFF
+    if info >> 24 & 0x1F != STRUCT or not count or first + 12 * count > layout.types_end:
+        return None
+    unpack = Struct("<III" if layout.order == "little" else ">III").unpack_from
+    names, before = [], 0
+    for at in range(first, first + 12 * count, 12):
+        name, _, offset = unpack(data, at)
+        bits = offset & 0xFFFFFF if info >> 31 else offset
+        if not before <= bits < size * 8 + 1:
+            return None
+        before = bits
+        try:
+            names.append(string(data, layout, name))
+        except BtfError:
+            return None
+    return names

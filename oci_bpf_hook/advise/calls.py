@@ -1,0 +1,65 @@
+"""What the kernel asks for in each bpf(2) call that takes a token: the bits, and capabilities.
+
+The capabilities are those in the user namespace of the token: CAP_BPF for every call, and more
+for some types (kernel/bpf/syscall.c: is_net_admin_prog_type, is_perfmon_prog_type, map_create).
+"""
+
+from collections.abc import Iterable
+
+from ..names import ATTACHS, CMDS, MAPS, PROGS
+from .needs import CAPABILITY, Reason
+
+_NET_ADMIN_PROGS = {
+    *("sched_cls", "sched_act", "xdp", "lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"),
+    *("sk_skb", "sk_msg", "flow_dissector", "sock_ops", "ext", "netfilter", "cgroup_device"),
+    *("cgroup_sock", "cgroup_sock_addr", "cgroup_sockopt", "cgroup_sysctl"),
+}
+_PERFMON_PROGS = {
+    *("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "raw_tracepoint_writable"),
+    *("tracing", "lsm", "struct_ops", "ext"),
+}
+_NET_ADMIN_MAPS = {"sockmap", "sockhash", "devmap", "devmap_hash", "xskmap"}
+
+
+def prog_load(prog: str, attach: str, *, source: str, kind: str, why: str) -> tuple[Reason, ...]:
+    """A program of the type `prog`, with the expected attach type `attach`."""
+    bits = [(CMDS.option, "prog_load"), (PROGS.option, prog), (ATTACHS.option, attach)]
+    capabilities = ["bpf"]
+    if prog in _NET_ADMIN_PROGS:
+        capabilities.append("net_admin")
+    if prog in _PERFMON_PROGS:
+        capabilities.append("perfmon")
+    return _reasons(bits, capabilities, source=source, kind=kind, why=why)
+
+
+def map_create(map_type: str, *, source: str, kind: str, why: str) -> tuple[Reason, ...]:
+    """A map of the type `map_type`."""
+    bits = [(CMDS.option, "map_create"), (MAPS.option, map_type)]
+    capabilities = ["bpf", *(["net_admin"] if map_type in _NET_ADMIN_MAPS else [])]
+    return _reasons(bits, capabilities, source=source, kind=kind, why=why)
+
+
+def btf_load(*, source: str, kind: str, why: str) -> tuple[Reason, ...]:
+    """The BTF of an object."""
+    return _reasons([(CMDS.option, "btf_load")], ["bpf"], source=source, kind=kind, why=why)
+
+
+def btf_get_fd_by_id(*, source: str, kind: str, why: str) -> tuple[Reason, ...]:
+    """The BTF of another program, which takes CAP_SYS_ADMIN (0de445d18e0b, 6.15)."""
+    bits = [(CMDS.option, "btf_get_fd_by_id")]
+    return _reasons(bits, ["sys_admin"], source=source, kind=kind, why=why)
+
+
+def _reasons(
+    bits: Iterable[tuple[str, str]],
+    capabilities: Iterable[str],
+    *,
+    source: str,
+    kind: str,
+    why: str,
+) -> tuple[Reason, ...]:
+    named = [*bits, *((CAPABILITY, name) for name in capabilities)]
+    return tuple(
+        Reason(option=option, name=name, source=source, kind=kind, why=why)
+        for option, name in named
+    )

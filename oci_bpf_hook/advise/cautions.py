@@ -1,0 +1,220 @@
+"""What to beware of: what no delegation gives, and what this one gives beyond the container."""
+
+from collections.abc import Iterator
+
+from ..lint import BEYOND
+from ..names import ATTACHS, KINDS, MAPS, PROGS
+from ..record import Record
+from . import sections
+from .btftypes import struct_members
+from .maps import LEGACY, Map
+from .needs import CAPABILITY, Caution, Needs
+from .objects import Object, Program
+from .sections import AYA, LIBBPF, ZERO
+from .target import Kernel
+
+_F_ZERO_SEED = 1 << 6
+_PERF_EVENT_ARRAY = 4
+# Who shares the host's network or sees its cgroups attaches these there (facts: LINK_CREATE and
+# PROG_ATTACH look at no token).
+_NETWORK = {
+    *("xdp", "sched_cls", "sched_act", "netfilter", "sk_lookup", "flow_dissector"),
+    *("lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"),
+}
+_CGROUP = {
+    *("cgroup_skb", "cgroup_sock", "cgroup_sock_addr", "cgroup_sockopt", "cgroup_sysctl"),
+    *("cgroup_device", "sock_ops"),
+}
+
+
+# Who reads packets compares and subtracts pointers.
+_PACKETS = {
+    *("xdp", "sched_cls", "sched_act", "cgroup_skb", "sk_skb", "sk_msg", "flow_dissector"),
+    *("lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local", "netfilter"),
+}
+
+
+class Loads(Record):
+    """What is loaded of an object: each program with its type, and its attach type or None."""
+
+    __slots__ = ("found", "programs")
+    found: Object
+    programs: tuple[tuple[Program, str, str | None], ...]
+
+
+def find(loads: Loads, needs: Needs, loader: str, kernel: Kernel) -> list[Caution]:
+    """What is to be said of one object, whose own needs are `needs`."""
+    found = loads.found
+    texts = [
+        *_unloadable(found, loader, kernel),
+        *_attaching(loads),
+        *(text for one in found.maps for text in _map(one, kernel)),
+        *_operations(found, kernel),
+        *_names(needs, kernel),
+        *_beyond(needs),
+        *_verifier(needs),
+    ]
+    return [Caution(code=code, source=found.source, text=text) for code, text in texts]
+
+
+def _unloadable(found: Object, loader: str, kernel: Kernel) -> Iterator[tuple[str, str]]:
+    if loader == AYA:
+        yield _say("loader-without-token", "aya doesn't use tokens yet, and so gets EPERM")
+    for program in found.programs:
+        if sections.find(program.section, loader) is None:
+            yield _say(
+                "unknown-section",
+                f'{loader} takes SEC("{program.section}") of {program.name} for no type; an '
+                "application that sets one itself needs more than is said here",
+            )
+        elif not program.autoload and loader == LIBBPF:
+            yield _say(
+                "not-loaded",
+                f'{program.name} is left out: SEC("?{program.section}") is loaded only if the '
+                f"application says so; --only {program.name} says what it takes",
+            )
+    if found.jump_tables:
+        yield _say(
+            "map-without-token",
+            "libbpf makes the maps of jump tables without the token so far, which fails; "
+            "compile with -fno-jump-tables",
+        )
+    if any(name.startswith("CONFIG_") for name in found.externs):
+        yield _say(
+            "kernel-configuration",
+            "its CONFIG_ variables are read from /proc/config.gz or /boot, which the container "
+            "has to have",
+        )
+    if not (found.programs or found.maps or found.operations or found.jump_tables):
+        yield _say("nothing", "there is no program and no map in it")
+
+
+def _attaching(loads: Loads) -> Iterator[tuple[str, str]]:
+    perf, tracefs, netlink = [], [], []
+    for program, prog, attach in loads.programs:
+        if prog == "perf_event" or (prog in ("kprobe", "tracepoint") and attach == ZERO):
+            perf.append(program.name)
+        if prog == "tracepoint":
+            tracefs.append(program.name)
+        if prog == "sched_cls" and attach == ZERO:
+            netlink.append(program.name)
+        if prog == "ext":
+            yield _say(
+                "newer-loader",
+                f"{program.name} replaces a function of another program, whose BTF libbpf gets "
+                "with a token from 1.6 on, and Linux from 6.15 on",
+            )
+    if perf:
+        yield _say(
+            "perf-attach",
+            f"{_list(perf)}: attaching takes perf_event_open(2), which asks for CAP_PERFMON in the "
+            "initial user namespace and knows no tokens; kprobe.multi, uprobe.multi, raw_tp and "
+            "tp_btf do without",
+        )
+    if tracefs:
+        yield _say("tracefs", f"{_list(tracefs)}: attaching takes tracefs in the container")
+    if netlink:
+        yield _say(
+            "netlink-attach",
+            f"{_list(netlink)}: attaching by netlink takes a network namespace of the container's "
+            "own; tcx/ingress and tcx/egress attach without",
+        )
+
+
+def _map(one: Map, kernel: Kernel) -> Iterator[tuple[str, str]]:
+    if one.type not in kernel.names[MAPS.option].names or one.type == 0:
+        yield _say("unknown-map", f"map {one.name} has the type {one.type}, which no kernel has")
+    if one.kind == LEGACY:
+        yield _say(
+            "legacy-map",
+            f"map {one.name} is defined in a section maps, which libbpf has refused since 1.0",
+        )
+    if one.flags & _F_ZERO_SEED:
+        yield _say(
+            "map-without-token",
+            f"map {one.name} has BPF_F_ZERO_SEED, which takes CAP_SYS_ADMIN in the initial user "
+            "namespace",
+        )
+    if one.type == _PERF_EVENT_ARRAY:
+        yield _say(
+            "perf-buffer",
+            f"map {one.name} is filled through perf_event_open(2), which knows no tokens; a "
+            "ringbuf does without",
+        )
+    if one.pinned:
+        yield _say(
+            "pinned", f"map {one.name} is pinned by its name, which takes a bpffs to write to"
+        )
+
+
+def _operations(found: Object, kernel: Kernel) -> Iterator[tuple[str, str]]:
+    attachs = kernel.names[ATTACHS.option].names
+    for ops in found.operations:
+        members = struct_members(kernel.btf, ops.struct) if kernel.btf is not None else None
+        if kernel.btf is None:
+            why = "there is no BTF of the kernel to tell; name one by --btf"
+        elif members is None:
+            why = f"the kernel has no struct {ops.struct}"
+        else:
+            beyond = [
+                name
+                for name in ops.programs
+                if name not in members or members.index(name) not in attachs
+            ]
+            if not beyond:
+                continue
+            why = (
+                f"{_list(beyond)}: no member of the kernel's struct, or one that no bit stands for"
+            )
+        yield _say(
+            "struct-ops-members",
+            f"the attach types of {ops.name}'s programs are their members' numbers in the kernel's "
+            f"struct {ops.struct}, and {why}",
+        )
+
+
+def _names(needs: Needs, kernel: Kernel) -> Iterator[tuple[str, str]]:
+    for kind in KINDS:
+        for name in needs.lists(kernel.names)[kind.option]:
+            if name not in kernel.known[kind.option].values:
+                yield _say("not-in-kernel", f"this kernel has no {kind.what} {name}")
+
+
+def _beyond(needs: Needs) -> Iterator[tuple[str, str]]:
+    progs = [name for option, name in sorted(needs.bits) if option == PROGS.option]
+    for name in progs:
+        if name in BEYOND:
+            yield _say("reaches-beyond", f"{name} {BEYOND[name]}")
+    network = [name for name in progs if name in _NETWORK]
+    if network:
+        yield _say(
+            "host-network",
+            f"{_list(network)}: a container with the host's network attaches to the host's "
+            "interfaces and sockets",
+        )
+    cgroup = [name for name in progs if name in _CGROUP]
+    if cgroup:
+        yield _say(
+            "host-cgroup",
+            f"{_list(cgroup)}: a container that sees the host's cgroups attaches to them",
+        )
+
+
+def _say(code: str, text: str) -> tuple[str, str]:
+    return code, text
+
+
+def _verifier(needs: Needs) -> Iterator[tuple[str, str]]:
+    packets = [
+        name for option, name in sorted(needs.bits) if option == PROGS.option and name in _PACKETS
+    ]
+    if packets and (CAPABILITY, "perfmon") not in needs.bits:
+        yield _say(
+            "perhaps-perfmon",
+            f"{_list(packets)}: some arithmetic with pointers, such as their difference, or to add "
+            "a length that the packet tells, the verifier allows only with CAP_PERFMON",
+        )
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names)

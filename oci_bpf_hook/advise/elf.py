@@ -1,0 +1,214 @@
+"""ELF, as far as a BPF object goes: its sections, symbols and relocations.
+
+pyelftools knows what the headers are; its ELFFile, which wants a file and brings the half of DWARF
+with it, takes longer to import than all of this.  The bytes of sections are only ever slices of the
+file, and symbols and relocations, of which there are many, are unpacked here: a file of somebody
+else's making may claim any size, and pyelftools takes a hundred times as long for a symbol.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from struct import Struct
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ..record import Record
+
+if TYPE_CHECKING:
+    from elftools.elf.structs import ELFStructs
+
+    from ..btf import Buffer
+
+ByteOrder = Literal["little", "big"]
+
+MAGIC = b"\x7fELF"
+EXECINSTR = 4
+# Sections, by the names that pyelftools has for their types.
+PROGBITS = "SHT_PROGBITS"
+NOBITS = "SHT_NOBITS"
+# Symbols.
+OBJECT = 1
+FUNCTION = 2
+SECTION = 3
+UNDEFINED = 0
+_EM_BPF = 247
+_ET_REL = 1
+# No BPF object has as many; whoever says so wants us to be slow.
+_SECTIONS_MAX = 8192
+_HEADER = _SECTION = 64
+_NOBITS = 8
+
+
+class ElfError(ValueError):
+    """These bytes are no BPF object."""
+
+
+class Section(NamedTuple):
+    """`size` counts what NOBITS sections have only in memory, `data` doesn't."""
+
+    number: int
+    name: str
+    kind: str
+    flags: int
+    size: int
+    data: bytes
+
+
+class Symbol(NamedTuple):
+    name: str
+    kind: int
+    binding: int
+    section: int
+    value: int
+    size: int
+
+
+class Relocation(NamedTuple):
+    """That the bytes at `offset` in a section depend on `symbol`."""
+
+    offset: int
+    symbol: Symbol
+
+
+class Elf(Record):
+    """One object; `relocations` are by the number of the section that they are for."""
+
+    __slots__ = ("order", "relocations", "sections", "symbols")
+    order: ByteOrder
+    sections: tuple[Section, ...]
+    symbols: tuple[Symbol, ...]
+    relocations: dict[int, tuple[Relocation, ...]]
+
+
+def parse(data: bytes) -> Elf:
+    """The BPF object `data`.  Raises ElfError, which says what it is instead."""
+    from elftools.construct import ConstructError  # With the options alone nobody waits for it.
+
+    if not data.startswith(MAGIC):
+        raise ElfError("it is no ELF file")
+    try:
+        return _parse(data)
+    except ElfError:
+        raise
+    # Whatever pyelftools runs into with headers that make no sense.
+    except (ConstructError, ValueError, LookupError, TypeError, OverflowError) as error:
+        raise ElfError(f"its ELF headers make no sense ({error or type(error).__name__})") from None
+
+
+def _parse(data: bytes) -> Elf:
+    if len(data) < _HEADER:
+        raise ElfError("it is cut short within the ELF header")
+    if data[4] != 2 or data[5] not in (1, 2):
+        raise ElfError("it is no 64-bit ELF file, which BPF objects are")
+    order: ByteOrder = "little" if data[5] == 1 else "big"
+    structs = _structs(order)
+    header = structs.Elf_Ehdr.parse(data[:_HEADER])
+    # Old compilers for BPF left the machine out.
+    if header["e_machine"] not in ("EM_BPF", "EM_NONE"):
+        raise ElfError("it is an ELF file, but has no BPF")
+    if header["e_type"] != "ET_REL":
+        raise ElfError("it is no relocatable object, as a compiler makes it")
+    if extent(data, 0) > len(data):
+        raise ElfError("it is cut short: its section headers are beyond its end")
+    first = header["e_shoff"]
+    raw = [
+        structs.Elf_Shdr.parse(data[at : at + _SECTION])
+        for at in range(first, first + header["e_shnum"] * _SECTION, _SECTION)
+    ]
+    strings = raw[header["e_shstrndx"]]
+    names = data[strings["sh_offset"] : strings["sh_offset"] + strings["sh_size"]]
+    headers = []
+    for number, one in enumerate(raw):
+        name, kind = _string(names, one["sh_name"]), str(one["sh_type"])
+        offset, size = one["sh_offset"], one["sh_size"]
+        end = offset if kind == NOBITS else offset + size
+        if end > len(data):
+            raise ElfError(f"it is cut short: its section {name!r:.64} is beyond its end")
+        content = Section(number, name, kind, one["sh_flags"], size, data[offset:end])
+        headers.append((content, one["sh_link"], one["sh_info"]))
+    sections = tuple(section for section, _, _ in headers)
+    symbols: tuple[Symbol, ...] = ()
+    for section, link, _ in headers:
+        if section.kind == "SHT_SYMTAB":
+            strings = sections[link].data if link < len(sections) else b""
+            symbols = tuple(_symbols(section.data, strings, sections, order))
+    relocations: dict[int, tuple[Relocation, ...]] = {}
+    for section, _, target in headers:
+        if section.kind in ("SHT_REL", "SHT_RELA"):
+            more = _relocations(section.data, symbols, order, addends=section.kind == "SHT_RELA")
+            relocations[target] = (*relocations.get(target, ()), *more)
+    return Elf(order=order, sections=sections, symbols=symbols, relocations=relocations)
+
+
+@cache
+def _structs(order: ByteOrder) -> "ELFStructs":
+    from elftools.elf.structs import ELFStructs
+
+    structs = ELFStructs(little_endian=order == "little", elfclass=64)
+    structs.create_basic_structs()
+    structs.create_advanced_structs("ET_REL", "EM_BPF")
+    return structs
+
+
+def extent(data: "Buffer", start: int) -> int:
+    """Where the ELF file that begins at `start` ends, by its section headers; maybe beyond `data`.
+
+    Raises ElfError for headers that no object has.
+    """
+    head = bytes(data[start : start + _HEADER])
+    order: ByteOrder = "little" if head[5] == 1 else "big"
+    offset = int.from_bytes(head[40:48], order)
+    size, count = int.from_bytes(head[58:60], order), int.from_bytes(head[60:62], order)
+    if not 0 < count <= _SECTIONS_MAX or size != _SECTION:
+        raise ElfError("it has no section headers that make sense")
+    end = start + offset + size * count
+    headers = bytes(data[start + offset : end])
+    for _, kind, _, _, place, length, *_ in Struct(_format(order) + "IIQQQQIIQQ").iter_unpack(
+        headers[: len(headers) - len(headers) % _SECTION]
+    ):
+        # Compilers put the headers last; what is beyond the file is for parse() to complain of.
+        if kind != _NOBITS and end < start + place + length <= len(data):
+            end = start + place + length
+    return end
+
+
+def is_object(data: "Buffer", start: int) -> bool:
+    """Whether the ELF header of a BPF object is at `start`."""
+    head = bytes(data[start : start + _HEADER])
+    if len(head) < _HEADER or head[4] != 2 or head[5] not in (1, 2):
+        return False
+    order: ByteOrder = "little" if head[5] == 1 else "big"
+    return (int.from_bytes(head[16:18], order), int.from_bytes(head[18:20], order)) == (
+        _ET_REL,
+        _EM_BPF,
+    )
+
+
+def _symbols(
+    data: bytes, strings: bytes, sections: tuple[Section, ...], order: ByteOrder
+) -> Iterator[Symbol]:
+    layout = Struct(_format(order) + "IBBHQQ")
+    whole = len(data) - len(data) % layout.size
+    for name, info, _, section, value, size in layout.iter_unpack(data[:whole]):
+        text = _string(strings, name)
+        if info & 15 == SECTION and section < len(sections):
+            text = sections[section].name
+        yield Symbol(text, info & 15, info >> 4, section, value, size)
+
+
+def _relocations(
+    data: bytes, symbols: tuple[Symbol, ...], order: ByteOrder, *, addends: bool
+) -> Iterator[Relocation]:
+    layout = Struct(_format(order) + ("QQQ" if addends else "QQ"))
+    whole = len(data) - len(data) % layout.size
+    for offset, info, *_ in layout.iter_unpack(data[:whole]):
+        if info >> 32 < len(symbols):
+            yield Relocation(offset, symbols[info >> 32])
+
+
+def _format(order: ByteOrder) -> str:
+    return "<" if order == "little" else ">"
+
+
+def _string(strings: bytes, offset: int) -> str:
+    end = strings.find(b"\0", offset)
+    return strings[offset : end if end >= 0 else None].decode("utf-8", "replace")

@@ -1,0 +1,137 @@
+"""What is in a compiled BPF object that a loader turns into bpf(2) calls."""
+
+from collections.abc import Iterator
+
+from ..btf import BtfError
+from ..record import Record
+from . import elf, maps, structops
+from .btftypes import Types
+from .elf import ByteOrder, Elf, ElfError, Section
+from .maps import Map
+from .structops import Operations
+
+# BPF_JMP | BPF_CALL, and its source register: 0 calls a helper.
+_CALL = 0x85
+_INSTRUCTION = 8
+_WITH_BTF = (".maps", *structops.SECTIONS)
+
+
+class Program(Record):
+    """A function that a loader loads: `section` without the `?` of those with `autoload` off.
+
+    `helpers` are the numbers of the helpers that it calls, as far as its own instructions say, and
+    the object's subprograms; `code` are its own.
+    """
+
+    __slots__ = ("autoload", "code", "helpers", "name", "section")
+    code: bytes
+    name: str
+    section: str
+    autoload: bool
+    helpers: frozenset[int]
+
+
+class Object(Record):
+    """One object; `source` is what people call it.
+
+    `btf` says that it has BTF, `explained` that its functions are in it too, `externs` are the
+    kernel's configuration and what libbpf itself fills in there; `jump_tables` become maps of
+    their own.
+    """
+
+    __slots__ = (
+        "btf",
+        "explained",
+        "externs",
+        "jump_tables",
+        "maps",
+        "operations",
+        "order",
+        "programs",
+        "source",
+    )
+    source: str
+    order: ByteOrder
+    programs: tuple[Program, ...]
+    maps: tuple[Map, ...]
+    operations: tuple[Operations, ...]
+    btf: bool
+    explained: bool
+    externs: frozenset[str]
+    jump_tables: bool
+
+
+def read(data: bytes, source: str) -> Object:
+    """The BPF object `data`.  Raises ElfError, which says why it can't be read."""
+    found = elf.parse(data)
+    sections = {section.name: section for section in found.sections}
+    wanting = [name for name in _WITH_BTF if name in sections]
+    if wanting and ".BTF" not in sections:
+        raise ElfError(f"it has a section {wanting[0]}, but no BTF to read it by; compile with -g")
+    try:
+        types = Types(sections[".BTF"].data) if ".BTF" in sections else None
+        return Object(
+            source=source,
+            order=found.order,
+            programs=tuple(_programs(found)),
+            maps=tuple(maps.read(found, types)),
+            operations=tuple(structops.read(found, types)),
+            btf=types is not None,
+            explained=types is not None and ".BTF.ext" in sections,
+            externs=frozenset(one.name for one in types.section(".kconfig"))
+            if types
+            else frozenset(),
+            jump_tables=sections[".jumptables"].size > 0 if ".jumptables" in sections else False,
+        )
+    except BtfError as error:
+        raise ElfError(f"its BTF makes no sense: {error}") from None
+
+
+def _programs(found: Elf) -> Iterator[Program]:
+    code = {
+        section.number: section
+        for section in found.sections
+        if section.kind == elf.PROGBITS and section.flags & elf.EXECINSTR
+    }
+    shared: frozenset[int] = frozenset()
+    for section in code.values():
+        if section.name == ".text":
+            shared |= _helpers(section.data)
+    for symbol in found.symbols:
+        place = code.get(symbol.section)
+        if place is None or symbol.kind != elf.FUNCTION or place.name == ".text":
+            continue
+        own = place.data[symbol.value : symbol.value + symbol.size if symbol.size else None]
+        yield Program(
+            name=symbol.name,
+            section=place.name.removeprefix("?"),
+            autoload=not place.name.startswith("?"),
+            code=own,
+            helpers=_helpers(own) | shared if _calls_text(found, place, code) else _helpers(own),
+        )
+
+
+def _calls_text(found: Elf, section: Section, code: dict[int, Section]) -> bool:
+    relocations = found.relocations.get(section.number, ())
+    return any(
+        one.symbol.section in code and code[one.symbol.section].name == ".text"
+        for one in relocations
+    )
+
+
+def _helpers(instructions: bytes) -> frozenset[int]:
+    codes, registers = instructions[::_INSTRUCTION], instructions[1::_INSTRUCTION]
+    found = set()
+    at = codes.find(_CALL)
+    while at >= 0:
+        start = at * _INSTRUCTION
+        # The nibbles of the registers are swapped in big-endian objects: no call has either.
+        if registers[at : at + 1] == b"\0":
+            found.add(instructions[start + 4 : start + _INSTRUCTION])
+        at = codes.find(_CALL, at + 1)
+    return frozenset(_number(one) for one in found)
+
+
+def _number(immediate: bytes) -> int:
+    # Helpers have numbers below 65536, which tells the byte order.
+    return min(int.from_bytes(immediate, "little"), int.from_bytes(immediate, "big"))

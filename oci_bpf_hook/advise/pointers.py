@@ -1,0 +1,144 @@
+"""What a program does with pointers into packets that the verifier allows only with CAP_PERFMON.
+
+Without it pointers may not become numbers, and by registers nothing may be added to them
+(adjust_ptr_min_max_vals(), sanitize_ptr_alu() and check_cond_jmp_op() in kernel/bpf/verifier.c).
+This follows the pointers that a program takes from its context through registers and the stack,
+within one function.  The verifier knows far more: what isn't found here it may still refuse.
+"""
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import NamedTuple
+
+from .elf import ByteOrder
+
+# Where `data` and `data_end` are in the context of a type of programs, and `data_meta` too.
+_XDP = {0: "data", 4: "end", 8: "data"}
+_SKB = {76: "data", 80: "end", 140: "data"}
+_CONTEXTS = {
+    "xdp": _XDP,
+    **dict.fromkeys(("sched_cls", "sched_act", "cgroup_skb", "sk_skb"), _SKB),
+    **dict.fromkeys(("lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local", "flow_dissector"), _SKB),
+}
+
+# What a register may hold, as bits.
+_NUMBER, _CONTEXT, _DATA, _END = 1, 2, 4, 8
+_POINTERS = _CONTEXT | _DATA | _END
+_FRAME = 10
+_CALLER_SAVED = range(6)
+_EXIT, _CALL, _JA, _JA32 = 0x95, 0x85, 0x05, 0x06
+_MOV, _ADD, _SUB, _ADD_NUMBER, _SUB_NUMBER = 0xBF, 0x0F, 0x1F, 0x07, 0x17
+_LOAD_WORD, _LOAD, _STORE, _LOAD_64 = 0x61, 0x79, 0x7B, 0x18
+# The stack, and how often an instruction is looked at, on the average: what compilers make is
+# through with after three times.
+_STACK = range(-512, 0)
+_OFTEN = 16
+
+
+class _Instruction(NamedTuple):
+    code: int
+    dst: int
+    src: int
+    offset: int
+    immediate: int
+
+
+class _State(NamedTuple):
+    """The registers, and what was stored on the stack, by its offset."""
+
+    registers: tuple[int, ...]
+    stack: tuple[tuple[int, int], ...]
+
+
+def takes_perfmon(code: bytes, order: ByteOrder, prog: str) -> str | None:
+    """What a program of the type `prog` does that takes CAP_PERFMON; None if nothing is found."""
+    fields = _CONTEXTS.get(prog)
+    instructions = list(_decode(code, order))
+    if fields is None or not instructions:
+        return None
+    start = [_NUMBER] * 11
+    start[1] = _CONTEXT
+    states: dict[int, _State] = {0: _State(tuple(start), ())}
+    waiting = [0]
+    for _ in range(_OFTEN * len(instructions)):
+        if not waiting:
+            break
+        at = waiting.pop()
+        one, state = instructions[at], states[at]
+        found = _prohibited(one, state.registers)
+        if found:
+            return found
+        after = _execute(one, state, fields)
+        for following in _following(at, one):
+            if not 0 <= following < len(instructions):
+                continue
+            merged = _merge(states.get(following), after)
+            if merged != states.get(following):
+                states[following] = merged
+                waiting.append(following)
+    return None
+
+
+def _decode(code: bytes, order: ByteOrder) -> Iterator[_Instruction]:
+    layout = Struct(("<" if order == "little" else ">") + "BBhi")
+    whole = len(code) - len(code) % layout.size
+    for operation, registers, offset, immediate in layout.iter_unpack(code[:whole]):
+        low, high = registers & 15, registers >> 4
+        dst, src = (low, high) if order == "little" else (high, low)
+        yield _Instruction(operation, min(dst, _FRAME), min(src, _FRAME), offset, immediate)
+
+
+def _prohibited(one: _Instruction, registers: tuple[int, ...]) -> str | None:
+    dst, src = registers[one.dst], registers[one.src]
+    if one.code == _SUB and dst & _POINTERS:
+        return "takes the difference of pointers"
+    if one.code == _ADD and (dst | src) & _POINTERS:
+        return "adds a number that isn't constant to a pointer"
+    compares = one.code & 7 == 5 and one.code not in (_EXIT, _CALL, _JA)
+    if compares and not one.code & 8 and dst & _POINTERS and not dst & _NUMBER:
+        return "compares a pointer with a number"
+    return None
+
+
+def _execute(one: _Instruction, state: _State, fields: dict[int, str]) -> _State:
+    registers, stack = list(state.registers), dict(state.stack)
+    if one.code == _CALL:
+        for number in _CALLER_SAVED:
+            registers[number] = _NUMBER
+    elif one.code == _STORE:
+        if one.dst == _FRAME and one.offset in _STACK:
+            stack[one.offset] = registers[one.src]
+    elif one.code == _MOV:
+        registers[one.dst] = registers[one.src]
+    elif one.code == _LOAD_WORD and registers[one.src] == _CONTEXT and one.offset in fields:
+        registers[one.dst] = _DATA if fields[one.offset] == "data" else _END
+    elif one.code == _LOAD and one.src == _FRAME:
+        registers[one.dst] = stack.get(one.offset, _NUMBER)
+    elif one.code & 7 in (0, 1, 4, 7) and one.code not in (_ADD_NUMBER, _SUB_NUMBER):
+        registers[one.dst] = _NUMBER
+    return _State(tuple(registers), tuple(sorted(stack.items())))
+
+
+def _following(at: int, one: _Instruction) -> Iterator[int]:
+    if one.code == _EXIT:
+        return
+    if one.code == _LOAD_64:
+        yield at + 2
+        return
+    if one.code == _JA32:
+        yield at + 1 + one.immediate
+        return
+    if one.code & 7 in (5, 6) and one.code != _CALL:
+        yield at + 1 + one.offset
+    if one.code != _JA:
+        yield at + 1
+
+
+def _merge(one: _State | None, other: _State) -> _State:
+    if one is None:
+        return other
+    stack = dict(one.stack)
+    for offset, held in other.stack:
+        stack[offset] = stack.get(offset, 0) | held
+    registers = (a | b for a, b in zip(one.registers, other.registers, strict=True))
+    return _State(tuple(registers), tuple(sorted(stack.items())))

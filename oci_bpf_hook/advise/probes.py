@@ -1,0 +1,105 @@
+"""What loaders load on their own account, to find out what the kernel can do.
+
+A refused probe is never reported: the loader goes on as if the kernel couldn't, and so leaves
+something out or loads something else.  Here is which probe asks for what, and when; what happens
+without it is in the text.  Facts: probe_kern_*() in libbpf's features.c, and in its libbpf.c
+bpf_object__probe_loading(); the feature tests of cilium/ebpf.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from .sections import CILIUM, LIBBPF, ZERO
+
+# Releases that have tokens.  All from here on but the last do the first probe.
+RELEASES = ("1.4", "1.5", "1.6", "1.7", "1.8")
+_WITHOUT_FIRST_PROBE = ("1.8",)
+# bpf_probe_read_user, _kernel, _user_str and _kernel_str.
+_READS = {112, 113, 114, 115}
+_COOKIE = "LINUX_HAS_BPF_COOKIE"
+
+
+class Probe(NamedTuple):
+    """A program of the type `prog` with the attach type `attach`, and maps of the types `maps`."""
+
+    prog: str
+    attach: str
+    maps: tuple[str, ...]
+    why: str
+
+
+_GLOBAL_DATA = Probe(
+    "socket_filter",
+    ZERO,
+    ("array",),
+    "libbpf's probe for global variables, without which it makes no map of them",
+)
+_PROBE_READ = Probe(
+    "tracepoint",
+    ZERO,
+    (),
+    "libbpf's probe for bpf_probe_read_kernel(), without which it puts bpf_probe_read() in its "
+    "place",
+)
+_BPF_COOKIE = Probe(
+    "tracepoint",
+    ZERO,
+    (),
+    f"libbpf's probe for {_COOKIE}, which is false without it",
+)
+# FEAT_EXP_ATTACH_TYPE: the one that isn't taken unless it's asked for.
+ATTACH_TYPES = Probe(
+    "cgroup_sock",
+    "cgroup_inet_sock_create",
+    (),
+    "libbpf's probe for attach types, without which it loads those that are optional with 0",
+)
+_FIRST = "libbpf's first probe, without which versions up to 1.7 give up"
+_CILIUM_READ = Probe(
+    "kprobe",
+    ZERO,
+    (),
+    "cilium/ebpf's probe for bpf_probe_read_kernel(), without which it puts bpf_probe_read() in "
+    "its place",
+)
+_CILIUM_BTF = Probe(
+    "socket_filter",
+    ZERO,
+    (),
+    "cilium/ebpf's probe for BTF of functions, without which it leaves that out",
+)
+
+
+def asked(
+    loader: str, *, variables: bool, explained: bool, helpers: Iterable[int], externs: Iterable[str]
+) -> list[Probe]:
+    """The probes that change what is loaded of an object.
+
+    It has `variables` or not, BTF of its functions (`explained`) or not; `helpers` are those that
+    its programs call, `externs` what it takes from the kernel's configuration.
+    """
+    reads = not _READS.isdisjoint(helpers)
+    if loader == CILIUM:
+        return [*([_CILIUM_READ] if reads else []), *([_CILIUM_BTF] if explained else [])]
+    if loader != LIBBPF:
+        return []
+    return [
+        *([_GLOBAL_DATA] if variables else []),
+        *([_PROBE_READ] if reads else []),
+        *([_BPF_COOKIE] if _COOKIE in externs else []),
+    ]
+
+
+def first(release: str | None, *progs: Collection[str]) -> Probe | None:
+    """What libbpf loads before anything else: a socket filter, then, if it may not, a tracepoint.
+
+    Either will do, and so it is the one that is delegated anyhow, by the first of `progs` that has
+    one of them; `release` None is all that are out.
+    """
+    if release in _WITHOUT_FIRST_PROBE:
+        return None
+    for delegated in progs:
+        for prog in ("socket_filter", "tracepoint"):
+            if prog in delegated:
+                return Probe(prog, ZERO, (), _FIRST)
+    return Probe("socket_filter", ZERO, (), _FIRST)

@@ -1,0 +1,30 @@
+"""The kernel that objects are to be loaded by."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..names import Enum
+from ..record import Record
+
+if TYPE_CHECKING:
+    from ..btf import Buffer
+
+
+class Kernel(Record):
+    """`names` has every name there is, of any kernel, and `known` those that this one has.
+
+    Both are by option, as `kernel.enums` gives them; `btf` is its BTF, or None.
+    """
+
+    __slots__ = ("btf", "known", "names")
+    names: Mapping[str, Enum]
+    known: Mapping[str, Enum]
+    btf: "Buffer | None"
+
+
+def union(one: Mapping[str, Enum], other: Mapping[str, Enum]) -> dict[str, Enum]:
+    """The names of both: values are the kernel's ABI, and never change."""
+    return {
+        option: Enum(enum.kind, {**enum.values, **other[option].values})
+        for option, enum in one.items()
+    }

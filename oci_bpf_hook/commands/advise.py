@@ -1,0 +1,185 @@
+"""`oci-bpf-hook advise`: which delegation compiled BPF programs need."""
+
+import argparse
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from .. import kernel
+from ..advise import advice, embedded, forms, needs, objects, probes, sections
+from ..advise.elf import ElfError
+from ..advise.target import Kernel, union
+from ..btf import BtfError
+from ..errors import BAD_OBJECT, DONE, USAGE, HookError, quote
+from ..names import KINDS
+from .table import argument
+
+ABOUT = """
+Reads compiled BPF objects, and programs that embed them, and says which delegation they need at the
+least: every bit with what asks for it, the capabilities, and what to beware of.  Nothing is loaded,
+no privilege is needed, and any host will do.
+
+Several files give what they need together, and each one's share.
+"""
+ARGUMENTS = (
+    argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a compiled BPF object, or a program that embeds some",
+    ),
+    argument("--format", choices=forms.FORMS, default="text", help="what to print it as"),
+    argument(
+        *("--loader",),
+        choices=sections.LOADERS,
+        default=sections.LIBBPF,
+        help="what loads the objects (libbpf)",
+    ),
+    argument(
+        *("--libbpf",),
+        choices=probes.RELEASES,
+        help="its release (what all that are out need)",
+    ),
+    argument(
+        *("--exact",),
+        action="store_true",
+        help="keep attach types that libbpf loads with 0 otherwise, which takes cgroup_sock",
+    ),
+    argument(
+        *("--only",),
+        action="append",
+        default=[],
+        metavar="PROGRAM",
+        help="of the programs, only this is loaded; again for more",
+    ),
+    argument(
+        *("--skip",),
+        action="append",
+        default=[],
+        metavar="PROGRAM",
+        help="this program isn't loaded; again for more",
+    ),
+    argument("--btf", metavar="FILE", help="of the kernel that loads them (this one's)"),
+    argument(
+        *("--with",),
+        action="append",
+        default=[],
+        metavar="FILE",
+        dest="others",
+        help="add what is in this JSON, of this command or a recording; again for more",
+    ),
+    argument("--name", help="of the profile or container that is printed (the first file's)"),
+)
+# A program that embeds objects is seldom a tenth of it.
+_LARGEST = 1 << 29
+_NOT_A_NAME = re.compile(r"[^a-z0-9-]+")
+
+
+def run(options: argparse.Namespace) -> int:
+    target = _kernel(options.btf)
+    found = _objects(options.files)
+    _check_names(found, [*options.only, *options.skip])
+    how = advice.Options(
+        loader=options.loader,
+        libbpf=options.libbpf,
+        exact=options.exact,
+        only=frozenset(options.only),
+        skip=frozenset(options.skip),
+    )
+    given = needs.union(_others(options.others, target))
+    advised = advice.advise(found, how, target, given)
+    print(forms.render(options.format, advised, target.names, _name(options)))
+    return DONE
+
+
+def _kernel(path: str | None) -> Kernel:
+    file = path or kernel.VMLINUX
+    table = kernel.table().enums(KINDS)
+    try:
+        known, data = kernel.from_btf(KINDS, file), Path(file).read_bytes()
+    except (OSError, BtfError) as error:
+        if path:
+            text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            raise HookError(USAGE, f"--btf {path}: {text}") from None
+        # Any host will do; what takes a kernel's own BTF says so.
+        return Kernel(names=table, known=table, btf=None)
+    return Kernel(names=union(table, known), known=known, btf=data)
+
+
+def _objects(paths: Sequence[str]) -> list[objects.Object]:
+    """What is in all files.  Raises HookError (BAD_OBJECT) with what is wrong with any."""
+    problems: list[str] = []
+    found: list[objects.Object] = []
+    for path in dict.fromkeys(paths):
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        try:
+            found += _read(path, shown)
+        except ModuleNotFoundError as error:
+            raise HookError(USAGE, f"{error}: advise takes python3-pyelftools") from None
+        except OSError as error:
+            problems.append(f"{shown}: {error.strerror}")
+        except ElfError as error:
+            problems.append(f"{shown}: {error}")
+    if problems:
+        raise HookError(BAD_OBJECT, *problems)
+    return found
+
+
+def _read(path: str, shown: str) -> list[objects.Object]:
+    data = _content(path)
+    found: list[objects.Object] = []
+    problem = ElfError("there is no BPF object in it")
+    for start, content in embedded.find(data):
+        if start == 0 and len(content) == len(data):
+            return [objects.read(content, shown)]
+        try:
+            found.append(objects.read(content, f"{shown}@{start:#x}"))
+        except ElfError as error:
+            problem = ElfError(f"the BPF object at {start:#x}: {error}")
+    if not found:
+        raise problem
+    return found
+
+
+def _content(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ElfError("it is no regular file")
+        if status.st_size > _LARGEST:
+            raise ElfError(f"it is larger than {_LARGEST >> 20} MiB, which no program with BPF is")
+        return file.read(_LARGEST)
+
+
+def _check_names(found: Sequence[objects.Object], names: Sequence[str]) -> None:
+    known = [program.name for one in found for program in one.programs]
+    problems = []
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name[:64], known, n=1)
+            hint = f"did you mean {quote(near[0])}?" if near else "advise lists them all"
+            problems.append(f"there is no program {quote(name)}; {hint}")
+    if problems:
+        raise HookError(USAGE, *problems)
+
+
+def _others(paths: Sequence[str], target: Kernel) -> Iterator[needs.Needs]:
+    for path in paths:
+        try:
+            data: Any = json.loads(Path(path).read_bytes())
+            yield needs.from_json(data, target.names)
+        except OSError as error:
+            raise HookError(USAGE, f"--with {path}: {error.strerror}") from None
+        except ValueError as error:
+            raise HookError(USAGE, f"--with {path}: {error}") from None
+
+
+def _name(options: argparse.Namespace) -> str:
+    text = options.name or Path(options.files[0]).name.partition(".")[0]
+    return _NOT_A_NAME.sub("-", text.lower()).strip("-")[:63] or "programs"
