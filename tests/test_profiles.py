@@ -14,7 +14,12 @@ import pytest
 import yaml
 
 from oci_bpf_hook import kernel
+from oci_bpf_hook.advise.advice import DEFAULTS, advise
+from oci_bpf_hook.advise.forms import render
+from oci_bpf_hook.advise.objects import read
 from oci_bpf_hook.names import KINDS
+from tests.corpus.check import KERNEL
+from tests.support.bpf import compiled
 from tests.support.consumer import Consumer, Report, missing
 from tests.support.podman import World
 from tests.support.scratch import LAUNCHER
@@ -23,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 HOOK_JSON = ROOT / "hooks.d" / "oci-bpf-hook.json"
 POLICY = ROOT / "oci_bpf_hook" / "policy.yaml"
 PROFILES: dict[str, dict[str, Any]] = yaml.safe_load(POLICY.read_text())["profiles"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = ("delegate_cmds", "delegate_maps", "delegate_progs", "delegate_attachs")
 
 
@@ -163,6 +169,38 @@ def test_lists(host: dict[str, Report], profile: str) -> None:
         "delegate_attachs": names("delegate_attachs", "programs", "attach")
         | {"cgroup_inet_ingress"},
     }
+
+
+@pytest.mark.parametrize("profile", SHIPPED)
+def test_advice(profile: str) -> None:
+    """The profile, and its example in the README, are what is advised for its objects."""
+    objects = [read(compiled(name), name) for name in USES[profile].objects]
+    lists = advise(objects, DEFAULTS, KERNEL).lists(KERNEL.names)
+    assert {option: PROFILES[profile][option] for option in OPTIONS} == {
+        option: lists[option] for option in OPTIONS
+    }
+    capabilities = [name.upper() for name in lists["capabilities"]]
+    assert set(capabilities) == set(USES[profile].capabilities)
+    words = f"--cap-add={','.join(capabilities)} --annotation=io.bpffs.profile={profile}"
+    (row,) = (line for line in README.splitlines() if line.startswith(f"| {profile} |"))
+    assert row.endswith(f"| `{words}` |")
+
+
+def test_the_form_for_podman(consumer: Consumer, host: dict[str, Report]) -> None:
+    """What `advise --format annotations` prints is enough, as it stands."""
+    name = "xdp_redirect"
+    needs = advise([read(compiled(name), name)], DEFAULTS, KERNEL)
+    options = [
+        line.partition("=") for line in render("annotations", needs, KERNEL.names, "").split()
+    ]
+    annotations = [text.partition("=") for key, _, text in options if key == "--annotation"]
+    reports = consumer.in_a_container(
+        [name],
+        {key: text for key, _, text in annotations},
+        capabilities=[text for key, _, text in options if key == "--cap-add"],
+    )
+    assert reports[name]["result"] == "ok", reports[name]["log"]
+    assert loaded(reports[name]) == loaded(host[name])
 
 
 @pytest.mark.parametrize("case", WHOLE, ids=name_of)

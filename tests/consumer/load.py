@@ -11,11 +11,12 @@ It needs nothing but the standard library, since that is all of Python that the 
 
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,25 @@ from typing import Any
 LOOPBACK = 1
 SO_ATTACH_BPF = 50
 CALL = 0x85  # BPF_JMP | BPF_CALL
+
+
+# Maps that have no size of their own: storage in something else's memory, and struct_ops.
+SIZELESS = (19, 21, 24, 26, 28, 29, 32)
+STACK_TRACE = 7
+# A page, and a power of two, for want of the number that an application would set.
+ENTRIES = 4096
+FRAMES = 127 * 8
+
+
+class OpenOptions(ctypes.Structure):
+    """The beginning of struct bpf_object_open_opts."""
+
+    _fields_ = (
+        ("size", c_size_t),
+        ("object_name", c_char_p),
+        ("relaxed_maps", ctypes.c_bool),
+        ("pin_root_path", c_char_p),
+    )
 
 
 class ProgInfo(ctypes.Structure):
@@ -88,12 +108,15 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_object__load": (c_int, (c_void_p,)),
     "bpf_object__token_fd": (c_int, (c_void_p,)),
     "bpf_object__close": (None, (c_void_p,)),
+    "bpf_object__find_program_by_name": (c_void_p, (c_void_p, c_char_p)),
     "bpf_object__next_program": (c_void_p, (c_void_p, c_void_p)),
     "bpf_object__next_map": (c_void_p, (c_void_p, c_void_p)),
     "bpf_program__name": (c_char_p, (c_void_p,)),
     "bpf_program__section_name": (c_char_p, (c_void_p,)),
     "bpf_program__fd": (c_int, (c_void_p,)),
     "bpf_program__expected_attach_type": (c_int, (c_void_p,)),
+    "bpf_program__autoload": (ctypes.c_bool, (c_void_p,)),
+    "bpf_program__set_autoload": (c_int, (c_void_p, ctypes.c_bool)),
     "bpf_program__insns": (POINTER(Instruction), (c_void_p,)),
     "bpf_program__insn_cnt": (c_size_t, (c_void_p,)),
     "bpf_program__attach": (c_void_p, (c_void_p,)),
@@ -104,6 +127,14 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_link__destroy": (c_int, (c_void_p,)),
     "bpf_map__name": (c_char_p, (c_void_p,)),
     "bpf_map__fd": (c_int, (c_void_p,)),
+    "bpf_map__type": (c_int, (c_void_p,)),
+    "bpf_map__max_entries": (c_uint32, (c_void_p,)),
+    "bpf_map__set_max_entries": (c_int, (c_void_p, c_uint32)),
+    "bpf_map__value_size": (c_uint32, (c_void_p,)),
+    "bpf_map__set_value_size": (c_int, (c_void_p, c_uint32)),
+    "bpf_map__autocreate": (ctypes.c_bool, (c_void_p,)),
+    "bpf_map__is_internal": (ctypes.c_bool, (c_void_p,)),
+    "bpf_map__initial_value": (c_void_p, (c_void_p, POINTER(c_size_t))),
     "bpf_obj_get_info_by_fd": (c_int, (c_int, c_void_p, POINTER(c_uint32))),
 }
 LIBC = ctypes.CDLL(None)
@@ -127,7 +158,7 @@ class Libbpf:
 
     def _keep(self, level: int, text: bytes, arguments: int) -> int:
         if level == 0:  # LIBBPF_WARN
-            buffer = ctypes.create_string_buffer(1000)
+            buffer = ctypes.create_string_buffer(1 << 16)
             LIBC.vsnprintf(buffer, len(buffer), text, arguments)
             self.log.append(buffer.value.decode(errors="replace").rstrip())
         return 0
@@ -169,7 +200,12 @@ def _program(libbpf: Libbpf, program: int) -> dict[str, Any]:
 def _map(libbpf: Libbpf, a_map: int) -> dict[str, Any]:
     info = libbpf.info(libbpf.bpf_map__fd(a_map), MapInfo)
     btf = info.btf_id != 0 or info.btf_vmlinux_value_type_id != 0
-    return {"type": info.type, "flags": info.map_flags, "btf": btf}
+    report = {"type": info.type, "flags": info.map_flags, "btf": btf}
+    if libbpf.bpf_map__is_internal(a_map):
+        size = c_size_t()
+        value = libbpf.bpf_map__initial_value(a_map, ctypes.byref(size))
+        report["value"] = hashlib.sha256(ctypes.string_at(value, size.value)).hexdigest()
+    return report
 
 
 def _cgroup() -> int:
@@ -212,19 +248,43 @@ def _attach(libbpf: Libbpf, program: int, section: str) -> str | None:
     return "ok"
 
 
-def _load(libbpf: Libbpf, path: str, *, attach: bool) -> dict[str, Any]:
+def _complete(libbpf: Libbpf, obj: int) -> None:
+    """Give maps the sizes that their applications set before they load them."""
+    for one in _each(libbpf.bpf_object__next_map, obj):
+        kind = libbpf.bpf_map__type(one)
+        if not libbpf.bpf_map__max_entries(one) and kind not in SIZELESS:
+            libbpf.bpf_map__set_max_entries(one, ENTRIES)
+        if not libbpf.bpf_map__value_size(one) and kind == STACK_TRACE:
+            libbpf.bpf_map__set_value_size(one, FRAMES)
+
+
+def load(
+    libbpf: Libbpf,
+    path: str,
+    *,
+    attach: bool = False,
+    skip: Iterable[str] = (),
+    pins: str = "/sys/fs/bpf",
+) -> dict[str, Any]:
+    """Load the object without the programs to `skip`, its pins in `pins`; what came of it."""
     libbpf.log.clear()
     ctypes.set_errno(0)
-    obj = libbpf.bpf_object__open_file(os.fsencode(path), None)
+    options = OpenOptions(ctypes.sizeof(OpenOptions), None, False, pins.encode())
+    obj = libbpf.bpf_object__open_file(os.fsencode(path), ctypes.byref(options))
     if not obj:
         return {"result": _result(ctypes.get_errno()), "log": list(libbpf.log)}
+    _complete(libbpf, obj)
+    for name in skip:
+        program = libbpf.bpf_object__find_program_by_name(obj, name.encode())
+        libbpf.bpf_program__set_autoload(program, False)
     report: dict[str, Any] = {"result": _result(libbpf.bpf_object__load(obj))}
     if report["result"] == "ok":
         report["token"] = libbpf.bpf_object__token_fd(obj) >= 0
-        maps = _each(libbpf.bpf_object__next_map, obj)
+        maps = filter(libbpf.bpf_map__autocreate, _each(libbpf.bpf_object__next_map, obj))
         report["maps"] = {libbpf.bpf_map__name(one).decode(): _map(libbpf, one) for one in maps}
         report |= {"programs": {}, "attached": {}}
-        for program in _each(libbpf.bpf_object__next_program, obj):
+        programs = _each(libbpf.bpf_object__next_program, obj)
+        for program in filter(libbpf.bpf_program__autoload, programs):
             name = libbpf.bpf_program__name(program).decode()
             section = libbpf.bpf_program__section_name(program).decode()
             report["programs"][name] = _program(libbpf, program)
@@ -240,7 +300,7 @@ def main() -> None:
     library, *objects = (item for item in sys.argv[1:] if item != "--attach")
     libbpf = Libbpf(library)
     attach = "--attach" in sys.argv
-    reports = {Path(path).name: _load(libbpf, path, attach=attach) for path in objects}
+    reports = {Path(path).name: load(libbpf, path, attach=attach) for path in objects}
     sys.stdout.write(json.dumps(reports))
 
 

@@ -1,0 +1,1 @@
+"""Programs for the shipped profiles, and what loads them; load.py runs by itself too."""
