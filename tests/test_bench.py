@@ -18,8 +18,9 @@ ROWS = {
     "broker": ["floor", "first", "late", "hundred"],
     "broker-memory": ["before", "after"],
     "memory": ["bare", "request", "nothing"],
+    "advise": ["start", "one", "many"],
 }
-BUDGETS = {("launcher", "request"): 2.0, ("memory", "request"): 1.3} | {
+BUDGETS = {("launcher", "request"): 2.0, ("memory", "request"): 1.3, ("advise", "many"): 10.0} | {
     (f"podman-{runtime}", "hook"): 1.15 for runtime in RUNTIMES
 }
 

@@ -12,12 +12,13 @@ from tests.support.podman import World
 from tests.support.policy import allow_everything
 
 from . import plot, report
+from .advise import advise
 from .broker import broker
 from .engine import podman
 from .launcher import HERE, launcher, memory
 from .samples import Group
 
-_GROUPS: Final = ("launcher", "podman", "broker", "memory")
+_GROUPS: Final = ("launcher", "podman", "broker", "memory", "advise")
 _EPILOG: Final = """\
 A ratio is that of two figures of one round, and what is shown is the median of all rounds with its
 quartiles; "over" means that this median is over the budget.  The exit code is 0 even then: on a
@@ -101,6 +102,12 @@ def _measure(
             groups.append(memory(directory, rounds=rounds))
         else:
             left_out.append("memory: cc is missing")
+    if "advise" in wanted:
+        if missing := missing_tools(["execsnoop", "xdp-loader"]):
+            left_out.append(f"advise: {', '.join(missing)} missing")
+        else:
+            _progress("advise")
+            groups.append(advise(directory, rounds=rounds))
     return groups, storage
 
 
