@@ -20,6 +20,7 @@ from tests.support.scratch import LAUNCHER
 PURE = {
     "test_annotations",
     "test_btf",
+    "test_command_output",
     "test_docs",
     "test_errors",
     "test_header",

@@ -13,36 +13,20 @@ ROWS = (
     ("__init__",),
     # The pure core: no os, no ctypes, no files, no clock.
     (
-        *("errors", "record", "names", "annotations", "masks", "policy", "lint"),
-        *("btf", "header", "table", "wire"),
+        *("errors", "record", "names", "annotations", "masks", "policy", "lint", "btf", "header"),
+        *("table", "wire"),
     ),
     # The edge: the kernel and files.
     (
-        *(
-            "syscalls",
-            "kernel",
-            "state",
-            "container",
-            "inside",
-            "half",
-            "mount",
-            "log",
-            "audit",
-            "trail",
-        ),
-        *("policycache", "policyfile", "yamlfile", "peer", "client"),
+        *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
+        *("trail", "policycache", "policyfile", "yamlfile", "peer", "client"),
     ),
     # The entry points.
     (
         *("hook", "session", "broker", "cli", "__main__"),
-        *("commands.__init__", "commands.table", "commands.request"),
-        *(
-            "commands.broker",
-            "commands.hook",
-            "commands.kernel",
-            "commands.lint",
-            "commands.policy",
-        ),
+        *("commands.__init__", "commands.broker", "commands.hook", "commands.kernel"),
+        *("commands.lint", "commands.output", "commands.policy", "commands.request"),
+        "commands.table",
     ),
 )
 PURE_IMPORTS = {"_struct", "ast", "collections.abc", "difflib", "json", "mmap", "re", "typing"}
