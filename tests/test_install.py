@@ -111,7 +111,8 @@ def test_pip_install(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-m", "oci_bpf_hook", "kernel", "--table", "--json"]
     done = run(*command, cwd=target)
-    assert json.loads(done.stdout)["delegate_cmds"]["prog_load"] == 5
+    names = {row["name"]: row["value"] for row in json.loads(done.stdout)["delegate_cmds"]}
+    assert names["prog_load"] == 5
     assert (target / "bin" / "oci-bpf-hook").exists()
     run(
         sys.executable,

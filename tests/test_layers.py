@@ -26,7 +26,7 @@ ROWS = (
         *("hook", "session", "broker", "cli", "__main__"),
         *("commands.__init__", "commands.broker", "commands.hook", "commands.kernel"),
         *("commands.lint", "commands.output", "commands.policy", "commands.request"),
-        "commands.table",
+        *("commands.source", "commands.table"),
     ),
 )
 PURE_IMPORTS = {"_struct", "ast", "collections.abc", "difflib", "json", "mmap", "re", "typing"}
