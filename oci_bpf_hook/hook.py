@@ -170,7 +170,7 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state)
-        _visible(request.path, rootfs.masked)
+        visible(request.path, rootfs.masked)
         policy = trail.policy()
         wanted, dropped = resolve(request, policy.enums, _table, policy.profiles)
         if not wanted.masks:
@@ -222,7 +222,7 @@ def _subject(
     return subject
 
 
-def _visible(target: str, masked: "Sequence[str]") -> None:
+def visible(target: str, masked: "Sequence[str]") -> None:
     """Refuse what the engine will cover: the container would find an empty directory."""
     from .errors import MOUNT_FAILED
 

@@ -14,19 +14,23 @@ ROWS = (
     # The pure core: no os, no ctypes, no files, no clock.
     (
         *("errors", "record", "names", "annotations", "masks", "policy", "lint", "btf", "header"),
-        *("table", "wire"),
+        *("table", "wire", "places"),
     ),
     # The edge: the kernel and files.
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
-        *("trail", "policycache", "policyfile", "yamlfile", "peer", "client"),
+        *("trail", "policycache", "policyfile", "yamlfile", "peer", "client", "plan"),
+        *("formats.__init__", "formats.asker", "formats.compose", "formats.jsonfile"),
+        *("formats.kubernetes", "formats.oci", "formats.podman", "formats.quadlet"),
+        *("formats.read", "formats.unitfile"),
     ),
     # The entry points.
     (
         *("hook", "session", "broker", "cli", "__main__"),
-        *("commands.__init__", "commands.broker", "commands.hook", "commands.kernel"),
-        *("commands.lint", "commands.output", "commands.policy", "commands.request"),
-        *("commands.source", "commands.table"),
+        *("commands.__init__", "commands.broker", "commands.check", "commands.explain"),
+        *("commands.hook", "commands.kernel", "commands.lint", "commands.output"),
+        *("commands.policy", "commands.request", "commands.rules", "commands.source"),
+        *("commands.table", "commands.trial"),
     ),
 )
 PURE_IMPORTS = {"_struct", "ast", "collections.abc", "difflib", "json", "mmap", "re", "typing"}

@@ -1,0 +1,189 @@
+"""`oci-bpf-hook explain`: what the hook would do, step by step, and what would come of it."""
+
+import argparse
+import json
+from typing import Any
+
+from .. import policy
+from ..errors import EXITS, HookError
+from ..formats import oci
+from ..formats.asker import Asker
+from ..masks import show
+from ..names import KINDS
+from ..plan import mount_line, steps
+from ..state import check, find_rootfs, load_json
+from . import request, trial
+from .check import finding_as_json, print_findings
+from .output import FAINT, HEAD, JSON, OK, PROBLEM, Output, print_json, styled
+from .table import argument
+
+ABOUT = """
+Shows what the hook would do for a request, and does nothing: who asks and who says so, the rule of
+the policy that decides, the masks, each system call of the two halves, and the line that
+`mount -t bpf` will show in the container.
+
+--state replays the state of a real container, as an engine gave it to the hook; --config is the
+config.json that belongs to it, where its bundle is gone. The exit code is the hook's.
+"""
+ARGUMENTS = (
+    *trial.ARGUMENTS,
+    argument(
+        *("--config",),
+        metavar="FILE",
+        help="the bundle's config.json for --state, where the bundle isn't there any more",
+    ),
+    JSON,
+)
+_ROOT = "ROOTFS"
+_NOT_GIVEN = "the container's root filesystem, by the bundle's config.json"
+
+
+def run(options: argparse.Namespace) -> int:
+    root = _ROOT
+    if options.state:
+        askers, root = _state(options)
+        text = ""
+    else:
+        askers, _, text = trial.askers(options)
+    given = trial.setting(options)
+    trials = tuple(trial.try_out(one, given, text) for one in askers)
+    if options.json:
+        print_json(
+            {
+                "code": trial.exit_code(trials),
+                "containers": [_as_json(one, given, root) for one in trials],
+            }
+        )
+    else:
+        out = Output()
+        for one in trials:
+            _print(out, one, given, root)
+    return trial.exit_code(trials)
+
+
+def _state(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str]:
+    """The container of a state, and where its root filesystem is.  Raises HookError."""
+    data = request.read_state(options.state)
+    state = check(data)
+    (one,) = oci.read_state(data, "", options.state)
+    try:
+        root = find_rootfs(state).path
+    except HookError:
+        root = _ROOT
+    path = options.config or f"{state.bundle}/config.json"
+    try:
+        config = load_json(request.read(path))
+        (known,) = oci.read_config(config, "", path)
+    except (HookError, ValueError):
+        if options.config:
+            raise
+        return (one,), root
+    if isinstance(config, dict) and isinstance(config.get("root"), dict) and root == _ROOT:
+        root = str(config["root"].get("path", _ROOT))
+    changed = {
+        name: getattr(known, name) for name in ("masked", "owner", "subject", "user_namespace")
+    }
+    fields = {name: getattr(one, name) for name in Asker.__slots__}
+    return (Asker(**{**fields, **changed}),), root
+
+
+def _attributes(one: trial.Trial, given: trial.Setting) -> dict[str, dict[str, object]]:
+    """What a rule may match, each with its value, who sets it, and whether that is only assumed."""
+    known = {"engine"} | one.asker.subject.keys() | given.attributes.keys()
+    return {
+        key: {
+            "value": list(value) if isinstance(value, tuple) else value,
+            "set_by": policy.origin(key, given.engine),
+            "assumed": key not in known and policy.origin(key, None) == policy.KERNEL,
+        }
+        for key, value in sorted(one.subject.items())
+        if key != "annotations"
+    }
+
+
+def _as_json(one: trial.Trial, given: trial.Setting, root: str) -> dict[str, Any]:
+    granted = one.decision.grant if one.decision and not one.code else None
+    return {
+        "name": one.asker.name,
+        "code": one.code,
+        "requested": one.request.annotations() if one.request else None,
+        "attributes": _attributes(one, given),
+        "rule": one.rule,
+        "masks": {
+            option: {"mask": f"{mask:#x}", "names": show(mask, one.enums[option])}
+            for option, mask in (granted.masks if granted else {}).items()
+        },
+        "stage": "createRuntime",
+        "steps": [
+            {"half": step.half, "call": step.call, "why": step.why}
+            for step in (steps(granted, root, one.enums) if granted else ())
+        ],
+        "mount": mount_line(granted, one.enums, one.asker.owner) if granted else None,
+        "findings": [finding_as_json(finding) for finding in one.findings],
+    }
+
+
+def _print(out: Output, one: trial.Trial, given: trial.Setting, root: str) -> None:
+    out.line(styled(HEAD, one.asker.name))
+    if one.request is None and not one.code:
+        out.line("  asks for nothing")
+        return
+    for key, text in (one.request.annotations() if one.request else {}).items():
+        out.line(f"  {key}={text}")
+    out.line(styled(HEAD, "who asks"))
+    rows = [
+        (f"  {key}", _value(entry), str(entry["set_by"]))
+        for key, entry in _attributes(one, given).items()
+        if entry["value"] is not None
+    ]
+    out.table(("  ATTRIBUTE", "VALUE", "SET BY"), rows)
+    out.line(styled(HEAD, "the policy"))
+    if one.rule:
+        verdict = styled(PROBLEM, "refuses") if one.code else styled(OK, "grants")
+        out.line(f"  rule {one.rule} ", verdict)
+    print_findings(out, "", (one,))
+    if one.code:
+        why = EXITS[one.code]
+        out.line(styled(PROBLEM, f"exit code {one.code}"), f": {why}; the container isn't started")
+        return
+    if one.decision is None:
+        out.line("  nothing is left of what was asked for")
+        return
+    _print_plan(out, one, root)
+
+
+def _value(entry: dict[str, object]) -> str:
+    value = entry["value"]
+    text = (
+        " ".join(map(str, value))
+        if isinstance(value, list)
+        else str(value)
+        if isinstance(value, str)
+        else json.dumps(value)
+    )
+    return f"{text} (assumed)" if entry["assumed"] else text
+
+
+def _print_plan(out: Output, one: trial.Trial, root: str) -> None:
+    assert one.decision
+    grant = one.decision.grant
+    out.line(styled(HEAD, "the masks"))
+    for kind in KINDS:
+        mask = grant.masks.get(kind.option)
+        if mask:
+            out.line(
+                f"  {kind.option}: {mask:#x} ", styled(FAINT, show(mask, one.enums[kind.option]))
+            )
+    out.line(
+        styled(HEAD, "the steps"),
+        " at createRuntime; the hook is the host half, and a child of it the container half",
+    )
+    if root == _ROOT:
+        out.line(f"  {_ROOT} is {_NOT_GIVEN}")
+    for number, step in enumerate(steps(grant, root, one.enums), 1):
+        out.line(f"  {number:2} {step.half:9} {step.call}")
+        out.line("               ", styled(FAINT, step.why))
+    out.line(styled(HEAD, "the result"), ", by mount -t bpf in the container")
+    if one.asker.owner is None:
+        out.line("  UID and GID are the host's ids of the container's root")
+    out.line(f"  {mount_line(grant, one.enums, one.asker.owner)}")
