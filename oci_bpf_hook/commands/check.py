@@ -58,7 +58,7 @@ def as_json(one: trial.Trial) -> dict[str, Any]:
     return {
         "name": one.asker.name,
         "code": one.code,
-        "rule": decision.rule if decision else None,
+        "rule": one.rule,
         "granted": _granted(one),
         "path": one.request.path if one.request else None,
         "dropped": list(one.dropped),

@@ -123,16 +123,16 @@ def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, str]:
 
 def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
     """What would come of the request of `one`, from a file with that `text`."""
-    findings = _Findings(one, text)
     enums, compiled = given.source.enums, given.policy
     who = rules.subject(one.annotations, given.engine, one.subject, given.attributes)
+    name = str(who["container"] or container_name(one.annotations) or "")
+    findings = _Findings(one, text, name)
     wanted: Grant | None = None
     decision: policy.Decision | None = None
     dropped: tuple[str, ...] = ()
     asked: Request | None = None
     try:
-        name = one.subject.get("container") or container_name(one.annotations)
-        asked = parse(one.annotations, lambda: str(name) if name else None)
+        asked = parse(one.annotations, lambda: name)
     except HookError as error:
         findings.problems(error)
     if asked is not None or findings.code:
@@ -169,8 +169,9 @@ def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
 class _Findings:
     """Collects findings, each with the annotation that it is about and its place."""
 
-    def __init__(self, one: Asker, text: str) -> None:
+    def __init__(self, one: Asker, text: str, name: str) -> None:
         self._asker = one
+        self._name = name
         self._lines = text.split("\n")
         self.found: list[Finding] = []
         self.code = DONE
@@ -215,8 +216,7 @@ class _Findings:
 
     def _effective(self, base: str) -> str:
         """The annotation that counts for `base`: KEY/NAME before KEY, and a list's profile."""
-        name = self._asker.subject.get("container") or container_name(self._asker.annotations)
-        for key in (f"{PREFIX}{base}/{name}", f"{PREFIX}{base}", f"{PREFIX}profile"):
+        for key in (f"{PREFIX}{base}/{self._name}", f"{PREFIX}{base}", f"{PREFIX}profile"):
             if key in self._asker.annotations:
                 return key
         return ""
