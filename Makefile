@@ -8,7 +8,8 @@ hooksd = $(DESTDIR)$(PREFIX)/share/containers/oci/hooks.d
 
 ENGINES = python3 podman crun runc conmon catatonit busybox-static uidmap gcc libc6-dev
 TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema linux-libc-dev \
-	libbpf-dev clang logrotate strace util-linux libcap2-bin shellcheck systemd python3-rich
+	libbpf-dev clang logrotate strace util-linux libcap2-bin shellcheck systemd python3-rich man-db \
+	mandoc zsh fish
 
 .PHONY: help demo demo-rootless test bench install uninstall clean
 

@@ -90,6 +90,40 @@ ON_CGROUP = (
     "cgroup_sysctl",
     "cgroup_sockopt",
 )
+# What asks for more than CAP_BPF in the container's user namespace (is_net_admin_prog_type,
+# is_perfmon_prog_type, map_create).
+WITH_NET_ADMIN = (
+    "sched_cls",
+    "sched_act",
+    "xdp",
+    "lwt_in",
+    "lwt_out",
+    "lwt_xmit",
+    "lwt_seg6local",
+    "sk_skb",
+    "sk_msg",
+    "flow_dissector",
+    "cgroup_device",
+    "cgroup_sock",
+    "cgroup_sock_addr",
+    "cgroup_sockopt",
+    "cgroup_sysctl",
+    "sock_ops",
+    "ext",
+    "netfilter",
+)
+WITH_PERFMON = (
+    "kprobe",
+    "tracepoint",
+    "perf_event",
+    "raw_tracepoint",
+    "raw_tracepoint_writable",
+    "tracing",
+    "lsm",
+    "struct_ops",
+    "ext",
+)
+MAPS_WITH_NET_ADMIN = ("sockmap", "sockhash", "devmap", "devmap_hash", "xskmap")
 # How far a type of program reaches.
 HOST = "host"
 NETWORK = "network"
@@ -160,6 +194,17 @@ def lint(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tuple[Findi
         *_libbpf(given),
         *_reach(given),
     )
+
+
+def capabilities(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tuple[str, ...]:
+    """The capabilities, without CAP_, that it takes to use all of `masks`."""
+    given = _Delegation(masks, enums)
+    found = ["BPF"]
+    if given.any_of(PROGS.option, WITH_NET_ADMIN) or given.any_of(MAPS.option, MAPS_WITH_NET_ADMIN):
+        found.append("NET_ADMIN")
+    if given.any_of(PROGS.option, WITH_PERFMON):
+        found.append("PERFMON")
+    return tuple(found)
 
 
 def _commands(given: _Delegation) -> "Iterator[Finding]":

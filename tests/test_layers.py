@@ -20,17 +20,18 @@ ROWS = (
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
         *("trail", "policycache", "policyfile", "yamlfile", "peer", "client", "plan"),
-        *("formats.__init__", "formats.asker", "formats.compose", "formats.jsonfile"),
-        *("formats.kubernetes", "formats.oci", "formats.podman", "formats.quadlet"),
-        *("formats.read", "formats.unitfile"),
+        *("formats.__init__", "formats.asker", "formats.compose", "formats.delegation"),
+        *("formats.jsonfile", "formats.kubernetes", "formats.oci", "formats.podman"),
+        *("formats.quadlet", "formats.read", "formats.readers", "formats.unitfile"),
+        "formats.writers",
     ),
     # The entry points.
     (
         *("hook", "session", "broker", "cli", "__main__"),
-        *("commands.__init__", "commands.broker", "commands.check", "commands.explain"),
-        *("commands.hook", "commands.kernel", "commands.lint", "commands.output"),
-        *("commands.policy", "commands.request", "commands.rules", "commands.source"),
-        *("commands.table", "commands.trial"),
+        *("commands.__init__", "commands.broker", "commands.check", "commands.convert"),
+        *("commands.explain", "commands.hook", "commands.kernel", "commands.lint"),
+        *("commands.output", "commands.policy", "commands.request", "commands.rules"),
+        *("commands.source", "commands.table", "commands.trial"),
     ),
 )
 PURE_IMPORTS = {"_struct", "ast", "collections.abc", "difflib", "json", "mmap", "re", "typing"}

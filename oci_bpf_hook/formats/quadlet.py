@@ -47,7 +47,8 @@ class _Unit:
 
 
 def _pair(word: str) -> tuple[str, str]:
-    key, _, value = word.partition("=")
+    # % begins a specifier of systemd's, %% is the character.
+    key, _, value = word.replace("%%", "%").partition("=")
     return key, value
 
 
