@@ -19,7 +19,8 @@ ROWS = (
     # The edge: the kernel and files.
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
-        *("trail", "policycache", "policyfile", "yamlfile", "peer", "client", "plan"),
+        *("trail", "policycache", "policyfile", "yamlfile", "peer", "client", "installation"),
+        "plan",
         *("formats.__init__", "formats.asker", "formats.compose", "formats.delegation"),
         *("formats.jsonfile", "formats.kubernetes", "formats.oci", "formats.podman"),
         *("formats.quadlet", "formats.read", "formats.readers", "formats.unitfile"),
@@ -29,9 +30,10 @@ ROWS = (
     (
         *("hook", "session", "broker", "cli", "__main__"),
         *("commands.__init__", "commands.broker", "commands.check", "commands.convert"),
-        *("commands.explain", "commands.hook", "commands.kernel", "commands.lint"),
-        *("commands.output", "commands.policy", "commands.request", "commands.rules"),
-        *("commands.source", "commands.table", "commands.trial"),
+        *("commands.explain", "commands.hook", "commands.install", "commands.kernel"),
+        *("commands.lint", "commands.output", "commands.policy", "commands.request"),
+        *("commands.rules", "commands.source", "commands.table", "commands.trial"),
+        "commands.uninstall",
     ),
 )
 PURE_IMPORTS = {"_struct", "ast", "collections.abc", "difflib", "json", "mmap", "re", "typing"}

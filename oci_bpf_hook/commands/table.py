@@ -84,9 +84,11 @@ ENTRIES = (
     entry("convert", "translate a delegation from or to Incus, LXD, systemd, manifests"),
     entry("explain", "show what the hook would do, step by step"),
     entry("hook", "be the OCI runtime hook: the state is on stdin"),
+    entry("install", "put the hook where engines find it"),
     entry("kernel", "show the names that can be delegated, and the bits"),
     entry("lint", "say what is doubtful about a request"),
     entry("policy", "check, show and try the policy"),
+    entry("uninstall", "take away what install has put there"),
 )
 
 
