@@ -150,7 +150,7 @@ def _ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state, cwd=cwd)
-        _visible(request.path, rootfs.masked)
+        visible(request.path, rootfs.masked)
         claims = identify(state.annotations, None)
         claims["container"] = claims["container"] or conmon_name(state.id)
         names = enums(KINDS, header=options.get("header"))

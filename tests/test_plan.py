@@ -70,7 +70,7 @@ def test_the_steps_of_a_real_run(annotations: dict[str, str], tmp_path: Path) ->
     calls, root = traced(annotations, tmp_path / "log")
     planned = [
         (step.half, *name(step))
-        for step in steps(grant(annotations), root, ENUMS)
+        for step in steps(grant(annotations), root, ENUMS, broker=False)
         if name(step)[0] in TRACED
     ]
     # To be sure that it isn't the host's, it opens that too.
@@ -87,13 +87,13 @@ def name(step: Step) -> tuple[str, str]:
 
 
 def test_describe() -> None:
-    step = steps(grant(REQUESTS[0]), "/r", ENUMS)[-1]
+    step = steps(grant(REQUESTS[0]), "/r", ENUMS, broker=False)[-1]
     assert step.describe().startswith('host: openat("/proc/CHILD/mountinfo"): read back')
 
 
 def test_the_steps_name_every_mask() -> None:
     wanted = grant(io(delegate_cmds="any", delegate_maps="hash", delegate_progs="0x40"))
-    calls = [step.call for step in steps(wanted, "/r", ENUMS)]
+    calls = [step.call for step in steps(wanted, "/r", ENUMS, broker=False)]
     assert 'fsconfig(FSCONFIG_SET_STRING, "delegate_cmds", "0xffffffffffffffff")' in calls
     assert 'fsconfig(FSCONFIG_SET_STRING, "delegate_maps", "0x2")' in calls
     assert 'fsconfig(FSCONFIG_SET_STRING, "delegate_progs", "0x40")' in calls

@@ -10,9 +10,9 @@ from ..formats import oci
 from ..formats.asker import Asker
 from ..masks import show
 from ..names import KINDS
-from ..plan import mount_line, steps
+from ..plan import CREATE_CONTAINER, CREATE_RUNTIME, Step, mount_line, steps
 from ..state import check, find_rootfs, load_json
-from . import request, trial
+from . import request, rules, trial
 from .check import finding_as_json, print_findings
 from .output import FAINT, HEAD, JSON, OK, PROBLEM, Output, print_json, styled
 from .table import argument
@@ -90,15 +90,24 @@ def _state(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str]:
 def _attributes(one: trial.Trial, given: trial.Setting) -> dict[str, dict[str, object]]:
     """What a rule may match, each with its value, who sets it, and whether that is only assumed."""
     known = {"engine"} | one.asker.subject.keys() | given.attributes.keys()
+    if one.subject["rootless"]:
+        known |= {"host_network", "host_cgroup"}
     return {
-        key: {
-            "value": list(value) if isinstance(value, tuple) else value,
-            "set_by": policy.origin(key, given.engine),
-            "assumed": key not in known and policy.origin(key, None) == policy.KERNEL,
-        }
-        for key, value in sorted(one.subject.items())
-        if key != "annotations"
+        key: {**entry, "assumed": key not in known and entry["set_by"] == policy.KERNEL}
+        for key, entry in sorted(rules.shown(one.subject, given.engine).items())
     }
+
+
+def _plan(one: trial.Trial, root: str) -> tuple[Step, ...]:
+    """The steps, none if nothing is granted."""
+    if one.decision is None or one.code:
+        return ()
+    broker = rules.by_broker(one.subject)
+    return steps(one.decision.grant, root, one.enums, stage=_stage(one), broker=broker)
+
+
+def _stage(one: trial.Trial) -> str:
+    return CREATE_CONTAINER if one.asker.inside else CREATE_RUNTIME
 
 
 def _as_json(one: trial.Trial, given: trial.Setting, root: str) -> dict[str, Any]:
@@ -113,10 +122,10 @@ def _as_json(one: trial.Trial, given: trial.Setting, root: str) -> dict[str, Any
             option: {"mask": f"{mask:#x}", "names": show(mask, one.enums[option])}
             for option, mask in (granted.masks if granted else {}).items()
         },
-        "stage": "createRuntime",
+        "stage": _stage(one),
+        "authority": "broker" if rules.by_broker(one.subject) else "direct",
         "steps": [
-            {"half": step.half, "call": step.call, "why": step.why}
-            for step in (steps(granted, root, one.enums) if granted else ())
+            {"half": step.half, "call": step.call, "why": step.why} for step in _plan(one, root)
         ],
         "mount": mount_line(granted, one.enums, one.asker.owner) if granted else None,
         "findings": [finding_as_json(finding) for finding in one.findings],
@@ -174,15 +183,17 @@ def _print_plan(out: Output, one: trial.Trial, root: str) -> None:
             out.line(
                 f"  {kind.option}: {mask:#x} ", styled(FAINT, show(mask, one.enums[kind.option]))
             )
-    out.line(
-        styled(HEAD, "the steps"),
-        " at createRuntime; the hook is the host half, and a child of it the container half",
-    )
+    halves = "the hook is the host half, and a child of it the container half"
+    if rules.by_broker(one.subject):
+        halves = "the hook is the container half, and the broker the host half"
+    out.line(styled(HEAD, "the steps"), f" at {_stage(one)}; {halves}")
     if root == _ROOT:
         out.line(f"  {_ROOT} is {_NOT_GIVEN}")
-    for number, step in enumerate(steps(grant, root, one.enums), 1):
-        out.line(f"  {number:2} {step.half:9} {step.call}")
-        out.line("               ", styled(FAINT, step.why))
+    plan = _plan(one, root)
+    width = max(len(step.half) for step in plan)
+    for number, step in enumerate(plan, 1):
+        out.line(f"  {number:2} {step.half:{width}} {step.call}")
+        out.line(" " * (width + 6), styled(FAINT, step.why))
     out.line(styled(HEAD, "the result"), ", by mount -t bpf in the container")
     if one.asker.owner is None:
         out.line("  UID and GID are the host's ids of the container's root")

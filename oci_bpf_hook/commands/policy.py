@@ -64,11 +64,7 @@ def _test(options: argparse.Namespace) -> int:
         code = error.code
         answer["rule"], answer["problems"] = error.rule, list(error.problems)
     answer["dropped"] = list(dropped)
-    answer["attributes"] = {
-        key: {"value": value, "set_by": policy.origin(key, engine)}
-        for key, value in subject.items()
-        if key != "annotations"
-    }
+    answer["attributes"] = rules.shown(subject, engine)
     print(json.dumps(answer, indent=2) if options.json else _text(answer))
     return code
 

@@ -67,9 +67,38 @@ def subject(
     annotations: dict[str, str],
     engine: str | None,
     *more: dict[str, object],
+    inside: bool = False,
 ) -> dict[str, object]:
-    """What rules may match of a container with these `annotations`; later ones of `more` win."""
+    """What rules may match of a container with these `annotations`; later ones of `more` win.
+
+    Of a rootless engine's, and with `inside` of a hook that is in the container, the broker
+    decides: what isn't the kernel's word is a claim there.
+    """
     found = {**policy.identify(annotations, engine), **_SUBJECT}
     for one in more:
         found |= one
+    if found["rootless"]:
+        # A user goes in and out of their own namespaces with a token in hand.
+        found |= {"host_network": True, "host_cgroup": True}
+    if found["rootless"] or inside:
+        found |= policy.claims(found, engine)
     return found
+
+
+def by_broker(subject: dict[str, object]) -> bool:
+    """Whether it is the broker that decides for this `subject`."""
+    return "claimed" in subject
+
+
+def shown(subject: dict[str, object], engine: str | None) -> dict[str, dict[str, object]]:
+    """What a rule may match of a `subject`: by its name the value, and who sets it."""
+    return {
+        key: {
+            "value": list(value) if isinstance(value, tuple) else value,
+            "set_by": policy.REQUESTER
+            if by_broker(subject) and policy.origin(key, engine) == policy.ENGINE
+            else policy.origin(key, engine),
+        }
+        for key, value in subject.items()
+        if key not in ("annotations", "claimed")
+    }

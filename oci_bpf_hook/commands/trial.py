@@ -124,7 +124,8 @@ def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, str]:
 def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
     """What would come of the request of `one`, from a file with that `text`."""
     enums, compiled = given.source.enums, given.policy
-    who = rules.subject(one.annotations, given.engine, one.subject, given.attributes)
+    more = (one.subject, given.attributes)
+    who = rules.subject(one.annotations, given.engine, *more, inside=one.inside)
     name = str(who["container"] or container_name(one.annotations) or "")
     findings = _Findings(one, text, name)
     wanted: Grant | None = None
@@ -136,7 +137,8 @@ def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
     except HookError as error:
         findings.problems(error)
     if asked is not None or findings.code:
-        if one.user_namespace is False:
+        # A rootless engine is in one of its own, and a container may share that.
+        if one.user_namespace is False and not who["rootless"]:
             findings.problems(HookError(NO_USER_NAMESPACE, _NO_USER_NAMESPACE))
         for doubt in one.doubts:
             findings.doubt(doubt.text, Spot(line=doubt.line, column=doubt.column))

@@ -19,11 +19,12 @@ class Asker(Record):
     container itself.  `subject` is what a policy's rules may match, as far as the file says it.
     `user_namespace` is whether it has one of its own, None where that isn't the file's to say;
     `masked` are the paths that the engine will cover, `owner` the uid and gid of its root on
-    the host.  `doubts` are what is doubtful about the file itself.
+    the host; `inside` is whether the hook is in the container already, at createContainer.
+    `doubts` are what is doubtful about the file itself.
     """
 
     __slots__ = (
-        *("annotations", "doubts", "here", "masked", "name", "owner", "subject"),
+        *("annotations", "doubts", "here", "inside", "masked", "name", "owner", "subject"),
         *("user_namespace", "where"),
     )
     name: str
@@ -34,6 +35,7 @@ class Asker(Record):
     user_namespace: bool | None
     masked: tuple[str, ...]
     owner: tuple[int, int] | None
+    inside: bool
     doubts: tuple[Fault, ...]
 
     def asks(self) -> bool:
@@ -58,6 +60,7 @@ def asker(
     user_namespace: bool | None = None,
     masked: Iterable[str] = (),
     owner: tuple[int, int] | None = None,
+    inside: bool = False,
     doubts: Iterable[Fault] = (),
 ) -> Asker:
     """An Asker of which the file says no more than this."""
@@ -70,6 +73,7 @@ def asker(
         user_namespace=user_namespace,
         masked=tuple(masked),
         owner=owner,
+        inside=inside,
         doubts=tuple(doubts),
     )
 

@@ -24,9 +24,11 @@ def is_config(data: object) -> bool:
 def read_state(data: object, text: str, name: str) -> tuple[Asker, ...]:
     """The container that the state `data`, of the JSON `text` in the file `name`, is of."""
     annotations = _annotations(data, name)
-    identity = data.get("id") if isinstance(data, dict) else None
+    assert isinstance(data, dict)  # _annotations looked.
     where = _where(annotations, places(text))
-    return (asker(_name(annotations, identity), annotations, where),)
+    # crun says 0 and runc 1 where the hook is in the container.
+    inside = data.get("pid") in (0, 1)
+    return (asker(_name(annotations, data.get("id")), annotations, where, inside=inside),)
 
 
 def read_config(data: object, text: str, name: str) -> tuple[Asker, ...]:
