@@ -85,7 +85,9 @@ class Step(Record):
             status = self.path.lstat()
         except FileNotFoundError:
             return self.action != "remove"
-        if self.action != "write":
+        if self.action == "compile":
+            return not _is_compiled(self.path)
+        if self.action == "remove":
             return True
         if status.st_mode != 0o100000 | self.mode:
             return True
@@ -163,7 +165,7 @@ def untrusted(steps: Sequence[Step], layout: Layout) -> list[str]:
     problems: dict[str, None] = {}
     top = Path(layout.top or "/")
     for directory in dict.fromkeys(step.path.parent for step in steps):
-        for path in (directory, *directory.parents):
+        for path in _up_to(directory, top):
             try:
                 status = path.stat()
             except FileNotFoundError:
@@ -175,9 +177,15 @@ def untrusted(steps: Sequence[Step], layout: Layout) -> list[str]:
                     f"others than root can write {path}, and what is installed below it runs as "
                     f"root; chmod go-w {path}"
                 ] = None
-            if path == top:
-                break
     return list(problems)
+
+
+def _up_to(directory: Path, top: Path) -> Iterator[Path]:
+    """`directory` and those above it as far as `top`."""
+    for path in (directory, *directory.parents):
+        yield path
+        if path == top:
+            return
 
 
 def resource(name: str) -> Path:
@@ -238,8 +246,17 @@ def _hook(layout: Layout, stage: str, engine: str | None) -> bytes:
     return (json.dumps(loaded, indent=4) + "\n").encode()
 
 
+def _is_compiled(path: Path) -> bool:
+    """Whether each module in `path` has a compiled form that isn't older."""
+    for source in path.rglob("*.py"):
+        compiled = source.parent.glob(f"__pycache__/{source.stem}.*.pyc")
+        if not any(one.stat().st_mtime_ns >= source.stat().st_mtime_ns for one in compiled):
+            return False
+    return True
+
+
 def _compile(path: Path, shown: str) -> None:
-    command = [PYTHON, "-I", "-m", "compileall", "-q", "-d", shown, str(path)]
+    command = [PYTHON, "-I", "-m", "compileall", "-q", "-f", "-d", shown, str(path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     except OSError as error:

@@ -28,12 +28,12 @@ ROWS = (
     ),
     # The entry points.
     (
-        *("hook", "session", "broker", "cli", "__main__"),
+        *("hook", "session", "broker", "cli", "__main__", "completion", "manual"),
         *("commands.__init__", "commands.broker", "commands.check", "commands.convert"),
         *("commands.explain", "commands.hook", "commands.install", "commands.kernel"),
         *("commands.lint", "commands.output", "commands.policy", "commands.request"),
-        *("commands.rules", "commands.source", "commands.table", "commands.trial"),
-        "commands.uninstall",
+        *("commands.rules", "commands.source", "commands.table", "commands.tree"),
+        *("commands.trial", "commands.uninstall"),
     ),
 )
 PURE_IMPORTS = {"_struct", "ast", "collections.abc", "difflib", "json", "mmap", "re", "typing"}

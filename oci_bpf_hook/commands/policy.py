@@ -86,7 +86,15 @@ COMMANDS = (
     Command(
         name="check",
         help="find what is wrong or doubtful in a policy file",
-        arguments=(argument("file", nargs="?", default=policycache.ETC, metavar="FILE"),),
+        arguments=(
+            argument(
+                *("file",),
+                nargs="?",
+                default=policycache.ETC,
+                metavar="FILE",
+                help=f"the file; default {policycache.ETC}",
+            ),
+        ),
         run=_check,
     ),
     Command(
