@@ -32,10 +32,7 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
         code = _run(words)
         sys.stdout.flush()
     except HookError as error:
-        rest = len(error.problems) - LISTED
-        more = (f"and {rest} more",) if rest > 0 else ()
-        for problem in (*error.problems[:LISTED], *more):
-            print(f"{PROGRAM}: {problem}", file=sys.stderr)
+        _complain(error)
         return error.code
     except BrokenPipeError:
         # Whoever read our output has seen enough; nor may the interpreter's end complain.
@@ -53,6 +50,16 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
         print(f"{PROGRAM}: {bug(error)}", file=sys.stderr)
         return BUG
     return code
+
+
+def _complain(error: HookError) -> None:
+    """A line for each problem, whatever names of files are in it."""
+    from .commands.output import printable
+
+    rest = len(error.problems) - LISTED
+    more = (f"and {rest} more",) if rest > 0 else ()
+    for problem in (*error.problems[:LISTED], *more):
+        print(f"{PROGRAM}: {printable(problem)}", file=sys.stderr)
 
 
 def _run(words: "Sequence[str]") -> int:

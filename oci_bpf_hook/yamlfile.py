@@ -161,4 +161,5 @@ def _no_yaml(error: yaml.YAMLError) -> Fault:
             column=mark.column + 1,
             text=f"this is no YAML: {error.problem or error.context}",
         )
-    return Fault(line=1, column=1, text=f"this is no YAML: {error}")
+    # A character that none may have; what it says of it takes two lines.
+    return Fault(line=1, column=1, text=f"this is no YAML: {' '.join(str(error).split())}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oci_bpf_hook.annotations import PREFIX, Request, parse
@@ -295,6 +295,7 @@ def there_and_back(target: str, request: Request, name: str) -> Request:
 
 
 @pytest.mark.parametrize("target", ["kubernetes", "quadlet", "podman", "annotations"])
+@settings(deadline=None)
 @given(request_=REQUESTS, name=NAMES)
 def test_our_own_words_come_back_as_they_were(target: str, request_: Request, name: str) -> None:
     if target == "annotations" and request_.path != request_.path.strip():
@@ -304,6 +305,7 @@ def test_our_own_words_come_back_as_they_were(target: str, request_: Request, na
 
 
 @pytest.mark.parametrize("target", ["incus", "lxd", "systemd"])
+@settings(deadline=None)
 @given(request_=REQUESTS, name=NAMES)
 def test_their_words_mean_the_same(target: str, request_: Request, name: str) -> None:
     masks = delegation.masks(request_, {})

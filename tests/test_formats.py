@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oci_bpf_hook.errors import BAD_STATE, USAGE, HookError
@@ -326,6 +326,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(VALUES, st.sampled_from([None, 0, 2, "\t"]), st.booleans())
 def test_places_in_json(value: object, indent: int | str | None, plain: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=plain)

@@ -1,7 +1,7 @@
 """yamlfile.py: several documents, aliases and merges, and what must not hurt."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oci_bpf_hook.places import Fault, Spot
@@ -64,6 +64,7 @@ def test_nesting(text: str) -> None:
     assert found
 
 
+@settings(deadline=None)
 @given(st.text() | st.text(alphabet=" \n-:[]{}&*<!|>a0.#'\"%@,?"))
 def test_any_text(text: str) -> None:
     found: list[Fault] = []
@@ -72,6 +73,7 @@ def test_any_text(text: str) -> None:
     parse(text.encode("utf-8", "surrogatepass"), [])
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_any_bytes(data: bytes) -> None:
     documents(data, [])

@@ -6,7 +6,6 @@ from typing import Any
 
 from .. import policy
 from ..errors import EXITS, HookError
-from ..formats import oci
 from ..formats.asker import Asker
 from ..masks import show
 from ..names import KINDS
@@ -63,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _state(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str]:
     """The container of a state, and where its root filesystem is.  Raises HookError."""
+    from ..formats import oci
+
     data = request.read_state(options.state)
     state = check(data)
     (one,) = oci.read_state(data, "", options.state)

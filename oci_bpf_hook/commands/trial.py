@@ -13,7 +13,6 @@ from .. import kernel, policy
 from ..annotations import PREFIX, Request, container_name, parse, split
 from ..errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError, quote
 from ..formats.asker import Asker, asker
-from ..formats.read import read as read_file
 from ..hook import visible
 from ..lint import lint
 from ..masks import Grant, resolve
@@ -116,6 +115,8 @@ def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, str]:
     if not options.file:
         found = asker("the request", request.annotations(options), {})
         return (found,), "", ""
+    from ..formats.read import read as read_file  # Some of these files take YAML.
+
     name = "standard input" if options.file == "-" else options.file
     data = sys.stdin.buffer.read() if options.file == "-" else request.read(options.file)
     return read_file(data, name), name, data.decode("utf-8", "replace")

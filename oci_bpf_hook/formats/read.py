@@ -3,9 +3,7 @@
 from ..errors import BAD_STATE, USAGE, HookError, quote
 from ..places import Fault
 from ..state import load_json
-from . import oci, quadlet
 from .asker import Asker
-from .jsonfile import spot_of_error
 
 KINDS = "an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a *.container"
 
@@ -16,6 +14,8 @@ def read(data: bytes, name: str) -> tuple[Asker, ...]:
     Raises HookError with every fault: BAD_STATE for what is OCI's, else USAGE.
     """
     if name.endswith((".container", ".container.conf")):
+        from . import quadlet
+
         faults: list[Fault] = []
         stem = name.rpartition("/")[2].partition(".")[0]
         found = (quadlet.read(_text(data, name), stem, faults),)
@@ -27,11 +27,13 @@ def read(data: bytes, name: str) -> tuple[Asker, ...]:
 
 
 def _json(data: bytes, name: str) -> tuple[Asker, ...]:
+    from . import compose, jsonfile, kubernetes, oci
+
     text = _text(data, name)
     try:
         decoded = load_json(data)
     except ValueError:
-        spot, why = spot_of_error(text)
+        spot, why = jsonfile.spot_of_error(text)
         raise HookError(
             BAD_STATE, f"{name}:{spot.line}:{spot.column}: this is no JSON: {why}"
         ) from None
@@ -39,8 +41,6 @@ def _json(data: bytes, name: str) -> tuple[Asker, ...]:
         return oci.read_state(decoded, text, name)
     if oci.is_config(decoded):
         return oci.read_config(decoded, text, name)
-    from . import compose, jsonfile, kubernetes
-
     faults: list[Fault] = []
     spots = jsonfile.places(text)
     if kubernetes.is_manifest(decoded):
