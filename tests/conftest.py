@@ -21,18 +21,22 @@ PURE = {
     "test_annotations",
     "test_btf",
     "test_command_output",
+    "test_completion",
     "test_docs",
     "test_errors",
+    "test_formats",
     "test_header",
     "test_hooksd",
     "test_layers",
     "test_lint",
     "test_linters",
+    "test_manual",
     "test_policy",
     "test_names",
     "test_record",
     "test_table",
     "test_update_bpf_enums",
+    "test_yamlfile",
 }
 HOOK_JSON = LAUNCHER.with_suffix(".json")
 FORCED = "CI" in os.environ or "OCI_BPF_HOOK_FORCE" in os.environ

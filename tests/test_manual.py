@@ -12,6 +12,7 @@ from oci_bpf_hook.manual import PAGES, Page
 
 ROOT = Path(__file__).parents[1]
 MAN = ROOT / "contrib" / "man"
+FILES = ("oci-bpf-hook.1", "oci-bpf-hook-policy.5")
 BY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.file)
 
 
@@ -26,6 +27,11 @@ def shown(page: Page) -> str:
     )
     assert done.stderr == ""
     return done.stdout
+
+
+def test_every_page_is_there() -> None:
+    assert tuple(page.file for page in PAGES) == FILES
+    assert {path.name for path in MAN.iterdir()} == set(FILES)
 
 
 @BY_PAGE
