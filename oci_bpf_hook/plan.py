@@ -35,10 +35,6 @@ class Step(Record):
     call: str
     why: str
 
-    def describe(self) -> str:
-        """The step as a line."""
-        return f"{self.half}: {self.call}: {self.why}"
-
 
 def steps(
     grant: Grant,

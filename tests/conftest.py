@@ -23,6 +23,7 @@ PURE = {
     "test_command_output",
     "test_completion",
     "test_docs",
+    "test_documents",
     "test_errors",
     "test_formats",
     "test_header",
@@ -36,7 +37,6 @@ PURE = {
     "test_record",
     "test_table",
     "test_update_bpf_enums",
-    "test_yamlfile",
 }
 HOOK_JSON = LAUNCHER.with_suffix(".json")
 FORCED = "CI" in os.environ or "OCI_BPF_HOOK_FORCE" in os.environ

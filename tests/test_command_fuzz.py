@@ -1,7 +1,6 @@
 """No input brings a traceback: command lines, annotations and files of any kind."""
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +21,6 @@ OPTIONS = sorted(
     {one.names[0] for leaf in leaves() for one in leaf.command.arguments if is_option(one)}
 )
 TEXT = st.text(max_size=24)
-POLICY = (Path(__file__).parents[1] / "oci_bpf_hook" / "policy.yaml").read_text()
 ANNOTATION = st.builds(
     lambda key, suffix, value: f"{PREFIX}{key}{suffix}={value}",
     st.sampled_from(KEYS) | TEXT,
@@ -159,12 +157,3 @@ def test_convert(source: str, data: st.DataObject) -> None:
     texts = [QUADLET, POD, COMPOSE, INCUS, LXD, SYSTEMD, PODMAN]
     text = data.draw(st.one_of(mutated(data.draw(st.sampled_from(texts))), JSON.map(json.dumps)))
     fine(command("convert", "--from", source, "--to", target, stdin=text.encode()))
-
-
-@fuzzed
-@given(st.text(max_size=200) | mutated(POLICY))
-def test_policies(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    path = tmp_path_factory.getbasetemp() / "policy.yaml"
-    path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    fine(command("policy", "check", path))
-    fine(command("check", "--policy", path, "--annotation=io.bpffs.profile=xdp"))

@@ -22,9 +22,9 @@ ROWS = (
         *("trail", "policycache", "policyfile", "yamlfile", "peer", "client", "installation"),
         "plan",
         *("formats.__init__", "formats.asker", "formats.compose", "formats.delegation"),
-        *("formats.jsonfile", "formats.kubernetes", "formats.oci", "formats.podman"),
-        *("formats.quadlet", "formats.read", "formats.readers", "formats.unitfile"),
-        "formats.writers",
+        *("formats.documents", "formats.jsonfile", "formats.kubernetes", "formats.oci"),
+        *("formats.podman", "formats.quadlet", "formats.read", "formats.readers"),
+        *("formats.unitfile", "formats.writers"),
     ),
     # The entry points.
     (

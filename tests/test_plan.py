@@ -164,11 +164,6 @@ def name(step: Step) -> tuple[str, str]:
     return call, arguments
 
 
-def test_describe() -> None:
-    step = steps(grant(REQUESTS[0]), "/r", ENUMS, broker=False)[-1]
-    assert step.describe().startswith('host: openat("/proc/CHILD/mountinfo"): read back')
-
-
 def test_the_steps_name_every_mask() -> None:
     wanted = grant(io(delegate_cmds="any", delegate_maps="hash", delegate_progs="0x40"))
     calls = [step.call for step in steps(wanted, "/r", ENUMS, broker=False)]

@@ -54,15 +54,15 @@ def _json(data: bytes, name: str) -> tuple[Asker, ...]:
 
 
 def _yaml(data: bytes, name: str) -> tuple[Asker, ...]:
-    from .. import yamlfile
     from . import compose, kubernetes
+    from .documents import documents
 
     faults: list[Fault] = []
-    documents = yamlfile.documents(data, faults)
+    parsed = documents(data, faults)
     _raise(faults, name)
     found: list[Asker] = []
     known = False
-    for document, spots in documents:
+    for document, spots in parsed:
         if kubernetes.is_manifest(document):
             known = True
             found += kubernetes.read(document, spots, faults)

@@ -168,13 +168,13 @@ def _lxd(config: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
 def _instances(
     data: bytes, name: str, take: Callable[[Mapping[str, Any], list[str]], dict[str, str]]
 ) -> list[Found]:
-    from .. import yamlfile
+    from .documents import documents
 
     faults: list[Fault] = []
-    documents = yamlfile.documents(data, faults)
+    parsed = documents(data, faults)
     _raise(faults, name)
     result: list[Found] = []
-    for document, _ in documents:
+    for document, _ in parsed:
         for one in document if isinstance(document, list) else [document]:
             if not isinstance(one, dict):
                 continue
