@@ -84,7 +84,7 @@ _oci_bpf_hook() {
     'hook') _oci_bpf_hook_words '--header --engine --help' ;;
     'install') _oci_bpf_hook_words '--prefix --destdir --dry-run --stage --engine --json --help' ;;
     'kernel') _oci_bpf_hook_words '--kernel --header --btf --table --diff --json --help' ;;
-    'lint') _oci_bpf_hook_words '--annotation --state --strict --help' ;;
+    'lint') _oci_bpf_hook_words '--annotation --state --strict --json --help' ;;
     'policy check') case $cur in -*) _oci_bpf_hook_words '--help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'policy show') _oci_bpf_hook_words '--help' ;;
     'policy test') _oci_bpf_hook_words '--annotation --state --policy --engine --attr --json --help' ;;

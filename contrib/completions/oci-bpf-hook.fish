@@ -17,7 +17,7 @@ function __oci_bpf_hook_only -d 'whether these words are all there are, but for 
 end
 complete -c oci-bpf-hook -f
 complete -c oci-bpf-hook -n __oci_bpf_hook_only -a broker -d 'be the service that delegates BPF for rootless engines'
-complete -c oci-bpf-hook -n __oci_bpf_hook_only -a check -d 'say whether a request would be granted, and what is doubtful about it'
+complete -c oci-bpf-hook -n __oci_bpf_hook_only -a check -d 'say whether a request would be granted, and what is doubtful'
 complete -c oci-bpf-hook -n __oci_bpf_hook_only -a convert -d 'translate a delegation from or to Incus, LXD, systemd, manifests'
 complete -c oci-bpf-hook -n __oci_bpf_hook_only -a explain -d 'show what the hook would do, step by step'
 complete -c oci-bpf-hook -n __oci_bpf_hook_only -a hook -d 'be the OCI runtime hook: the state is on stdin'
@@ -81,6 +81,7 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l json -d 'as JSON'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at lint' -l annotation -x -a 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown=' -d 'an annotation, such as io.bpffs.delegate_cmds=map_create; again for more'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at lint' -l state -r -F -d 'an OCI state, as a hook gets it; - is stdin'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at lint' -l strict -d 'fail if anything is'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at lint' -l json -d 'as JSON'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at policy check' -F -d 'the file; default /etc/oci-bpf-hook/policy.yaml'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at policy test' -l annotation -x -a 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown=' -d 'an annotation, such as io.bpffs.delegate_cmds=map_create; again for more'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at policy test' -l state -r -F -d 'an OCI state, as a hook gets it; - is stdin'

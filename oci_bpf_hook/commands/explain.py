@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from .. import policy
-from ..errors import EXITS, HookError
+from ..errors import BAD_STATE, EXITS, HookError
 from ..formats.asker import Asker
 from ..masks import show
 from ..names import KINDS
@@ -38,54 +38,48 @@ _NOT_GIVEN = "the container's root filesystem, by the bundle's config.json"
 
 
 def run(options: argparse.Namespace) -> int:
-    root = _ROOT
     if options.state:
-        askers, root = _state(options)
+        askers: tuple[Asker, ...] = (_of_state(options),)
         text = ""
     else:
         askers, _, text = trial.askers(options)
     given = trial.setting(options)
     trials = tuple(trial.try_out(one, given, text) for one in askers)
+    code = trial.exit_code(trials)
     if options.json:
-        print_json(
-            {
-                "code": trial.exit_code(trials),
-                "containers": [_as_json(one, given, root) for one in trials],
-            }
-        )
+        print_json({"code": code, "containers": [_as_json(one, given) for one in trials]})
     else:
         out = Output()
         for one in trials:
-            _print(out, one, given, root)
-    return trial.exit_code(trials)
+            _print(out, one, given)
+    return code
 
 
-def _state(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str]:
-    """The container of a state, and where its root filesystem is.  Raises HookError."""
+def _of_state(options: argparse.Namespace) -> Asker:
+    """The container of a state, with what its bundle tells.  Raises HookError."""
     from ..formats import oci
 
     data = request.read_state(options.state)
     state = check(data)
     (one,) = oci.read_state(data, "", options.state)
-    try:
-        root = find_rootfs(state).path
-    except HookError:
-        root = _ROOT
+    fields = {name: getattr(one, name) for name in Asker.__slots__}
     path = options.config or f"{state.bundle}/config.json"
     try:
         config = load_json(request.read(path))
         (known,) = oci.read_config(config, "", path)
-    except (HookError, ValueError):
+        for name in ("masked", "owner", "root", "subject", "user_namespace"):
+            fields[name] = getattr(known, name)
+    except ValueError as error:
+        if options.config:
+            raise HookError(BAD_STATE, f"{path}: this is no JSON: {error}") from None
+    except HookError:
         if options.config:
             raise
-        return (one,), root
-    if isinstance(config, dict) and isinstance(config.get("root"), dict) and root == _ROOT:
-        root = str(config["root"].get("path", _ROOT))
-    changed = {
-        name: getattr(known, name) for name in ("masked", "owner", "subject", "user_namespace")
-    }
-    fields = {name: getattr(one, name) for name in Asker.__slots__}
-    return (Asker(**{**fields, **changed}),), root
+    try:
+        fields["root"] = find_rootfs(state).path
+    except HookError:  # The bundle is another host's, or gone.
+        pass
+    return Asker(**fields)
 
 
 def _attributes(one: trial.Trial, given: trial.Setting) -> dict[str, dict[str, object]]:
@@ -99,19 +93,21 @@ def _attributes(one: trial.Trial, given: trial.Setting) -> dict[str, dict[str, o
     }
 
 
-def _plan(one: trial.Trial, root: str) -> tuple[Step, ...]:
+def _plan(one: trial.Trial) -> tuple[Step, ...]:
     """The steps, none if nothing is granted."""
     if one.decision is None or one.code:
         return ()
     broker = rules.by_broker(one.subject)
-    return steps(one.decision.grant, root, one.enums, stage=_stage(one), broker=broker)
+    return steps(
+        one.decision.grant, one.asker.root or _ROOT, one.enums, stage=_stage(one), broker=broker
+    )
 
 
 def _stage(one: trial.Trial) -> str:
     return CREATE_CONTAINER if one.asker.inside else CREATE_RUNTIME
 
 
-def _as_json(one: trial.Trial, given: trial.Setting, root: str) -> dict[str, Any]:
+def _as_json(one: trial.Trial, given: trial.Setting) -> dict[str, Any]:
     granted = one.decision.grant if one.decision and not one.code else None
     return {
         "name": one.asker.name,
@@ -125,15 +121,13 @@ def _as_json(one: trial.Trial, given: trial.Setting, root: str) -> dict[str, Any
         },
         "stage": _stage(one),
         "authority": "broker" if rules.by_broker(one.subject) else "direct",
-        "steps": [
-            {"half": step.half, "call": step.call, "why": step.why} for step in _plan(one, root)
-        ],
+        "steps": [{"half": step.half, "call": step.call, "why": step.why} for step in _plan(one)],
         "mount": mount_line(granted, one.enums, one.asker.owner) if granted else None,
         "findings": [finding_as_json(finding) for finding in one.findings],
     }
 
 
-def _print(out: Output, one: trial.Trial, given: trial.Setting, root: str) -> None:
+def _print(out: Output, one: trial.Trial, given: trial.Setting) -> None:
     out.line(styled(HEAD, one.asker.name))
     if one.request is None and not one.code:
         out.line("  asks for nothing")
@@ -159,7 +153,7 @@ def _print(out: Output, one: trial.Trial, given: trial.Setting, root: str) -> No
     if one.decision is None:
         out.line("  nothing is left of what was asked for")
         return
-    _print_plan(out, one, root)
+    _print_plan(out, one)
 
 
 def _value(entry: dict[str, object]) -> str:
@@ -174,7 +168,7 @@ def _value(entry: dict[str, object]) -> str:
     return f"{text} (assumed)" if entry["assumed"] else text
 
 
-def _print_plan(out: Output, one: trial.Trial, root: str) -> None:
+def _print_plan(out: Output, one: trial.Trial) -> None:
     assert one.decision
     grant = one.decision.grant
     out.line(styled(HEAD, "the masks"))
@@ -188,9 +182,9 @@ def _print_plan(out: Output, one: trial.Trial, root: str) -> None:
     if rules.by_broker(one.subject):
         halves = "the hook is the container half, and the broker the host half"
     out.line(styled(HEAD, "the steps"), f" at {_stage(one)}; {halves}")
-    if root == _ROOT:
+    if one.asker.root is None:
         out.line(f"  {_ROOT} is {_NOT_GIVEN}")
-    plan = _plan(one, root)
+    plan = _plan(one)
     width = max(len(step.half) for step in plan)
     for number, step in enumerate(plan, 1):
         out.line(f"  {number:2} {step.half:{width}} {step.call}")

@@ -80,7 +80,7 @@ def entry(name: str, text: str, *aliases: str) -> Entry:
 
 ENTRIES = (
     entry("broker", "be the service that delegates BPF for rootless engines"),
-    entry("check", "say whether a request would be granted, and what is doubtful about it"),
+    entry("check", "say whether a request would be granted, and what is doubtful"),
     entry("convert", "translate a delegation from or to Incus, LXD, systemd, manifests"),
     entry("explain", "show what the hook would do, step by step"),
     entry("hook", "be the OCI runtime hook: the state is on stdin"),

@@ -19,13 +19,13 @@ class Asker(Record):
     container itself.  `subject` is what a policy's rules may match, as far as the file says it.
     `user_namespace` is whether it has one of its own, None where that isn't the file's to say;
     `masked` are the paths that the engine will cover, `owner` the uid and gid of its root on
-    the host; `inside` is whether the hook is in the container already, at createContainer.
-    `doubts` are what is doubtful about the file itself.
+    the host, `root` the path of its root filesystem; `inside` is whether the hook is in the
+    container already, at createContainer.  `doubts` are what is doubtful about the file itself.
     """
 
     __slots__ = (
-        *("annotations", "doubts", "here", "inside", "masked", "name", "owner", "subject"),
-        *("user_namespace", "where"),
+        *("annotations", "doubts", "here", "inside", "masked", "name", "owner", "root"),
+        *("subject", "user_namespace", "where"),
     )
     name: str
     annotations: dict[str, str]
@@ -35,6 +35,7 @@ class Asker(Record):
     user_namespace: bool | None
     masked: tuple[str, ...]
     owner: tuple[int, int] | None
+    root: str | None
     inside: bool
     doubts: tuple[Fault, ...]
 
@@ -60,6 +61,7 @@ def asker(
     user_namespace: bool | None = None,
     masked: Iterable[str] = (),
     owner: tuple[int, int] | None = None,
+    root: str | None = None,
     inside: bool = False,
     doubts: Iterable[Fault] = (),
 ) -> Asker:
@@ -73,6 +75,7 @@ def asker(
         user_namespace=user_namespace,
         masked=tuple(masked),
         owner=owner,
+        root=root,
         inside=inside,
         doubts=tuple(doubts),
     )

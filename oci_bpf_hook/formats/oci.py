@@ -41,6 +41,7 @@ def read_config(data: object, text: str, name: str) -> tuple[Asker, ...]:
         one.get("type") for one in _list(linux.get("namespaces")) if isinstance(one, dict)
     }
     masked = _list(linux.get("maskedPaths"))
+    root = _mapping(data.get("root")).get("path")
     return (
         asker(
             _name(annotations, data.get("hostname")),
@@ -51,6 +52,7 @@ def read_config(data: object, text: str, name: str) -> tuple[Asker, ...]:
             user_namespace="user" in namespaces,
             masked=[path for path in masked if isinstance(path, str)],
             owner=_owner(linux),
+            root=root if isinstance(root, str) else None,
             doubts=_doubts(_mapping(data.get("process")), spots),
         ),
     )

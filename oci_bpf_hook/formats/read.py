@@ -1,6 +1,6 @@
 """Any of the files that describe containers, by its name and what is in it."""
 
-from ..errors import BAD_STATE, USAGE, HookError, quote
+from ..errors import BAD_STATE, USAGE, HookError
 from ..places import Fault
 from ..state import load_json
 from .asker import Asker
@@ -90,4 +90,4 @@ def _raise(faults: list[Fault], name: str) -> None:
 
 
 def _none_of_them(name: str) -> HookError:
-    return HookError(USAGE, f"{quote(name)[1:-1]} is none of {KINDS}")
+    return HookError(USAGE, f"{name} is none of {KINDS}")
