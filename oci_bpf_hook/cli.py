@@ -87,7 +87,7 @@ def _help() -> str:
             f"\n{SUMMARY}",
             "\ncommands:",
             *commands,
-            f"\n`{PROGRAM} COMMAND --help` tells more, and so does the man page {PROGRAM}(1).",
+            f"\n`{PROGRAM} COMMAND --help` tells more, and so does {PROGRAM}(1).",
             "\nexit codes:",
             *exits,
         )
