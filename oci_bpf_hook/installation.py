@@ -29,6 +29,7 @@ _RESOURCES = {
     "schema": "schema",
     "man": "contrib/man",
     "completions": "contrib/completions",
+    "systemd": "contrib/systemd",
 }
 _COMMAND = """\
 #!/usr/bin/python3 -I
@@ -140,6 +141,7 @@ def install(layout: Layout, stage: str, engine: str | None) -> list[Step]:
             mode=0o755,
         ),
         *(_write(path, source) for source, path in _documentation(layout)),
+        *_units(layout),
         Step(
             action="write",
             path=layout.hooks / _NAMES[stage],
@@ -152,6 +154,7 @@ def install(layout: Layout, stage: str, engine: str | None) -> list[Step]:
 def uninstall(layout: Layout) -> list[Step]:
     """The steps that remove everything again, in their order."""
     paths = [layout.hooks / _NAMES[stage] for stage in STAGES]
+    paths += [step.path for step in _units(layout)]
     paths += [path for _, path in reversed(list(_documentation(layout)))]
     paths += [layout.path("bin", "oci-bpf-hook"), layout.libexec]
     return [Step(action="remove", path=path, content=b"", mode=0) for path in paths]
@@ -230,6 +233,14 @@ def _documentation(layout: Layout) -> Iterator[tuple[Path, Path]]:
         ("oci-bpf-hook.fish", "fish", "vendor_completions.d", "oci-bpf-hook.fish"),
     ):
         yield resource("completions") / name, layout.path("share", *where)
+
+
+def _units(layout: Layout) -> Iterator[Step]:
+    """The broker's units, with the command where it is."""
+    for source in sorted(resource("systemd").iterdir()):
+        text = source.read_text("utf-8").replace("/usr/bin/oci-", f"{layout.prefix}/bin/oci-")
+        path = layout.path("lib", "systemd", "system", source.name)
+        yield Step(action="write", path=path, content=text.encode(), mode=0o644)
 
 
 def _write(path: Path, source: Path, *, mode: int = 0o644) -> Step:

@@ -104,6 +104,8 @@ def test_stage_and_engine(stage: str, engine: str | None, tmp_path: Path) -> Non
     hook = json.loads((tmp_path / steps[-1][1]).read_text())
     assert hook["stages"] == [stage]
     assert hook["hook"]["path"] == "/opt/x/libexec/oci-bpf-hook/oci-bpf-hook"
+    unit = (tmp_path / "opt/x/lib/systemd/system/oci-bpf-hook-broker.service").read_text()
+    assert "\nExecStart=/opt/x/bin/oci-bpf-hook broker\n" in unit
     assert hook["hook"]["args"] == ["oci-bpf-hook", *(("--engine", engine) if engine else ())]
     # Another engine is another JSON, and nothing else.
     if engine:

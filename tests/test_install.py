@@ -37,9 +37,9 @@ def usr(tmp_path: Path) -> Iterator[None]:
     mounted = []
     # An overlay's upper layer must not itself be on an overlay, as /tmp is on some CI machines.
     run("mount", "-t", "tmpfs", "tmpfs", str(tmp_path))
-    for name in ("bin", "libexec", "share"):
-        upper, work = tmp_path / f"{name}-upper", tmp_path / f"{name}-work"
-        upper.mkdir()
+    for name in ("bin", "lib/systemd/system", "libexec", "share"):
+        upper, work = tmp_path / name / "upper", tmp_path / name / "work"
+        upper.mkdir(parents=True)
         work.mkdir()
         options = f"lowerdir=/usr/{name},upperdir={upper},workdir={work}"
         run("mount", "-t", "overlay", "overlay", "-o", options, f"/usr/{name}")

@@ -9,13 +9,14 @@ from .output import FAINT, JSON, Output, print_json, styled
 from .table import argument
 
 ABOUT = """
-Installs the hook, its package byte-compiled, this command with its man pages and completions, and
-last the JSON that registers the hook, where podman and CRI-O look. Run again it changes only what
-is different; the JSON is written when all else is in place, since an engine skips a hook whose
-program is missing and a broken JSON stops every container.
+Installs the hook, its package byte-compiled, this command with its man pages and completions, the
+broker's systemd units, and last the JSON that registers the hook, where podman and CRI-O look. Run
+again it changes only what is different; the JSON is written when all else is in place, since an
+engine skips a hook whose program is missing and a broken JSON stops every container.
 
 It refuses directories that others than root can write. The policy, /etc/oci-bpf-hook/policy.yaml,
-is yours: without one the built-in policy holds.
+is yours: without one the built-in policy holds. The broker is started by `systemctl enable --now
+oci-bpf-hook-broker.socket`.
 """
 LOCATION = (
     argument("--prefix", default="/usr", metavar="DIR", help="below this directory; default /usr"),

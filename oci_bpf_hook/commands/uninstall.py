@@ -9,7 +9,8 @@ from .output import JSON
 
 ABOUT = """
 Removes what install has put there: the JSON first, then all else. The policy, the audit trail and
-running containers are left alone.
+running containers are left alone; a broker that runs is stopped before by `systemctl disable --now
+oci-bpf-hook-broker.socket`.
 """
 ARGUMENTS = (*LOCATION, JSON)
 
