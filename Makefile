@@ -3,13 +3,11 @@
 
 PREFIX = /usr
 DESTDIR =
-libexec = $(DESTDIR)$(PREFIX)/libexec/oci-bpf-hook
-hooksd = $(DESTDIR)$(PREFIX)/share/containers/oci/hooks.d
 
 ENGINES = python3 podman crun runc conmon catatonit busybox-static uidmap gcc libc6-dev
-TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema python3-pyelftools linux-libc-dev libbpf-dev clang \
-	gcc-bpf libbpf-tools xdp-tools libxdp1 libxdp-dev \
-	logrotate strace util-linux libcap2-bin shellcheck systemd
+TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema python3-pyelftools \
+	python3-rich linux-libc-dev libbpf-dev clang gcc-bpf libbpf-tools xdp-tools libxdp1 libxdp-dev \
+	logrotate strace util-linux libcap2-bin shellcheck systemd man-db mandoc zsh fish
 
 .PHONY: help demo demo-rootless test bench install uninstall clean
 
@@ -43,21 +41,11 @@ bench:
 .venv/made: tests/requirements.txt tests/requirements-nodeps.txt .ci/venv
 	.ci/venv tests/requirements.txt tests/requirements-nodeps.txt
 
-# An engine skips a hook whose program is missing, and so the program comes first.
 install:
-	install -d '$(libexec)/oci_bpf_hook/schema' '$(hooksd)'
-	find oci_bpf_hook '(' -name '*.py' -o -name '*.json' -o -name '*.yaml' ')' \
-		-exec install -D -m 644 '{}' '$(libexec)/{}' ';'
-	install -m 644 schema/*.json '$(libexec)/oci_bpf_hook/schema/'
-	umask 022 && /usr/bin/python3 -m compileall -q -d '$(PREFIX)/libexec/oci-bpf-hook/oci_bpf_hook' '$(libexec)/oci_bpf_hook'
-	install -m 755 hooks.d/oci-bpf-hook '$(libexec)/'
-	sed 's|/usr/libexec/|$(PREFIX)/libexec/|' hooks.d/oci-bpf-hook.json > '$(hooksd)/.oci-bpf-hook.new'
-	chmod 644 '$(hooksd)/.oci-bpf-hook.new'
-	mv '$(hooksd)/.oci-bpf-hook.new' '$(hooksd)/oci-bpf-hook.json'
+	/usr/bin/python3 -m oci_bpf_hook install --prefix '$(PREFIX)' --destdir '$(DESTDIR)'
 
 uninstall:
-	rm -f '$(hooksd)/oci-bpf-hook.json'
-	rm -rf '$(libexec)'
+	/usr/bin/python3 -m oci_bpf_hook uninstall --prefix '$(PREFIX)' --destdir '$(DESTDIR)'
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

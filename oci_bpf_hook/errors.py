@@ -73,3 +73,14 @@ def quote(text: str) -> str:
     cut = text if len(text) <= _QUOTED else text[:_QUOTED] + "..."
     plain = ascii(cut)[1:-1].replace('"', '\\"')
     return f'"{plain}"'
+
+
+def bug(error: Exception) -> str:
+    """What to say of an exception that nobody meant to raise."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = ""
+    if trace is not None:
+        where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return f"a bug of ours, please report it: {type(error).__name__}: {quote(str(error))}{where}"

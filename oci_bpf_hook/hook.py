@@ -9,7 +9,7 @@ import _signal
 import posix
 
 from .annotations import asked
-from .errors import BAD_STATE, BUG, DONE, USAGE, HookError, quote
+from .errors import BAD_STATE, BUG, DONE, USAGE, HookError, bug, quote
 from .state import annotations_of, load_json, read_stdin
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ def main(arguments: "Sequence[str]") -> int:
     except HookError as error:
         return _report(identity, error.code, str(error))
     except Exception as error:  # noqa: BLE001  The one place: a bug is no traceback in a log.
-        return _report(identity, BUG, _bug(error))
+        return _report(identity, BUG, bug(error))
 
 
 def _settle() -> str:
@@ -150,7 +150,7 @@ def _ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state, cwd=cwd)
-        _visible(request.path, rootfs.masked)
+        visible(request.path, rootfs.masked)
         claims = identify(state.annotations, None)
         claims["container"] = claims["container"] or conmon_name(state.id)
         names = enums(KINDS, header=options.get("header"))
@@ -170,7 +170,7 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state)
-        _visible(request.path, rootfs.masked)
+        visible(request.path, rootfs.masked)
         policy = trail.policy()
         wanted, dropped = resolve(request, policy.enums, _table, policy.profiles)
         if not wanted.masks:
@@ -222,7 +222,7 @@ def _subject(
     return subject
 
 
-def _visible(target: str, masked: "Sequence[str]") -> None:
+def visible(target: str, masked: "Sequence[str]") -> None:
     """Refuse what the engine will cover: the container would find an empty directory."""
     from .errors import MOUNT_FAILED
 
@@ -233,16 +233,6 @@ def _visible(target: str, masked: "Sequence[str]") -> None:
                 f"the target directory {quote(target)} is masked by the engine (maskedPaths "
                 f"has {quote(path)}); set io.bpffs.path elsewhere, or unmask it",
             )
-
-
-def _bug(error: Exception) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = ""
-    if trace is not None:
-        where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-    return f"a bug of ours, please report it: {type(error).__name__}: {quote(str(error))}{where}"
 
 
 def _report(identity: object, code: int, text: str) -> int:

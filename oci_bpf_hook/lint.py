@@ -11,8 +11,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-# The commands in which the kernel looks at a token at all.
-WITH_TOKEN = ("map_create", "prog_load", "btf_load", "btf_get_fd_by_id")
+# The commands in which the kernel looks at a token at all, by the release in which it began to.
+TOKEN_SINCE = {
+    "map_create": (6, 9),
+    "prog_load": (6, 9),
+    "btf_load": (6, 9),
+    "btf_get_fd_by_id": (6, 15),
+}
+WITH_TOKEN = tuple(TOKEN_SINCE)
 # Programs that libbpf loads with expected_attach_type 0, which is cgroup_inet_ingress and
 # is asked for like any other attach type.
 WITH_ATTACH_0 = (
@@ -61,6 +67,82 @@ BEYOND = {
     "syscall": "runs in the kernel without being attached",
     "lirc_mode2": "attaches to devices of the host",
 }
+# What acts on everything in a network namespace, and on every process of a cgroup: the
+# container's own, unless it shares the host's.
+ON_NETWORK = (
+    "sched_cls",
+    "sched_act",
+    "xdp",
+    "lwt_in",
+    "lwt_out",
+    "lwt_xmit",
+    "lwt_seg6local",
+    "flow_dissector",
+    "sk_lookup",
+    "netfilter",
+)
+ON_CGROUP = (
+    "cgroup_skb",
+    "cgroup_sock",
+    "sock_ops",
+    "cgroup_device",
+    "cgroup_sock_addr",
+    "cgroup_sysctl",
+    "cgroup_sockopt",
+)
+# What asks for more than CAP_BPF in the container's user namespace (is_net_admin_prog_type,
+# is_perfmon_prog_type, map_create).
+WITH_NET_ADMIN = (
+    "sched_cls",
+    "sched_act",
+    "xdp",
+    "lwt_in",
+    "lwt_out",
+    "lwt_xmit",
+    "lwt_seg6local",
+    "sk_skb",
+    "sk_msg",
+    "flow_dissector",
+    "cgroup_device",
+    "cgroup_sock",
+    "cgroup_sock_addr",
+    "cgroup_sockopt",
+    "cgroup_sysctl",
+    "sock_ops",
+    "ext",
+    "netfilter",
+)
+WITH_PERFMON = (
+    "kprobe",
+    "tracepoint",
+    "perf_event",
+    "raw_tracepoint",
+    "raw_tracepoint_writable",
+    "tracing",
+    "lsm",
+    "struct_ops",
+    "ext",
+)
+MAPS_WITH_NET_ADMIN = ("sockmap", "sockhash", "devmap", "devmap_hash", "xskmap")
+# How far a type of program reaches.
+HOST = "host"
+NETWORK = "network"
+CGROUP = "cgroup"
+OWN = "own"
+
+
+def reach(program: str) -> str:
+    """How far a type of program reaches: HOST, NETWORK, CGROUP or OWN, its own sockets.
+
+    One that isn't known reaches the host.
+    """
+    if program in ON_NETWORK:
+        return NETWORK
+    if program in ON_CGROUP:
+        return CGROUP
+    if program in ("socket_filter", "sk_skb", "sk_msg", "sk_reuseport", "unspec"):
+        return OWN
+    return HOST
 
 
 class Finding(Record):
@@ -112,6 +194,17 @@ def lint(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tuple[Findi
         *_libbpf(given),
         *_reach(given),
     )
+
+
+def capabilities(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tuple[str, ...]:
+    """The capabilities, without CAP_, that it takes to use all of `masks`."""
+    given = _Delegation(masks, enums)
+    found = ["BPF"]
+    if given.any_of(PROGS.option, WITH_NET_ADMIN) or given.any_of(MAPS.option, MAPS_WITH_NET_ADMIN):
+        found.append("NET_ADMIN")
+    if given.any_of(PROGS.option, WITH_PERFMON):
+        found.append("PERFMON")
+    return tuple(found)
 
 
 def _commands(given: _Delegation) -> "Iterator[Finding]":

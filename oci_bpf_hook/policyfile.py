@@ -20,8 +20,9 @@ from .annotations import parse_item, split
 from .errors import BAD_POLICY, HookError, quote
 from .masks import bits
 from .names import KINDS, Enum, Kind
+from .places import Fault, Place
 from .record import Record
-from .yamlfile import Fault, Place, at, parse
+from .yamlfile import at, parse
 
 AUDIT_TO = "/var/log/oci-bpf-hook/audit.jsonl"
 

@@ -24,15 +24,30 @@ class Table:
             self._made[kind.option] = self.enums((kind,))[kind.option]
         return self._made[kind.option]
 
-    def enums(self, kinds: Sequence[Kind]) -> dict[str, Enum]:
-        """The enums of `kinds`, by their option's name."""
+    def enums(
+        self, kinds: Sequence[Kind], *, release: tuple[int, int] | None = None
+    ) -> dict[str, Enum]:
+        """The enums of `kinds`, by their option's name: of all kernels, or of that `release`.
+
+        None before 6.9 can be told apart from it.
+        """
         return {
-            kind.option: make_enum(kind, self._enumerators(kind), guarded=False) for kind in kinds
+            kind.option: make_enum(kind, self._enumerators(kind, release), guarded=False)
+            for kind in kinds
         }
 
     def since(self, kind: Kind, name: str) -> str:
         """The first release with `name`, the kernel's short one: "7.0"; "6.9" may be older."""
         return str(self._enums[kind.enum][kind.prefix + name.upper()].get("since", "6.9"))
 
-    def _enumerators(self, kind: Kind) -> list[tuple[str, int]]:
-        return [(name, int(row["value"])) for name, row in self._enums[kind.enum].items()]
+    def _enumerators(self, kind: Kind, release: tuple[int, int] | None) -> list[tuple[str, int]]:
+        return [
+            (name, int(row["value"]))
+            for name, row in self._enums[kind.enum].items()
+            if release is None or _release(str(row.get("since", "6.9"))) <= release
+        ]
+
+
+def _release(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(".")
+    return int(major), int(minor)

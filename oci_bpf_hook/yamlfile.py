@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from .errors import quote
-from .record import Record
+from .places import Fault, Place
 
 # libyaml's, ten times as fast, where PyYAML was built with it.
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -20,18 +20,6 @@ _TAKEN = ("bool", "int", "map", "null", "seq", "str")
 _DEEPEST = 32
 # Texts that people read; any other is a name, and stands in one line of a log.
 _PROSE = ("comment", "deny")
-
-# A path into the data; with "key" behind it, the key itself rather than its value.
-Place = tuple[str | int, ...]
-
-
-class Fault(Record):
-    """Something wrong, or for a warning doubtful, at a place of the file; lines from 1."""
-
-    __slots__ = ("column", "line", "text")
-    line: int
-    column: int
-    text: str
 
 
 def parse(text: bytes, faults: list[Fault]) -> tuple[Any, dict[Place, yaml.Mark]]:

@@ -5,13 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from oci_bpf_hook.errors import BAD_POLICY, REFUSED, USAGE
+from tests.support.command import answer
 from tests.support.policy import POLICY, in_force
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = str(ROOT / "oci_bpf_hook" / "policy.yaml")
+SCHEMA = json.loads((ROOT / "schema" / "policy-test.schema.json").read_text())
 HOSTILE = ROOT / "tests" / "data" / "states" / "cri-o-1.37-crun"
 
 
@@ -72,6 +75,7 @@ def try_it(*arguments: str) -> tuple[int, dict[str, object]]:
     done = command("policy", "test", "--policy", SHIPPED, "--json", *arguments)
     assert done.stderr == ""
     answer = json.loads(done.stdout)
+    jsonschema.validate(answer, SCHEMA)
     assert isinstance(answer, dict)
     return done.returncode, answer
 
@@ -108,6 +112,8 @@ def test_lint() -> None:
     assert done.stdout.startswith("command-without-token: delegate_cmds: ")
     done = command("lint", "--strict", "--annotation", "io.bpffs.delegate_cmds=obj_get")
     assert done.returncode == REFUSED
+    code, findings = answer("lint", "--annotation", "io.bpffs.delegate_cmds=obj_get")
+    assert (code, findings[0]["option"]) == (0, "delegate_cmds")
     done = command("lint", "--strict", "--annotation", "io.bpffs.profile=none-such")
     assert 'the policy has no profile "none-such"' in done.stderr
 

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 from oci_bpf_hook.annotations import KEYS, MODE, PATH, PREFIX
+from oci_bpf_hook.commands.table import ENTRIES
 from oci_bpf_hook.errors import EXITS
+from tests.support.command import command
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,3 +41,11 @@ def test_contrib_is_tested() -> None:
     for path in (ROOT / "contrib").rglob("*"):
         if path.is_file() and path.suffix != ".pyc":
             assert path.name in tests, path
+
+
+def test_the_commands_that_are_shown_are_understood() -> None:
+    shown = re.findall(r"^    oci-bpf-hook ([^#\n]+)", README, re.MULTILINE)
+    assert {line.split()[0] for line in shown} <= {entry.name for entry in ENTRIES}
+    for line in shown:
+        # Whatever becomes of files that aren't here, it is no wrong command line to argparse.
+        assert "usage: " not in command(*line.split()).stderr, line

@@ -1,7 +1,6 @@
 """The installed layout: make install, a container from it, make uninstall; and pip."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,9 @@ from tests.support.podman import World
 ROOT = Path(__file__).parents[1]
 LIBEXEC = Path("/usr/libexec/oci-bpf-hook")
 HOOKS_DIR = Path("/usr/share/containers/oci/hooks.d")
+COMMAND = Path("/usr/bin/oci-bpf-hook")
+MAN = Path("/usr/share/man/man1/oci-bpf-hook.1")
+REQUEST = ("--annotation", "io.bpffs.delegate_cmds=map_create")
 
 
 def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -35,16 +37,17 @@ def usr(tmp_path: Path) -> Iterator[None]:
     mounted = []
     # An overlay's upper layer must not itself be on an overlay, as /tmp is on some CI machines.
     run("mount", "-t", "tmpfs", "tmpfs", str(tmp_path))
-    for name in ("libexec", "share"):
-        upper, work = tmp_path / f"{name}-upper", tmp_path / f"{name}-work"
-        upper.mkdir()
+    for name in ("bin", "lib/systemd/system", "libexec", "share"):
+        upper, work = tmp_path / name / "upper", tmp_path / name / "work"
+        upper.mkdir(parents=True)
         work.mkdir()
         options = f"lowerdir=/usr/{name},upperdir={upper},workdir={work}"
         run("mount", "-t", "overlay", "overlay", "-o", options, f"/usr/{name}")
         mounted.append(f"/usr/{name}")
     yield
     for target in (*reversed(mounted), str(tmp_path)):
-        run("umount", target)
+        # Programs of /usr/bin that are still ending keep it busy.
+        run("umount", "--lazy", target)
 
 
 @pytest.mark.usefixtures("usr")
@@ -52,8 +55,10 @@ def test_install_run_uninstall() -> None:
     before = tree(Path("/usr/libexec")) | tree(Path("/usr/share/containers"))
     run("make", "install")
     installed = HOOKS_DIR / "oci-bpf-hook.json"
-    assert json.loads(installed.read_text())["hook"]["path"] == str(LIBEXEC / "oci-bpf-hook")
-    for path in [LIBEXEC, *LIBEXEC.rglob("*"), installed]:
+    assert json.loads(installed.read_text()) == json.loads(
+        (ROOT / "hooks.d" / "oci-bpf-hook.json").read_text()
+    )
+    for path in [LIBEXEC, *LIBEXEC.rglob("*"), installed, COMMAND, MAN]:
         status = path.stat()
         assert (status.st_uid, status.st_mode & 0o022) == (0, 0), path
     sources = {path.with_suffix("") for path in LIBEXEC.rglob("*.py")}
@@ -69,10 +74,18 @@ def test_install_run_uninstall() -> None:
             *("localhost/oci-bpf-hook-test:latest", "cat", "/proc/mounts"),
         )
         assert "delegate_cmds=map_create:prog_load" in done.stdout
+    # What is there is shown by its own command, whoever's directory this is.
+    done = run("oci-bpf-hook", "install", "--dry-run", "--json", cwd=Path("/"))
+    assert json.loads(done.stdout) == {"dry_run": True, "steps": []}
+    assert "granted by rule" in run("oci-bpf-hook", "check", *REQUEST, cwd=Path("/")).stdout
+    run("oci-bpf-hook", "policy", "check", cwd=Path("/"))
+    assert "OCI-BPF-HOOK(1)" in run("man", "-l", str(MAN)).stdout
     run("make", "uninstall")
     after = tree(Path("/usr/libexec")) | tree(Path("/usr/share/containers"))
     # The hooks directory itself may stay: it is the engines'.
     assert after - before <= {str(HOOKS_DIR), str(HOOKS_DIR.parent)}
+    assert not COMMAND.exists()
+    assert not MAN.exists()
 
 
 def test_install_below_another_directory(tmp_path: Path) -> None:
@@ -96,33 +109,23 @@ def test_install_below_another_directory(tmp_path: Path) -> None:
 def test_pip_install(tmp_path: Path) -> None:
     # From a copy: setuptools builds in the source tree.
     source = tmp_path / "source"
-    run(
-        "cp",
-        "-r",
-        str(ROOT / "oci_bpf_hook"),
-        str(ROOT / "pyproject.toml"),
-        str(ROOT / "schema"),
-        str(tmp_path),
-    )
     source.mkdir()
-    for name in ("oci_bpf_hook", "pyproject.toml", "schema"):
-        os.rename(tmp_path / name, source / name)
-    (source / "README.md").write_text("x")
+    names = ("oci_bpf_hook", "schema", "hooks.d", "contrib", "pyproject.toml", "README.md")
+    run("cp", "-r", *(str(ROOT / name) for name in names), str(source))
     target = tmp_path / "target"
     run(
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
         *("--target", str(target), str(source)),
     )
-    command = [sys.executable, "-m", "oci_bpf_hook", "kernel", "--table", "--json"]
-    done = run(*command, cwd=target)
-    assert json.loads(done.stdout)["delegate_cmds"]["prog_load"] == 5
+    command = [sys.executable, "-m", "oci_bpf_hook"]
+    done = run(*command, "kernel", "--table", "--json", cwd=target)
+    names_of = {row["name"]: row["value"] for row in json.loads(done.stdout)["delegate_cmds"]}
+    assert names_of["prog_load"] == 5
     assert (target / "bin" / "oci-bpf-hook").exists()
-    run(
-        sys.executable,
-        "-m",
-        "oci_bpf_hook",
-        "policy",
-        "check",
-        "oci_bpf_hook/policy.yaml",
-        cwd=target,
-    )
+    run(*command, "policy", "check", "oci_bpf_hook/policy.yaml", cwd=target)
+    # What was installed from there is what is installed from here.
+    run(*command, "install", "--destdir", str(tmp_path / "theirs"), cwd=target)
+    run(*command, "install", "--destdir", str(tmp_path / "ours"))
+    theirs = {path.relative_to(tmp_path / "theirs") for path in (tmp_path / "theirs").rglob("*")}
+    ours = {path.relative_to(tmp_path / "ours") for path in (tmp_path / "ours").rglob("*")}
+    assert theirs == ours

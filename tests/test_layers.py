@@ -13,8 +13,8 @@ ROWS = (
     ("__init__",),
     # The pure core: no os, no ctypes, no files, no clock.
     (
-        *("errors", "record", "names", "annotations", "masks", "policy", "lint"),
-        *("btf", "header", "table", "wire"),
+        *("errors", "record", "names", "annotations", "masks", "policy", "lint", "btf", "header"),
+        *("table", "wire", "places"),
         *("advise.__init__", "advise.advice", "advise.btftypes", "advise.calls"),
         *("advise.cautions", "advise.elf", "advise.embedded", "advise.forms", "advise.maps"),
         *("advise.needs", "advise.objects", "advise.pointers", "advise.probes", "advise.sections"),
@@ -22,32 +22,28 @@ ROWS = (
     ),
     # The edge: the kernel and files.
     (
-        *(
-            "syscalls",
-            "kernel",
-            "state",
-            "container",
-            "inside",
-            "half",
-            "mount",
-            "log",
-            "audit",
-            "trail",
-        ),
-        *("policycache", "policyfile", "yamlfile", "peer", "client"),
+        *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
+        *("trail", "policycache", "policyfile", "yamlfile", "peer", "client", "installation"),
+        "plan",
+        *("formats.__init__", "formats.asker", "formats.compose", "formats.delegation"),
+        *("formats.documents", "formats.jsonfile", "formats.kubernetes", "formats.oci"),
+        *("formats.podman", "formats.quadlet", "formats.read", "formats.readers"),
+        *("formats.unitfile", "formats.writers"),
     ),
     # The entry points.
     (
-        *("hook", "session", "broker", "cli", "__main__"),
-        *("commands.__init__", "commands.table", "commands.request"),
+        *("hook", "session", "broker", "cli", "__main__", "completion", "manual"),
         *(
+            "commands.__init__",
             "commands.advise",
             "commands.broker",
-            "commands.hook",
-            "commands.kernel",
-            "commands.lint",
-            "commands.policy",
+            "commands.check",
+            "commands.convert",
         ),
+        *("commands.explain", "commands.hook", "commands.install", "commands.kernel"),
+        *("commands.lint", "commands.output", "commands.policy", "commands.request"),
+        *("commands.rules", "commands.source", "commands.table", "commands.tree"),
+        *("commands.trial", "commands.uninstall"),
     ),
 )
 PURE_IMPORTS = {

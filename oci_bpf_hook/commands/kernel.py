@@ -1,55 +1,165 @@
-"""`oci-bpf-hook kernel`: the names that a kernel can delegate."""
+"""`oci-bpf-hook kernel`: the names that a kernel can delegate, and what each is worth."""
 
 import argparse
-import json
+from pathlib import Path
+from typing import Any
 
 from .. import kernel
-from ..btf import BtfError
-from ..errors import DONE, KERNEL_CANNOT, USAGE, HookError
-from ..names import KINDS, Enum
+from ..errors import DONE, KERNEL_CANNOT, HookError
+from ..lint import BEYOND, HOST, TOKEN_SINCE, reach
+from ..names import CMDS, KINDS, MAPS, PROGS, Kind
+from . import source
+from .output import FAINT, HEAD, JSON, OK, WARNING, Output, Piece, print_json, styled
 from .table import argument
 
+ABOUT = """
+Shows the four enums that BPF delegation is made of: each name with its value, which is its bit;
+the release in which Linux got it; whether delegating it makes a difference; and how far it reaches.
+
+Only four commands ask for a token, and delegating any other does nothing. Map types are asked for
+with map_create, program and attach types with prog_load.
+
+REACH is what a program of that type can act on: the host, which is the kernel that everybody
+shares; everything in the container's network namespace or cgroup, which are its own unless it
+shares the host's; or a process's own sockets.
+"""
 ARGUMENTS = (
-    argument("--btf", metavar="FILE", help="of the kernel with this BTF", exclusive="source"),
-    argument(
-        *("--header",),
-        metavar="FILE",
-        help="of the kernel with this linux/bpf.h",
-        exclusive="source",
-    ),
+    *source.ARGUMENTS,
     argument(
         *("--table",),
         action="store_true",
-        help="of all kernels in the shipped table",
+        help="all kernels, by the shipped table",
         exclusive="source",
     ),
-    argument("--json", action="store_true", help="as JSON"),
+    argument(
+        *("--diff",),
+        metavar="HEADER|RELEASE",
+        help="show only what another kernel has and this one hasn't, or the other way round",
+    ),
+    JSON,
 )
+_REACHES = {"network": "its network namespace", "cgroup": "its cgroup", "own": "its own sockets"}
 
 
 def run(options: argparse.Namespace) -> int:
-    enums = _enums(options)
+    shown = _shown(options)
+    rows = _rows(shown)
+    if options.diff:
+        return _diff(rows, _rows(_other(options.diff)), options)
     if options.json:
-        print(json.dumps({option: enum.values for option, enum in enums.items()}, indent=2))
+        print_json({"kernel": shown.name, **rows})
         return DONE
+    out = Output()
     for kind in KINDS:
-        print(f"{kind.option} (enum {kind.enum})")
-        for name, value in enums[kind.option].values.items():
-            print(f"  {value:2}  {name}")
+        out.line(styled(HEAD, kind.option), f" (enum {kind.enum})")
+        out.table(_titles(kind), [_cells(kind, row) for row in rows[kind.option]])
+        out.line("")
     return DONE
 
 
-def _enums(options: argparse.Namespace) -> dict[str, Enum]:
-    if options.header:
-        return kernel.from_header(KINDS, options.header)
+def _shown(options: argparse.Namespace) -> source.Source:
     if options.table:
-        return kernel.table().enums(KINDS)
-    path = options.btf or kernel.VMLINUX
-    try:
-        return kernel.from_btf(KINDS, path)
-    except (OSError, BtfError) as error:
-        if options.btf:
-            raise HookError(USAGE, f"--btf {path}: {error}") from None
-        raise HookError(
-            KERNEL_CANNOT, f"this kernel has no BTF ({error}); try --header or --table"
-        ) from None
+        return source.Source(name="all kernels", enums=kernel.table().enums(KINDS), release=None)
+    if not (options.kernel or options.header or options.btf):
+        try:
+            kernel.from_btf(KINDS)
+        except (OSError, ValueError) as error:
+            raise HookError(
+                KERNEL_CANNOT,
+                f"this kernel has no BTF ({error}); try --kernel, --header or --table",
+            ) from None
+    return source.source(options)
+
+
+def _other(text: str) -> source.Source:
+    """What --diff names: a release, or else a header."""
+    if source.release(text) and not Path(text).exists():
+        return source.of_release(text)
+    return source.Source(name=text, enums=kernel.from_header(KINDS, text), release=None)
+
+
+def _rows(shown: source.Source) -> dict[str, list[dict[str, Any]]]:
+    """The enums as JSON has them: a row a name."""
+    table = kernel.table()
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for kind in KINDS:
+        known = table.enum(kind).values
+        rows[kind.option] = [
+            {
+                "name": name,
+                "value": value,
+                "since": table.since(kind, name) if name in known else None,
+                "token": _token(kind, name, shown.release),
+                "reach": reach(name) if kind is PROGS else None,
+            }
+            for name, value in shown.enums[kind.option].values.items()
+        ]
+    return rows
+
+
+def _token(kind: Kind, name: str, release: tuple[int, int] | None) -> bool:
+    """Whether delegating it makes a difference on a kernel of that release, or on some."""
+    if kind is not CMDS:
+        return True
+    since = TOKEN_SINCE.get(name)
+    return since is not None and (release is None or since <= release)
+
+
+def _titles(kind: Kind) -> tuple[str, ...]:
+    return ("VALUE", "NAME", "SINCE", "TOKEN", *(("REACH",) if kind is PROGS else ()))
+
+
+def _cells(kind: Kind, row: dict[str, Any]) -> tuple[Piece, ...]:
+    name = row["name"]
+    since = "by 6.9" if row["since"] == "6.9" else row["since"] or "?"
+    token: Piece = styled(OK, "yes") if row["token"] else styled(FAINT, "no")
+    if kind is not CMDS:
+        token = "with map_create" if kind is MAPS else "with prog_load"
+    elif row["token"] and TOKEN_SINCE[name] > source.FIRST:
+        token = styled(OK, "yes, since {}.{}".format(*TOKEN_SINCE[name]))
+    cells = (str(row["value"]), name, since, token)
+    return (*cells, _reach(row)) if kind is PROGS else cells
+
+
+def _reach(row: dict[str, Any]) -> Piece:
+    if row["name"] == "unspec":
+        return "-"
+    if row["reach"] != HOST:
+        return _REACHES[row["reach"]]
+    why = BEYOND.get(row["name"])
+    return styled(WARNING, f"host: {why}" if why else "host")
+
+
+def _diff(
+    here: dict[str, list[dict[str, Any]]],
+    there: dict[str, list[dict[str, Any]]],
+    options: argparse.Namespace,
+) -> int:
+    """What only one of them has."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for option, rows in here.items():
+        ours = {row["name"] for row in rows}
+        theirs = {row["name"] for row in there[option]}
+        found[option] = {
+            "only_here": [row["name"] for row in rows if row["name"] not in theirs],
+            "only_there": [row["name"] for row in there[option] if row["name"] not in ours],
+        }
+    if options.json:
+        print_json(found)
+        return DONE
+    since = {
+        (option, row["name"]): row["since"]
+        for rows in (here, there)
+        for option, entries in rows.items()
+        for row in entries
+    }
+    out = Output()
+    for option, names in found.items():
+        for key, sign in (("only_there", "+"), ("only_here", "-")):
+            for name in names[key]:
+                style = OK if sign == "+" else WARNING
+                release = since[option, name]
+                out.line(styled(style, f"{sign} {option} {name}"), f"  since {release or '?'}")
+    if not any(names[key] for names in found.values() for key in names):
+        out.line("they have the same names")
+    return DONE

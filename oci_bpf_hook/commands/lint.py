@@ -8,11 +8,13 @@ from ..lint import lint
 from ..masks import resolve
 from ..names import KINDS
 from . import request
+from .output import JSON, WARNING, Output, print_json, styled
 from .table import argument
 
 ARGUMENTS = (
     *request.ARGUMENTS,
     argument("--strict", action="store_true", help="fail if anything is"),
+    JSON,
 )
 
 
@@ -21,6 +23,11 @@ def run(options: argparse.Namespace) -> int:
     enums = kernel.enums(KINDS)
     wanted, _ = resolve(asked, enums, kernel.table, policycache.in_force().profiles)
     findings = lint(wanted.masks, enums)
-    for finding in findings:
-        print(f"{finding.code}: {finding}")
+    if options.json:
+        keys = ("code", "option", "reason", "fix")
+        print_json([{key: getattr(finding, key) for key in keys} for finding in findings])
+    else:
+        out = Output()
+        for finding in findings:
+            out.line(styled(WARNING, finding.code), f": {finding}")
     return REFUSED if findings and options.strict else DONE

@@ -6,23 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import kernel, policy, policycache
-from ..errors import DONE, USAGE, HookError, quote
+from ..errors import DONE, HookError
 from ..lint import lint
 from ..masks import resolve, show
 from ..names import CMDS, KINDS
-from ..state import load_json
-from . import request
+from . import request, rules
+from .output import JSON
 from .table import Command, argument
-
-# What a subject is where nothing is known: a container with nothing of the host's.
-_SUBJECT: dict[str, object] = {
-    "user": 0,
-    "group": (0,),
-    "rootless": False,
-    "host_network": False,
-    "host_cgroup": False,
-}
-_TRUTHS = {"true": True, "false": False}
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -62,12 +52,9 @@ def _show(options: argparse.Namespace) -> int:
 def _test(options: argparse.Namespace) -> int:
     annotations = request.annotations(options)
     asked = request.request(annotations)
-    compiled = _policy(options.policy)
+    compiled = rules.read_policy(options.policy)
     engine = options.engine or compiled.engine
-    subject = {**policy.identify(annotations, engine), **_SUBJECT}
-    for text in options.attr:
-        key, value = request.pair(text)
-        subject[key] = _attribute(key, value)
+    subject = rules.subject(annotations, engine, rules.attributes(options))
     wanted, dropped = resolve(asked, compiled.enums, kernel.table, compiled.profiles)
     answer: dict[str, Any] = {"rule": None, "granted": None, "problems": []}
     code = DONE
@@ -83,38 +70,9 @@ def _test(options: argparse.Namespace) -> int:
         code = error.code
         answer["rule"], answer["problems"] = error.rule, list(error.problems)
     answer["dropped"] = list(dropped)
-    answer["attributes"] = {
-        key: {"value": value, "set_by": policy.origin(key, engine)}
-        for key, value in subject.items()
-        if key != "annotations"
-    }
+    answer["attributes"] = rules.shown(subject, engine)
     print(json.dumps(answer, indent=2) if options.json else _text(answer))
     return code
-
-
-def _policy(path: str | None) -> policy.Compiled:
-    if path is None:
-        return policycache.in_force()
-    from ..policyfile import load
-
-    loaded = load(request.read(path), path)
-    names = {option: enum.values for option, enum in kernel.enums(KINDS).items()}
-    data = policy.pack({**loaded.header, "identity": [], "names": names}, loaded.rules)
-    return policy.Compiled(lambda offset, size: data[offset : offset + size], load_json)
-
-
-def _attribute(key: str, value: str) -> object:
-    if key in ("rootless", "host_network", "host_cgroup"):
-        if value not in _TRUTHS:
-            raise HookError(USAGE, f"--attr {key}: {quote(value)} is neither true nor false")
-        return _TRUTHS[value]
-    if key in ("user", "group"):
-        if not value.isdecimal():
-            raise HookError(USAGE, f"--attr {key}: {quote(value)} is no number")
-        return int(value) if key == "user" else (int(value),)
-    if key not in ("container", "image", "pod", "namespace"):
-        raise HookError(USAGE, f"--attr {quote(key)} is nothing that a rule matches")
-    return value
 
 
 def _text(answer: dict[str, Any]) -> str:
@@ -134,7 +92,15 @@ COMMANDS = (
     Command(
         name="check",
         help="find what is wrong or doubtful in a policy file",
-        arguments=(argument("file", nargs="?", default=policycache.ETC, metavar="FILE"),),
+        arguments=(
+            argument(
+                *("file",),
+                nargs="?",
+                default=policycache.ETC,
+                metavar="FILE",
+                help=f"the file; default {policycache.ETC}",
+            ),
+        ),
         run=_check,
     ),
     Command(
@@ -148,17 +114,8 @@ COMMANDS = (
         help="say which rule decides a request, and what it gives",
         arguments=(
             *request.ARGUMENTS,
-            argument("--policy", metavar="FILE", help="try this file instead of the one in force"),
-            argument("--engine", choices=policy.ENGINES, help="which engine runs the hook"),
-            argument(
-                *("--attr",),
-                action="append",
-                default=[],
-                metavar="KEY=VALUE",
-                help="what a rule may match: image=..., user=1000, host_network=true; again for "
-                "more",
-            ),
-            argument("--json", action="store_true", help="as JSON"),
+            *rules.ARGUMENTS,
+            JSON,
         ),
         run=_test,
     ),

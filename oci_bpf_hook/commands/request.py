@@ -31,12 +31,16 @@ ARGUMENTS = (
 def annotations(options: argparse.Namespace) -> dict[str, str]:
     """The annotations that the command line gives.  Raises HookError."""
     if options.state:
-        try:
-            text = sys.stdin.buffer.read() if options.state == "-" else read(options.state)
-            return annotations_of(load_json(text))
-        except ValueError as error:
-            raise HookError(BAD_STATE, f"{options.state}: {error}") from None
+        return annotations_of(read_state(options.state))
     return dict(pair(text) for text in options.annotation)
+
+
+def read_state(path: str) -> object:
+    """The decoded JSON of the state in the file `path`, - for stdin.  Raises HookError."""
+    try:
+        return load_json(sys.stdin.buffer.read() if path == "-" else read(path))
+    except ValueError as error:
+        raise HookError(BAD_STATE, f"{path}: {error}") from None
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -2,17 +2,21 @@
 
 A command's name and help stand here, so that `--help` imports no command; its options stand in
 the module of its name, as ARGUMENTS beside the function `run`, or as COMMANDS where it has
-commands of its own.
+commands of its own; ABOUT, where a module has it, is what its man page and `--help` say of it.
+Nothing is imported here that `--help` alone would have to wait for.
 """
 
-import argparse
-from collections.abc import Callable, Iterable
 from importlib import import_module
-from typing import Any
 
 from ..record import Record
 
-Run = Callable[[argparse.Namespace], int]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeAlias
+
+    Run: TypeAlias = Callable[[argparse.Namespace], int]
 
 
 class Argument(Record):
@@ -24,7 +28,7 @@ class Argument(Record):
 
     __slots__ = ("exclusive", "names", "required", "settings")
     names: tuple[str, ...]
-    settings: dict[str, Any]
+    settings: "dict[str, Any]"
     exclusive: str
     required: bool
 
@@ -36,7 +40,7 @@ class Command(Record):
     name: str
     help: str
     arguments: tuple[Argument, ...]
-    run: Run
+    run: "Run"
 
 
 class Entry(Record):
@@ -54,12 +58,17 @@ class Entry(Record):
             commands: tuple[Command, ...] = module.COMMANDS
             return commands
         arguments: tuple[Argument, ...] = module.ARGUMENTS
-        run: Run = module.run
+        run: "Run" = module.run
         return (Command(name=self.name, help=self.help, arguments=arguments, run=run),)
+
+    def about(self) -> str:
+        """What the command is, in paragraphs; its help where its module doesn't say more."""
+        text: str = getattr(import_module(f".{self.name}", __package__), "ABOUT", "")
+        return text.strip() or f"{self.help[0].upper()}{self.help[1:]}."
 
 
 def argument(
-    *names: str, exclusive: str = "", one_of_them: bool = False, **settings: Any
+    *names: str, exclusive: str = "", one_of_them: bool = False, **settings: "Any"
 ) -> Argument:
     """An Argument with argparse's `settings`."""
     return Argument(names=names, settings=settings, exclusive=exclusive, required=one_of_them)
@@ -72,14 +81,19 @@ def entry(name: str, text: str, *aliases: str) -> Entry:
 ENTRIES = (
     entry("advise", "say which delegation a BPF program needs"),
     entry("broker", "be the service that delegates BPF for rootless engines"),
+    entry("check", "say whether a request would be granted, and what is doubtful"),
+    entry("convert", "translate a delegation from or to Incus, LXD, systemd, manifests"),
+    entry("explain", "show what the hook would do, step by step"),
     entry("hook", "be the OCI runtime hook: the state is on stdin"),
+    entry("install", "put the hook where engines find it"),
     entry("kernel", "show the names that can be delegated, and the bits"),
     entry("lint", "say what is doubtful about a request"),
     entry("policy", "check, show and try the policy"),
+    entry("uninstall", "take away what install has put there"),
 )
 
 
-def fill(parser: argparse.ArgumentParser, arguments: Iterable[Argument]) -> None:
+def fill(parser: "argparse.ArgumentParser", arguments: "Iterable[Argument]") -> None:
     """Add `arguments` to `parser`."""
     groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
     for one in arguments:
@@ -91,9 +105,10 @@ def fill(parser: argparse.ArgumentParser, arguments: Iterable[Argument]) -> None
         groups[one.exclusive].add_argument(*one.names, **one.settings)
 
 
-def add(parser: argparse.ArgumentParser, one: Entry) -> None:
+def add(parser: "argparse.ArgumentParser", one: Entry) -> None:
     """Make `parser` the one of `one`, whose module this imports."""
     found = one.load()
+    parser.description = one.about()
     if [command.name for command in found] == [one.name]:
         fill(parser, found[0].arguments)
         parser.set_defaults(run=found[0].run)

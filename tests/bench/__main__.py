@@ -14,11 +14,12 @@ from tests.support.policy import allow_everything
 from . import plot, report
 from .advise import advise
 from .broker import broker
+from .command import command
 from .engine import podman
 from .launcher import HERE, launcher, memory
 from .samples import Group
 
-_GROUPS: Final = ("launcher", "podman", "broker", "memory", "advise")
+_GROUPS: Final = ("launcher", "command", "podman", "broker", "memory", "advise")
 _EPILOG: Final = """\
 A ratio is that of two figures of one round, and what is shown is the median of all rounds with its
 quartiles; "over" means that this median is over the budget.  The exit code is 0 even then: on a
@@ -81,6 +82,9 @@ def _measure(
         groups.append(launcher(directory, rounds=rounds, compiler=compiler))
         if not compiler:
             left_out.append("the floor in C: cc is missing")
+    if "command" in wanted:
+        _progress("the command")
+        groups.append(command(directory, rounds=rounds))
     if "podman" in wanted:
         if missing := missing_tools(TOOLS):
             left_out.append(f"podman: {', '.join(missing)} missing")

@@ -1,0 +1,103 @@
+# Made by contrib/generate-docs of the table of commands.
+_oci_bpf_hook_words() {
+    mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur")
+}
+_oci_bpf_hook_paths() {
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(compgen "$1" -- "$cur")
+}
+_oci_bpf_hook_keys() {
+    compopt -o nospace 2>/dev/null
+    _oci_bpf_hook_words "$1"
+}
+_oci_bpf_hook() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
+    local at=1 path='' word
+    COMPREPLY=()
+    # The command, of two words where the first has commands below it.
+    while [ "$at" -lt "$COMP_CWORD" ]; do
+        word=${COMP_WORDS[at]}
+        at=$((at + 1))
+        case $word in -*) continue ;; esac
+        path=${path:+$path }$word
+        case $path in ''|'policy') ;; *) break ;; esac
+    done
+    case $path in
+    esac
+    # Behind an option that takes a value; = and : are words of their own here.
+    case "$path $prev" in
+    'advise --format') _oci_bpf_hook_words 'text annotations json policy quadlet kubernetes incus systemd'; return ;;
+    'advise --loader') _oci_bpf_hook_words 'libbpf cilium aya'; return ;;
+    'advise --libbpf') _oci_bpf_hook_words '1.4 1.5 1.6 1.7 1.8'; return ;;
+    'advise --only') :; return ;;
+    'advise --skip') :; return ;;
+    'advise --btf') _oci_bpf_hook_paths -f; return ;;
+    'advise --with') _oci_bpf_hook_paths -f; return ;;
+    'advise --name') :; return ;;
+    'broker --socket') _oci_bpf_hook_paths -f; return ;;
+    'broker --mode') :; return ;;
+    'broker --group') :; return ;;
+    'broker --idle') :; return ;;
+    'broker --workers') :; return ;;
+    'broker --rate') :; return ;;
+    'broker --header') _oci_bpf_hook_paths -f; return ;;
+    'check --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'check --state') _oci_bpf_hook_paths -f; return ;;
+    'check --file') _oci_bpf_hook_paths -f; return ;;
+    'check --kernel') :; return ;;
+    'check --header') _oci_bpf_hook_paths -f; return ;;
+    'check --btf') _oci_bpf_hook_paths -f; return ;;
+    'check --policy') _oci_bpf_hook_paths -f; return ;;
+    'check --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
+    'check --attr') :; return ;;
+    'convert --from') _oci_bpf_hook_words 'annotations incus kubernetes lxd podman quadlet systemd'; return ;;
+    'convert --to') _oci_bpf_hook_words 'annotations incus kubernetes lxd podman quadlet systemd'; return ;;
+    'explain --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'explain --state') _oci_bpf_hook_paths -f; return ;;
+    'explain --file') _oci_bpf_hook_paths -f; return ;;
+    'explain --kernel') :; return ;;
+    'explain --header') _oci_bpf_hook_paths -f; return ;;
+    'explain --btf') _oci_bpf_hook_paths -f; return ;;
+    'explain --policy') _oci_bpf_hook_paths -f; return ;;
+    'explain --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
+    'explain --attr') :; return ;;
+    'explain --config') _oci_bpf_hook_paths -f; return ;;
+    'hook --header') _oci_bpf_hook_paths -f; return ;;
+    'hook --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
+    'install --prefix') _oci_bpf_hook_paths -d; return ;;
+    'install --destdir') _oci_bpf_hook_paths -d; return ;;
+    'install --stage') _oci_bpf_hook_words 'createRuntime createContainer'; return ;;
+    'install --engine') _oci_bpf_hook_words 'podman cri-o containerd'; return ;;
+    'kernel --kernel') :; return ;;
+    'kernel --header') _oci_bpf_hook_paths -f; return ;;
+    'kernel --btf') _oci_bpf_hook_paths -f; return ;;
+    'kernel --diff') _oci_bpf_hook_paths -f; return ;;
+    'lint --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'lint --state') _oci_bpf_hook_paths -f; return ;;
+    'policy test --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'policy test --state') _oci_bpf_hook_paths -f; return ;;
+    'policy test --policy') _oci_bpf_hook_paths -f; return ;;
+    'policy test --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
+    'policy test --attr') :; return ;;
+    'uninstall --prefix') _oci_bpf_hook_paths -d; return ;;
+    'uninstall --destdir') _oci_bpf_hook_paths -d; return ;;
+    esac
+    case $path in
+    '') _oci_bpf_hook_words 'advise broker check convert explain hook install kernel lint policy uninstall --help --version' ;;
+    'policy') _oci_bpf_hook_words 'check show test' ;;
+    'advise') case $cur in -*) _oci_bpf_hook_words '--format --loader --libbpf --exact --only --skip --btf --with --name --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
+    'broker') _oci_bpf_hook_words '--socket --mode --group --idle --workers --rate --header --help' ;;
+    'check') _oci_bpf_hook_words '--annotation --state --file --kernel --header --btf --policy --engine --attr --strict --json --help' ;;
+    'convert') case $cur in -*) _oci_bpf_hook_words '--from --to --json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
+    'explain') _oci_bpf_hook_words '--annotation --state --file --kernel --header --btf --policy --engine --attr --config --json --help' ;;
+    'hook') _oci_bpf_hook_words '--header --engine --help' ;;
+    'install') _oci_bpf_hook_words '--prefix --destdir --dry-run --stage --engine --json --help' ;;
+    'kernel') _oci_bpf_hook_words '--kernel --header --btf --table --diff --json --help' ;;
+    'lint') _oci_bpf_hook_words '--annotation --state --strict --json --help' ;;
+    'policy check') case $cur in -*) _oci_bpf_hook_words '--help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
+    'policy show') _oci_bpf_hook_words '--help' ;;
+    'policy test') _oci_bpf_hook_words '--annotation --state --policy --engine --attr --json --help' ;;
+    'uninstall') _oci_bpf_hook_words '--prefix --destdir --dry-run --json --help' ;;
+    esac
+}
+complete -F _oci_bpf_hook oci-bpf-hook

@@ -1,0 +1,86 @@
+"""`oci-bpf-hook convert`: a delegation in another program's words."""
+
+import argparse
+import sys
+
+from .. import policycache
+from ..annotations import parse
+from ..errors import DONE, USAGE, HookError
+from ..formats import delegation, readers, writers
+from ..lint import lint
+from . import request
+from .output import JSON, print_json
+from .table import argument
+
+ABOUT = """
+Reads what another program is told to delegate and prints, on standard output, how to tell it to
+this hook, or the other way round. What has no equivalent there, and what is doubtful about the
+delegation itself, is noted on standard error.
+
+incus and lxd are instances and profiles in YAML, as their clients show them; systemd is a service
+or a drop-in for one; annotations are lines of KEY=VALUE, or a JSON object; kubernetes is a
+manifest, of which each container that asks is converted; quadlet is a *.container file; podman is
+a command line of `podman run`.
+"""
+_READERS = {
+    "annotations": readers.annotations,
+    "incus": readers.incus,
+    "kubernetes": readers.manifests,
+    "lxd": readers.lxd,
+    "podman": readers.podman_command,
+    "quadlet": readers.quadlet,
+    "systemd": readers.systemd,
+}
+_WRITERS = {
+    "annotations": writers.annotations,
+    "incus": writers.incus,
+    "kubernetes": writers.kubernetes,
+    "lxd": writers.lxd,
+    "podman": writers.podman,
+    "quadlet": writers.quadlet,
+    "systemd": writers.systemd,
+}
+ARGUMENTS = (
+    argument("--from", dest="source", required=True, choices=sorted(_READERS), help="whose it is"),
+    argument(
+        "--to", dest="target", required=True, choices=sorted(_WRITERS), help="whose it is to be"
+    ),
+    JSON,
+    argument("file", nargs="?", default="-", metavar="FILE", help="the source; - is stdin"),
+)
+
+
+def run(options: argparse.Namespace) -> int:
+    name = "standard input" if options.file == "-" else options.file
+    data = sys.stdin.buffer.read() if options.file == "-" else request.read(options.file)
+    results = [
+        result
+        for one in _READERS[options.source](data, name)
+        if (result := _convert(one, options.target)) is not None
+    ]
+    if not results:
+        raise HookError(USAGE, f"{name}: nothing in it is delegated")
+    if options.json:
+        print_json(
+            [{"name": one, "text": done.text, "notes": list(done.notes)} for one, done in results]
+        )
+        return DONE
+    for one, done in results:
+        print(done.text, end="")
+        for note in done.notes:
+            print(f"note: {one}: {note}", file=sys.stderr)
+    return DONE
+
+
+def _convert(one: readers.Found, target: str) -> tuple[str, delegation.Written] | None:
+    """The delegation of one container in the target's words, None where it has none."""
+    asked = parse(one.annotations, lambda: one.label)
+    if asked is None:
+        return None
+    profiles = policycache.in_force().profiles if asked.profiles else {}
+    masks = delegation.masks(asked, profiles)
+    given = delegation.Delegation(name=one.name, image=one.image, request=asked)
+    done = _WRITERS[target](given, profiles)
+    doubts = (f"{finding.code}: {finding}" for finding in lint(masks, delegation.enums()))
+    notes = tuple(dict.fromkeys((*one.notes, *done.notes, *doubts)))
+    return one.name, delegation.Written(text=done.text, notes=notes)

@@ -1,0 +1,81 @@
+"""`oci-bpf-hook install`: put the hook where engines find it."""
+
+import argparse
+import os
+
+from .. import installation
+from ..errors import DONE, USAGE, HookError
+from .output import FAINT, JSON, Output, print_json, styled
+from .table import argument
+
+ABOUT = """
+Installs the hook, its package byte-compiled, this command with its man pages and completions, the
+broker's systemd units, and last the JSON that registers the hook, where podman and CRI-O look. Run
+again it changes only what is different; the JSON is written when all else is in place, since an
+engine skips a hook whose program is missing and a broken JSON stops every container.
+
+It refuses directories that others than root can write. The policy, /etc/oci-bpf-hook/policy.yaml,
+is yours: without one the built-in policy holds. The broker is started by `systemctl enable --now
+oci-bpf-hook-broker.socket`.
+"""
+LOCATION = (
+    argument("--prefix", default="/usr", metavar="DIR", help="below this directory; default /usr"),
+    argument(
+        *("--destdir",), default="", metavar="DIR", help="with DIR in front, for making packages"
+    ),
+    argument("--dry-run", action="store_true", help="show the steps, and do nothing"),
+)
+ARGUMENTS = (
+    *LOCATION,
+    argument(
+        *("--stage",),
+        choices=installation.STAGES,
+        default="createRuntime",
+        help="where the hook is registered; default createRuntime",
+    ),
+    argument(
+        *("--engine",),
+        choices=("podman", "cri-o", "containerd"),
+        help="the engine that the hook is told it runs under, for the policy",
+    ),
+    JSON,
+)
+
+
+def run(options: argparse.Namespace) -> int:
+    layout = located(options)
+    steps = installation.install(layout, options.stage, options.engine)
+    problems = installation.untrusted(steps, layout)
+    if problems:
+        raise HookError(USAGE, *problems)
+    take(steps, options)
+    return DONE
+
+
+def located(options: argparse.Namespace) -> installation.Layout:
+    """Where the command line says.  Raises HookError (USAGE)."""
+    for name, path in (("--prefix", options.prefix), ("--destdir", options.destdir or "/")):
+        if not path.startswith("/") or ".." in path.split("/"):
+            raise HookError(USAGE, f"{name} {path} is no absolute path")
+    prefix, top = options.prefix.rstrip("/"), options.destdir.rstrip("/")
+    return installation.Layout(prefix=prefix, top=top)
+
+
+def take(steps: list[installation.Step], options: argparse.Namespace) -> None:
+    """Take the steps that are needed, and show each.  Raises OSError, HookError."""
+    os.umask(0o022)
+    out = Output()
+    taken: list[installation.Step] = []
+    for step in steps:
+        if not step.needed():
+            continue
+        if not options.json:
+            out.line(step.describe())
+        if not options.dry_run:
+            step.execute()
+        taken.append(step)
+    if options.json:
+        shown = [{"action": step.action, "path": str(step.path)} for step in taken]
+        print_json({"dry_run": options.dry_run, "steps": shown})
+    elif options.dry_run:
+        out.line(styled(FAINT, "nothing was done"))

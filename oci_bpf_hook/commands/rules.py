@@ -1,0 +1,104 @@
+"""The policy that a command is asked about, and who is said to ask."""
+
+import argparse
+
+from .. import kernel, policy, policycache
+from ..errors import USAGE, HookError, quote
+from ..names import KINDS
+from ..state import load_json
+from . import request
+from .table import argument
+
+# What a subject is where nothing is known: a container with nothing of the host's.
+_SUBJECT: dict[str, object] = {
+    "user": 0,
+    "group": (0,),
+    "rootless": False,
+    "host_network": False,
+    "host_cgroup": False,
+}
+_TRUTHS = {"true": True, "false": False}
+ARGUMENTS = (
+    argument("--policy", metavar="FILE", help="try this file instead of the policy in force"),
+    argument("--engine", choices=policy.ENGINES, help="which engine runs the hook"),
+    argument(
+        *("--attr",),
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what a rule may match: image=..., user=1000, host_network=true; again for more",
+    ),
+)
+
+
+def read_policy(path: str | None) -> policy.Compiled:
+    """The policy in the file `path`, or the one in force.  Raises HookError."""
+    if path is None:
+        return policycache.in_force()
+    from ..policyfile import load
+
+    loaded = load(request.read(path), path)
+    names = {option: enum.values for option, enum in kernel.enums(KINDS).items()}
+    data = policy.pack({**loaded.header, "identity": [], "names": names}, loaded.rules)
+    return policy.Compiled(lambda offset, size: data[offset : offset + size], load_json)
+
+
+def attributes(options: argparse.Namespace) -> dict[str, object]:
+    """What the command line says of who asks.  Raises HookError (USAGE)."""
+    pairs = (request.pair(text) for text in options.attr)
+    return {key: _attribute(key, value) for key, value in pairs}
+
+
+def _attribute(key: str, value: str) -> object:
+    if key in ("rootless", "host_network", "host_cgroup"):
+        if value not in _TRUTHS:
+            raise HookError(USAGE, f"--attr {key}: {quote(value)} is neither true nor false")
+        return _TRUTHS[value]
+    if key in ("user", "group"):
+        if not (value.isascii() and value.isdecimal() and len(value) <= 10):
+            raise HookError(USAGE, f"--attr {key}: {quote(value)} is no number")
+        return int(value) if key == "user" else (int(value),)
+    if key not in ("container", "image", "pod", "namespace"):
+        raise HookError(USAGE, f"--attr {quote(key)} is nothing that a rule matches")
+    return value
+
+
+def subject(
+    annotations: dict[str, str],
+    engine: str | None,
+    *more: dict[str, object],
+    inside: bool = False,
+) -> dict[str, object]:
+    """What rules may match of a container with these `annotations`; later ones of `more` win.
+
+    Of a rootless engine's, and with `inside` of a hook that is in the container, the broker
+    decides: what isn't the kernel's word is a claim there.
+    """
+    found = {**policy.identify(annotations, engine), **_SUBJECT}
+    for one in more:
+        found |= one
+    if found["rootless"]:
+        # A user goes in and out of their own namespaces with a token in hand.
+        found |= {"host_network": True, "host_cgroup": True}
+    if found["rootless"] or inside:
+        found |= policy.claims(found, engine)
+    return found
+
+
+def by_broker(subject: dict[str, object]) -> bool:
+    """Whether it is the broker that decides for this `subject`."""
+    return "claimed" in subject
+
+
+def shown(subject: dict[str, object], engine: str | None) -> dict[str, dict[str, object]]:
+    """What a rule may match of a `subject`: by its name the value, and who sets it."""
+    return {
+        key: {
+            "value": list(value) if isinstance(value, tuple) else value,
+            "set_by": policy.REQUESTER
+            if by_broker(subject) and policy.origin(key, engine) == policy.ENGINE
+            else policy.origin(key, engine),
+        }
+        for key, value in subject.items()
+        if key not in ("annotations", "claimed")
+    }

@@ -1,0 +1,250 @@
+"""What would come of a request: the hook's own stages, one after the other, with nothing done.
+
+The hook stops at the first stage that finds something wrong; here each is tried as far as it can
+be, so that everything is said at once.  The exit code is the one that the hook would end with.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Sequence
+
+from .. import kernel, policy
+from ..annotations import PREFIX, Request, container_name, parse, split
+from ..errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError, quote
+from ..formats.asker import Asker, asker
+from ..hook import visible
+from ..lint import lint
+from ..masks import Grant, resolve
+from ..names import Enum
+from ..places import Spot
+from ..record import Record
+from . import request, rules, source
+from .table import argument
+
+PROBLEM = "problem"
+WARNING = "warning"
+HINT = "hint"
+
+_NO_USER_NAMESPACE = (
+    "the container has no user namespace of its own, and BPF tokens exist only in one; add a "
+    "namespace of the type user, and mappings, to its linux section"
+)
+
+ARGUMENTS = (
+    *request.ARGUMENTS,
+    argument(
+        *("--file",),
+        metavar="FILE",
+        help="an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a Quadlet "
+        "*.container; - is stdin",
+        exclusive="request",
+        one_of_them=True,
+    ),
+    *source.ARGUMENTS,
+    *rules.ARGUMENTS,
+)
+
+
+class Finding(Record):
+    """Something wrong (PROBLEM), what to do about it (HINT), or something doubtful (WARNING).
+
+    `code` is the exit code of a problem and what helps with it, DONE for a warning, and `lint` the
+    linter's code or empty; `key` is the annotation that it is about, or empty, and `spot` its
+    place in the file.
+    """
+
+    __slots__ = ("code", "key", "level", "lint", "spot", "text")
+    code: int
+    key: str
+    level: str
+    lint: str
+    spot: Spot | None
+    text: str
+
+
+class Setting(Record):
+    """What requests are tried with: a kernel, a policy, and who is said to ask."""
+
+    __slots__ = ("attributes", "engine", "policy", "source")
+    source: source.Source
+    policy: policy.Compiled
+    engine: str | None
+    attributes: dict[str, object]
+
+
+class Trial(Record):
+    """What came of one container's request; `code` is the hook's exit code.
+
+    `request` is None where nothing is asked for or it can't be understood, `wanted` and
+    `decision` where it didn't come to them.
+    """
+
+    __slots__ = (
+        *("asker", "code", "decision", "dropped", "enums", "findings", "request", "rule"),
+        *("subject", "wanted"),
+    )
+    asker: Asker
+    enums: dict[str, Enum]
+    request: Request | None
+    wanted: Grant | None
+    dropped: tuple[str, ...]
+    rule: str | None
+    subject: dict[str, object]
+    decision: policy.Decision | None
+    findings: tuple[Finding, ...]
+    code: int
+
+
+def setting(options: argparse.Namespace) -> Setting:
+    """What the command line says that requests are tried with.  Raises HookError."""
+    compiled = rules.read_policy(options.policy)
+    return Setting(
+        source=source.source(options),
+        policy=compiled,
+        engine=options.engine or compiled.engine,
+        attributes=rules.attributes(options),
+    )
+
+
+def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, str]:
+    """Who asks, by the command line; the file's name and text, empty where there is none.
+
+    Raises HookError.
+    """
+    if not options.file:
+        found = asker("the request", request.annotations(options), {})
+        return (found,), "", ""
+    from ..formats.read import read as read_file  # Some of these files take YAML.
+
+    name = "standard input" if options.file == "-" else options.file
+    data = sys.stdin.buffer.read() if options.file == "-" else request.read(options.file)
+    return read_file(data, name), name, data.decode("utf-8", "replace")
+
+
+def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
+    """What would come of the request of `one`, from a file with that `text`."""
+    enums, compiled = given.source.enums, given.policy
+    more = (one.subject, given.attributes)
+    who = rules.subject(one.annotations, given.engine, *more, inside=one.inside)
+    name = str(who["container"] or container_name(one.annotations) or "")
+    findings = _Findings(one, text, name)
+    wanted: Grant | None = None
+    decision: policy.Decision | None = None
+    dropped: tuple[str, ...] = ()
+    asked: Request | None = None
+    try:
+        asked = parse(one.annotations, lambda: name)
+    except HookError as error:
+        findings.problems(error)
+    if asked is not None or findings.code:
+        # A rootless engine is in one of its own, and a container may share that.
+        if one.user_namespace is False and not who["rootless"]:
+            findings.problems(HookError(NO_USER_NAMESPACE, _NO_USER_NAMESPACE))
+        for doubt in one.doubts:
+            findings.doubt(doubt.text, Spot(line=doubt.line, column=doubt.column))
+    if asked is not None:
+        try:
+            visible(asked.path, one.masked)
+        except HookError as error:
+            findings.problems(error)
+        try:
+            wanted, dropped = resolve(asked, enums, kernel.table, compiled.profiles)
+            decision = policy.decide(compiled, who, asked, wanted, enums) if wanted.masks else None
+        except HookError as error:
+            findings.problems(error)
+        if wanted:
+            findings.lint(decision.grant.masks if decision else wanted.masks, enums)
+    return Trial(
+        asker=one,
+        enums=enums,
+        request=asked,
+        wanted=wanted,
+        dropped=dropped,
+        rule=decision.rule if decision else findings.rule,
+        subject=who,
+        decision=decision,
+        findings=tuple(findings.found),
+        code=findings.code,
+    )
+
+
+class _Findings:
+    """Collects findings, each with the annotation that it is about and its place."""
+
+    def __init__(self, one: Asker, text: str, name: str) -> None:
+        self._asker = one
+        self._name = name
+        self._lines = text.split("\n")
+        self.found: list[Finding] = []
+        self.code = DONE
+        # The one that refused.
+        self.rule: str | None = None
+
+    def problems(self, error: HookError) -> None:
+        self.code = self.code or error.code
+        self.rule = self.rule or error.rule
+        for text in error.problems:
+            # The rule to add is about the whole request, and comes last.
+            hint = error.code == REFUSED and text.startswith("to allow it")
+            self._add(HINT if hint else PROBLEM, "" if hint else self._key(text), text, error.code)
+
+    def doubt(self, text: str, spot: Spot) -> None:
+        self.found.append(Finding(level=WARNING, code=DONE, lint="", key="", spot=spot, text=text))
+
+    def lint(self, masks: dict[str, int], enums: dict[str, Enum]) -> None:
+        for one in lint(masks, enums):
+            key = self._effective(one.option)
+            spot = self._spot(key, one.reason)
+            self.found.append(
+                Finding(level=WARNING, code=DONE, lint=one.code, key=key, spot=spot, text=str(one))
+            )
+
+    def _add(self, level: str, key: str, text: str, code: int) -> None:
+        spot = self._spot(key, text)
+        self.found.append(Finding(level=level, code=code, lint="", key=key, spot=spot, text=text))
+
+    def _key(self, text: str) -> str:
+        """The annotation that a sentence is about."""
+        ours = [key for key in self._asker.annotations if key.startswith(PREFIX)]
+        for key in sorted(ours, key=len, reverse=True):
+            if text.startswith(quote(key)):
+                return key
+        named = re.search(rf"{re.escape(PREFIX)}(\w+)", text)
+        if named:
+            return self._effective(named[1])
+        if "the path" in text or "target directory" in text:
+            return self._effective("path")
+        return self._effective("mode") if "the mode" in text else ""
+
+    def _effective(self, base: str) -> str:
+        """The annotation that counts for `base`: KEY/NAME before KEY, and a list's profile."""
+        for key in (f"{PREFIX}{base}/{self._name}", f"{PREFIX}{base}", f"{PREFIX}profile"):
+            if key in self._asker.annotations:
+                return key
+        return ""
+
+    def _spot(self, key: str, text: str) -> Spot | None:
+        """Where the item that a sentence is about stands, or else the annotation's value."""
+        if not self._asker.where:
+            return None
+        spot = self._asker.where.get(key, self._asker.here)
+        line = self._lines[spot.line - 1] if spot.line <= len(self._lines) else ""
+        words = set(re.findall(r"[!\w.-]+", text))
+        for item in split(self._asker.annotations.get(key, "")):
+            at = re.compile(rf"(?<!\w){re.escape(item)}(?!\w)").search(line, spot.column - 1)
+            if item in words and at:
+                return Spot(line=spot.line, column=at.start() + 1)
+        return spot
+
+
+def exit_code(trials: Iterable[Trial], *, strict: bool = False) -> int:
+    """The exit code of a command that tried these: the first that isn't DONE.
+
+    With `strict` a finding of the linter is a refusal.
+    """
+    found: Sequence[Trial] = list(trials)
+    code = next((one.code for one in found if one.code), DONE)
+    if strict and code == DONE and any(one.findings for one in found):
+        return REFUSED
+    return code

@@ -1,0 +1,197 @@
+"""Kubernetes manifests: pods, and what makes pods by a template."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..annotations import PREFIX
+from ..errors import quote
+from ..places import Fault, Place, Spot, fault
+from .asker import TOP, Asker, asker, doubts_of_capabilities
+
+_KEY = "io.kubernetes.container.name"
+
+
+def is_manifest(data: object) -> bool:
+    """Whether the document `data` is an object of Kubernetes."""
+    return isinstance(data, dict) and "kind" in data and "apiVersion" in data
+
+
+def read(data: object, spots: Mapping[Place, Spot], faults: list[Fault]) -> Iterator[Asker]:
+    """The containers that the manifest `data` describes; what is no manifest goes to `faults`."""
+    yield from _object(data, (), spots, faults)
+
+
+def _object(
+    data: object, place: Place, spots: Mapping[Place, Spot], faults: list[Fault]
+) -> Iterator[Asker]:
+    if not isinstance(data, dict):
+        return
+    items = data.get("items")
+    if str(data.get("kind", "")).endswith("List") and isinstance(items, list):
+        for number, one in enumerate(items):
+            yield from _object(one, (*place, "items", number), spots, faults)
+        return
+    found = _template(data, place)
+    if found is None:
+        return
+    template, where = found
+    yield from _Pod(data, template, where, spots, faults).askers(stray=_stray(data, place, where))
+
+
+def _template(data: dict[str, Any], place: Place) -> tuple[dict[str, Any], Place] | None:
+    """The pod that `data` is or makes, and where it stands."""
+    if data.get("kind") == "Pod":
+        return data, place
+    for path in (("spec", "template"), ("spec", "jobTemplate", "spec", "template"), ("template",)):
+        at: Any = data
+        for key in path:
+            at = at.get(key) if isinstance(at, dict) else None
+        if isinstance(at, dict) and isinstance(at.get("spec"), dict):
+            return at, (*place, *path)
+    return None
+
+
+def _stray(data: dict[str, Any], place: Place, where: Place) -> list[tuple[str, Place]]:
+    """Our annotations that stand on what makes the pods, where no pod gets them."""
+    if where == place:
+        return []
+    annotations = _mapping(_mapping(data.get("metadata")).get("annotations"))
+    keys = (key for key in map(str, annotations) if key.startswith(PREFIX))
+    return [(key, (*place, "metadata", "annotations", key, "key")) for key in keys]
+
+
+class _Pod:
+    """A pod, or the template of one, at `place` of the document; our annotations in it."""
+
+    def __init__(
+        self,
+        data: dict[str, Any],
+        template: dict[str, Any],
+        place: Place,
+        spots: Mapping[Place, Spot],
+        faults: list[Fault],
+    ) -> None:
+        self._place = place
+        self._spots = spots
+        self._faults = faults
+        self._spec = _mapping(template.get("spec"))
+        outer, inner = _mapping(data.get("metadata")), _mapping(template.get("metadata"))
+        self._kind = str(data.get("kind"))
+        self._name = str(outer.get("name") or inner.get("name") or "without a name")
+        self._namespace = outer.get("namespace") or inner.get("namespace")
+        self._given = inner.get("annotations")
+        self._annotations: dict[str, str] = {}
+        self._where: dict[str, Spot] = {}
+        self._read_annotations()
+
+    def askers(self, *, stray: list[tuple[str, Place]]) -> Iterator[Asker]:
+        """The pod's containers."""
+        doubts = [
+            fault(
+                self._spot(place),
+                f"{key} stands on the {self._kind}, and its pods don't get it; put it under "
+                "the template's metadata.annotations",
+            )
+            for key, place in stray
+        ]
+        containers = list(self._containers())
+        names = {name for name, _, _ in containers}
+        for key, spot in self._where.items():
+            doubts += _doubts_of_key(key, spot, names)
+        if self._where and self._spec.get("hostUsers") is not False:
+            here = self._spot((*self._place, "spec", "hostUsers"), (*self._place, "spec"))
+            doubts.append(
+                fault(
+                    here,
+                    "nothing gives this pod a user namespace, and BPF tokens exist only in one; "
+                    "set hostUsers: false in its spec",
+                )
+            )
+        for name, data, place in containers:
+            yield self._asker(name, data, place, doubts)
+            doubts = []  # Once is enough.
+
+    def _asker(
+        self,
+        name: str,
+        data: Mapping[str, Any],
+        place: Place,
+        doubts: list[Fault],
+    ) -> Asker:
+        here = self._spot((*place, "name"), place)
+        security = _mapping(data.get("securityContext"))
+        user = security.get(
+            "runAsUser", _mapping(self._spec.get("securityContext")).get("runAsUser")
+        )
+        added = _mapping(security.get("capabilities")).get("add")
+        subject = {
+            "container": name,
+            "image": data.get("image"),
+            "pod": self._name,
+            "namespace": self._namespace,
+            "host_network": self._spec.get("hostNetwork") is True,
+        }
+        capabilities = doubts_of_capabilities(
+            added if isinstance(added, list) else (),
+            here,
+            privileged=security.get("privileged") is True,
+            user=user,
+        )
+        # None of another type: what rules match are strings.
+        known = {key: value for key, value in subject.items() if isinstance(value, (str, bool))}
+        return asker(
+            f"{self._kind} {quote(self._name)[1:-1]}, container {quote(name)[1:-1]}",
+            {**self._annotations, _KEY: name},
+            self._where,
+            here=here,
+            subject=known,
+            user_namespace=True if self._spec.get("hostUsers") is False else None,
+            doubts=[*doubts, *capabilities],
+        )
+
+    def _read_annotations(self) -> None:
+        place = (*self._place, "metadata", "annotations")
+        if self._given is not None and not isinstance(self._given, dict):
+            self._faults.append(fault(self._spot(place), "the annotations are no mapping"))
+        for key, value in _mapping(self._given).items():
+            ours = isinstance(key, str) and key.startswith(PREFIX)
+            spot = self._spot((*place, str(key)))
+            if isinstance(key, str) and isinstance(value, str):
+                self._annotations[key] = value
+                if ours:
+                    self._where[key] = spot
+            elif ours:
+                self._faults.append(
+                    fault(spot, f"the value of {quote(key)} is no text; put it in quotes")
+                )
+
+    def _containers(self) -> Iterator[tuple[str, Mapping[str, Any], Place]]:
+        for key in ("initContainers", "containers"):
+            listed = self._spec.get(key)
+            for number, data in enumerate(listed if isinstance(listed, list) else ()):
+                if isinstance(data, dict):
+                    name = str(data.get("name") or f"{key}[{number}]")
+                    yield name, data, (*self._place, "spec", key, number)
+
+    def _spot(self, *places: Place) -> Spot:
+        return next((self._spots[place] for place in places if place in self._spots), TOP)
+
+
+def _doubts_of_key(key: str, spot: Spot, names: set[str]) -> Iterator[Fault]:
+    """What is doubtful about an annotation KEY/NAME of a pod with the containers `names`."""
+    base, slash, container = key.partition("/")
+    if not slash:
+        return
+    if container not in names:
+        yield fault(spot, f"{key}: this pod has no container {quote(container)}")
+    if "_" in base:
+        # What stands before a slash is a DNS name there.
+        yield fault(
+            spot,
+            f"{key}: Kubernetes refuses a key with _ before its /; make a profile and ask for it "
+            f"with {PREFIX}profile/{container}",
+        )
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    return value if isinstance(value, dict) else {}

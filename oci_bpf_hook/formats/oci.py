@@ -1,0 +1,112 @@
+"""OCI's own files: a bundle's config.json, and the state that a runtime gives a hook."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..annotations import PREFIX, container_name
+from ..errors import BAD_STATE, HookError, quote
+from ..places import Fault, Place, Spot
+from ..state import annotations_of
+from .asker import TOP, Asker, asker, doubts_of_capabilities
+from .jsonfile import places
+
+
+def is_state(data: object) -> bool:
+    """Whether the decoded JSON `data` is a state rather than a config.json."""
+    return isinstance(data, dict) and {"bundle", "status", "pid"} & data.keys() != set()
+
+
+def is_config(data: object) -> bool:
+    """Whether the decoded JSON `data` is a config.json."""
+    return isinstance(data, dict) and {"process", "root", "linux", "mounts"} & data.keys() != set()
+
+
+def read_state(data: object, text: str, name: str) -> tuple[Asker, ...]:
+    """The container that the state `data`, of the JSON `text` in the file `name`, is of."""
+    annotations = _annotations(data, name)
+    assert isinstance(data, dict)  # _annotations looked.
+    where = _where(annotations, places(text))
+    # crun says 0 and runc 1 where the hook is in the container.
+    inside = data.get("pid") in (0, 1)
+    return (asker(_name(annotations, data.get("id")), annotations, where, inside=inside),)
+
+
+def read_config(data: object, text: str, name: str) -> tuple[Asker, ...]:
+    """The container that the config.json `data`, of the JSON `text` in the file `name`, makes."""
+    annotations = _annotations(data, name)
+    assert isinstance(data, dict)  # _annotations looked.
+    spots = places(text)
+    linux = _mapping(data.get("linux"))
+    namespaces = {
+        one.get("type") for one in _list(linux.get("namespaces")) if isinstance(one, dict)
+    }
+    masked = _list(linux.get("maskedPaths"))
+    root = _mapping(data.get("root")).get("path")
+    return (
+        asker(
+            _name(annotations, data.get("hostname")),
+            annotations,
+            _where(annotations, spots),
+            here=spots.get(("linux", "namespaces"), TOP),
+            subject={"host_network": "network" not in namespaces},
+            user_namespace="user" in namespaces,
+            masked=[path for path in masked if isinstance(path, str)],
+            owner=_owner(linux),
+            root=root if isinstance(root, str) else None,
+            doubts=_doubts(_mapping(data.get("process")), spots),
+        ),
+    )
+
+
+def _annotations(data: object, name: str) -> dict[str, str]:
+    try:
+        return annotations_of(data)
+    except HookError:
+        raise HookError(
+            BAD_STATE, f"{name} is no JSON object whose annotations are strings"
+        ) from None
+
+
+def _name(annotations: Mapping[str, str], other: object) -> str:
+    name = container_name(annotations)
+    return f"container {quote(name or str(other))[1:-1]}" if name or other else "the container"
+
+
+def _where(annotations: Mapping[str, str], spots: Mapping[Place, Spot]) -> dict[str, Spot]:
+    return {
+        key: spots[("annotations", key)]
+        for key in annotations
+        if key.startswith(PREFIX) and ("annotations", key) in spots
+    }
+
+
+def _owner(linux: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The host's ids of the container's root."""
+    ids: list[int] = []
+    for key in ("uidMappings", "gidMappings"):
+        for one in _list(linux.get(key)):
+            host = one.get("hostID") if isinstance(one, dict) else None
+            if type(host) is int and one.get("containerID") == 0:
+                ids.append(host)
+                break
+    return (ids[0], ids[1]) if len(ids) == 2 else None
+
+
+def _doubts(process: Mapping[str, Any], spots: Mapping[Place, Spot]) -> list[Fault]:
+    if not process:
+        return []
+    user = _mapping(process.get("user")).get("uid")
+    sets = _mapping(process.get("capabilities"))
+    ambient = {str(one) for one in _list(sets.get("ambient"))}
+    here = spots.get(("process", "capabilities"), spots.get(("process",), TOP))
+    return doubts_of_capabilities(
+        _list(sets.get("bounding")), here, user=None if "CAP_BPF" in ambient else user
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

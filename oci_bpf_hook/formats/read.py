@@ -1,0 +1,93 @@
+"""Any of the files that describe containers, by its name and what is in it."""
+
+from ..errors import BAD_STATE, USAGE, HookError
+from ..places import Fault
+from ..state import load_json
+from .asker import Asker
+
+KINDS = "an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a *.container"
+
+
+def read(data: bytes, name: str) -> tuple[Asker, ...]:
+    """The containers that the file `name`, which has `data` in it, describes.
+
+    Raises HookError with every fault: BAD_STATE for what is OCI's, else USAGE.
+    """
+    if name.endswith((".container", ".container.conf")):
+        from . import quadlet
+
+        faults: list[Fault] = []
+        stem = name.rpartition("/")[2].partition(".")[0]
+        found = (quadlet.read(_text(data, name), stem, faults),)
+        _raise(faults, name)
+        return found
+    if data.lstrip()[:1] == b"{":
+        return _json(data, name)
+    return _yaml(data, name)
+
+
+def _json(data: bytes, name: str) -> tuple[Asker, ...]:
+    from . import compose, jsonfile, kubernetes, oci
+
+    text = _text(data, name)
+    try:
+        decoded = load_json(data)
+    except ValueError:
+        spot, why = jsonfile.spot_of_error(text)
+        raise HookError(
+            BAD_STATE, f"{name}:{spot.line}:{spot.column}: this is no JSON: {why}"
+        ) from None
+    if oci.is_state(decoded):
+        return oci.read_state(decoded, text, name)
+    if oci.is_config(decoded):
+        return oci.read_config(decoded, text, name)
+    faults: list[Fault] = []
+    spots = jsonfile.places(text)
+    if kubernetes.is_manifest(decoded):
+        found = tuple(kubernetes.read(decoded, spots, faults))
+    elif isinstance(decoded, dict) and compose.is_compose(decoded):
+        found = tuple(compose.read(decoded, spots, faults))
+    else:
+        raise _none_of_them(name)
+    _raise(faults, name)
+    return found
+
+
+def _yaml(data: bytes, name: str) -> tuple[Asker, ...]:
+    from . import compose, kubernetes
+    from .documents import documents
+
+    faults: list[Fault] = []
+    parsed = documents(data, faults)
+    _raise(faults, name)
+    found: list[Asker] = []
+    known = False
+    for document, spots in parsed:
+        if kubernetes.is_manifest(document):
+            known = True
+            found += kubernetes.read(document, spots, faults)
+        elif compose.is_compose(document):
+            known = True
+            found += compose.read(document, spots, faults)
+    if not known:
+        raise _none_of_them(name)
+    _raise(faults, name)
+    return tuple(found)
+
+
+def _text(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise HookError(USAGE, f"{name}: this is no UTF-8, from byte {error.start} on") from None
+
+
+def _raise(faults: list[Fault], name: str) -> None:
+    """Raise a HookError if there are any."""
+    if faults:
+        lines = sorted(faults, key=lambda fault: (fault.line, fault.column))
+        raise HookError(USAGE, *(f"{name}:{one.line}:{one.column}: {one.text}" for one in lines))
+
+
+def _none_of_them(name: str) -> HookError:
+    return HookError(USAGE, f"{name} is none of {KINDS}")

@@ -1,0 +1,65 @@
+"""The syntax of systemd's unit files, which Quadlet's are too: sections, keys and values."""
+
+import shlex
+from collections.abc import Iterator
+
+from ..errors import quote
+from ..places import Fault, Spot, fault
+from ..record import Record
+
+
+class Setting(Record):
+    """A line KEY=VALUE of a section, with its continuation lines; `spot` is the value's."""
+
+    __slots__ = ("key", "section", "spot", "value")
+    section: str
+    key: str
+    value: str
+    spot: Spot
+
+
+def settings(text: str, faults: list[Fault]) -> Iterator[Setting]:
+    """The settings of the unit file `text`, in order; what is none goes to `faults`."""
+    section = ""
+    key = ""
+    value: list[str] = []
+    spot = Spot(line=1, column=1)
+    for number, line in enumerate(text.split("\n"), 1):
+        plain = line.strip()
+        if key:
+            # A comment between continuation lines is skipped (systemd.syntax(7)).
+            if plain[:1] in ("#", ";"):
+                continue
+            value.append(plain.removesuffix("\\").rstrip())
+        elif not plain or plain[0] in "#;":
+            continue
+        elif plain[0] == "[":
+            section = plain.strip("[]")
+            continue
+        else:
+            key, equals, rest = (part.strip() for part in line.partition("="))
+            if not equals or not key:
+                faults.append(
+                    fault(Spot(line=number, column=1), f"{quote(plain)} should be KEY=VALUE")
+                )
+                key = ""
+                continue
+            column = line.index("=") + 1
+            spot = Spot(line=number, column=column + len(line[column:]) - len(rest) + 1)
+            if rest:
+                spot = Spot(line=number, column=line.index(rest, column) + 1)
+            value = [rest.removesuffix("\\").rstrip()]
+        if not plain.endswith("\\"):
+            yield Setting(section=section, key=key, value=" ".join(value), spot=spot)
+            key = ""
+    if key:
+        yield Setting(section=section, key=key, value=" ".join(value), spot=spot)
+
+
+def words(setting: Setting, faults: list[Fault]) -> list[str]:
+    """The words of a value, unquoted."""
+    try:
+        return shlex.split(setting.value)
+    except ValueError:
+        faults.append(fault(setting.spot, f"{quote(setting.value)} ends within quotes"))
+        return []

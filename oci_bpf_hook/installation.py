@@ -1,0 +1,278 @@
+"""Where everything is installed, and in which order: `make install` and the command are this.
+
+An engine skips a hook whose program is missing without a word, and a JSON file that isn't valid
+stops every container: so the program comes first and the JSON last, each file whole or not at all,
+and away they go the other way round.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .errors import USAGE, HookError
+from .record import Record
+
+STAGES = ("createRuntime", "createContainer")
+# The interpreter that the launcher names; what is byte-compiled is for this one.
+PYTHON = "/usr/bin/python3"
+_PACKAGE = Path(__file__).parent
+_NAMES = {
+    "createRuntime": "oci-bpf-hook.json",
+    "createContainer": "oci-bpf-hook-createContainer.json",
+}
+# Directories of a checkout that are in the package when it is installed.
+_RESOURCES = {
+    "hooks": "hooks.d",
+    "schema": "schema",
+    "man": "contrib/man",
+    "completions": "contrib/completions",
+    "systemd": "contrib/systemd",
+}
+_COMMAND = """\
+#!/usr/bin/python3 -I
+# The command oci-bpf-hook: its package is in ../libexec, wherever this is.
+import os.path
+import sys
+
+here = os.path.dirname(os.path.realpath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(here), "libexec", "oci-bpf-hook"))
+
+from oci_bpf_hook.cli import main  # noqa: E402
+
+sys.exit(main())
+"""
+
+
+class Layout(Record):
+    """Where things go: below `prefix`, as whoever runs them will see it, and that below `top`."""
+
+    __slots__ = ("prefix", "top")
+    prefix: str
+    top: str
+
+    def path(self, *names: str) -> Path:
+        """Where the file is put."""
+        return Path(f"{self.top}{self.prefix}", *names)
+
+    @property
+    def libexec(self) -> Path:
+        """The package's directory."""
+        return self.path("libexec", "oci-bpf-hook")
+
+    @property
+    def hooks(self) -> Path:
+        """Where podman and CRI-O look for hooks."""
+        return self.path("share", "containers", "oci", "hooks.d")
+
+
+class Step(Record):
+    """One thing to do to `path`: `action` is write, remove or compile.
+
+    `content` and `mode` are what a file is to have.
+    """
+
+    __slots__ = ("action", "content", "mode", "path")
+    action: str
+    path: Path
+    content: bytes
+    mode: int
+
+    def needed(self) -> bool:
+        """Whether there is anything to do."""
+        try:
+            status = self.path.lstat()
+        except FileNotFoundError:
+            return self.action != "remove"
+        if self.action == "compile":
+            return not _is_compiled(self.path)
+        if self.action == "remove":
+            return True
+        if status.st_mode != 0o100000 | self.mode:
+            return True
+        return self.path.read_bytes() != self.content
+
+    def describe(self) -> str:
+        """The step as a line."""
+        mode = f" ({self.mode:04o})" if self.action == "write" else ""
+        return f"{self.action} {self.path}{mode}"
+
+    def execute(self) -> None:
+        """Do it.  Raises OSError, and HookError if the interpreter can't compile."""
+        if self.action == "write":
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            new = self.path.with_name(f".{self.path.name}.new")
+            new.write_bytes(self.content)
+            new.chmod(self.mode)
+            new.rename(self.path)
+        elif self.action == "compile":
+            _compile(self.path, self.content.decode())
+        elif self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink()
+
+
+def install(layout: Layout, stage: str, engine: str | None) -> list[Step]:
+    """The steps that install everything, in their order.  Raises OSError.
+
+    `stage` is where the hook is registered, `engine` the name that it is told.
+    """
+    modules = list(_modules(layout))
+    resources = list(_resources(layout))
+    known = {step.path for step in (*modules, *resources)}
+    return [
+        *modules,
+        *resources,
+        *_stale(layout, known),
+        Step(
+            action="compile",
+            path=layout.libexec / "oci_bpf_hook",
+            content=f"{layout.prefix}/libexec/oci-bpf-hook/oci_bpf_hook".encode(),
+            mode=0,
+        ),
+        _write(layout.libexec / "oci-bpf-hook", resource("hooks") / "oci-bpf-hook", mode=0o755),
+        Step(
+            action="write",
+            path=layout.path("bin", "oci-bpf-hook"),
+            content=_COMMAND.encode(),
+            mode=0o755,
+        ),
+        *(_write(path, source) for source, path in _documentation(layout)),
+        *_units(layout),
+        Step(
+            action="write",
+            path=layout.hooks / _NAMES[stage],
+            content=_hook(layout, stage, engine),
+            mode=0o644,
+        ),
+    ]
+
+
+def uninstall(layout: Layout) -> list[Step]:
+    """The steps that remove everything again, in their order."""
+    paths = [layout.hooks / _NAMES[stage] for stage in STAGES]
+    paths += [step.path for step in _units(layout)]
+    paths += [path for _, path in reversed(list(_documentation(layout)))]
+    paths += [layout.path("bin", "oci-bpf-hook"), layout.libexec]
+    return [Step(action="remove", path=path, content=b"", mode=0) for path in paths]
+
+
+def untrusted(steps: Sequence[Step], layout: Layout) -> list[str]:
+    """What of the directories that the steps write to isn't ours alone, in sentences.
+
+    What is in there runs as root in front of every container that asks.
+    """
+    problems: dict[str, None] = {}
+    top = Path(layout.top or "/")
+    for directory in dict.fromkeys(step.path.parent for step in steps):
+        for path in _up_to(directory, top):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            if status.st_uid not in (0, os.geteuid()):
+                problems[f"{path} isn't root's, and what is installed below it runs as root"] = None
+            elif status.st_mode & 0o022:
+                problems[
+                    f"others than root can write {path}, and what is installed below it runs as "
+                    f"root; chmod go-w {path}"
+                ] = None
+    return list(problems)
+
+
+def _up_to(directory: Path, top: Path) -> Iterator[Path]:
+    """`directory` and those above it as far as `top`."""
+    for path in (directory, *directory.parents):
+        yield path
+        if path == top:
+            return
+
+
+def resource(name: str) -> Path:
+    """One of the directories beside the modules: in the package, or in its checkout."""
+    inside = _PACKAGE / name
+    return inside if inside.is_dir() else _PACKAGE.parent / _RESOURCES[name]
+
+
+def _modules(layout: Layout) -> Iterator[Step]:
+    for source in sorted(_PACKAGE.rglob("*")):
+        relative = source.relative_to(_PACKAGE)
+        if relative.parts[0] in _RESOURCES or source.suffix not in (".py", ".json", ".yaml"):
+            continue
+        yield _write(layout.libexec / "oci_bpf_hook" / relative, source)
+
+
+def _resources(layout: Layout) -> Iterator[Step]:
+    for name in _RESOURCES:
+        for source in sorted(resource(name).iterdir()):
+            if source.is_file():
+                path = layout.libexec / "oci_bpf_hook" / name / source.name
+                yield _write(path, source, mode=0o755 if source.stat().st_mode & 0o100 else 0o644)
+
+
+def _stale(layout: Layout, known: set[Path]) -> Iterator[Step]:
+    """What another version has left in the package."""
+    for path in sorted((layout.libexec / "oci_bpf_hook").rglob("*")):
+        source = path
+        if path.parent.name == "__pycache__":
+            source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
+        if source not in known and not path.is_dir():
+            yield Step(action="remove", path=path, content=b"", mode=0)
+
+
+def _documentation(layout: Layout) -> Iterator[tuple[Path, Path]]:
+    """The man pages and completions, and where each goes."""
+    for page in sorted(resource("man").iterdir()):
+        yield page, layout.path("share", "man", f"man{page.suffix[1:]}", page.name)
+    for name, *where in (
+        ("oci-bpf-hook.bash", "bash-completion", "completions", "oci-bpf-hook"),
+        ("_oci-bpf-hook", "zsh", "site-functions", "_oci-bpf-hook"),
+        ("oci-bpf-hook.fish", "fish", "vendor_completions.d", "oci-bpf-hook.fish"),
+    ):
+        yield resource("completions") / name, layout.path("share", *where)
+
+
+def _units(layout: Layout) -> Iterator[Step]:
+    """The broker's units, with the command where it is."""
+    for source in sorted(resource("systemd").iterdir()):
+        text = source.read_text("utf-8").replace("/usr/bin/oci-", f"{layout.prefix}/bin/oci-")
+        path = layout.path("lib", "systemd", "system", source.name)
+        yield Step(action="write", path=path, content=text.encode(), mode=0o644)
+
+
+def _write(path: Path, source: Path, *, mode: int = 0o644) -> Step:
+    return Step(action="write", path=path, content=source.read_bytes(), mode=mode)
+
+
+def _hook(layout: Layout, stage: str, engine: str | None) -> bytes:
+    """The JSON that registers the hook."""
+    loaded = json.loads((resource("hooks") / _NAMES[stage]).read_bytes())
+    hook = loaded["hook"]
+    hook["path"] = f"{layout.prefix}/libexec/oci-bpf-hook/oci-bpf-hook"
+    if engine:
+        hook["args"] += ["--engine", engine]
+    return (json.dumps(loaded, indent=4) + "\n").encode()
+
+
+def _is_compiled(path: Path) -> bool:
+    """Whether each module in `path` has a compiled form that isn't older."""
+    for source in path.rglob("*.py"):
+        compiled = source.parent.glob(f"__pycache__/{source.stem}.*.pyc")
+        if not any(one.stat().st_mtime_ns >= source.stat().st_mtime_ns for one in compiled):
+            return False
+    return True
+
+
+def _compile(path: Path, shown: str) -> None:
+    command = [PYTHON, "-I", "-m", "compileall", "-q", "-f", "-d", shown, str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError as error:
+        raise HookError(
+            USAGE, f"{PYTHON}: {error.strerror}; the hook takes python3, 3.11 or later"
+        ) from None
+    if done.returncode:
+        raise HookError(USAGE, f"{PYTHON} can't compile {path}: {done.stdout.strip()}")

@@ -1,0 +1,194 @@
+"""What the hook does for a grant, as data: each step with the half that takes it, and why.
+
+It is the order of `mount`, `inside` and `session`; a test traces real runs and compares.
+"""
+
+from .client import SOCKET
+from .half import settings
+from .masks import Grant, show
+from .names import KINDS, Enum
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# The two halves; where a broker delegates it is the host half, with a child of its own in the
+# container's namespaces.
+HOST = "host"
+CONTAINER = "container"
+BROKER = "broker"
+BROKERS_CHILD = "broker's child"
+CREATE_RUNTIME = "createRuntime"
+CREATE_CONTAINER = "createContainer"
+_STICKY = 0o1000
+# bpf_fill_super() gives the root directory this, and bpf_show_options() leaves it out.
+_UNSHOWN = 0o777
+_BENEATH = "RESOLVE_IN_ROOT|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS"
+
+
+class Step(Record):
+    """One step: `half` takes it, `call` is the system call with what matters of its arguments."""
+
+    __slots__ = ("call", "half", "why")
+    half: str
+    call: str
+    why: str
+
+
+def steps(
+    grant: Grant,
+    root: str,
+    enums: "Mapping[str, Enum]",
+    *,
+    stage: str = CREATE_RUNTIME,
+    broker: bool,
+) -> "tuple[Step, ...]":
+    """What the hook does at `stage` to mount `grant` below the container's root at `root`.
+
+    With `broker` the hook may not delegate itself, which it never may at CREATE_CONTAINER.
+    """
+    return tuple(_by_broker(grant, root, enums, stage) if broker else _directly(grant, root, enums))
+
+
+def _directly(grant: Grant, root: str, enums: "Mapping[str, Enum]") -> "Iterator[Step]":
+    yield Step(
+        half=HOST,
+        call='openat("/proc/PID/ns/user"), openat("/proc/PID/ns/mnt")',
+        why="hold the container's namespaces; refuse the initial ones and our own",
+    )
+    yield Step(half=HOST, call="fork()", why="the child is the container half")
+    yield Step(half=CONTAINER, call="setns(CLONE_NEWNS)", why="see the container's mounts")
+    yield _root(root)
+    yield Step(
+        half=CONTAINER,
+        call="setns(CLONE_NEWUSER)",
+        why="own what is made from here on as the container's root",
+    )
+    yield _target(grant)
+    yield Step(
+        half=CONTAINER,
+        call='fsopen("bpf")',
+        why="the superblock will be this user namespace's; the fd goes to the host half",
+    )
+    yield from _settings(grant, enums, HOST)
+    yield from _mount(grant, CONTAINER)
+    yield from _attach(HOST, "/proc/CHILD/mountinfo")
+
+
+def _by_broker(
+    grant: Grant, root: str, enums: "Mapping[str, Enum]", stage: str
+) -> "Iterator[Step]":
+    yield Step(half=CONTAINER, call="fork()", why="the child is the container half")
+    if stage == CREATE_RUNTIME:
+        yield Step(
+            half=CONTAINER,
+            call="setns(CLONE_NEWNS), setns(CLONE_NEWUSER)",
+            why="as far as the container's differ from the engine's own",
+        )
+    yield _root(root)
+    yield _target(grant)
+    yield Step(
+        half=CONTAINER,
+        call=f'connect("{SOCKET}")',
+        why="from the container's namespaces: the broker looks at who has connected",
+    )
+    yield Step(
+        half=BROKER,
+        call="getsockopt(SO_PEERPIDFD)",
+        why="who asks, by the kernel's word; then the policy decides",
+    )
+    yield Step(
+        half=BROKERS_CHILD,
+        call="setns(CLONE_NEWNS), setns(CLONE_NEWUSER)",
+        why="into the namespaces of whoever asks",
+    )
+    yield Step(
+        half=BROKERS_CHILD,
+        call='fsopen("bpf")',
+        why="the superblock will be this user namespace's",
+    )
+    yield from _settings(grant, enums, BROKER)
+    yield from _mount(grant, BROKERS_CHILD)
+    yield Step(half=BROKER, call="sendmsg(SCM_RIGHTS)", why="the mount, attached nowhere yet")
+    where = "/proc/CHILD/mountinfo" if stage == CREATE_RUNTIME else "/proc/self/mountinfo"
+    yield from _attach(CONTAINER, where)
+
+
+def _root(root: str) -> Step:
+    return Step(
+        half=CONTAINER,
+        call=f'openat2("{root}", RESOLVE_NO_MAGICLINKS)',
+        why="hold the container's root filesystem",
+    )
+
+
+def _target(grant: Grant) -> Step:
+    return Step(
+        half=CONTAINER,
+        call=f'openat2("{grant.path[1:]}", {_BENEATH})',
+        why="the target, resolved once; directories that are missing are made",
+    )
+
+
+def _settings(grant: Grant, enums: "Mapping[str, Enum]", half: str) -> "Iterator[Step]":
+    for name, value in settings(grant):
+        mask = grant.masks.get(name)
+        yield Step(
+            half=half,
+            call=f'fsconfig(FSCONFIG_SET_STRING, "{name}", "{value}")',
+            why={"source": "what mount(8) shows first", "mode": "of its root directory"}.get(name)
+            or show(mask or 0, enums[name]),
+        )
+    yield Step(
+        half=half,
+        call="fsconfig(FSCONFIG_CMD_CREATE)",
+        why="make the superblock, which takes CAP_SYS_ADMIN in the initial user namespace",
+    )
+
+
+def _mount(grant: Grant, half: str) -> "Iterator[Step]":
+    yield Step(
+        half=half,
+        call="fsmount(MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV|MOUNT_ATTR_NOEXEC)",
+        why="make the mount",
+    )
+    if not grant.mode & _STICKY:
+        yield Step(
+            half=half,
+            call=f"fchmod({grant.mode:04o})",
+            why="the kernel gives its root directory the sticky bit whatever the mode",
+        )
+
+
+def _attach(half: str, mountinfo: str) -> "Iterator[Step]":
+    yield Step(
+        half=CONTAINER,
+        call="move_mount(MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH)",
+        why="attach it to the target that is held",
+    )
+    yield Step(
+        half=half,
+        call=f'openat("{mountinfo}")',
+        why="read back: what the kernel shows must be the grant, or it is taken off again",
+    )
+
+
+def mount_line(grant: Grant, enums: "Mapping[str, Enum]", owner: tuple[int, int] | None) -> str:
+    """What `mount -t bpf` will show in the container, to the letter (bpf_show_options).
+
+    `owner` are the host's ids of the container's root; UID and GID stand for those where it is
+    None.
+    """
+    uid, gid = owner or ("UID", "GID")
+    options = ["rw", "nosuid", "nodev", "noexec", "relatime", f"uid={uid}", f"gid={gid}"]
+    mode = grant.mode & ~_STICKY
+    if mode != _UNSHOWN:
+        options.append(f"mode={mode:o}")
+    for kind in KINDS:
+        enum = enums[kind.option]
+        # The kernel shows no bit that it has no name for.
+        known = grant.masks.get(kind.option, 0) & enum.known
+        if known:
+            options.append(f"{kind.option}={show(known, enum)}")
+    return f"bpf on {grant.path} type bpf ({','.join(options)})"

@@ -1,0 +1,121 @@
+"""What each command imports, and doesn't: in an interpreter of its own, as it is run."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oci_bpf_hook.commands.table import ENTRIES
+from tests.support.policy import in_force
+
+ROOT = Path(__file__).parents[1]
+# What takes long to import, or does what most commands never do.
+DEAR = {
+    *("_ctypes", "_ssl", "asyncio", "dataclasses", "jsonschema", "logging", "rich", "subprocess"),
+    *("unittest", "yaml"),
+}
+# importlib is there for import_module, and brings the others.
+ALLOWED = {"importlib", "importlib._bootstrap", "importlib._bootstrap_external", "warnings"}
+POD = "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a}]}\n"
+UNIT = "[Container]\nAnnotation=io.bpffs.profile=xdp\n"
+INCUS = "config: {security.bpffs.delegate_cmds: any}\n"
+ASK = "--annotation=io.bpffs.delegate_cmds=map_create"
+# A call, what of DEAR it may import, and which commands' modules beside its own.
+CALLS = [
+    (("check", ASK), set(), set()),
+    (("check", "--file", "config.json"), set(), set()),
+    (("check", "--file", "probe.container"), set(), set()),
+    (("check", "--file", "pod.yaml"), {"yaml"}, set()),
+    (("explain", ASK), {"_ctypes"}, {"check"}),
+    (("kernel",), set(), set()),
+    (("kernel", "--header", "/usr/include/linux/bpf.h"), set(), set()),
+    (("lint", ASK), set(), set()),
+    (("policy", "show"), set(), set()),
+    (("policy", "test", ASK), set(), set()),
+    (("convert", "--from", "annotations", "--to", "podman", "list"), set(), set()),
+    (("convert", "--from", "systemd", "--to", "quadlet", "unit"), set(), set()),
+    (("convert", "--from", "incus", "--to", "systemd", "incus.yaml"), {"yaml"}, set()),
+    (("install", "--dry-run"), {"subprocess"}, set()),
+    (("uninstall", "--dry-run"), {"subprocess"}, {"install"}),
+]
+_RUN = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+before = set(sys.modules)
+from oci_bpf_hook.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+sys.stderr.write(" ".join(set(sys.modules) - before))
+"""
+
+
+def imported(*arguments: str, cwd: Path) -> set[str]:
+    """The modules that the command imports with these arguments, beside the interpreter's own."""
+    done = subprocess.run(
+        ["/usr/bin/python3", "-I", "-c", _RUN, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    notes, _, modules = done.stderr.rpartition("\n")
+    assert "oci-bpf-hook: " not in notes
+    return set(modules.split())
+
+
+def commands(modules: set[str]) -> set[str]:
+    """The commands whose own modules are among these."""
+    names = {name.removeprefix("oci_bpf_hook.commands.") for name in modules}
+    return names & {entry.name for entry in ENTRIES}
+
+
+def dear(modules: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules} & DEAR
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "pod.yaml").write_text(POD)
+    (tmp_path / "probe.container").write_text(UNIT)
+    (tmp_path / "unit").write_text("[Service]\nBPFDelegateCommands=any\n")
+    (tmp_path / "list").write_text("io.bpffs.delegate_cmds=any\n")
+    (tmp_path / "incus.yaml").write_text(INCUS)
+    (tmp_path / "config.json").write_text('{"process": {}}')
+    (tmp_path / "policy.yaml").write_text("version: 1\nrules: []\n")
+    # Another would have to be compiled now and then.
+    with in_force(None):
+        yield tmp_path
+
+
+@pytest.mark.parametrize("call", [("--help",), ("--version",), ()], ids=str)
+def test_help_imports_next_to_nothing(call: tuple[str, ...], tmp_path: Path) -> None:
+    modules = imported(*call, cwd=tmp_path)
+    ours = {name.removeprefix("oci_bpf_hook") for name in modules if "oci_bpf_hook" in name}
+    assert ours == {"", ".cli", ".commands", ".commands.table", ".errors", ".record"}
+    assert {name for name in modules if "oci_bpf_hook" not in name} <= ALLOWED
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_a_commands_help_imports_that_command(tmp_path: Path, entry: object) -> None:
+    name = str(getattr(entry, "name", ""))
+    modules = imported(name, "--help", cwd=tmp_path)
+    assert name in commands(modules)
+    assert not dear(modules) & {"jsonschema", "rich", "yaml"}
+
+
+@pytest.mark.parametrize(("call", "allowed", "beside"), CALLS, ids=lambda value: str(value)[:60])
+def test_what_a_command_imports(
+    call: tuple[str, ...], allowed: set[str], beside: set[str], directory: Path
+) -> None:
+    modules = imported(*call, cwd=directory)
+    assert commands(modules) == {call[0]} | beside
+    assert dear(modules) == allowed
+
+
+def test_a_policy_takes_what_reads_it(directory: Path) -> None:
+    modules = imported("check", "--policy", "policy.yaml", ASK, cwd=directory)
+    assert {"yaml", "jsonschema"} <= dear(modules)
+    assert "rich" not in modules

@@ -1,0 +1,153 @@
+"""`oci-bpf-hook install` and `uninstall`: order, ownership, and doing nothing twice."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from oci_bpf_hook.errors import DONE, USAGE
+from tests.support.command import answer, command
+
+LIBEXEC = "usr/libexec/oci-bpf-hook"
+HOOKS = "usr/share/containers/oci/hooks.d"
+
+
+def install(top: Path, *arguments: str) -> list[tuple[str, str]]:
+    """The steps of an installation below `top`, each with its path from there."""
+    code, found = answer("install", "--destdir", top, *arguments)
+    assert code == DONE
+    return [(step["action"], str(Path(step["path"]).relative_to(top))) for step in found["steps"]]
+
+
+def uninstall(top: Path, *arguments: str) -> list[str]:
+    done = command("uninstall", "--json", "--destdir", top, *arguments)
+    assert (done.returncode, done.stderr) == (DONE, "")
+    return [str(Path(step["path"]).relative_to(top)) for step in json.loads(done.stdout)["steps"]]
+
+
+def files(top: Path) -> set[Path]:
+    return {path for path in top.rglob("*") if path.is_file()}
+
+
+def test_the_program_comes_first_and_the_json_last(tmp_path: Path) -> None:
+    steps = install(tmp_path)
+    paths = [path for _, path in steps]
+    assert paths[-1] == f"{HOOKS}/oci-bpf-hook.json"
+    compiled = steps.index(("compile", f"{LIBEXEC}/oci_bpf_hook"))
+    launcher = paths.index(f"{LIBEXEC}/oci-bpf-hook")
+    modules = [n for n, path in enumerate(paths) if path.endswith(".py")]
+    assert max(modules) < compiled < launcher < len(paths) - 1
+    removed = uninstall(tmp_path)
+    assert removed[0] == f"{HOOKS}/oci-bpf-hook.json"
+    assert removed[-1] == LIBEXEC
+    assert files(tmp_path) == set()
+
+
+def test_twice_is_once(tmp_path: Path) -> None:
+    install(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in files(tmp_path)}
+    assert install(tmp_path) == []
+    assert {path: path.stat().st_mtime_ns for path in files(tmp_path)} == before
+    uninstall(tmp_path)
+    assert uninstall(tmp_path) == []
+
+
+def test_what_is_different_is_put_right(tmp_path: Path) -> None:
+    install(tmp_path)
+    package = tmp_path / LIBEXEC / "oci_bpf_hook"
+    (package / "hook.py").write_text("")
+    (package / "masks.py").chmod(0o666)
+    (package / "of_another_version.py").write_text("")
+    (package / "__pycache__" / "of_another_version.cpython-311.pyc").write_text("")
+    (tmp_path / "usr/bin/oci-bpf-hook").unlink()
+    (tmp_path / "usr/bin/oci-bpf-hook").symlink_to("/bin/true")
+    assert install(tmp_path) == [
+        ("write", f"{LIBEXEC}/oci_bpf_hook/hook.py"),
+        ("write", f"{LIBEXEC}/oci_bpf_hook/masks.py"),
+        ("remove", f"{LIBEXEC}/oci_bpf_hook/__pycache__/of_another_version.cpython-311.pyc"),
+        ("remove", f"{LIBEXEC}/oci_bpf_hook/of_another_version.py"),
+        ("compile", f"{LIBEXEC}/oci_bpf_hook"),
+        ("write", "usr/bin/oci-bpf-hook"),
+    ]
+    assert install(tmp_path) == []
+
+
+def test_nobody_elses_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        install(tmp_path)
+    finally:
+        os.umask(before)
+    for path in tmp_path.rglob("*"):
+        wanted = 0o755 if path.is_dir() or path.name == "oci-bpf-hook" else 0o644
+        if "completions" not in path.parts:
+            assert path.stat().st_mode & 0o777 == wanted, path
+
+
+def test_dry_run(tmp_path: Path) -> None:
+    steps = install(tmp_path, "--dry-run")
+    assert list(tmp_path.iterdir()) == []
+    done = command("install", "--dry-run", "--destdir", tmp_path)
+    assert f"write {tmp_path}/{LIBEXEC}/oci-bpf-hook (0755)\n" in done.stdout
+    assert done.stdout.endswith("nothing was done\n")
+    assert steps == install(tmp_path)
+    assert uninstall(tmp_path, "--dry-run")
+    assert install(tmp_path) == []
+
+
+@pytest.mark.parametrize("engine", [None, "podman", "cri-o", "containerd"])
+@pytest.mark.parametrize("stage", ["createRuntime", "createContainer"])
+def test_stage_and_engine(stage: str, engine: str | None, tmp_path: Path) -> None:
+    arguments = ("--engine", engine) if engine else ()
+    steps = install(tmp_path, "--prefix", "/opt/x", "--stage", stage, *arguments)
+    hook = json.loads((tmp_path / steps[-1][1]).read_text())
+    assert hook["stages"] == [stage]
+    assert hook["hook"]["path"] == "/opt/x/libexec/oci-bpf-hook/oci-bpf-hook"
+    unit = (tmp_path / "opt/x/lib/systemd/system/oci-bpf-hook-broker.service").read_text()
+    assert "\nExecStart=/opt/x/bin/oci-bpf-hook broker\n" in unit
+    assert hook["hook"]["args"] == ["oci-bpf-hook", *(("--engine", engine) if engine else ())]
+    # Another engine is another JSON, and nothing else.
+    if engine:
+        assert install(tmp_path, "--prefix", "/opt/x", "--stage", stage) == [steps[-1]]
+    uninstall(tmp_path, "--prefix", "/opt/x")
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("name", ["", "usr", HOOKS, LIBEXEC])
+def test_a_directory_that_others_can_write(name: str, tmp_path: Path) -> None:
+    directory = tmp_path / name
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o777)
+    done = command("install", "--destdir", tmp_path)
+    assert done.returncode == USAGE
+    assert f"others than root can write {directory}," in done.stderr
+    assert files(tmp_path) == set()
+    directory.chmod(0o755)
+    os.chown(directory, 12345, 12345)
+    done = command("install", "--destdir", tmp_path)
+    assert (done.returncode, files(tmp_path)) == (USAGE, set())
+    assert f"{directory} isn't root's" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--prefix", "usr"), "--prefix usr is no absolute path"),
+        (("--destdir", "/a/../b"), "--destdir /a/../b is no absolute path"),
+        (("--stage", "poststop"), "invalid choice"),
+        (("--engine", "docker"), "invalid choice"),
+    ],
+)
+def test_wrong_arguments(arguments: tuple[str, ...], words: str) -> None:
+    done = command("install", "--dry-run", *arguments)
+    assert done.returncode == USAGE
+    assert words in done.stderr
+
+
+def test_what_cant_be_written(tmp_path: Path) -> None:
+    (tmp_path / "usr").write_text("")
+    done = command("install", "--destdir", tmp_path)
+    assert done.returncode == USAGE
+    assert done.stderr.startswith("oci-bpf-hook: ")
+    assert "Not a directory" in done.stderr
