@@ -8,7 +8,9 @@ from typing import Any
 
 from . import __version__, policy
 from .annotations import KEYS, MODE, PATH, PREFIX
+from .broker import SILENCE, WAITING_OF_USER
 from .cli import PROGRAM, SUMMARY
+from .client import SOCKET
 from .commands.table import Argument, Command
 from .commands.tree import (
     Leaf,
@@ -25,6 +27,8 @@ from .installation import resource
 from .policycache import ETC
 from .policyfile import AUDIT_TO
 from .record import Record
+from .session import DEADLINE
+from .wire import LONGEST
 
 # Of the last change to what is said here.
 _DATE = "2026-11-25"
@@ -74,6 +78,44 @@ down to it. No rule at all is a refusal.
 Where the broker decides, for a user's own containers, what isn't the kernel's word is a claim: no
 rule that allows something holds by it.
 """
+_BROKER = f"""
+To delegate BPF takes CAP_SYS_ADMIN in the initial user namespace, which no user has, nor a hook
+at createContainer. The hook asks this service then, at {SOCKET}. It decides by
+oci-bpf-hook-policy(5), has the mount made in the namespaces of whoever asks, and sends it back
+unattached; the hook attaches it and reads it back.
+
+It is root's, in the initial user namespace. Usually systemd starts it when the first hook asks:
+`systemctl enable --now oci-bpf-hook-broker.socket`. By hand it is started without options.
+
+The policy is read again when its file changes. One that isn't in order refuses every request, and
+what is wrong with it is in the host's log alone.
+"""
+_WHO_ASKS = """
+The kernel's word decides. Whoever has connected is held by the process that it was then; it has
+to be in a user namespace below the initial one, with a mount namespace of its own and an id that
+is mapped there. It asks for the user who made the outermost of its user namespaces; an id that is
+nobody's own is the user's that subuid(5) gives it to. That user's groups are those of the host's
+database, and those that the process has brought along.
+
+What the hook tells of the container (its name, image, namespace and pod) is a claim: it is on
+record, and a rule that denies may match it, but no rule that allows something holds by it.
+
+For a user's own containers host_network and host_cgroup are true, since users go in and out of
+their namespaces with a token in hand.
+
+A container that has the socket mounted speaks for whoever made its user namespace. In a rootful
+container that is root: don't mount it there.
+"""
+_LIMITS = f"""
+A request is one packet of at most {LONGEST} bytes; file descriptors beside it are refused. A
+connection may be silent for {SILENCE} seconds, and its request takes at most {DEADLINE}. No user
+has more than {WAITING_OF_USER} connections that wait, and half of the requests that are served at
+a time.
+"""
+_SIGNALS = {
+    "SIGHUP": "Read the policy again, whether its file looks changed or not.",
+    "SIGTERM, SIGINT": "Take nothing more on, finish what has begun, and end.",
+}
 _EXAMPLE_POLICY = """\
 version: 1
 engine: cri-o
@@ -158,9 +200,7 @@ def _leaf(leaf: Leaf) -> Iterator[str]:
     yield from _wrapped(f"\\fB{_dashes(PROGRAM)} {name}\\fP {_synopsis(leaf.command)}".rstrip())
     yield ".PP"
     yield from _paragraphs(leaf.about)
-    for one in leaf.command.arguments:
-        text = str(one.settings["help"])
-        yield from _tagged(_invocation(one), f"{text[0].upper()}{text[1:]}.", escaped=True)
+    yield from _options(leaf.command)
 
 
 def _synopsis(command: Command) -> str:
@@ -238,6 +278,41 @@ def _policy_page() -> Iterator[str]:
     yield _see((PROGRAM, 1))
 
 
+# --------------------------------------------------------------------- oci-bpf-hook-broker(8)
+
+
+def _broker_page() -> Iterator[str]:
+    (leaf,) = (one for one in leaves() if one.words == ("broker",))
+    yield ".SH SYNOPSIS"
+    yield from _wrapped(f"\\fB{_dashes(PROGRAM)} broker\\fP {_synopsis(leaf.command)}")
+    yield ".SH DESCRIPTION"
+    yield from _paragraphs(_BROKER)
+    yield ".SH OPTIONS"
+    yield from _options(leaf.command)
+    yield ".SH WHO ASKS"
+    yield from _paragraphs(_WHO_ASKS)
+    yield ".SH LIMITS"
+    yield from _paragraphs(_LIMITS)
+    yield ".SH SIGNALS"
+    for name, text in _SIGNALS.items():
+        yield from _tagged(name, text)
+    yield ".SH ENVIRONMENT"
+    yield from _tagged(
+        "LISTEN_FDS, LISTEN_PID", "One socket that listens, from systemd, in place of its own."
+    )
+    yield from _tagged("NOTIFY_SOCKET", "Where it says that it is ready, and that it ends.")
+    yield from _files()
+    yield from _tagged(SOCKET, "Where it listens and the hook asks.")
+    yield ".SH SEE ALSO"
+    yield _see((PROGRAM, 1), (f"{PROGRAM}-policy", 5), ("systemd.socket", 5), ("subuid", 5))
+
+
+def _options(command: Command) -> Iterator[str]:
+    for one in command.arguments:
+        text = str(one.settings["help"])
+        yield from _tagged(_invocation(one), f"{text[0].upper()}{text[1:]}.", escaped=True)
+
+
 def _keys(properties: dict[str, dict[str, Any]]) -> Iterator[str]:
     for key, value in properties.items():
         yield from _tagged(key, value["description"])
@@ -264,6 +339,13 @@ PAGES = (
         title="File Formats",
         summary="who may have which BPF delegation",
         body=_policy_page,
+    ),
+    Page(
+        name=f"{PROGRAM}-broker",
+        section=8,
+        title="System Administration",
+        summary="delegates BPF for rootless engines",
+        body=_broker_page,
     ),
 )
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from oci_bpf_hook.annotations import KEYS, PREFIX
+from oci_bpf_hook.client import SOCKET
 from oci_bpf_hook.commands.tree import leaves
 from oci_bpf_hook.errors import EXITS
 from oci_bpf_hook.manual import PAGES, Page
 
 ROOT = Path(__file__).parents[1]
 MAN = ROOT / "contrib" / "man"
-FILES = ("oci-bpf-hook.1", "oci-bpf-hook-policy.5")
+FILES = ("oci-bpf-hook.1", "oci-bpf-hook-policy.5", "oci-bpf-hook-broker.8")
 BY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.file)
 
 
@@ -94,3 +95,12 @@ def test_generate_docs_says_what_is_stale(tmp_path: Path) -> None:
     subprocess.run([copy], capture_output=True, check=True)
     assert subprocess.run([copy, "--check"], capture_output=True, check=False).returncode == 0
     assert (tmp_path / "contrib/man/oci-bpf-hook.1").read_text() == PAGES[0].render()
+
+
+def test_the_broker_page_says_everything() -> None:
+    text = shown(PAGES[2])
+    (leaf,) = (one for one in leaves() if one.words == ("broker",))
+    for one in leaf.command.arguments:
+        assert one.names[0] in text
+    for words in ("SIGHUP", "LISTEN_FDS", SOCKET, "speaks for whoever made its user namespace"):
+        assert words in text
