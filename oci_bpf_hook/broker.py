@@ -6,6 +6,7 @@ a file descriptor, and no user has more than a share of those, of the processes 
 """
 
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -103,6 +104,8 @@ class Broker:
         self._users: dict[int, _User] = {}
         # In the order of their deadlines, as far as they have said nothing yet.
         self._waiting: OrderedDict[_Waiting, None] = OrderedDict()
+        # To find out who asks, and to serve, takes some fds as well.
+        self._most = min(WAITING, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._turns: deque[int] = deque()
         self._workers: dict[int, tuple[_Worker, float]] = {}
         self._stopping = False
@@ -168,8 +171,10 @@ class Broker:
                 sock, _ = self._listening.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError as error:  # No memory or fds: those who wait are served meanwhile.
+            except OSError as error:  # No memory: one of those who wait goes.
                 log(ERROR, f"broker: can't accept: {error.strerror}")
+                if self._waiting:
+                    self._make_room()
                 return
             self._last = monotonic()
             sock.setblocking(False)
@@ -190,7 +195,7 @@ class Broker:
         if user.waiting >= WAITING_OF_USER or not user.may(self._limits.rate):
             _refuse(sock, NO_BROKER, "the broker has too many requests of this user; try it later")
             return
-        if len(self._waiting) >= WAITING:
+        if len(self._waiting) >= self._most:
             self._make_room()
         one = _Waiting(sock, uid)
         user.waiting += 1
@@ -345,9 +350,9 @@ def listen(path: str, mode: int, group: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     new = f"{path}.{os.getpid()}"
     try:
-        os.makedirs(directory, 0o755, exist_ok=True)
-        # The hook keeps its compiled policy there, and may have been the first.
-        os.chmod(directory, 0o755)  # noqa: S103  Its files have modes of their own.
+        if not os.path.isdir(directory):
+            os.makedirs(directory)
+            os.chmod(directory, 0o755)  # noqa: S103  Whoever may ask has to come there.
         if _answers(path):
             raise HookError(NO_BROKER, f"another broker listens at {path} already")
         sock.bind(new)

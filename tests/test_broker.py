@@ -552,3 +552,18 @@ def test_ten_thousand_requests_leave_nothing(broker: Broker) -> None:
         assert [peer.end_many() for peer in (alice, bob)] == [2500, 2500]
     broker.quiet(fds)
     assert Path("/proc/self/mountinfo").read_text() == mounts
+
+
+def test_few_file_descriptors() -> None:
+    """Whoever has most of the connections loses the oldest for somebody else's."""
+    with Broker(prefix=["prlimit", "--nofile=48:48", "--"]), by(ALICE) as peer, by(BOB) as bob:
+        assert peer.do("connect", count=60) == {}
+        assert "granted" in bob.ask(ASK)
+        assert bob.mount()[1] == ["/"]
+        refused(peer.receive(number=0)[0], NO_BROKER, "too many requests")
+
+
+def test_the_directory_is_made_and_no_other_is_changed(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o700)
+    with Broker(path=str(tmp_path / "there" / "s")):
+        assert stat.S_IMODE((tmp_path / "there").stat().st_mode) == 0o700
