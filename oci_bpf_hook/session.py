@@ -124,7 +124,7 @@ def _serve(sock: socket.socket, policy: Compiled | HookError) -> None:
     try:
         with Peer(sock) as peer:
             who = f"of uid {peer.uid}"
-            ask = wire.read_ask(_receive(sock))
+            ask = wire.read_ask(_decoded(_receive(sock)))
             who = quote(ask.id)[1:-1]
             with _on_record(ask, peer, policy) as trail:
                 _decide(sock, peer, ask, trail)
@@ -155,6 +155,10 @@ def _decide(sock: socket.socket, peer: Peer, ask: wire.Ask, trail: Trail) -> Non
     if request is None:
         raise HookError(BAD_ANNOTATION, "nothing is asked for")
     wanted, dropped = resolve(request, policy.enums, table, policy.profiles)
+    if not wanted.masks:
+        nothing = wire.Granted(masks={}, rule="", dropped=dropped, trimmed=())
+        answer(sock, wire.granted(nothing))
+        return
     trail.subject = _subject(peer, ask.claims, policy)
     decision = decide(policy, trail.subject, request, wanted, policy.enums)
     trail.prepare(decision, dropped)
@@ -170,10 +174,10 @@ def _decide(sock: socket.socket, peer: Peer, ask: wire.Ask, trail: Trail) -> Non
         ),
     )
     message = _receive(sock)
-    if message is None:
-        # It has what was decided, or there was nothing to have.
+    if not message:
+        # It has what was decided already.
         return
-    wire.read_go_on(message)
+    wire.read_go_on(_decoded(message))
     with _Making(peer.container) as half:
         mount = half.make(decision.grant)
         if not peer.unchanged():
@@ -221,16 +225,18 @@ def _told(error: HookError) -> tuple[str, ...]:
     return error.problems if private is None else (private,)
 
 
-def _receive(sock: socket.socket) -> object:
-    """The next message, decoded; None at the end.  Raises HookError, TimeoutError."""
+def _receive(sock: socket.socket) -> bytes:
+    """The next message, b"" at the end.  Raises HookError, TimeoutError."""
     # Without room for them the kernel closes the fds that come along, and says so.
     data, _, flags, _ = sock.recvmsg(wire.LONGEST + 1)
     if flags & socket.MSG_CTRUNC:
         raise HookError(BAD_STATE, "the request to the broker has fds with it, and none is taken")
     if len(data) > wire.LONGEST:
         raise HookError(BAD_STATE, f"the request to the broker has more than {wire.LONGEST} bytes")
-    if not data:
-        return None
+    return data
+
+
+def _decoded(data: bytes) -> object:
     try:
         return load_json(data, unique=True)
     except ValueError as error:

@@ -217,6 +217,14 @@ def test_a_claim_of_another_user_is_none_that_there_is(broker: Broker) -> None:
         refused(peer.ask(ASK, user=ALICE.name), BAD_STATE, "claims what isn't known")
 
 
+def test_nothing_is_left_of_a_request(broker: Broker) -> None:
+    """Names that only newer kernels have, dropped as it wants."""
+    with by(ALICE) as peer:
+        answer = valid(peer.ask(io(delegate_progs="0x0", on_unknown="drop")))
+        assert answer["granted"] == {}
+        assert peer.receive()[0] == {}
+
+
 def test_on_record(broker: Broker) -> None:
     before = len(audited())
     with by(ALICE) as peer:
@@ -342,7 +350,7 @@ def test_the_longest_request_there_is(broker: Broker) -> None:
 
 def test_something_else_than_going_on(broker: Broker) -> None:
     with by(ALICE) as peer:
-        for message in ({"version": 1, "mount": 1}, request(ASK), b"x"):
+        for message in ({"version": 1, "mount": 1}, request(ASK), b"x", b"null"):
             assert "granted" in peer.ask(ASK)
             peer.send(message)
             answer, fds = peer.receive()
