@@ -8,6 +8,7 @@ is ever taken, and nothing of ours but a sentence is ever told.
 import _socket
 import array
 import difflib  # noqa: F401  For the names that a request gets wrong.
+import gc
 import os
 import signal
 import socket
@@ -106,6 +107,8 @@ def _refusal(sock: socket.socket, policy: Compiled | HookError) -> Mapping[str, 
 
 def _settle(sock: socket.socket, parent: int) -> None:
     """Have nothing of the broker's but its standard streams and `sock`, and end with it."""
+    # Over before there is any garbage worth looking for, and to look copies what is shared.
+    gc.disable()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

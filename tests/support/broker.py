@@ -44,6 +44,8 @@ class Broker:
         self.path = path
         self._passed = passed
         self._command = [
+            # Whatever ends the test ends it, too.
+            *("setpriv", "--pdeathsig=KILL", "--"),
             *prefix,
             *(sys.executable, "-m", "oci_bpf_hook", "broker"),
             *(() if passed else ("--socket", path)),
