@@ -114,6 +114,30 @@ def test_a_pod(tmp_path: Path) -> None:
     assert first["annotation"] == PREFIX + "delegate_cmds"
 
 
+def test_annotations_that_no_pod_gets(tmp_path: Path) -> None:
+    path = tmp_path / "deployment.yaml"
+    path.write_text(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\n  annotations:\n"
+        "    io.bpffs.delegate_cmds: any\nspec: {template: {spec: {containers: [{name: a}]}}}\n"
+    )
+    done = command("check", "--file", path)
+    assert done.stdout == (
+        f"{path}:6:5: warning: io.bpffs.delegate_cmds stands on the Deployment, and its pods don't "
+        "get it; put it under the template's metadata.annotations\n"
+        "Deployment web, container a: asks for nothing\n"
+    )
+
+
+def test_only_who_asks_is_in_want(tmp_path: Path) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(POD.replace("delegate_cmds:", "profile/probe:").replace("map_create,", ""))
+    with in_force(None):
+        done = command("check", "--file", path)
+    assert done.returncode == UNKNOWN_NAME
+    assert "warning: " not in done.stdout
+    assert "Pod web-0, container first: asks for nothing\n" in done.stdout
+
+
 def test_what_a_rule_matches_comes_from_the_file(tmp_path: Path) -> None:
     pod, policy = tmp_path / "pod.yaml", tmp_path / "p.yaml"
     pod.write_text(POD)

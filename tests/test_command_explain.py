@@ -144,6 +144,10 @@ def test_a_pod_has_a_plan_for_each_container(tmp_path: Path) -> None:
     first, second = found["containers"]
     assert "delegate_cmds=prog_load" in first["mount"]
     assert (second["mount"], second["requested"]) == (None, None)
+    # As in check, each with its place.
+    said = command("explain", "--file", path).stdout
+    assert f"{path}:1:" in said
+    assert "Pod p, container b\n  asks for nothing\n" in said
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`oci-bpf-hook kernel`: the names, and what is said of them."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from oci_bpf_hook.errors import KERNEL_CANNOT, USAGE
 from oci_bpf_hook.lint import BEYOND, WITH_TOKEN
 from oci_bpf_hook.names import KINDS
 from tests.support.command import answer, command
+from tests.support.terminal import on_terminal
 
 HEADER = "/usr/include/linux/bpf.h"
 
@@ -58,6 +60,14 @@ def test_as_text() -> None:
         done.stdout,
         re.MULTILINE,
     )
+
+
+def test_on_a_terminal() -> None:
+    command = (sys.executable, "-m", "oci_bpf_hook", "kernel", "--table")
+    code, text = on_terminal(command, columns=120)
+    assert code == 0
+    assert "\x1b[32myes, since 6.15\x1b[0m" in text
+    assert re.search(r"kprobe .*\x1b\[33mhost: reads kernel memory", text)
 
 
 def test_another_release() -> None:

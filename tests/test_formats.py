@@ -24,7 +24,13 @@ def only(text: str, name: str) -> Asker:
 
 
 def doubts(text: str, name: str) -> list[tuple[int, str]]:
-    return [(doubt.line, doubt.text) for one in read(text.encode(), name) for doubt in one.doubts]
+    """What is doubtful about the containers that ask, each once."""
+    found = [
+        (doubt.line, doubt.text)
+        for one in read(text.encode(), name)
+        for doubt in (*one.doubts, *one.lacks)
+    ]
+    return list(dict.fromkeys(found))
 
 
 def refused(text: str | bytes, name: str, code: int = USAGE) -> list[str]:
@@ -69,7 +75,7 @@ def test_a_pod() -> None:
         "namespace": "monitoring",
         "host_network": False,
     }
-    assert (probe.user_namespace, probe.doubts, first.doubts) == (True, (), ())
+    assert (probe.user_namespace, probe.lacks, first.lacks) == (True, (), ())
     assert probe.here == Spot(line=14, column=13)
 
 
@@ -90,7 +96,7 @@ def test_what_makes_pods(kind: str, path: tuple[str, ...]) -> None:
     first, probe = read(text.encode(), "x.yaml")
     assert probe.name == f"{kind} web, container probe"
     assert probe.where == {CMDS: Spot(line=8 + len(path), column=29 + 2 * len(path))}
-    assert first.doubts == probe.doubts == ()
+    assert (*first.lacks, *probe.lacks, *first.doubts, *probe.doubts) == ()
 
 
 def test_many_documents_and_lists() -> None:
@@ -187,14 +193,14 @@ def test_compose() -> None:
     assert probe.name == "service probe"
     assert probe.annotations == {CMDS: "map_create"}
     assert probe.where == {CMDS: Spot(line=9, column=31)}
-    assert (probe.user_namespace, probe.doubts) == (True, ())
+    assert (probe.user_namespace, probe.lacks, probe.doubts) == (True, (), ())
     assert other.annotations == {CMDS: "prog_load", "a": "b"}
     assert other.where == {CMDS: Spot(line=14, column=9)}
     assert other.subject == {"host_network": True, "image": "agent"}
     texts = {doubt.line: doubt.text for doubt in other.doubts}
     assert "io.bpffs.delegate_maps is a label here" in texts[17]
-    assert any("userns_mode: auto" in doubt.text for doubt in other.doubts)
-    assert any("CAP_BPF" in doubt.text for doubt in other.doubts)
+    assert any("userns_mode: auto" in lack.text for lack in other.lacks)
+    assert any("CAP_BPF" in lack.text for lack in other.lacks)
 
 
 # ---- Quadlet
@@ -232,7 +238,7 @@ def test_quadlet() -> None:
     assert found.where[CMDS] == Spot(line=10, column=12)
     assert found.where["io.bpffs.delegate_progs"] == Spot(line=11, column=12)
     assert found.subject == {"host_network": True, "container": "probe", "image": "agent"}
-    assert (found.user_namespace, found.doubts) == (True, ())
+    assert (found.user_namespace, found.lacks) == (True, ())
 
 
 def test_quadlet_without_what_it_takes() -> None:
@@ -296,7 +302,7 @@ def test_a_config_that_lacks_everything() -> None:
     assert found.user_namespace is False
     assert found.masked == ("/sys/fs",)
     assert found.subject == {"host_network": True}
-    assert len(found.doubts) == 2
+    assert len(found.lacks) == 2
 
 
 @pytest.mark.parametrize("text", ["{", '{"a": 1,}', '{"process": {}} x', '{"id": NaN}'])

@@ -40,9 +40,9 @@ _NOT_GIVEN = "the container's root filesystem, by the bundle's config.json"
 def run(options: argparse.Namespace) -> int:
     if options.state:
         askers: tuple[Asker, ...] = (_of_state(options),)
-        text = ""
+        file = text = ""
     else:
-        askers, _, text = trial.askers(options)
+        askers, file, text = trial.askers(options)
     given = trial.setting(options)
     trials = tuple(trial.try_out(one, given, text) for one in askers)
     code = trial.exit_code(trials)
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         out = Output()
         for one in trials:
-            _print(out, one, given)
+            _print(out, one, given, file)
     return code
 
 
@@ -127,7 +127,7 @@ def _as_json(one: trial.Trial, given: trial.Setting) -> dict[str, Any]:
     }
 
 
-def _print(out: Output, one: trial.Trial, given: trial.Setting) -> None:
+def _print(out: Output, one: trial.Trial, given: trial.Setting, file: str) -> None:
     out.line(styled(HEAD, one.asker.name))
     if one.request is None and not one.code:
         out.line("  asks for nothing")
@@ -145,7 +145,7 @@ def _print(out: Output, one: trial.Trial, given: trial.Setting) -> None:
     if one.rule:
         verdict = styled(PROBLEM, "refuses") if one.code else styled(OK, "grants")
         out.line(f"  rule {one.rule} ", verdict)
-    print_findings(out, "", (one,))
+    print_findings(out, file, (one,))
     if one.code:
         why = EXITS[one.code]
         out.line(styled(PROBLEM, f"exit code {one.code}"), f": {why}; the container isn't started")

@@ -17,7 +17,7 @@ from ..hook import visible
 from ..lint import lint
 from ..masks import Grant, resolve
 from ..names import Enum
-from ..places import Spot
+from ..places import Fault, Spot
 from ..record import Record
 from . import request, rules, source
 from .table import argument
@@ -141,8 +141,8 @@ def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
         # A rootless engine is in one of its own, and a container may share that.
         if one.user_namespace is False and not who["rootless"]:
             findings.problems(HookError(NO_USER_NAMESPACE, _NO_USER_NAMESPACE))
-        for doubt in one.doubts:
-            findings.doubt(doubt.text, Spot(line=doubt.line, column=doubt.column))
+        findings.doubts(one.lacks)
+    findings.doubts(one.doubts)
     if asked is not None:
         try:
             visible(asked.path, one.masked)
@@ -189,8 +189,12 @@ class _Findings:
             hint = error.code == REFUSED and text.startswith("to allow it")
             self._add(HINT if hint else PROBLEM, "" if hint else self._key(text), text, error.code)
 
-    def doubt(self, text: str, spot: Spot) -> None:
-        self.found.append(Finding(level=WARNING, code=DONE, lint="", key="", spot=spot, text=text))
+    def doubts(self, doubts: Iterable[Fault]) -> None:
+        for one in doubts:
+            spot = Spot(line=one.line, column=one.column)
+            self.found.append(
+                Finding(level=WARNING, code=DONE, lint="", key="", spot=spot, text=one.text)
+            )
 
     def lint(self, masks: dict[str, int], enums: dict[str, Enum]) -> None:
         for one in lint(masks, enums):

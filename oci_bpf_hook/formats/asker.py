@@ -20,12 +20,13 @@ class Asker(Record):
     `user_namespace` is whether it has one of its own, None where that isn't the file's to say;
     `masked` are the paths that the engine will cover, `owner` the uid and gid of its root on
     the host, `root` the path of its root filesystem; `inside` is whether the hook is in the
-    container already, at createContainer.  `doubts` are what is doubtful about the file itself.
+    container already, at createContainer.  `doubts` are what is doubtful about the file itself,
+    and `lacks` what only a container that asks for a delegation is in want of.
     """
 
     __slots__ = (
-        *("annotations", "doubts", "here", "inside", "masked", "name", "owner", "root"),
-        *("subject", "user_namespace", "where"),
+        *("annotations", "doubts", "here", "inside", "lacks", "masked", "name", "owner"),
+        *("root", "subject", "user_namespace", "where"),
     )
     name: str
     annotations: dict[str, str]
@@ -38,6 +39,7 @@ class Asker(Record):
     root: str | None
     inside: bool
     doubts: tuple[Fault, ...]
+    lacks: tuple[Fault, ...]
 
     def asks(self) -> bool:
         """Whether any of its annotations is ours."""
@@ -64,6 +66,7 @@ def asker(
     root: str | None = None,
     inside: bool = False,
     doubts: Iterable[Fault] = (),
+    lacks: Iterable[Fault] = (),
 ) -> Asker:
     """An Asker of which the file says no more than this."""
     return Asker(
@@ -78,13 +81,14 @@ def asker(
         root=root,
         inside=inside,
         doubts=tuple(doubts),
+        lacks=tuple(lacks),
     )
 
 
-def doubts_of_capabilities(
+def lacking(
     capabilities: Iterable[Any], here: Spot, *, privileged: bool = False, user: Any = None
 ) -> list[Fault]:
-    """What is doubtful about a container with these capabilities and that user."""
+    """What a container with these capabilities and that user is in want of."""
     names = {str(name).upper().removeprefix("CAP_") for name in capabilities}
     found: list[Fault] = []
     if not privileged and names.isdisjoint(("BPF", "ALL")):
@@ -101,7 +105,7 @@ def doubts_of_capabilities(
 
 
 def no_user_namespace(here: Spot, add: str) -> Fault:
-    """The doubt about a container that gets a user namespace only if its engine gives it one."""
+    """The want of a container that gets a user namespace only if its engine gives it one."""
     return fault(
         here,
         f"nothing gives this container a user namespace, and BPF tokens exist only in one; {add}, "

@@ -6,7 +6,7 @@ from typing import Any
 from ..annotations import PREFIX
 from ..errors import quote
 from ..places import Fault, Place, Spot, fault
-from .asker import TOP, Asker, asker, doubts_of_capabilities, no_user_namespace
+from .asker import TOP, Asker, asker, lacking, no_user_namespace
 
 
 def is_compose(data: object) -> bool:
@@ -37,17 +37,16 @@ def _service(
     ]
     mode = service.get("userns_mode")
     own = isinstance(mode, str) and mode not in ("", "host")
-    if where:
-        if not own:
-            at = spots.get((*place, "userns_mode"), here)
-            doubts.append(no_user_namespace(at, "add userns_mode: auto (podman)"))
-        added = service.get("cap_add")
-        doubts += doubts_of_capabilities(
-            added if isinstance(added, list) else (),
-            spots.get((*place, "cap_add"), here),
-            privileged=service.get("privileged") is True,
-            user=service.get("user"),
-        )
+    added = service.get("cap_add")
+    lacks = lacking(
+        added if isinstance(added, list) else (),
+        spots.get((*place, "cap_add"), here),
+        privileged=service.get("privileged") is True,
+        user=service.get("user"),
+    )
+    if not own:
+        at = spots.get((*place, "userns_mode"), here)
+        lacks.insert(0, no_user_namespace(at, "add userns_mode: auto (podman)"))
     subject: dict[str, object] = {"host_network": service.get("network_mode") == "host"}
     if isinstance(service.get("image"), str):
         subject["image"] = service["image"]
@@ -61,6 +60,7 @@ def _service(
         subject=subject,
         user_namespace=True if own else None,
         doubts=doubts,
+        lacks=lacks,
     )
 
 

@@ -6,9 +6,13 @@ from typing import Any
 from ..annotations import PREFIX
 from ..errors import quote
 from ..places import Fault, Place, Spot, fault
-from .asker import TOP, Asker, asker, doubts_of_capabilities
+from .asker import TOP, Asker, asker, lacking
 
 _KEY = "io.kubernetes.container.name"
+_NO_USER_NAMESPACE = (
+    "nothing gives this pod a user namespace, and BPF tokens exist only in one; set hostUsers: "
+    "false in its spec"
+)
 
 
 def is_manifest(data: object) -> bool:
@@ -98,15 +102,6 @@ class _Pod:
         names = {name for name, _, _ in containers}
         for key, spot in self._where.items():
             doubts += _doubts_of_key(key, spot, names)
-        if self._where and self._spec.get("hostUsers") is not False:
-            here = self._spot((*self._place, "spec", "hostUsers"), (*self._place, "spec"))
-            doubts.append(
-                fault(
-                    here,
-                    "nothing gives this pod a user namespace, and BPF tokens exist only in one; "
-                    "set hostUsers: false in its spec",
-                )
-            )
         for name, data, place in containers:
             yield self._asker(name, data, place, doubts)
             doubts = []  # Once is enough.
@@ -131,12 +126,16 @@ class _Pod:
             "namespace": self._namespace,
             "host_network": self._spec.get("hostNetwork") is True,
         }
-        capabilities = doubts_of_capabilities(
+        own = self._spec.get("hostUsers") is False
+        lacks = lacking(
             added if isinstance(added, list) else (),
             here,
             privileged=security.get("privileged") is True,
             user=user,
         )
+        if not own:
+            spot = self._spot((*self._place, "spec", "hostUsers"), (*self._place, "spec"))
+            lacks.insert(0, fault(spot, _NO_USER_NAMESPACE))
         # None of another type: what rules match are strings.
         known = {key: value for key, value in subject.items() if isinstance(value, (str, bool))}
         return asker(
@@ -145,8 +144,9 @@ class _Pod:
             self._where,
             here=here,
             subject=known,
-            user_namespace=True if self._spec.get("hostUsers") is False else None,
-            doubts=[*doubts, *capabilities],
+            user_namespace=True if own else None,
+            doubts=doubts,
+            lacks=lacks,
         )
 
     def _read_annotations(self) -> None:

@@ -7,7 +7,7 @@ from ..annotations import PREFIX, container_name
 from ..errors import BAD_STATE, HookError, quote
 from ..places import Fault, Place, Spot
 from ..state import annotations_of
-from .asker import TOP, Asker, asker, doubts_of_capabilities
+from .asker import TOP, Asker, asker, lacking
 from .jsonfile import places
 
 
@@ -53,7 +53,7 @@ def read_config(data: object, text: str, name: str) -> tuple[Asker, ...]:
             masked=[path for path in masked if isinstance(path, str)],
             owner=_owner(linux),
             root=root if isinstance(root, str) else None,
-            doubts=_doubts(_mapping(data.get("process")), spots),
+            lacks=_lacks(_mapping(data.get("process")), spots),
         ),
     )
 
@@ -92,16 +92,14 @@ def _owner(linux: Mapping[str, Any]) -> tuple[int, int] | None:
     return (ids[0], ids[1]) if len(ids) == 2 else None
 
 
-def _doubts(process: Mapping[str, Any], spots: Mapping[Place, Spot]) -> list[Fault]:
+def _lacks(process: Mapping[str, Any], spots: Mapping[Place, Spot]) -> list[Fault]:
     if not process:
         return []
     user = _mapping(process.get("user")).get("uid")
     sets = _mapping(process.get("capabilities"))
     ambient = {str(one) for one in _list(sets.get("ambient"))}
     here = spots.get(("process", "capabilities"), spots.get(("process",), TOP))
-    return doubts_of_capabilities(
-        _list(sets.get("bounding")), here, user=None if "CAP_BPF" in ambient else user
-    )
+    return lacking(_list(sets.get("bounding")), here, user=None if "CAP_BPF" in ambient else user)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

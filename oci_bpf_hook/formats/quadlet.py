@@ -4,7 +4,7 @@ from ..annotations import PREFIX
 from ..errors import quote
 from ..places import Fault, Spot
 from . import podman
-from .asker import TOP, Asker, asker, doubts_of_capabilities, no_user_namespace
+from .asker import TOP, Asker, asker, lacking, no_user_namespace
 from .unitfile import Setting, settings, words
 
 _SUBJECT = {"Image": "image", "ContainerName": "container"}
@@ -60,11 +60,9 @@ def read(text: str, name: str, faults: list[Fault]) -> Asker:
         if one.section == "Container":
             here = one.spot if here is TOP else here
             unit.add(one, faults)
-    doubts: list[Fault] = []
-    if unit.where:
-        if not unit.user_namespace:
-            doubts.append(no_user_namespace(here, "add UserNS=auto"))
-        doubts += doubts_of_capabilities(unit.capabilities, here, user=unit.user)
+    lacks = lacking(unit.capabilities, here, user=unit.user)
+    if not unit.user_namespace:
+        lacks.insert(0, no_user_namespace(here, "add UserNS=auto"))
     return asker(
         f"container {quote(str(unit.subject.get('container', name)))[1:-1]}",
         unit.annotations,
@@ -72,5 +70,5 @@ def read(text: str, name: str, faults: list[Fault]) -> Asker:
         here=here,
         subject=unit.subject,
         user_namespace=True if unit.user_namespace else None,
-        doubts=doubts,
+        lacks=lacks,
     )

@@ -194,7 +194,7 @@ def _instances(
 def _of_asker(one: Asker) -> Found:
     label = one.subject.get("container") or container_name(one.annotations)
     given = {key: value for key, value in one.annotations.items() if key.startswith(PREFIX)}
-    notes = tuple(doubt.text for doubt in one.doubts)
+    notes = tuple(doubt.text for doubt in (*one.doubts, *one.lacks))
     name = str(label or "container")
     image = one.subject.get("image")
     return found(name, given, image=image, label=name, notes=notes)
