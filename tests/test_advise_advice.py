@@ -1,6 +1,5 @@
 """From objects to needs: the options, the kernel, and what objects have to do with each other."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +10,10 @@ from oci_bpf_hook.advise.advice import DEFAULTS, Options
 from oci_bpf_hook.advise.needs import Needs
 from oci_bpf_hook.advise.target import Kernel, union
 from oci_bpf_hook.names import KINDS
-from tests.support.bpf import compile_text, compiled
+from tests.support.bpf import compile_text, compiled, vmlinux
 
 TABLE = kernel.table().enums(KINDS)
-KERNEL = Kernel(names=TABLE, known=TABLE, btf=Path(kernel.VMLINUX).read_bytes())
+KERNEL = Kernel(names=TABLE, known=TABLE, btf=vmlinux())
 HEADERS = "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
 
 

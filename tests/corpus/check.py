@@ -14,6 +14,7 @@ from oci_bpf_hook.advise import advice, objects
 from oci_bpf_hook.advise.needs import CAPABILITIES, CAPABILITY, Needs
 from oci_bpf_hook.advise.target import Kernel, union
 from oci_bpf_hook.names import KINDS
+from tests.support.bpf import vmlinux
 from tests.support.consumer import Report
 from tests.support.tokens import Loads
 
@@ -22,7 +23,7 @@ _KNOWN: Final = kernel.enums(KINDS)
 KERNEL: Final = Kernel(
     names=union(kernel.table().enums(KINDS), _KNOWN),
     known=_KNOWN,
-    btf=Path(kernel.VMLINUX).read_bytes(),
+    btf=vmlinux(),
 )
 
 

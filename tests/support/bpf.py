@@ -5,6 +5,8 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+from oci_bpf_hook.kernel import VMLINUX
+
 from .consumer import CLANG, MACHINE, SOURCES
 from .engines import require, run
 
@@ -41,3 +43,10 @@ def compile_text(text: str, *flags: str, by: str = "clang", beside: Path = CORPU
         command = [*compiler(by), *flags, f"-I{beside}", "-o", str(target), "-c", str(source)]
         require(run(command))
         return target.read_bytes()
+
+
+@functools.cache
+def vmlinux() -> bytes | None:
+    """This kernel's BTF; None if it has none, on a host where most tests are skipped."""
+    path = Path(VMLINUX)
+    return path.read_bytes() if path.exists() else None
