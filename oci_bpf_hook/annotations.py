@@ -20,7 +20,7 @@ LISTS = tuple(kind.option for kind in KINDS)
 PATH = "/sys/fs/bpf"
 # bpf_fill_super() gives the root directory 0777 and the sticky bit.
 MODE = 0o1777
-KEYS = (*LISTS, "profile", "path", "mode", "on_unknown")
+KEYS = (*LISTS, "profile", "record", "path", "mode", "on_unknown")
 # Annotations in which the engines that run pods say which container this is:
 # CRI-O and podman's Kubernetes mode, then containerd.
 _NAMES = ("io.kubernetes.container.name", "io.kubernetes.cri.container-name")
@@ -36,12 +36,14 @@ class Request(Record):
     """What a container asks for, as written: which bits that is depends on the kernel.
 
     `lists` has the items, in lower case, of each `delegate_*` option that asks for something;
-    `profiles` are the names of sets in the policy that are asked for as well.
+    `profiles` are the names of sets in the policy that are asked for as well.  With `record`, the
+    name of a recording, it is all that the policy allows instead.
     """
 
-    __slots__ = ("drop_unknown", "lists", "mode", "path", "profiles")
+    __slots__ = ("drop_unknown", "lists", "mode", "path", "profiles", "record")
     lists: dict[str, tuple[str, ...]]
     profiles: tuple[str, ...]
+    record: str
     path: str
     mode: int
     drop_unknown: bool
@@ -51,6 +53,8 @@ class Request(Record):
         found = {PREFIX + key: ":".join(items) for key, items in self.lists.items()}
         if self.profiles:
             found[PREFIX + "profile"] = ":".join(self.profiles)
+        if self.record:
+            found[PREFIX + "record"] = self.record
         if self.path != PATH:
             found[PREFIX + "path"] = self.path
         if self.mode != MODE:
@@ -94,13 +98,19 @@ def parse(
     request = Request(
         lists=lists,
         profiles=_profiles(*given["profile"], problems) if "profile" in given else (),
+        record=_record(*given["record"], problems) if "record" in given else "",
         path=_path(*given["path"], problems) if "path" in given else PATH,
         mode=_mode(*given["mode"], problems) if "mode" in given else MODE,
         drop_unknown=_drop(*given["on_unknown"], problems) if "on_unknown" in given else False,
     )
     # A pod's other containers may be the ones that ask.
     bases = {key[len(PREFIX) :].partition("/")[0] for key in annotations if key.startswith(PREFIX)}
-    if given and bases.isdisjoint((*LISTS, "profile")):
+    if request.record and (lists or request.profiles):
+        problems.append(
+            f"{quote(given['record'][0])} delegates all that the policy allows: leave the lists "
+            "and profiles away"
+        )
+    if given and bases.isdisjoint((*LISTS, "profile", "record")):
         key = next(iter(given.values()))[0]
         problems.append(
             f"{quote(key)} alone delegates nothing: add {PREFIX}profile, or {PREFIX}delegate_cmds "
@@ -108,7 +118,7 @@ def parse(
         )
     if problems:
         raise HookError(BAD_ANNOTATION, *problems)
-    return request if lists or request.profiles else None
+    return request if lists or request.profiles or request.record else None
 
 
 def _given(
@@ -214,6 +224,15 @@ def _profiles(key: str, text: str, problems: list[str]) -> tuple[str, ...]:
         if not _PROFILE.issuperset(name) or len(name) > _PROFILE_MAX
     ]
     return tuple(names)
+
+
+def _record(key: str, text: str, problems: list[str]) -> str:
+    name = text.strip()
+    if not name or not _PROFILE.issuperset(name) or name[0] in ".-" or len(name) > _PROFILE_MAX:
+        problems.append(
+            f"{quote(key)}: {quote(name)} is no name of a recording; write letters, digits and _.-"
+        )
+    return name
 
 
 def _path(key: str, text: str, problems: list[str]) -> str:

@@ -173,7 +173,7 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
         visible(request.path, rootfs.masked)
         policy = trail.policy()
         wanted, dropped = resolve(request, policy.enums, _table, policy.profiles)
-        if not wanted.masks:
+        if not wanted.masks and not request.record:
             trail.off = True
             return
         trail.subject = _subject(state, container, rootfs.path, policy, options)

@@ -39,6 +39,7 @@ _ANNOTATIONS = {
     "delegate_progs": "Program types, likewise.",
     "delegate_attachs": "Attach types, likewise.",
     "profile": "Names of sets in the policy, which are added to the lists.",
+    "record": "A name: all that the policy allows, for a container that is recorded; see record.",
     "path": f"Where to mount it in the container; default {PATH}.",
     "mode": f"Octal mode of its root directory; default {MODE:o}.",
     "on_unknown": "fail (default), or drop for names that only newer kernels have.",

@@ -10,7 +10,7 @@ What a rule may match is only worth as much as whoever set it.  `origin` says wh
 
 from _struct import Struct
 
-from .annotations import PREFIX, Request
+from .annotations import MODE, PREFIX, Request
 from .errors import REFUSED, HookError, quote
 from .masks import Grant, bits, show
 from .names import ALL_BITS, KINDS, Enum
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    # A rule's JSON object: name, match, and masks, paths, modes, trim or deny.
+    # A rule's JSON object: name, match, and masks, paths, modes, record, trim or deny.
     Rule = dict[str, Any]
     # Attributes by name: strings, numbers, truth values, or None where nobody tells.
     Subject = Mapping[str, object]
 
-MAGIC = b"OBPFPOL1"
+MAGIC = b"OBPFPOL2"
 # The magic, the length of the header, and the number of buckets.
 _PREAMBLE = Struct("<8sII")
 # A bucket's place behind the header, and its length.
@@ -274,6 +274,44 @@ def decide(
     )
 
 
+def everything(policy: Compiled, subject: "Subject", path: str, mode: int = MODE) -> Decision:
+    """All that `subject` may have at `path`, for a recording by the administrator.
+
+    Raises HookError (REFUSED) where that is nothing.
+    """
+    for rule in policy.rules(subject):
+        if holds(rule, subject):
+            return _ceiling(rule, path, mode)
+    raise HookError(REFUSED, "no rule of the policy is for this recording")
+
+
+def _ceiling(rule: "Rule", path: str, mode: int) -> Decision:
+    """All that `rule` allows."""
+    name = rule["name"]
+    problems: list[str] = []
+    if rule["deny"] is not None:
+        problems.append(f"rule {quote(name)} denies it: {rule['deny']}")
+    else:
+        problems += _misplaced(rule, path, mode)
+        if not any(rule["masks"].values()):
+            problems.append(f"rule {quote(name)} allows nothing")
+    if problems:
+        raise HookError(REFUSED, *problems, rule=name)
+    masks = {option: mask for option, mask in rule["masks"].items() if mask}
+    return Decision(rule=name, grant=Grant(masks=masks, path=path, mode=mode), trimmed=())
+
+
+def _misplaced(rule: "Rule", path: str, mode: int) -> list[str]:
+    """What `rule` has against the place and the mode of a mount."""
+    problems: list[str] = []
+    name = rule["name"]
+    if rule["paths"] is not None and not _any_glob(rule["paths"], path):
+        problems.append(f"rule {quote(name)} doesn't allow the path {quote(path)}")
+    if rule["modes"] is not None and mode not in rule["modes"]:
+        problems.append(f"rule {quote(name)} doesn't allow the mode {mode:04o}")
+    return problems
+
+
 def _apply(
     rule: "Rule",
     subject: "Subject",
@@ -284,6 +322,15 @@ def _apply(
     name = rule["name"]
     if rule["deny"] is not None:
         raise HookError(REFUSED, f"rule {quote(name)} denies it: {rule['deny']}", rule=name)
+    if request.record:
+        if not rule["record"]:
+            raise HookError(
+                REFUSED,
+                f"rule {quote(name)} doesn't allow recording; to allow it, an administrator adds "
+                "record: true to its allow",
+                rule=name,
+            )
+        return _ceiling(rule, wanted.path, wanted.mode)
     problems: list[str] = []
     excess: list[str] = []
     granted: dict[str, int] = {}
@@ -294,10 +341,7 @@ def _apply(
             granted[kind.option] = allowed
         if mask != allowed:
             excess += _items(request, kind.option, mask & ~allowed, enums.get(kind.option))
-    if rule["paths"] is not None and not _any_glob(rule["paths"], wanted.path):
-        problems.append(f"rule {quote(name)} doesn't allow the path {quote(wanted.path)}")
-    if rule["modes"] is not None and wanted.mode not in rule["modes"]:
-        problems.append(f"rule {quote(name)} doesn't allow the mode {wanted.mode:04o}")
+    problems += _misplaced(rule, wanted.path, wanted.mode)
     if excess and not rule["trim"]:
         problems += [f"rule {quote(name)} doesn't allow {item}" for item in excess]
     elif excess and not granted:

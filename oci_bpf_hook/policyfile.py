@@ -188,6 +188,7 @@ class _Checker:
             "masks": masks,
             "paths": _as_list(allow["paths"]) if "paths" in allow else None,
             "modes": [int(mode, 8) for mode in modes] if modes is not None else None,
+            "record": allow.get("record", False),
             "trim": rule.get("on_excess") == "trim",
             "deny": " ".join(rule["deny"].split()) if "deny" in rule else None,
         }

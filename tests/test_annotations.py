@@ -91,6 +91,7 @@ def test_the_defaults() -> None:
         mode=0o1777,
         drop_unknown=False,
         profiles=(),
+        record="",
     )
 
 
@@ -392,6 +393,7 @@ def test_the_name_wins_over_all_whatever_the_order() -> None:
         mode=0o755,
         drop_unknown=False,
         profiles=(),
+        record="",
     )
     assert request(plain | named, lambda: "web") == wanted
     assert request(named | plain, lambda: "web") == wanted
@@ -572,6 +574,7 @@ REQUESTS = st.builds(
     mode=st.integers(0, 0o7777) | st.just(MODE),
     drop_unknown=st.booleans(),
     profiles=st.lists(PROFILES, max_size=3, unique=True).map(tuple),
+    record=st.just(""),
 )
 
 
@@ -608,6 +611,31 @@ ANY_KEY = st.builds(
 )
 
 
+def test_a_recording() -> None:
+    found = request({PREFIX + "record": " my-run.1 ", PREFIX + "path": "/run/bpf"})
+    assert (found.record, found.lists, found.profiles, found.path) == (
+        *("my-run.1", {}, ()),
+        "/run/bpf",
+    )
+    assert request(found.annotations()) == found
+    # Of a pod's containers, one.
+    assert parse({PREFIX + "record/web": "x"}, lambda: "db") is None
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "../x", ".x", "-x", "a b", "x" * 64, "\u00e4"])
+def test_no_name_of_a_recording(name: str) -> None:
+    with pytest.raises(HookError) as caught:
+        request({PREFIX + "record": name})
+    assert "is no name of a recording" in str(caught.value)
+
+
+def test_a_recording_is_all_or_nothing() -> None:
+    for key, text in (("delegate_cmds", "any"), ("profile", "xdp")):
+        with pytest.raises(HookError) as caught:
+            request({PREFIX + "record": "x", PREFIX + key: text})
+        assert "leave the lists and profiles away" in str(caught.value)
+
+
 @settings(deadline=None, max_examples=500)
 @given(
     st.dictionaries(ANY_KEY | st.sampled_from([CRI_O, CONTAINERD]), ANY_TEXT | LIKELY_TEXT | NAMES),
@@ -623,5 +651,5 @@ def test_anything_else_is_a_bad_annotation(
         return
     if found is not None:
         assert request(found.annotations()) == found
-        assert found.lists or found.profiles
+        assert found.lists or found.profiles or found.record
         assert all(found.lists.values())

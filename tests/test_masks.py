@@ -158,11 +158,17 @@ def test_the_order_of_items_means_nothing(
         mode=MODE,
         drop_unknown=False,
         profiles=(),
+        record="",
     )
     shuffled = list(request.lists[CMDS.option])
     shuffle.shuffle(shuffled)
     other = Request(
-        lists={CMDS.option: tuple(shuffled)}, path=PATH, mode=MODE, drop_unknown=False, profiles=()
+        lists={CMDS.option: tuple(shuffled)},
+        path=PATH,
+        mode=MODE,
+        drop_unknown=False,
+        profiles=(),
+        record="",
     )
     first = resolve(request, HERE, no_table, {})
     assert first == resolve(other, HERE, no_table, {})

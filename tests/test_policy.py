@@ -15,7 +15,17 @@ from oci_bpf_hook.errors import REFUSED, HookError
 from oci_bpf_hook.kernel import table
 from oci_bpf_hook.masks import Grant, resolve
 from oci_bpf_hook.names import KINDS
-from oci_bpf_hook.policy import Compiled, decide, glob, holds, identify, origin, pack
+from oci_bpf_hook.policy import (
+    Compiled,
+    Decision,
+    decide,
+    everything,
+    glob,
+    holds,
+    identify,
+    origin,
+    pack,
+)
 from oci_bpf_hook.state import load_json
 
 STATES = Path(__file__).parent / "data" / "states"
@@ -42,6 +52,7 @@ def rule(name: str = "r", **parts: Any) -> dict[str, Any]:
         "masks": {},
         "paths": None,
         "modes": None,
+        "record": False,
         "trim": False,
         "deny": None,
     }
@@ -91,6 +102,7 @@ rules_of = st.lists(
             "deny": st.none() | st.just("no"),
             "paths": st.none() | st.just(["/sys/*"]),
             "modes": st.none() | st.just([0o755]),
+            "record": st.booleans(),
         }
     ),
     max_size=6,
@@ -164,7 +176,7 @@ def test_no_request_gets_a_bit_beyond_its_ceiling(
     named = [{"name": str(number), **one} for number, one in enumerate(rules)]
     grant = Grant(masks=wanted, path=path, mode=mode)
     lists = {option: (f"{mask:#x}",) for option, mask in wanted.items()}
-    request = Request(lists=lists, profiles=(), path=path, mode=mode, drop_unknown=False)
+    request = Request(lists=lists, profiles=(), record="", path=path, mode=mode, drop_unknown=False)
     expected = simple(rules, subject, grant)
     if expected == "refused":
         with pytest.raises(HookError) as refused:
@@ -191,6 +203,7 @@ def test_every_excess_item_is_named() -> None:
     request = Request(
         lists={"delegate_progs": ("xdp", "bpfprogtypekprobe", "lsm"), "delegate_cmds": ("any",)},
         profiles=(),
+        record="",
         path=PATH,
         mode=MODE,
         drop_unknown=False,
@@ -249,3 +262,41 @@ def test_kubernetes_annotations_under_another_engine(engine: str) -> None:
     for attribute in ("namespace", "pod", "image", "container"):
         assert found[attribute] is None
     assert found["engine"] == engine
+
+
+@given(rules_of, subjects, st.sampled_from([PATH, "/run/bpf"]), st.sampled_from([MODE, 0o755]))
+def test_a_recording_gets_its_ceiling_where_that_is_allowed(
+    rules: list[dict[str, Any]], subject: dict[str, Any], path: str, mode: int
+) -> None:
+    named = [{"name": str(number), **one} for number, one in enumerate(rules)]
+    request = Request(lists={}, profiles=(), record="x", path=path, mode=mode, drop_unknown=False)
+    nothing = Grant(masks={}, path=path, mode=mode)
+    # Which rule decides, and whether the place will do, is the same as for any other request.
+    expected = simple(rules, subject, nothing)
+    number = expected[0] if expected != "refused" else -1
+    ceiling = (
+        {option: mask for option, mask in rules[number]["masks"].items() if mask} if rules else {}
+    )
+    for recorded in (True, False):
+        allowed = number >= 0 and bool(ceiling)
+        if not allowed or (recorded and not rules[number]["record"]):
+            with pytest.raises(HookError) as refused:
+                _recording(recorded, named, subject, request, nothing)
+            assert refused.value.code == REFUSED
+        else:
+            found = _recording(recorded, named, subject, request, nothing)
+            assert (int(found.rule), found.grant.masks) == (number, ceiling)
+            assert (found.grant.path, found.grant.mode) == (path, mode)
+
+
+def _recording(
+    recorded: bool,
+    rules: list[dict[str, Any]],
+    subject: dict[str, Any],
+    request: Request,
+    nothing: Grant,
+) -> Decision:
+    """What a container's request comes to, or an administrator's own recording."""
+    if recorded:
+        return decide(compiled(rules), subject, request, nothing, ENUMS)
+    return everything(compiled(rules), subject, request.path, request.mode)

@@ -41,7 +41,7 @@ _oci_bpf_hook() {
     'broker --workers') :; return ;;
     'broker --rate') :; return ;;
     'broker --header') _oci_bpf_hook_paths -f; return ;;
-    'check --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'check --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'check --state') _oci_bpf_hook_paths -f; return ;;
     'check --file') _oci_bpf_hook_paths -f; return ;;
     'check --kernel') :; return ;;
@@ -52,7 +52,7 @@ _oci_bpf_hook() {
     'check --attr') :; return ;;
     'convert --from') _oci_bpf_hook_words 'annotations incus kubernetes lxd podman quadlet systemd'; return ;;
     'convert --to') _oci_bpf_hook_words 'annotations incus kubernetes lxd podman quadlet systemd'; return ;;
-    'explain --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'explain --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'explain --state') _oci_bpf_hook_paths -f; return ;;
     'explain --file') _oci_bpf_hook_paths -f; return ;;
     'explain --kernel') :; return ;;
@@ -72,9 +72,9 @@ _oci_bpf_hook() {
     'kernel --header') _oci_bpf_hook_paths -f; return ;;
     'kernel --btf') _oci_bpf_hook_paths -f; return ;;
     'kernel --diff') _oci_bpf_hook_paths -f; return ;;
-    'lint --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'lint --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'lint --state') _oci_bpf_hook_paths -f; return ;;
-    'policy test --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'policy test --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'policy test --state') _oci_bpf_hook_paths -f; return ;;
     'policy test --policy') _oci_bpf_hook_paths -f; return ;;
     'policy test --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
