@@ -41,6 +41,12 @@ PURE = {
     "test_policy",
     "test_names",
     "test_record",
+    "test_recording_attr",
+    "test_recording_filter",
+    "test_recording_learn",
+    "test_recording_probes",
+    "test_recording_recording",
+    "test_recording_verify",
     "test_table",
     "test_update_bpf_enums",
 }

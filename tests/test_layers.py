@@ -19,12 +19,17 @@ ROWS = (
         *("advise.cautions", "advise.elf", "advise.embedded", "advise.forms", "advise.maps"),
         *("advise.needs", "advise.objects", "advise.pointers", "advise.probes", "advise.sections"),
         *("advise.structops", "advise.target"),
+        *("recording.__init__", "recording.arch", "recording.attr", "recording.filter"),
+        *("recording.learn", "recording.probes", "recording.recording", "recording.strace"),
+        "recording.verify",
     ),
     # The edge: the kernel and files.
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
         *("trail", "policycache", "policyfile", "yamlfile", "peer", "client", "installation"),
         "plan",
+        *("recording.breakpoint", "recording.files", "recording.notify", "recording.receiver"),
+        *("recording.sandbox", "recording.session", "recording.supervisor", "recording.syscalls"),
         *("formats.__init__", "formats.asker", "formats.compose", "formats.delegation"),
         *("formats.documents", "formats.jsonfile", "formats.kubernetes", "formats.oci"),
         *("formats.podman", "formats.quadlet", "formats.read", "formats.readers"),
@@ -41,13 +46,18 @@ ROWS = (
             "commands.convert",
         ),
         *("commands.explain", "commands.hook", "commands.install", "commands.kernel"),
-        *("commands.lint", "commands.output", "commands.policy", "commands.request"),
+        *(
+            "commands.lint",
+            "commands.output",
+            "commands.policy",
+            "commands.request",
+        ),
         *("commands.rules", "commands.source", "commands.table", "commands.tree"),
         *("commands.trial", "commands.uninstall"),
     ),
 )
 PURE_IMPORTS = {
-    *("_struct", "ast", "collections.abc", "difflib", "functools", "json", "mmap", "re"),
+    *("_struct", "ast", "collections.abc", "difflib", "errno", "functools", "json", "mmap", "re"),
     *("struct", "typing"),
 }
 # The one module that reads ELF.

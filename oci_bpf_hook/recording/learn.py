@@ -1,0 +1,281 @@
+"""From a recording to the needs that it shows, in the form that reading objects gives as well.
+
+What a program asked for and got, it needs; and what it was refused for want of delegation.  What
+failed for another reason fails in the same way without a bit of its own.  Of libbpf's probes only
+those count without which it gives up (facts: libbpf.c, bpf_object__probe_loading, and features.c).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ..advise import calls
+from ..advise.needs import CALL, CAPABILITY, PROBE, Caution, Needs, Reason, make
+from ..names import ATTACHS, CMDS, MAPS, PROGS, Enum
+from . import attr, probes
+from .recording import OK, Entry, Recording
+
+ZERO = "cgroup_inet_ingress"
+_REFUSED = ("EPERM", "EACCES")
+# Program types with the attach type that libbpf replaces by 0 where its probe of attach types, a
+# cgroup_sock program, is refused: the rows of its section table with SEC_EXP_ATTACH_OPT.
+_OPTIONAL = {
+    ("xdp", "xdp"),
+    ("sock_ops", "cgroup_sock_ops"),
+    ("sk_skb", "sk_skb_stream_parser"),
+    ("sk_skb", "sk_skb_stream_verdict"),
+    ("sk_skb", "sk_skb_verdict"),
+    ("sk_msg", "sk_msg_verdict"),
+    ("lirc_mode2", "lirc_mode2"),
+    ("flow_dissector", "flow_dissector"),
+    ("cgroup_skb", "cgroup_inet_egress"),
+    ("cgroup_device", "cgroup_device"),
+}
+# SEC("xdp.frags") has the same types as SEC("xdp") and no such freedom; this flag tells it.
+_XDP_HAS_FRAGS = 1 << 5
+# What the other probes find changes names, messages or how libbpf attaches, or takes nothing
+# that the program itself doesn't.
+_FIRST_PROBE_WHY = "libbpf 1.4 to 1.7 loads one before anything else, and gives up where it can't"
+_PROBE_WHY = {
+    probes.GLOBAL_DATA: "libbpf tries whether maps can hold global data, which the program has",
+    probes.PROBE_READ_KERN: "libbpf tries bpf_probe_read_kernel(), and without it puts "
+    "bpf_probe_read() in its place",
+    probes.BPF_COOKIE: "libbpf tries whether there are cookies, and says there are none without it",
+}
+# Helpers that take CAP_PERFMON whatever the program's type (bpf_base_func_proto).
+_PERFMON_HELPERS = {6, 35, 112, 113, 114, 115, 149, 158, 165, 175, 177}
+# bpf_probe_read_user() and _kernel(), and the same for strings.
+_READS = {112, 113, 114, 115}
+# PROG_ATTACH and LINK_CREATE.
+_ATTACHING = (8, 28)
+_EXACT_WHY = "libbpf tries whether the kernel takes attach types; without it, it loads with 0"
+# The kernel puts these in the place of 0 before it looks at the token
+# (bpf_prog_load_fixup_attach_type).
+_FIXED_UP = {"cgroup_sock": "cgroup_inet_sock_create", "sk_reuseport": "sk_reuseport_select"}
+
+
+def learn(recording: Recording, enums: Mapping[str, Enum], *, exact: bool = False) -> Needs:
+    """What `recording` shows to be needed, with the names of `enums`.
+
+    `exact` keeps the attach types that libbpf can do without, and what its probe of them takes.
+    """
+    return _Learner(recording, enums, exact=exact).needs()
+
+
+def attach_type_is_optional(entry: Entry, enums: Mapping[str, Enum]) -> bool:
+    """Whether libbpf, were its probe of attach types refused, would load this program with 0."""
+    if not entry.optional or entry.prog_type is None or entry.attach_type is None:
+        return False
+    prog = enums[PROGS.option].names.get(entry.prog_type, "")
+    attach = enums[ATTACHS.option].names.get(entry.attach_type, "")
+    frags = prog == "xdp" and bool(entry.flags & _XDP_HAS_FRAGS)
+    return (prog, attach) in _OPTIONAL and not frags
+
+
+class _Learner:
+    def __init__(self, recording: Recording, enums: Mapping[str, Enum], *, exact: bool) -> None:
+        self._recording = recording
+        self._enums = enums
+        self._exact = exact
+        self._source = recording.name
+        self._warnings: list[Caution] = []
+
+    def needs(self) -> Needs:
+        self._overall()
+        counted = list(self._counted())
+        own = [(entry, count) for entry, count in counted if not entry.probe]
+        # With these two libbpf's probe of attach types succeeds, whatever they are there for.
+        declared = self._exact or any(
+            (self._prog(entry), self._attach(entry)) == ("cgroup_sock", "cgroup_inet_sock_create")
+            for entry, _ in own
+        )
+        reasons: list[Reason] = []
+        described = any(entry.btf for entry, _ in own)
+        for entry, count in own:
+            if entry.cmd == attr.BTF_LOAD and not described:
+                self._warn(
+                    "btf-unused",
+                    f"{self._what(entry, count)} doesn't count: nothing that it loads has that BTF",
+                )
+                continue
+            reasons += self._own(entry, count, declared=declared)
+        for entry in self._telling(counted, own):
+            reasons += self._probe(entry)
+        has = {reason.name for reason in reasons if reason.option == PROGS.option}
+        if not has & {"socket_filter", "tracepoint"}:
+            # Of these two either will do, and the first that it tries it gets.
+            reasons += self._first_probe(entry for entry, _ in counted)
+        return make(reasons=reasons, warnings=self._warnings)
+
+    def _telling(
+        self, counted: Iterable[tuple[Entry, int]], own: Iterable[tuple[Entry, int]]
+    ) -> Iterator[Entry]:
+        """The probes that matter to what is loaded: libbpf makes them for the rest as well."""
+        loaded = [entry for entry, _ in own]
+        reads = any(_READS & set(entry.helpers) for entry in loaded)
+        optional = any(attach_type_is_optional(entry, self._enums) for entry in loaded)
+        for entry, _ in counted:
+            # Refused, it has put another helper into the program.
+            if entry.probe == probes.PROBE_READ_KERN and not reads and entry.result == OK:
+                continue
+            if entry.probe == probes.EXP_ATTACH_TYPE and not (self._exact and optional):
+                continue
+            yield entry
+
+    def _overall(self) -> None:
+        recording = self._recording
+        if recording.blind:
+            self._warn(
+                "results-unknown",
+                f"what the calls returned couldn't be seen ({recording.blind}), so all of them "
+                "count as needed",
+            )
+        if recording.dropped:
+            self._warn("incomplete", f"{recording.dropped} calls were too many to be told apart")
+
+    def _warn(self, code: str, text: str) -> None:
+        self._warnings.append(Caution(code=code, source=self._source, text=text))
+
+    def _counted(self) -> Iterator[tuple[Entry, int]]:
+        """The entries that tell something about needs; what the others tell is a warning."""
+        tokens = self._recording.with_token
+        worked = {
+            (entry.cmd, entry.map_type, entry.prog_type, entry.attach_type)
+            for entry, _ in self._recording.delegable()
+            if entry.result == OK
+        }
+        for entry, count in self._recording.delegable():
+            if tokens and not entry.token:
+                if not entry.probe:
+                    self._warn(
+                        "without-token",
+                        f"{self._what(entry, count)} came without a token, and no delegation "
+                        "helps there: whoever made that call doesn't use tokens",
+                    )
+                continue
+            if self._unknown(entry):
+                self._warn(
+                    "not-delegable",
+                    f"{self._what(entry, count)}: this kernel can't delegate that, or doesn't "
+                    "know it",
+                )
+            elif entry.result in (OK, None):
+                yield entry, count
+            elif entry.result in _REFUSED:
+                if not entry.probe:
+                    self._warn(
+                        "refused",
+                        f"{self._what(entry, count)} was refused ({entry.result}) while it was "
+                        "recorded, so what would have come then isn't known",
+                    )
+                yield entry, count
+            elif not entry.probe and (
+                (entry.cmd, entry.map_type, entry.prog_type, entry.attach_type) not in worked
+            ):
+                # What libbpf tries again in another way, and gets, is no news.
+                self._warn(
+                    "failed",
+                    f"{self._what(entry, count)} failed with {entry.result} and doesn't count",
+                )
+        if not tokens and self._recording.granted is not None and self._recording.entries:
+            self._warn(
+                "no-token",
+                "no call came with a token: the program's library doesn't use tokens (libbpf does "
+                "since 1.4, cilium/ebpf since 0.22), or it looks for the bpffs elsewhere",
+            )
+
+    def _unknown(self, entry: Entry) -> bool:
+        numbers = (
+            (MAPS, entry.map_type),
+            (PROGS, entry.prog_type),
+            (ATTACHS, entry.attach_type),
+        )
+        return any(
+            number is not None and (number not in self._enums[kind.option].names or number > 63)
+            for kind, number in numbers
+        )
+
+    def _name(self, option: str, number: int | None) -> str:
+        if number is None:
+            return ""
+        return self._enums[option].names.get(number, str(number))
+
+    def _prog(self, entry: Entry) -> str:
+        return self._name(PROGS.option, entry.prog_type)
+
+    def _attach(self, entry: Entry) -> str:
+        """The attach type that the kernel looks for among those delegated."""
+        name = self._name(ATTACHS.option, entry.attach_type)
+        return _FIXED_UP.get(self._prog(entry), name) if name == ZERO else name
+
+    def _what(self, entry: Entry, count: int) -> str:
+        kind = self._name(MAPS.option, entry.map_type) or self._prog(entry)
+        words = [self._name(CMDS.option, entry.cmd), *([kind] if kind else [])]
+        if entry.prog_type is not None:
+            words.append(f"with attach type {self._name(ATTACHS.option, entry.attach_type)}")
+        if entry.name:
+            words.append(f"({entry.name})")
+        if count > 1:
+            words.append(f"{count} times")
+        return " ".join(words)
+
+    def _own(self, entry: Entry, count: int, *, declared: bool) -> tuple[Reason, ...]:
+        """What a call of the program's own takes."""
+        why = f"it calls {self._what(entry, count)}"
+        if entry.cmd == attr.MAP_CREATE:
+            map_type = self._name(MAPS.option, entry.map_type)
+            return calls.map_create(map_type, source=self._source, kind=CALL, why=why)
+        if entry.cmd == attr.BTF_LOAD:
+            return calls.btf_load(source=self._source, kind=CALL, why=why)
+        if entry.cmd == attr.BTF_GET_FD_BY_ID:
+            return calls.btf_get_fd_by_id(source=self._source, kind=CALL, why=why)
+        prog, attach = self._prog(entry), self._attach(entry)
+        if not declared and attach_type_is_optional(entry, self._enums):
+            why += f", and libbpf leaves {attach} away where cgroup_sock isn't delegated"
+            attach = ZERO
+        return (
+            *calls.prog_load(prog, attach, source=self._source, kind=CALL, why=why),
+            *self._more(self._capabilities(entry, why)),
+        )
+
+    def _more(self, capabilities: Iterable[tuple[str, str]]) -> Iterator[Reason]:
+        for name, why in capabilities:
+            yield Reason(option=CAPABILITY, name=name, source=self._source, kind=CALL, why=why)
+
+    def _capabilities(self, entry: Entry, why: str) -> list[tuple[str, str]]:
+        """What a program takes beside what its type does."""
+        found = []
+        if _PERFMON_HELPERS & set(entry.helpers):
+            found.append(("perfmon", f"{why}, which prints or reads memory of others"))
+        if any(self._name(MAPS.option, one.map_type) == "arena" for one in self._recording.entries):
+            found.append(("perfmon", f"{why}, which may use an arena"))
+        if entry.arithmetic:
+            found.append(("perfmon", f"{why}, which {entry.arithmetic}"))
+        if self._prog(entry) == "cgroup_skb" and self._attaches():
+            found.append(("net_admin", f"{why}, and attaches it to a cgroup"))
+        return found
+
+    def _attaches(self) -> bool:
+        return any(entry.cmd in _ATTACHING for entry in self._recording.entries)
+
+    def _first_probe(self, entries: Iterable[Entry]) -> tuple[Reason, ...]:
+        for entry in entries:
+            if entry.probe == probes.LOADING:
+                prog = self._prog(entry)
+                return calls.prog_load(
+                    prog, ZERO, source=self._source, kind=PROBE, why=_FIRST_PROBE_WHY
+                )
+        return ()
+
+    def _probe(self, entry: Entry) -> tuple[Reason, ...]:
+        """What a probe takes without which libbpf changes what it was told to load."""
+        if entry.probe in _PROBE_WHY:
+            return self._tried(entry, _PROBE_WHY[entry.probe])
+        if entry.probe == probes.EXP_ATTACH_TYPE:
+            return self._tried(entry, _EXACT_WHY)
+        return ()
+
+    def _tried(self, entry: Entry, why: str) -> tuple[Reason, ...]:
+        if entry.cmd == attr.MAP_CREATE:
+            map_type = self._name(MAPS.option, entry.map_type)
+            return calls.map_create(map_type, source=self._source, kind=PROBE, why=why)
+        prog, attach = self._prog(entry), self._attach(entry)
+        return calls.prog_load(prog, attach, source=self._source, kind=PROBE, why=why)

@@ -1,0 +1,184 @@
+"""Recording containers: a runtime hands over the listener of a container's seccomp filter.
+
+runtime-spec, config-linux.md: with `linux.seccomp.listenerPath` the runtime connects to a socket
+and sends the container process state as JSON, with the listener's fd beside it.  `podman exec`
+makes the runtime do so again.  We are outside the container, see its processes by our own ids,
+and hold nothing of it that it could reach.
+"""
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import USAGE, HookError, quote
+from .attr import Call
+from .session import handing_on
+from .supervisor import Supervisor
+
+# The engine's own profile, which is the base of the one that a recorded container gets.
+PROFILES = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
+# A state with a megabyte of annotations is too much.
+_STATE_MAX = 1 << 20
+_FDS_MAX = 8
+_LISTENER = "seccompFd"
+# A runtime that has connected sends at once.
+_SECONDS = 10
+
+
+class Receiver:
+    """The socket at `path`, root's alone, that runtimes connect to; to be used in a `with`."""
+
+    def __init__(self, path: Path) -> None:
+        """Listen.  Raises HookError (USAGE) where that can't be."""
+        self._path = path
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o077)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _take_away(path)
+            self._sock.bind(str(path))
+            self._sock.listen()
+        except OSError as error:
+            self._sock.close()
+            raise HookError(USAGE, f"the socket {path} can't be made: {error.strerror}") from None
+        finally:
+            os.umask(before)
+
+    def __enter__(self) -> "Receiver":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._sock.close()
+        self._path.unlink(missing_ok=True)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def accept(self) -> int | None:
+        """The next container's listener; None from a runtime that went without a word.
+
+        That is what it does when a hook refuses its container.  Raises HookError (USAGE) if who
+        connected is no runtime.
+        """
+        connection, _ = self._sock.accept()
+        with connection:
+            connection.settimeout(_SECONDS)
+            fds: list[int] = []
+            try:
+                return _received(connection, fds)
+            except (OSError, ValueError, RecursionError) as error:
+                raise HookError(USAGE, f"{self._path}: this is no runtime: {error}") from None
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+
+def _take_away(path: Path) -> None:
+    """Remove the socket of a recorder that was killed, at which nobody listens any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(str(path))
+        except ConnectionRefusedError:
+            if path.is_socket():
+                path.unlink()
+        except OSError:  # There is none, or something else is there, which bind(2) says.
+            pass
+
+
+def _received(connection: socket.socket, fds: list[int]) -> int | None:
+    """The listener, or None if nothing comes; what else came is left in `fds`."""
+    data = b""
+    while len(data) <= _STATE_MAX:
+        piece, received, _, _ = socket.recv_fds(connection, 1 << 16, _FDS_MAX)
+        fds += received
+        if not piece:
+            break
+        data += piece
+    if not data and not fds:
+        return None
+    process = json.loads(data)
+    names = process.get("fds") if isinstance(process, dict) else None
+    if not isinstance(names, list) or _LISTENER not in names or len(names) != len(fds):
+        raise ValueError("it sends no listener")
+    listener = fds.pop(names.index(_LISTENER))
+    os.set_inheritable(listener, False)
+    return listener
+
+
+def profile(base: bytes, listener: Path) -> dict[str, Any]:
+    """The seccomp profile `base` with every bpf(2) notified to the socket `listener`.
+
+    Raises ValueError if it is none.
+    """
+    found = json.loads(base)
+    if not isinstance(found, dict) or not isinstance(found.get("syscalls"), list):
+        raise ValueError("it has no syscalls")
+    rules = []
+    for rule in found["syscalls"]:
+        names = [name for name in rule["names"] if name != "bpf"]
+        if names:
+            rules.append({**rule, "names": names})
+    rules.append({"names": ["bpf"], "action": "SCMP_ACT_NOTIFY"})
+    return {**found, "syscalls": rules, "listenerPath": str(listener)}
+
+
+def default_profile() -> Path:
+    """The engine's own profile.  Raises HookError (USAGE) where there is none."""
+    for name in PROFILES:
+        if Path(name).exists():
+            return Path(name)
+    raise HookError(USAGE, f"there is none of {', '.join(PROFILES)}; name one by --seccomp")
+
+
+def serve(receiver: Receiver, note: Callable[[Call], None]) -> Supervisor:
+    """A supervisor of all containers that come to `receiver`, to be served."""
+    supervisor = Supervisor(note)
+
+    def take() -> None:
+        try:
+            listener = receiver.accept()
+        except HookError as error:
+            supervisor.blind = supervisor.blind or str(error)
+        else:
+            if listener is not None:
+                supervisor.add(listener)
+
+    supervisor.on(receiver.fileno(), take)
+    return supervisor
+
+
+def run(
+    command: Sequence[str], receiver: Receiver, note: Callable[[Call], None]
+) -> tuple[int, str]:
+    """Run the engine's `command` with its containers served; its exit code, and why we are blind.
+
+    Containers that it leaves running are served until they have ended, or until ^C.
+    """
+    try:
+        process = subprocess.Popen(command)  # noqa: S603  The engine, with its user's arguments.
+    except OSError as error:
+        raise HookError(USAGE, f"{quote(command[0])} can't be run: {error.strerror}") from None
+    supervisor = serve(receiver, note)
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        with handing_on(pidfd):
+            supervisor.serve(pidfd)
+    finally:
+        os.close(pidfd)
+    code = process.wait()
+    try:
+        supervisor.serve()
+    except KeyboardInterrupt:
+        pass
+    supervisor.close()
+    return code, supervisor.blind

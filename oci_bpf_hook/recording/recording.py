@@ -1,0 +1,294 @@
+"""A recording: each kind of call that a program made, how often, and what came of it.
+
+A program makes the same call thousands of times; it is one entry with a count.
+"""
+
+import errno
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..advise.pointers import takes_perfmon
+from ..names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum
+from ..record import Record
+from .attr import LITTLE, WITH_TOKEN, Call
+from .probes import EXP_ATTACH_TYPE, Teller
+
+VERSION = 1
+OK = "ok"
+# Entries beyond this have no names, of which there may be any number; the kinds are bounded.
+_NAMED_MAX = 4096
+# Types by number, which is ABI, whose programs have packets, and bytes of instructions beyond
+# which those aren't followed: the program waits for us meanwhile.
+_WITH_PACKETS = {
+    3: "sched_cls",
+    4: "sched_act",
+    6: "xdp",
+    8: "cgroup_skb",
+    10: "lwt_in",
+    11: "lwt_out",
+    12: "lwt_xmit",
+    14: "sk_skb",
+    19: "lwt_seg6local",
+    22: "flow_dissector",
+}
+_FOLLOWED_MAX = 1 << 15
+# Threads, and programs that were followed, that are kept in mind.
+_KEPT_MAX = 256
+# Without kinds there is nothing to bound them by but this.
+_ENTRIES_MAX = 65536
+
+
+class RecordingError(ValueError):
+    """This is not the JSON form of a recording."""
+
+
+class Entry(Record):
+    """Calls that are alike.  Types and commands are numbers, None where the command has none.
+
+    `result` is "ok", the name of an errno, or None where nobody saw it; `probe` the probe of
+    libbpf's that it is, or ""; `flags` are a program's, `helpers` what it calls, by number, and
+    `arithmetic` what it does with pointers that takes CAP_PERFMON, or ""; `btf` is whether it came
+    with BTF, `optional` whether its attach type may be one that libbpf leaves away if refused.
+    """
+
+    __slots__ = (
+        *("arithmetic", "attach_type", "btf", "cmd", "flags", "helpers", "map_type", "name"),
+        *("optional", "probe", "prog_type", "result", "token"),
+    )
+    cmd: int
+    map_type: int | None
+    prog_type: int | None
+    attach_type: int | None
+    flags: int
+    helpers: tuple[int, ...]
+    arithmetic: str
+    name: str
+    token: bool
+    btf: bool
+    result: str | None
+    probe: str
+    optional: bool
+
+
+class Recording:
+    """What is recorded of a `command`, call by call.
+
+    `granted` are the masks that it had, None where nobody knows; `exit` how it ended, a
+    negative signal's number or None; `blind` why results couldn't be seen, if so.
+    """
+
+    def __init__(self, command: Iterable[str], *, granted: Mapping[str, int] | None = None) -> None:
+        self.command = list(command)
+        self.granted = granted
+        self.exit: int | None = None
+        self.blind = ""
+        self.dropped = 0
+        self.entries: dict[Entry, int] = {}
+        # What was found of programs, each of which may be loaded again and again.
+        self._followed: dict[tuple[str, bytes], str] = {}
+        self._tellers: dict[int, Teller] = {}
+        # Processes in which libbpf is at work, and those in which it found that attach types work.
+        self._libbpf: set[int] = set()
+        self._declared: set[int] = set()
+
+    @property
+    def name(self) -> str:
+        """What to call it: the command, without the directory that it is in."""
+        first, *rest = self.command or ["?"]
+        return " ".join([first.rpartition("/")[2], *rest])[:120]
+
+    def add(self, call: Call) -> None:
+        """Record the next call of its thread."""
+        if call.tid not in self._tellers:
+            if len(self._tellers) >= _KEPT_MAX:
+                # Of the thread that was first, which has most likely ended.
+                self._end(next(iter(self._tellers)))
+            self._tellers[call.tid] = Teller()
+        for told, probe in self._tellers[call.tid].tell(call):
+            self._enter(told, probe)
+
+    def end(self) -> None:
+        """There are no more calls."""
+        for tid in list(self._tellers):
+            self._end(tid)
+
+    def _end(self, tid: int) -> None:
+        for told, probe in self._tellers.pop(tid).end():
+            self._enter(told, probe)
+
+    def _enter(self, call: Call, probe: str) -> None:
+        if probe == EXP_ATTACH_TYPE and call.pid not in self._libbpf:
+            # libbpf tries other things before: this is a program's own.
+            probe = ""
+        if probe:
+            self._libbpf.add(call.pid)
+        result = _result(call.result)
+        if probe == EXP_ATTACH_TYPE and result in (OK, None):
+            self._declared.add(call.pid)
+        entry = Entry(
+            cmd=call.cmd,
+            map_type=call.map_type,
+            prog_type=call.prog_type,
+            attach_type=call.attach_type,
+            flags=call.shape[2] if call.prog_type is not None else 0,
+            helpers=call.helpers,
+            arithmetic="" if probe else self._arithmetic(call),
+            name=call.name if len(self.entries) < _NAMED_MAX else "",
+            token=call.token,
+            btf=call.btf,
+            result=result,
+            probe=probe,
+            optional=call.prog_type is not None and not probe and call.pid in self._declared,
+        )
+        self.count(entry, 1)
+
+    def _arithmetic(self, call: Call) -> str:
+        prog = _WITH_PACKETS.get(call.prog_type or 0)
+        code = call.instructions
+        if prog is None or not 0 < len(code) <= _FOLLOWED_MAX:
+            return ""
+        key = prog, code
+        if key not in self._followed and len(self._followed) < _KEPT_MAX:
+            self._followed[key] = takes_perfmon(code, "little" if LITTLE else "big", prog) or ""
+        return self._followed.get(key, "")
+
+    def count(self, entry: Entry, count: int) -> None:
+        """Add `count` calls that are like `entry`."""
+        if entry in self.entries or len(self.entries) < _ENTRIES_MAX:
+            self.entries[entry] = self.entries.get(entry, 0) + count
+        else:
+            self.dropped += count
+
+    @property
+    def with_token(self) -> bool:
+        """Whether any call came with a token."""
+        return any(entry.token for entry in self.entries)
+
+    def delegable(self) -> Iterable[tuple[Entry, int]]:
+        """The entries whose command takes a token, and how often each was called."""
+        return ((one, count) for one, count in self.entries.items() if one.cmd in WITH_TOKEN)
+
+
+def _result(number: int | None) -> str | None:
+    if number is None:
+        return None
+    return OK if number >= 0 else errno.errorcode.get(-number, str(number))
+
+
+# ------------------------------------------------------------------------ the JSON form
+
+
+def as_json(recording: Recording, enums: Mapping[str, Enum]) -> dict[str, Any]:
+    """The JSON form of `recording`, with the names of `enums`; what has none is a number."""
+    granted = recording.granted
+    return {
+        "recording": VERSION,
+        "command": recording.command,
+        "exit": recording.exit,
+        "granted": None
+        if granted is None
+        else {option: f"{granted.get(option, 0):#x}" for option in (kind.option for kind in KINDS)},
+        "blind": recording.blind,
+        "dropped": recording.dropped,
+        "calls": [
+            {**_entry_as_json(entry, enums), "count": count}
+            for entry, count in recording.entries.items()
+        ],
+    }
+
+
+_NUMBERS = {
+    "cmd": CMDS.option,
+    "map_type": MAPS.option,
+    "prog_type": PROGS.option,
+    "attach_type": ATTACHS.option,
+}
+
+
+def _entry_as_json(entry: Entry, enums: Mapping[str, Enum]) -> dict[str, Any]:
+    found: dict[str, Any] = {name: getattr(entry, name) for name in entry.__slots__}
+    found["helpers"] = list(entry.helpers)
+    for key, option in _NUMBERS.items():
+        if found[key] is not None:
+            found[key] = enums[option].names.get(found[key], found[key])
+    # The command first, for people, and nothing that has nothing to say.
+    keys = (*_NUMBERS, *(key for key in found if key not in _NUMBERS))
+    return {
+        key: found[key] for key in keys if found[key] not in (None, "", False, []) or key in _ALWAYS
+    }
+
+
+_ALWAYS = ("cmd", "token", "result")
+
+
+def from_json(data: Any, enums: Mapping[str, Enum]) -> Recording:
+    """The Recording whose JSON form `data` is.  Raises RecordingError."""
+    if not isinstance(data, dict) or data.get("recording") != VERSION:
+        raise RecordingError(f"it is no recording of version {VERSION}")
+    command, calls, granted = data.get("command"), data.get("calls"), data.get("granted")
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        raise RecordingError("command is no list of strings")
+    if not isinstance(calls, list):
+        raise RecordingError("calls is no list")
+    recording = Recording(command, granted=None if granted is None else _masks(granted))
+    recording.exit = _typed(data, "exit", int, None)
+    recording.blind = _typed(data, "blind", str, "")
+    recording.dropped = _typed(data, "dropped", int, 0)
+    for number, one in enumerate(calls):
+        try:
+            recording.count(_entry(one, enums), _typed(one, "count", int, 1))
+        except RecordingError as error:
+            raise RecordingError(f"calls[{number}]: {error}") from None
+    return recording
+
+
+def _masks(granted: Any) -> dict[str, int]:
+    try:
+        return {option: int(mask, 16) for option, mask in granted.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise RecordingError("granted has no masks") from None
+
+
+def _entry(data: Any, enums: Mapping[str, Enum]) -> Entry:
+    if not isinstance(data, dict):
+        raise RecordingError("it is no object")
+    numbers = {key: _number(data.get(key), enums[option]) for key, option in _NUMBERS.items()}
+    if numbers["cmd"] is None:
+        raise RecordingError("it has no cmd")
+    return Entry(
+        **numbers,
+        flags=_typed(data, "flags", int, 0),
+        helpers=_helpers(data),
+        arithmetic=_typed(data, "arithmetic", str, ""),
+        name=_typed(data, "name", str, ""),
+        token=_typed(data, "token", bool, False),
+        btf=_typed(data, "btf", bool, False),
+        result=_typed(data, "result", str, None),
+        probe=_typed(data, "probe", str, ""),
+        optional=_typed(data, "optional", bool, False),
+    )
+
+
+def _helpers(data: Mapping[str, Any]) -> tuple[int, ...]:
+    found = _typed(data, "helpers", list, [])
+    if not all(isinstance(one, int) for one in found):
+        raise RecordingError("helpers has no numbers")
+    return tuple(found)
+
+
+def _number(value: Any, enum: Enum) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    found = enum.values.get(value) if isinstance(value, str) else None
+    if found is None:
+        raise RecordingError(f"{value!r:.64} is no {enum.kind.what}")
+    return found
+
+
+def _typed(data: Mapping[str, Any], key: str, wanted: type, default: Any) -> Any:
+    value = data.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise RecordingError(f"{key} is no {wanted.__name__}")
+    return value

@@ -1,0 +1,159 @@
+"""One recording of a command, from the policy's decision to the program's end."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from .. import audit, policycache
+from ..container import Container
+from ..errors import DONE, NO_BROKER, HookError
+from ..masks import Grant, show
+from ..names import Enum
+from ..policy import Compiled, Decision, everything, identify
+from ..record import Record
+from .recording import Recording
+from .sandbox import Sandbox
+from .supervisor import Supervisor
+
+# include/linux/proc_ns.h: PROC_USER_INIT_INO.
+_INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+# What a terminal sends to us it sends to the program as well, which is in our process group.
+_FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
+_FORWARDED = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Settings(Record):
+    """Where the bpffs is mounted, whether the program has a network of its own, and no output."""
+
+    __slots__ = ("path", "private_network", "silent")
+    path: str
+    private_network: bool
+    silent: bool
+
+
+def record(
+    command: Sequence[str],
+    settings: Settings,
+    enums: Mapping[str, Enum],
+    *,
+    masks: Mapping[str, int] | None = None,
+) -> Recording:
+    """Run `command` and record it, with all that the policy allows, or `masks` of that.
+
+    Raises HookError, with the program not run.
+    """
+    if os.geteuid() != 0 or os.stat("/proc/self/ns/user").st_ino != _INITIAL_USER_NAMESPACE:
+        raise HookError(
+            NO_BROKER, "to delegate takes CAP_SYS_ADMIN in the initial user namespace; use sudo"
+        )
+    policy = policycache.in_force()
+    sandbox = Sandbox(command, private_network=settings.private_network, silent=settings.silent)
+    with sandbox:
+        decision = _decide(policy, sandbox.pid, settings.path, masks)
+        _put_on_record(policy, sandbox.pid, decision)
+        sandbox.delegate(decision.grant, enums)
+        recording = Recording(command, granted=decision.grant.masks)
+        supervisor = Supervisor(recording.add)
+        # From its first moment on the program may be sent signals, by way of us.
+        with handing_on(sandbox.pidfd):
+            supervisor.add(sandbox.start())
+            supervisor.serve(sandbox.pidfd)
+        recording.exit = os.waitstatus_to_exitcode(sandbox.wait())
+        _leave(supervisor)
+        recording.end()
+        recording.blind = supervisor.blind
+    return recording
+
+
+def invoker() -> int:
+    """The user for whom this runs: who called sudo(8), else our own."""
+    text = os.environ.get("SUDO_UID", "")
+    return int(text) if text.isascii() and text.isdecimal() else os.getuid()
+
+
+def _decide(policy: Compiled, pid: int, path: str, masks: Mapping[str, int] | None) -> Decision:
+    """All that the policy allows the sandbox of `pid` and its user, or `masks` of it."""
+    subject = {**identify({}, None), "user": invoker(), "group": (os.getgid(),), "rootless": False}
+    with Container(pid) as container:
+        subject["host_network"] = container.has_host_network()
+        subject["host_cgroup"] = container.sees_host_cgroups("/")
+    decision = everything(policy, subject, path)
+    if masks is None:
+        return decision
+    grant = decision.grant
+    both = {option: mask & masks.get(option, 0) for option, mask in grant.masks.items()}
+    less = {option: mask for option, mask in both.items() if mask}
+    return Decision(
+        rule=decision.rule, grant=Grant(masks=less, path=path, mode=grant.mode), trimmed=()
+    )
+
+
+def _put_on_record(policy: Compiled, pid: int, decision: Decision) -> None:
+    masks = decision.grant.masks
+    shown = {option: show(mask, policy.enums[option]) for option, mask in masks.items()}
+    fields: dict[str, object] = {
+        "container": f"record {pid}",
+        "engine": None,
+        "requester": {"user": invoker()},
+        "requested": {},
+        "granted": shown,
+        "rule": decision.rule,
+        "trimmed": [],
+        "outcome": "granted",
+        "code": DONE,
+    }
+    audit.write(policy.audit_to, audit.line(fields), required=policy.audit_required)
+
+
+@contextmanager
+def handing_on(pidfd: int) -> Iterator[None]:
+    """Hand signals on to the process of `pidfd`, and live through those that it gets as well."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        try:
+            signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:  # It has ended.
+            pass
+
+    def outlive(number: int, frame: FrameType | None) -> None:
+        pass
+
+    handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
+        **dict.fromkeys(_FORWARDED, forward),
+        **dict.fromkeys(_FROM_TERMINAL, outlive),
+    }
+    # What was ignored before us, by nohup(1) say, the program ignores too.
+    ignored = {number for number in handlers if signal.getsignal(number) == signal.SIG_IGN}
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if number not in ignored
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(supervisor: Supervisor) -> None:
+    """Let go of the program's children that outlive it: what they call, somebody has to answer."""
+    if not supervisor.idle() and os.fork() == 0:
+        try:
+            os.setsid()
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in range(3):
+                os.dup2(null, fd)
+            os.chdir("/")
+            # Nothing else of ours is anybody's business any more, and may be a pipe's end.
+            first = 3
+            for fd in supervisor.look_away():
+                os.closerange(first, fd)
+                first = fd + 1
+            os.closerange(first, 1 << 16)
+            supervisor.serve()
+        finally:
+            os._exit(0)
+    supervisor.close()

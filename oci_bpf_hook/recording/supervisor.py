@@ -1,0 +1,137 @@
+"""Serving the notifications of a program: look, let go, and learn what came of it."""
+
+import os
+import select
+from collections.abc import Callable
+
+from . import notify
+from .attr import Call
+from .breakpoint import Breakpoint
+
+
+class Supervisor:
+    """Serves `listeners`, and tells `note` of each call once it has returned.
+
+    A thread's calls are told in their order.  `blind` says why results can't be had, if so.
+    """
+
+    def __init__(self, note: Callable[[Call], None]) -> None:
+        self._note = note
+        self._looks = True
+        self._poll = select.poll()
+        self._listeners: set[int] = set()
+        self._waiting: dict[int, tuple[Call, Breakpoint | None]] = {}
+        self._threads: dict[int, int] = {}
+        self._others: dict[int, Callable[[], None]] = {}
+        self.blind = ""
+
+    def add(self, listener: int) -> None:
+        """Serve the notifications that come from the fd `listener`, and close it at their end."""
+        self._listeners.add(listener)
+        self._poll.register(listener, select.POLLIN)
+
+    def on(self, fd: int, act: Callable[[], None]) -> None:
+        """Call `act` whenever there is something to read from `fd`."""
+        self._others[fd] = act
+        self._poll.register(fd, select.POLLIN)
+
+    def serve(self, *ends: int) -> int | None:
+        """Go on until there is something to read from one of the fds `ends`, which is returned.
+
+        None if there is nobody left to serve.
+        """
+        for fd in ends:
+            self._poll.register(fd, select.POLLIN)
+        try:
+            while self._listeners or ends:
+                ready = self._poll.poll()
+                # First those whose fds are closed, so that no number of theirs is another's below.
+                for fd, _ in ready:
+                    if fd in self._threads:
+                        self._finish(self._threads[fd])
+                for fd, events in ready:
+                    if fd in self._listeners:
+                        self._serve(fd, events)
+                    elif fd in self._others:
+                        self._others[fd]()
+                ended = [fd for fd, _ in ready if fd in ends]
+                if ended:
+                    return ended[0]
+            return None
+        finally:
+            for fd in ends:
+                self._poll.unregister(fd)
+
+    def idle(self) -> bool:
+        """Whether there is nobody left to serve."""
+        for fd, events in self._poll.poll(0):
+            if fd in self._listeners and not events & select.POLLIN:
+                self._drop(fd)
+        return not self._listeners
+
+    def look_away(self) -> list[int]:
+        """From here on let every call go unseen; the fds that this takes."""
+        for tid in list(self._waiting):
+            self._finish(tid)
+        self._looks = False
+        return sorted(self._listeners)
+
+    def close(self) -> None:
+        """Note what has returned so far, and give the fds back: who calls now gets ENOSYS."""
+        for tid in list(self._waiting):
+            self._finish(tid)
+        for fd in list(self._listeners):
+            self._drop(fd)
+
+    def _serve(self, listener: int, events: int) -> None:
+        if not events & select.POLLIN:
+            # Nobody has the filter any more.
+            self._drop(listener)
+            return
+        one = notify.receive(listener)
+        if one is None:
+            return
+        if not self._looks:
+            notify.let_go(listener, one)
+            return
+        # Its thread is here again, and so the call before has returned.
+        self._finish(one.tid)
+        try:
+            call = notify.read(listener, one)
+            if call is not None:
+                self._expect(one, call)
+        except PermissionError as error:
+            self.blind = self.blind or f"the program's memory: {error.strerror}"
+        finally:
+            made = notify.let_go(listener, one)
+        if not made:
+            self._finish(one.tid, made=False)
+
+    def _expect(self, one: notify.Notification, call: Call) -> None:
+        there: Breakpoint | None = None
+        try:
+            there = Breakpoint(one.tid, one.arch, one.after)
+        except OSError as error:
+            # ESRCH: it has been killed while it waited.
+            self.blind = self.blind or (error.strerror or str(error))
+        self._waiting[one.tid] = call, there
+        if there is not None:
+            self._threads[there.fd] = one.tid
+            self._poll.register(there.fd, select.POLLIN)
+
+    def _finish(self, tid: int, *, made: bool = True) -> None:
+        """The thread `tid` has returned from its call, if that was made, or is gone."""
+        call, there = self._waiting.pop(tid, (None, None))
+        result = None
+        if there is not None:
+            result = there.result()
+            del self._threads[there.fd]
+            self._poll.unregister(there.fd)
+            there.close()
+        if call is not None and made:
+            self._note(call.ended(result))
+
+    def _drop(self, listener: int) -> None:
+        self._listeners.remove(listener)
+        self._poll.unregister(listener)
+        os.close(listener)
