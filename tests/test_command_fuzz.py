@@ -15,8 +15,8 @@ from tests.support.command import Done, command
 from tests.test_command_convert import INCUS, LXD, PODMAN, SYSTEMD
 from tests.test_formats import COMPOSE, POD, QUADLET, STATES
 
-# Those that change something, or wait for somebody.
-ACTING = {"broker", "hook", "install", "uninstall"}
+# Those that change something, wait for somebody, or run what they are given.
+ACTING = {"broker", "hook", "install", "record", "uninstall"}
 OPTIONS = sorted(
     {one.names[0] for leaf in leaves() for one in leaf.command.arguments if is_option(one)}
 )

@@ -50,6 +50,7 @@ ROWS = (
             "commands.lint",
             "commands.output",
             "commands.policy",
+            "commands.record",
             "commands.request",
         ),
         *("commands.rules", "commands.source", "commands.table", "commands.tree"),

@@ -79,11 +79,21 @@ _oci_bpf_hook() {
     'policy test --policy') _oci_bpf_hook_paths -f; return ;;
     'policy test --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
     'policy test --attr') :; return ;;
+    'record --listen') :; return ;;
+    'record --from') _oci_bpf_hook_paths -f; return ;;
+    'record --from-strace') _oci_bpf_hook_paths -f; return ;;
+    'record --diff') :; return ;;
+    'record --format') _oci_bpf_hook_words 'text annotations json policy quadlet kubernetes incus systemd'; return ;;
+    'record --name') :; return ;;
+    'record --save') _oci_bpf_hook_paths -f; return ;;
+    'record --output') _oci_bpf_hook_paths -f; return ;;
+    'record --path') _oci_bpf_hook_paths -d; return ;;
+    'record --seccomp') _oci_bpf_hook_paths -f; return ;;
     'uninstall --prefix') _oci_bpf_hook_paths -d; return ;;
     'uninstall --destdir') _oci_bpf_hook_paths -d; return ;;
     esac
     case $path in
-    '') _oci_bpf_hook_words 'advise broker check convert explain hook install kernel lint policy uninstall --help --version' ;;
+    '') _oci_bpf_hook_words 'advise broker check convert explain hook install kernel lint policy record uninstall --help --version' ;;
     'policy') _oci_bpf_hook_words 'check show test' ;;
     'advise') case $cur in -*) _oci_bpf_hook_words '--format --loader --libbpf --exact --only --skip --btf --with --name --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'broker') _oci_bpf_hook_words '--socket --mode --group --idle --workers --rate --header --help' ;;
@@ -97,6 +107,7 @@ _oci_bpf_hook() {
     'policy check') case $cur in -*) _oci_bpf_hook_words '--help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'policy show') _oci_bpf_hook_words '--help' ;;
     'policy test') _oci_bpf_hook_words '--annotation --state --policy --engine --attr --json --help' ;;
+    'record') _oci_bpf_hook_words '--container --listen --from --from-strace --diff --verify --exact --format --name --save --output --path --private-network --seccomp --help' ;;
     'uninstall') _oci_bpf_hook_words '--prefix --destdir --dry-run --json --help' ;;
     esac
 }

@@ -1,14 +1,12 @@
 """`oci-bpf-hook advise`: which delegation compiled BPF programs need."""
 
 import argparse
-import json
 import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from .. import kernel
 from ..advise import advice, embedded, forms, needs, objects, probes, sections
@@ -17,6 +15,7 @@ from ..advise.target import Kernel, union
 from ..btf import BtfError
 from ..errors import BAD_OBJECT, DONE, USAGE, HookError, quote
 from ..names import KINDS
+from ..recording.files import load_needs
 from .table import argument
 
 ABOUT = """
@@ -91,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
         only=frozenset(options.only),
         skip=frozenset(options.skip),
     )
-    given = needs.union(_others(options.others, target))
+    given = needs.union(_others(options, target))
     advised = advice.advise(found, how, target, given)
     print(forms.render(options.format, advised, target.names, _name(options)))
     return DONE
@@ -169,15 +168,9 @@ def _check_names(found: Sequence[objects.Object], names: Sequence[str]) -> None:
         raise HookError(USAGE, *problems)
 
 
-def _others(paths: Sequence[str], target: Kernel) -> Iterator[needs.Needs]:
-    for path in paths:
-        try:
-            data: Any = json.loads(Path(path).read_bytes())
-            yield needs.from_json(data, target.names)
-        except OSError as error:
-            raise HookError(USAGE, f"--with {path}: {error.strerror}") from None
-        except ValueError as error:
-            raise HookError(USAGE, f"--with {path}: {error}") from None
+def _others(options: argparse.Namespace, target: Kernel) -> Iterator[needs.Needs]:
+    for path in options.others:
+        yield load_needs(path, target.names, exact=options.exact)
 
 
 def _name(options: argparse.Namespace) -> str:

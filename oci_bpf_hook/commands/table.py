@@ -89,6 +89,7 @@ ENTRIES = (
     entry("kernel", "show the names that can be delegated, and the bits"),
     entry("lint", "say what is doubtful about a request"),
     entry("policy", "check, show and try the policy"),
+    entry("record", "learn the delegation that a program needs while it runs"),
     entry("uninstall", "take away what install has put there"),
 )
 

@@ -101,6 +101,14 @@ class Consumer:
         paths = [str(directory / f"{name}.o") for name in objects]
         return [_PYTHON, "-I", "-S", "-B", loader, *options, library, *paths]
 
+    def path(self, name: str) -> str:
+        """The compiled object `name`."""
+        return str(self._directory / f"{name}.o")
+
+    def loading(self, objects: Iterable[str]) -> list[str]:
+        """The command that loads the objects on the host, and prints their reports."""
+        return self._command(self._directory, objects)
+
     def on_the_host(self, objects: Iterable[str]) -> dict[str, Report]:
         """Load the objects as the host's root, without a token."""
         command = self._command(self._directory, objects)

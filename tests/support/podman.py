@@ -58,7 +58,7 @@ class World(Closing):
             self.rootfs = make_rootfs(self.directory / "rootfs", self.probe)
             self.seccomp = self.directory / "seccomp.json"
             self.seccomp.write_text(json.dumps(seccomp_profile()), encoding="utf-8")
-            self._environment = self._configure()
+            self.environment = self._configure()
             self.storage_driver = self._make_image()
         except BaseException:
             self.close()
@@ -132,7 +132,7 @@ class World(Closing):
         argv = ["podman", "--runtime", runtime, *args]
         if self.user:
             argv = self.user.running(argv)
-        environment = {**self._environment, **(env or {})}
+        environment = {**self.environment, **(env or {})}
         done = run(argv, env=environment, timeout=timeout)
         return require(done) if check else done
 

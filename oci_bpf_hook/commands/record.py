@@ -1,0 +1,256 @@
+"""`oci-bpf-hook record`: the delegation that a program needs, learned while it runs."""
+
+import argparse
+import json
+import os
+import re
+import resource
+import secrets
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from .. import kernel
+from ..advise import forms
+from ..advise import needs as needs_of
+from ..advise.needs import Needs
+from ..annotations import PATH, PREFIX
+from ..errors import DONE, USAGE, HookError
+from ..names import KINDS, Enum
+from ..recording import files, receiver, session, verify
+from ..recording.learn import learn
+from ..recording.recording import Recording
+from .table import argument
+
+# Where a recorded container's runtime connects to.
+_RUN = Path("/run/oci-bpf-hook/record")
+_NOT_A_NAME = re.compile(r"[^a-z0-9-]+")
+# The exit code of --verify where the needs aren't enough.
+NOT_ENOUGH = 1
+
+ARGUMENTS = (
+    argument(
+        *("--container",),
+        action="store_true",
+        help="the command is what comes behind `podman run`: -- OPTION... IMAGE COMMAND...",
+        exclusive="source",
+    ),
+    argument(
+        *("--listen",),
+        metavar="SOCKET",
+        help="record what an engine runs whose seccomp profile has this listenerPath, until ^C",
+        exclusive="source",
+    ),
+    argument(
+        *("--from",),
+        dest="recording",
+        metavar="FILE",
+        help="run nothing; take a recording that --save wrote",
+        exclusive="source",
+    ),
+    argument(
+        *("--from-strace",),
+        metavar="FILE",
+        help="run nothing; take a trace that strace -f -v -e trace=bpf -o FILE wrote",
+        exclusive="source",
+    ),
+    argument(
+        *("--diff",),
+        nargs=2,
+        metavar=("ONE", "OTHER"),
+        help="run nothing; say in what two recordings, or what advise wrote, differ",
+        exclusive="source",
+    ),
+    argument(
+        *("--verify",),
+        action="store_true",
+        help="run the command again with exactly what it needs, and without each bit of that",
+    ),
+    argument(
+        *("--exact",),
+        action="store_true",
+        help="keep attach types that libbpf can do without, and what it takes to keep them",
+    ),
+    argument("--format", choices=forms.FORMS, default="text", help="what to print it as"),
+    argument("--name", help="of the profile or container that is printed (the command's)"),
+    argument("--save", metavar="FILE", help="write the recording itself, as JSON"),
+    argument(
+        *("--output",),
+        metavar="FILE",
+        help="where to write what is needed; stderr if a command runs, else stdout",
+    ),
+    argument(
+        *("--path",), default=PATH, metavar="DIR", help="where the program looks for the bpffs"
+    ),
+    argument(
+        *("--private-network",),
+        action="store_true",
+        help="run the command in a network namespace of its own, which the policy may allow more",
+    ),
+    argument("--seccomp", metavar="FILE", help="the engine's own profile, for --container"),
+    argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        metavar="-- COMMAND",
+        help="the command to run, with its arguments",
+    ),
+)
+
+
+def run(options: argparse.Namespace) -> int:
+    enums = kernel.enums(KINDS)
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    _check(options, command)
+    if options.diff:
+        one, other = options.diff
+        return _diff(one, other, enums, exact=options.exact)
+    with _output(options) as output:
+        recording = _record(options, command, enums)
+        if options.save:
+            files.save(options.save, recording, enums)
+        needed = learn(recording, enums, exact=options.exact)
+        text = forms.render(options.format, needed, enums, _name(options, recording))
+        print(text, file=output, flush=True)
+        if options.verify:
+            return _verify(options, command, recording, needed, enums, output=output)
+    return DONE if options.recording else _end_as(recording.exit)
+
+
+def _check(options: argparse.Namespace, command: list[str]) -> None:
+    runs = not (options.recording or options.from_strace or options.diff or options.listen)
+    if runs and not command:
+        raise HookError(USAGE, "there is no command to record; write it behind --")
+    if not runs and command:
+        raise HookError(USAGE, f"nothing is run here, and so there is no use for {command[0]}")
+    if options.verify and (not runs or options.container):
+        raise HookError(USAGE, "--verify takes a command, which it can run again")
+
+
+def _record(
+    options: argparse.Namespace, command: list[str], enums: Mapping[str, Enum]
+) -> Recording:
+    if options.recording:
+        return files.load(options.recording, enums)
+    if options.from_strace:
+        return files.from_strace(options.from_strace, enums)
+    if options.listen:
+        return _listen(Path(options.listen))
+    if options.container:
+        return _container(options, command)
+    return session.record(command, _settings(options), enums)
+
+
+def _settings(options: argparse.Namespace, *, silent: bool = False) -> session.Settings:
+    return session.Settings(
+        path=options.path, private_network=options.private_network, silent=silent
+    )
+
+
+def _container(options: argparse.Namespace, command: list[str]) -> Recording:
+    """Record a container of podman's, which is told to do what it takes."""
+    name = f"record-{secrets.token_hex(4)}"
+    base = Path(options.seccomp) if options.seccomp else receiver.default_profile()
+    recording = Recording(["podman", "run", *command])
+    seccomp = _RUN / f"{name}.json"
+    with receiver.Receiver(_RUN / f"{name}.sock") as socket:
+        try:
+            made = receiver.profile(base.read_bytes(), _RUN / f"{name}.sock")
+            seccomp.write_text(json.dumps(made), encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise HookError(USAGE, f"{base}: {error}") from None
+        try:
+            own = ["--annotation", f"{PREFIX}record={name}", f"--security-opt=seccomp={seccomp}"]
+            argv = ["podman", "run", *own, *command]
+            recording.exit, recording.blind = receiver.run(argv, socket, recording.add)
+        finally:
+            seccomp.unlink()
+    recording.end()
+    return recording
+
+
+def _listen(path: Path) -> Recording:
+    """Record whatever containers come, until we are told to stop."""
+    recording = Recording([f"listen {path.name}"])
+    told, tell = os.pipe()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os.write(tell, b"\n"))
+    with receiver.Receiver(path) as socket:
+        print(f"oci-bpf-hook: recording containers that come to {path}", file=sys.stderr)
+        supervisor = receiver.serve(socket, recording.add)
+        supervisor.serve(told)
+    supervisor.close()
+    recording.blind = supervisor.blind
+    recording.end()
+    return recording
+
+
+def _name(options: argparse.Namespace, recording: Recording) -> str:
+    text = options.name or Path(recording.name.partition(" ")[0]).name.partition(".")[0]
+    return _NOT_A_NAME.sub("-", text.lower()).strip("-")[:63] or "program"
+
+
+@contextmanager
+def _output(options: argparse.Namespace) -> Iterator[TextIO]:
+    """Where the outcome belongs: beside a program's own output, not into it."""
+    if options.output in (None, "-"):
+        runs = not (options.recording or options.from_strace)
+        yield sys.stderr if runs and not options.output else sys.stdout
+        return
+    with _opened(options.output) as file:
+        yield file
+
+
+def _opened(path: str) -> TextIO:
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise HookError(USAGE, f"{path}: {error.strerror}") from None
+
+
+def _diff(one: str, other: str, enums: Mapping[str, Enum], *, exact: bool) -> int:
+    first, second = (files.load_needs(path, enums, exact=exact) for path in (one, other))
+    for mark, mine, theirs in (("-", first, second), ("+", second, first)):
+        for option, names in needs_of.difference(mine, theirs, enums).items():
+            for name in names:
+                why = "; ".join(dict.fromkeys(reason.why for reason in mine.why(option, name)))
+                print(f"{mark} {option} {name}: {why}")
+    return DONE if first.bits == second.bits else NOT_ENOUGH
+
+
+def _verify(
+    options: argparse.Namespace,
+    command: list[str],
+    recording: Recording,
+    needed: Needs,
+    enums: Mapping[str, Enum],
+    *,
+    output: TextIO,
+) -> int:
+    def again(masks: Mapping[str, int]) -> Recording:
+        return session.record(command, _settings(options, silent=True), enums, masks=masks)
+
+    why = verify.enough(recording, needed, again, enums)
+    if why:
+        print(f"not enough: with exactly this {why}", file=output)
+        return NOT_ENOUGH
+    print("enough: with exactly this it does the same", file=output, flush=True)
+    for verdict in verify.verdicts(recording, needed, again, enums):
+        said = f"needed: {verdict.why}" if verdict.why else "not needed: nothing changes"
+        print(f"without {verdict.option} {verdict.name}: {said}", file=output, flush=True)
+    return DONE
+
+
+def _end_as(code: int | None) -> int:
+    """The exit code of the program, or its end by the same signal."""
+    if code is None or code >= 0:
+        return code or DONE
+    sys.stdout.flush()
+    # Its core is its own; ours would be of no use to anybody.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+    return 128 - code

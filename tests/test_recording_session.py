@@ -1,0 +1,345 @@
+"""Real programs, recorded: what they do is what they would do, and all of it is written down."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from oci_bpf_hook.errors import KERNEL_CANNOT, NO_BROKER, REFUSED, USAGE
+from oci_bpf_hook.policyfile import schema
+from tests.support import recorder
+from tests.support.policy import EVERYTHING, audited, in_force
+from tests.support.recorder import calls, record
+from tests.support.scratch import bpf_mounts, install
+
+READY = "made 0 failed 0\n"
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    before = bpf_mounts(), bpf_mounts(1)
+    yield
+    assert (bpf_mounts(), bpf_mounts(1)) == before
+
+
+def test_every_call_and_its_result() -> None:
+    done = record(calls(), "map", "3")
+    assert (done.code, done.stdout, done.stderr) == (0, "made 3 failed 0\n", "")
+    jsonschema.validate(done.recording, schema("recording"))
+    assert done.counts("token_create") == {"ok": 1}
+    assert done.counts() == {"ok": 3}
+    assert done.recording["blind"] == ""
+    assert done.recording["granted"]["delegate_cmds"] == "0xffffffffffffffff"
+
+
+def test_thousands() -> None:
+    done = record(calls(), "map", "4000")
+    assert (done.stdout, done.counts()) == ("made 4000 failed 0\n", {"ok": 4000})
+    assert len(done.recording["calls"]) == 2
+
+
+def test_threads() -> None:
+    done = record(calls(), "threads", "16", "50")
+    assert (done.stdout, done.counts()) == ("made 800 failed 0\n", {"ok": 800})
+
+
+def test_children() -> None:
+    done = record(calls(), "fork", "5")
+    assert (done.stdout, done.counts()) == ("made 5 failed 0\n" * 2, {"ok": 10})
+
+
+def test_exec() -> None:
+    done = record(calls(), "exec", "5")
+    assert (done.stdout, done.counts()) == ("made 5 failed 0\n" * 2, {"ok": 10})
+    assert done.counts("token_create") == {"ok": 2}
+
+
+def test_another_user() -> None:
+    done = record(calls(), "setuid", "1000", "3")
+    assert (done.stdout, done.counts()) == ("made 3 failed 0\n", {"ok": 3})
+
+
+def test_a_setuid_program(tmp_path: Path) -> None:
+    """It gets the rights that it would get: no_new_privs isn't set, and ids are whose they were."""
+    program = Path(calls()).with_name("setuid")
+    program.write_bytes(Path(calls()).read_bytes())
+    program.chmod(0o4755)
+    done = record("setpriv", "--reuid=1000", "--clear-groups", str(program), "map", "2")
+    assert (done.stdout, done.counts()) == ("made 2 failed 0\n", {"ok": 2})
+
+
+def test_signals_while_it_waits() -> None:
+    """A call is restarted if we haven't seen it, and left alone if we have: none is there twice."""
+    done = record(calls(), "signals", "1500")
+    assert (done.stdout, done.counts()) == ("made 1500 failed 0\n", {"ok": 1500})
+
+
+def test_addresses_that_lead_nowhere() -> None:
+    """The kernel answers what it would have answered."""
+    unrecorded = ["unshare", "--user", "--map-root-user", calls(), "hostile"]
+    plain = subprocess.run(unrecorded, capture_output=True, text=True, check=True).stdout
+    done = record(calls(), "hostile")
+    assert (done.code, done.stdout) == (0, plain)
+    assert done.counts() == {"EFAULT": 4, "E2BIG": 1, "EINVAL": 1}
+    unreadable = [one for one in done.recording["calls"] if one["result"] == "EFAULT"]
+    assert all("map_type" not in one for one in unreadable)
+
+
+def test_changed_by_another_thread() -> None:
+    """What is written down is what was there when we looked; the program doesn't notice."""
+    done = record(calls(), "race", "400")
+    assert (done.stdout, done.counts()) == ("made 400 failed 0\n", {"ok": 400})
+    types = {one.get("map_type") for one in done.recording["calls"]} - {None}
+    assert types <= {"array", "hash"}
+
+
+def test_a_program_of_its_own_that_looks_like_a_probe() -> None:
+    done = record(calls(), "own")
+    (loaded,) = (one for one in done.recording["calls"] if one["cmd"] == "prog_load")
+    assert (loaded["prog_type"], loaded["result"]) == ("cgroup_sock", "ok")
+    # libbpf would have tried other things before.
+    assert "probe" not in loaded
+
+
+def test_input_output_and_exit_code() -> None:
+    done = record("sh", "-c", 'cat; echo "$0" "$1" >&2; exit 7', "a b", "c", stdin="words")
+    assert (done.code, done.stdout, done.stderr) == (7, "words", "a b c\n")
+
+
+def test_environment_and_place() -> None:
+    script = "pwd; umask; id -u; echo $WORD; trap | wc -l; cat /proc/self/status | grep SigIgn"
+    done = record("sh", "-c", script, env={"WORD": "x"})
+    plain = subprocess.run(
+        ["sh", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "WORD": "x"},
+    )
+    assert done.stdout == plain.stdout
+
+
+def test_killed_by_a_signal() -> None:
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV):
+        done = record("sh", "-c", f"kill -{int(number)} $$")
+        assert done.code == -number
+        assert done.recording["exit"] == -number
+
+
+def test_signals_are_handed_on() -> None:
+    script = "trap 'echo told; exit 3' TERM; echo ready; while :; do read -r line || exit 9; done"
+    with subprocess.Popen(
+        recorder.argv("record", "--output", os.devnull, "--", "sh", "-c", script),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.read() == "told\n"
+    assert process.returncode == 3
+
+
+def test_the_recorder_is_killed() -> None:
+    """Then bpf(2) is no system call any more, for the rest of the program's life."""
+    with subprocess.Popen(
+        recorder.argv("record", "--", calls(), "until", "ENOSYS"),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == READY
+        process.kill()
+        assert process.stdout.read() == "ENOSYS\n", "it ends by itself"
+
+
+def test_killed_while_it_waits() -> None:
+    """A call that never returns has no result; nobody waits for it."""
+    script = f"{calls()} until ENOSYS & echo $!; wait; exit 0"
+    with subprocess.Popen(
+        recorder.argv("record", "--output", os.devnull, "--", "sh", "-c", script),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        lines = {process.stdout.readline(), process.stdout.readline()}
+        (pid,) = lines - {READY}
+        os.kill(int(pid), signal.SIGKILL)
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
+
+
+def test_children_that_outlive_it() -> None:
+    """The command is over when it is over; who it leaves behind isn't cut off."""
+    left = f"(read -r line; {calls()} map 3) <&3 & exit 4"
+    keep = ["sh", "-c", 'exec 3<&0; exec "$@" </dev/null', "sh"]
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        [*keep, *recorder.argv("record", "--output", os.devnull, "--", "sh", "-c", left)],
+        stdin=reader,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(reader)
+        assert process.wait() == 4
+        os.write(writer, b"go\n")
+        os.close(writer)
+        assert process.stdout
+        assert process.stdout.read() == "made 3 failed 0\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "code"), [("/no/such/program", 127), ("/etc/passwd", 126), ("", 126)]
+)
+def test_a_command_that_cannot_be_run(program: str, code: int) -> None:
+    done = record(program)
+    assert done.code == code
+    assert f'"{program}" can\'t be run' in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [("setpriv", "--reuid=1000", "--clear-groups"), ("unshare", "--user", "--map-root-user")],
+)
+def test_without_the_privilege(prefix: tuple[str, ...], tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="checkout-", dir="/tmp") as directory:
+        os.chmod(directory, 0o755)
+        package = install(Path(directory) / "lib").parent
+        code = f"import sys; sys.path.insert(0, {str(package)!r}); import oci_bpf_hook.cli as cli; "
+        command = ["/usr/bin/python3", "-c", f"{code}sys.exit(cli.main())", "record", "--", "true"]
+        done = subprocess.run([*prefix, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == NO_BROKER, done.stderr
+    assert done.stderr == (
+        "oci-bpf-hook: to delegate takes CAP_SYS_ADMIN in the initial user namespace; use sudo\n"
+    )
+
+
+def test_the_policy_decides() -> None:
+    with in_force(None):
+        done = record(calls(), "map", "1")
+        # The host's network and cgroups: nothing that attaches to them.
+        assert int(done.recording["granted"]["delegate_progs"], 16) & 1 << 6 == 0
+        (line,) = audited()[-1:]
+        assert (line["outcome"], line["requester"]) == ("granted", {"user": os.getuid()})
+        jsonschema.validate(line, schema("audit"))
+        done = record(calls(), "map", "1", options=["--private-network"])
+        assert int(done.recording["granted"]["delegate_progs"], 16) & 1 << 6
+    with in_force("version: 1\nrules: [{name: none, deny: ask the platform team}]\n"):
+        done = record(calls(), "map", "1")
+        assert (done.code, done.stdout) == (REFUSED, "")
+        assert "ask the platform team" in done.stderr
+
+
+def test_the_policy_decides_for_who_called_sudo() -> None:
+    rules = EVERYTHING.replace("allow:", "match: {user: 4711}\n    allow:")
+    with in_force(rules):
+        assert record("true").code == REFUSED
+        assert record("true", env={"SUDO_UID": "4711"}).code == 0
+
+
+def test_a_network_of_its_own() -> None:
+    done = record("cat", "/proc/net/dev", options=["--private-network"])
+    assert [line.split(":")[0].strip() for line in done.stdout.splitlines()[2:]] == ["lo"]
+
+
+def test_another_path(tmp_path: Path) -> None:
+    (tmp_path / "bpf").mkdir()
+    path = str(tmp_path / "bpf")
+    done = record("cat", "/proc/self/mountinfo", options=["--path", path])
+    (mount,) = (line for line in done.stdout.splitlines() if f" {path} " in line)
+    assert "delegate_cmds=any" in mount
+    assert "nosuid,nodev,noexec" in mount
+    done = record("true", options=["--path", f"{path}/missing"])
+    assert done.code not in (0, 1)
+    assert f'"{path}/missing"' in done.stderr
+
+
+def test_where_numbers_are_not_known() -> None:
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(recorder.ROOT)!r})\n"
+        "names = os.uname()\n"
+        "os.uname = lambda: type(names)((*names[:4], 'alpha'))\n"
+        "from oci_bpf_hook.cli import main\n"
+        "sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "record", "--", "echo", "x"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (KERNEL_CANNOT, "")
+    assert "the system call numbers of alpha aren't known" in done.stderr
+
+
+def test_no_breakpoint_to_be_had() -> None:
+    """Then results are unknown, and that is said; the program runs all the same."""
+    tampered = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "inject=perf_event_open:error=EOPNOTSUPP",
+    ]
+    # strace -f follows the program too, which has no use for perf_event_open(2).
+    command = recorder.argv("record", "--format", "json", "--", calls(), "map", "2")
+    done = subprocess.run([*tampered, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout == "made 2 failed 0\n"
+    assert "results-unknown" in done.stderr
+    assert '"array"' in done.stderr
+
+
+def test_a_listener_of_its_own() -> None:
+    """The kernel allows one for a process and its ancestors, and that is ours."""
+    install = (
+        f"import sys; sys.path.insert(0, {str(recorder.ROOT)!r})\n"
+        "from oci_bpf_hook.recording import filter, syscalls\n"
+        "try:\n    syscalls.seccomp_new_listener(filter.program())\n"
+        "except OSError as error:\n    print(error.strerror)\n"
+    )
+    done = record(sys.executable, "-c", install)
+    assert done.stdout == "seccomp: Device or resource busy\n"
+
+
+def test_what_stays_behind_holds_nothing() -> None:
+    """Whoever serves the program's children has no end of anybody's pipes."""
+    reader, writer = os.pipe()
+    idle, hold = os.pipe()
+    leave = f"import os\nif os.fork() == 0:\n    os.close({writer})\n    os.read({idle}, 1)\n"
+    with subprocess.Popen(
+        recorder.argv("record", "--output", os.devnull, "--", sys.executable, "-c", leave),
+        pass_fds=(writer, idle),
+    ) as process:
+        os.close(writer)
+        assert process.wait() == 0
+    # Its child has let go of it, and lives.
+    assert os.read(reader, 1) == b""
+    for fd in (reader, idle, hold):
+        os.close(fd)
+
+
+def test_wrong_use() -> None:
+    for arguments, words in (
+        (["record"], "there is no command"),
+        (["record", "--verify", "--from", "x"], "--verify takes a command"),
+        (["record", "--from", "x", "--", "true"], "nothing is run here"),
+        (["record", "--from", "/no/such/file"], "/no/such/file: No such file"),
+        (["record", "--from-strace", "/dev/null"], "there is no call of bpf(2) in it"),
+    ):
+        done = recorder.command(*arguments)
+        assert (done.returncode, done.stdout) == (USAGE, "")
+        assert words in done.stderr
