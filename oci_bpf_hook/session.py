@@ -158,7 +158,7 @@ def _decide(sock: socket.socket, peer: Peer, ask: wire.Ask, trail: Trail) -> Non
     if request is None:
         raise HookError(BAD_ANNOTATION, "nothing is asked for")
     wanted, dropped = resolve(request, policy.enums, table, policy.profiles)
-    if not wanted.masks:
+    if not wanted.masks and not request.record:
         nothing = wire.Granted(masks={}, rule="", dropped=dropped, trimmed=())
         answer(sock, wire.granted(nothing))
         return

@@ -225,6 +225,19 @@ def test_nothing_is_left_of_a_request(broker: Broker) -> None:
         assert peer.receive()[0] == {}
 
 
+def test_a_recording(broker: Broker) -> None:
+    """All that the policy allows, for whom it lets be recorded."""
+    text = """\
+version: 1
+rules: [{name: r, allow: {delegate_cmds: [map_create], delegate_maps: [hash], record: true}}]
+"""
+    with by(ALICE) as peer:
+        refused(peer.ask(io(record="web")), REFUSED, "record")
+        with in_force(text):
+            answer = peer.ask(io(record="web"))
+    assert answer["granted"] == {"delegate_cmds": "0x1", "delegate_maps": "0x2"}
+
+
 def test_on_record(broker: Broker) -> None:
     before = len(audited())
     with by(ALICE) as peer:
