@@ -20,6 +20,7 @@ from .state import read_all
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
 
 # include/linux/proc_ns.h: PROC_USER_INIT_INO, the initial user namespace's inode.
@@ -38,7 +39,7 @@ def is_initial() -> bool:
     return posix.stat("/proc/self/ns/user").st_ino == _INITIAL_USER_NAMESPACE
 
 
-class Container:
+class Process:
     """Owns `proc` (/proc/PID), `user` and `mount` (its namespaces), to be used in a `with`.
 
     `joins_user` and `joins_mount` say whether these are others than our own, and `from_host`
@@ -46,10 +47,7 @@ class Container:
     """
 
     def __init__(self, pid: int | None) -> None:
-        """Open the process `pid`, or this one if that is None and we are in the container.
-
-        Raises HookError if it is in no container.
-        """
+        """Open the process `pid`, or this one if that is None.  Raises HookError."""
         self._open: list[int] = []
         try:
             self.proc = self._keep(posix.open(f"/proc/{pid or 'self'}", _DIRECTORY))
@@ -69,7 +67,10 @@ class Container:
             self.close()
             raise
 
-    def __enter__(self) -> "Container":
+    def _check(self, *, inside: bool) -> None:
+        """Raise HookError or OSError if it isn't what it is opened for."""
+
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(
@@ -94,6 +95,32 @@ class Container:
             )
         except OSError:
             return False
+
+    def is_on_host(self) -> bool:
+        """Whether it is in the initial user namespace."""
+        return self._user_id[1] == _INITIAL_USER_NAMESPACE
+
+    def owns_its_mounts(self) -> bool:
+        """Whether its mount namespace belongs to its user namespace.  Raises OSError."""
+        # Whoever owns the mount namespace decides what is mounted there; it is only the
+        # container's own if that is its user namespace.
+        owner = fcntl.ioctl(self.mount, _request(_NS_GET_USERNS))
+        try:
+            return _identity(posix.fstat(owner)) == self._user_id
+        finally:
+            posix.close(owner)
+
+    def is_nested(self) -> bool:
+        """Whether its user namespace was made within another one than ours.  Raises OSError."""
+        try:
+            parent = fcntl.ioctl(self.user, _request(_NS_GET_PARENT))
+        except PermissionError:
+            # It is ours, or one above it.
+            return False
+        try:
+            return _identity(posix.fstat(parent)) != _identity(posix.stat("/proc/self/ns/user"))
+        finally:
+            posix.close(parent)
 
     def owner(self) -> int:
         """The user, by the host's ids, who made the container's user namespace."""
@@ -201,8 +228,15 @@ class Container:
         self._open.append(fd)
         return fd
 
+
+class Container(Process):
+    """A process in a container, or this one if the pid is None and we are in the container.
+
+    It is in a user namespace, and a mount namespace of that, other than the host's.
+    """
+
     def _check(self, *, inside: bool) -> None:
-        if self._user_id[1] == _INITIAL_USER_NAMESPACE:
+        if self.is_on_host():
             raise HookError(
                 NO_USER_NAMESPACE,
                 "the container has no user namespace of its own, and BPF tokens exist only in one; "
@@ -213,10 +247,7 @@ class Container:
             raise HookError(
                 NO_USER_NAMESPACE, "the container has no mount namespace of its own to mount in"
             )
-        # Whoever owns the mount namespace decides what is mounted there; it is only the
-        # container's own if that is its user namespace.
-        owner = self._keep(fcntl.ioctl(self.mount, _request(_NS_GET_USERNS)))
-        if _identity(posix.fstat(owner)) != self._user_id:
+        if not self.owns_its_mounts():
             raise HookError(
                 NO_USER_NAMESPACE,
                 "the container's mount namespace belongs to another user namespace than its own",

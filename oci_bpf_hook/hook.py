@@ -14,7 +14,7 @@ from .state import annotations_of, load_json, read_stdin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
     from .annotations import Request
@@ -163,29 +163,53 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
         trail.off = True
         return
     from .container import Container
-    from .masks import resolve
-    from .mount import ContainerHalf
-    from .policy import decide
     from .state import find_rootfs
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state)
         visible(request.path, rootfs.masked)
-        policy = trail.policy()
-        wanted, dropped = resolve(request, policy.enums, _table, policy.profiles)
-        if not wanted.masks and not request.record:
-            trail.off = True
-            return
-        trail.subject = _subject(state, container, rootfs.path, policy, options)
-        decision = decide(policy, trail.subject, request, wanted, policy.enums)
-        trail.prepare(decision, dropped)
-        # Nothing of ours is in the container before it is decided.
-        with ContainerHalf(container, rootfs.path) as half:
-            mounted = half.mount(decision.grant, policy.enums)
-            if mounted:
-                trail.granted()
-                half.keep()
-            trail.say(mounted=mounted)
+        give(
+            container,
+            rootfs.path,
+            request,
+            trail,
+            lambda policy: _subject(state, container, rootfs.path, policy, options),
+        )
+
+
+def give(
+    container: "Container",
+    root: str,
+    request: "Request",
+    trail: "Trail",
+    subject: "Callable[[Compiled], dict[str, object]]",
+) -> bool:
+    """Mount what the policy gives of `request`, for the command `delegate` as for the hook.
+
+    `root` is where the container's root filesystem is (inside.RUNNING once it runs); `subject`
+    says who asks.  Returns whether anything was mounted, which it isn't where just that was there
+    already.  Raises HookError, with nothing done.
+    """
+    from .masks import resolve
+    from .mount import ContainerHalf
+    from .policy import decide
+
+    policy = trail.policy()
+    wanted, dropped = resolve(request, policy.enums, _table, policy.profiles)
+    if not wanted.masks and not request.record:
+        trail.off = True
+        return False
+    trail.subject = subject(policy)
+    decision = decide(policy, trail.subject, request, wanted, policy.enums)
+    trail.prepare(decision, dropped)
+    # Nothing of ours is in the container before it is decided.
+    with ContainerHalf(container, root) as half:
+        mounted = half.mount(decision.grant, policy.enums)
+        if mounted:
+            trail.granted()
+            half.keep()
+        trail.say(mounted=mounted)
+    return mounted
 
 
 def _table() -> "Table":

@@ -63,6 +63,8 @@ ATTACHED = b"."
 CONTEXT = b"f"
 MOUNT = b"m"
 FAILED = b"!"
+# The root filesystem of a container that runs: that of its process, which has pivoted.
+RUNNING = ""
 # The longest message is a path with a few words.
 LONGEST = 8192
 MODE = Struct("I")
@@ -81,11 +83,11 @@ _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RE
 _DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 
 
-class _GoneError(Exception):
+class GoneError(Exception):
     """The host half has ended, or wants nothing more."""
 
 
-class _Progress:
+class Progress:
     """How far it came: `step` for messages; `mount` and the directories `made` to take back."""
 
     __slots__ = ("made", "mount", "step")
@@ -116,16 +118,17 @@ def run(
 ) -> "NoReturn":
     """Be the container half of `container`, whose root filesystem is at `root`, and end.
 
-    `parent` is the pid of the host half, at the other end of `sock`; from its order on this half
-    takes no more than `seconds`.  `broker` is the path of the broker's socket where one delegates.
+    `root` is RUNNING for one that isn't about to start.  `parent` is the pid of the host half, at
+    the other end of `sock`; from its order on this half takes no more than `seconds`.  `broker` is
+    the path of the broker's socket where one delegates.
     """
-    progress = _Progress()
+    progress = Progress()
     try:
-        root_fd = _join(container, root, parent, progress)
+        root_fd = join(container, root, parent, progress)
         _attach(sock, root_fd, _order(sock, seconds), broker, progress)
     except OSError as error:
-        _report(sock, progress.step, error)
-    except _GoneError:
+        report(sock, progress.step, error)
+    except GoneError:
         pass
     finally:
         _take_back(progress)
@@ -133,9 +136,9 @@ def run(
 
 def make(sock: socket, container: "Container", parent: int, seconds: int) -> "NoReturn":
     """Be the broker's child in `container`, and end: a mount goes out, and none stays here."""
-    progress = _Progress()
+    progress = Progress()
     try:
-        _join(container, None, parent, progress)
+        join(container, None, parent, progress)
         order = _order(sock, seconds)
         progress.step = "fsopen"
         context = syscalls.fsopen(b"bpf")
@@ -144,8 +147,8 @@ def make(sock: socket, container: "Container", parent: int, seconds: int) -> "No
             progress.step = "fsmount"
             _send_fd(sock, MOUNT, _mount(context, MODE.unpack_from(order)[0]))
     except OSError as error:
-        _report(sock, progress.step, error)
-    except _GoneError:
+        report(sock, progress.step, error)
+    except GoneError:
         pass
     finally:
         posix._exit(0)
@@ -159,23 +162,24 @@ def undo(
     That is `mount` (-1 for none) if it is attached, and the directories `made` as far as
     they were made, the outermost first.
     """
-    progress = _Progress()
+    progress = Progress()
     try:
-        root_fd = _join(container, root, parent, progress)
+        root_fd = join(container, root, parent, progress)
         progress.mount = mount
         for path in made:
             above, _, name = path.rpartition(b"/")
             progress.made.append((_resolve(root_fd, above or b"."), name))
-    except (OSError, _GoneError):
+    except (OSError, GoneError):
         pass
     finally:
         _take_back(progress)
 
 
-def _join(container: "Container", root: str | None, parent: int, progress: _Progress) -> int:
+def join(container: "Container", root: str | None, parent: int, progress: Progress) -> int:
     """Become the container's root in its namespaces; an O_PATH fd on its root filesystem.
 
-    Only what differs is joined: the kernel refuses a user namespace that one is in.
+    Only what differs is joined: the kernel refuses a user namespace that one is in.  Raises
+    OSError, at `progress.step`, and GoneError if `parent` has died meanwhile.
     """
     # runc waits until nobody holds the hook's stdout and stderr any more.
     posix.closerange(0, 3)
@@ -188,7 +192,7 @@ def _join(container: "Container", root: str | None, parent: int, progress: _Prog
         syscalls.setns(container.mount, syscalls.CLONE_NEWNS)
     progress.step = "root"
     # With root's rights still: the way to the root filesystem is root's alone.
-    root_fd = -1 if root is None else _open_root(root)
+    root_fd = -1 if root is None else _open_root(container, root)
     progress.step = "user"
     if container.joins_user:
         syscalls.setns(container.user, syscalls.CLONE_NEWUSER)
@@ -198,7 +202,7 @@ def _join(container: "Container", root: str | None, parent: int, progress: _Prog
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, SIGKILL)
     if posix.getppid() != parent:
-        raise _GoneError
+        raise GoneError
     return root_fd
 
 
@@ -206,13 +210,13 @@ def _order(sock: socket, seconds: int) -> bytes:
     """The host half's order, once it is there; from then on a clock ends what hangs."""
     order = sock.recv(LONGEST)
     if not order:
-        raise _GoneError
+        raise GoneError
     signal(SIGALRM, SIG_DFL)
     alarm(seconds)
     return order
 
 
-def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: _Progress) -> None:
+def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: Progress) -> None:
     # From here on there is something to take back when the parent dies, which nobody does
     # who is killed with it.  The socket's end tells as well.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
@@ -227,7 +231,7 @@ def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: _Pro
         sock.send(COUNT.pack(OWNED, _owned(target)))
         answer, mount = receive(sock)
     if answer != CREATED:
-        raise _GoneError
+        raise GoneError
     if failure:
         raise failure
     progress.step = "fsmount"
@@ -256,7 +260,9 @@ def _open_source(broker: bytes) -> tuple[int, OSError | None]:
     return sock.detach(), None
 
 
-def _open_root(root: str) -> int:
+def _open_root(container: "Container", root: str) -> int:
+    if root == RUNNING:
+        return posix.open("root", _DIRECTORY, dir_fd=container.proc)
     path = root.encode("utf-8", "surrogateescape")
     fd = syscalls.openat2(syscalls.AT_FDCWD, path, _DIRECTORY, syscalls.RESOLVE_NO_MAGICLINKS)
     identity, is_root = syscalls.statx_mount(fd)
@@ -345,7 +351,7 @@ def _send_fd(sock: socket, message: bytes, fd: int) -> None:
     sock.sendmsg([message], [(SOL_SOCKET, SCM_RIGHTS, FD.pack(fd))] if fd >= 0 else [])
 
 
-def _take_back(progress: _Progress) -> "NoReturn":
+def _take_back(progress: Progress) -> "NoReturn":
     try:
         if progress.mount >= 0:
             _detach(progress.mount)
@@ -367,7 +373,8 @@ def _detach(mount: int) -> None:
         pass
 
 
-def _report(sock: socket, step: str, error: OSError) -> None:
+def report(sock: socket, step: str, error: OSError) -> None:
+    """Tell the other end that `step` has failed, and why."""
     name = error.filename
     if isinstance(name, bytes):
         name = name.decode("utf-8", "backslashreplace")

@@ -42,7 +42,8 @@ class ContainerHalf(Half):
     def __init__(self, container: "Container", root: str, broker: str = "") -> None:
         """Start it: it joins `container`, whose root filesystem is at `root`, and waits.
 
-        With `broker`, the path of its socket, a broker delegates, and not this process.
+        `root` is inside.RUNNING for a container that isn't about to start.  With `broker`, the
+        path of its socket, a broker delegates, and not this process.
         """
         self._container = container
         self._root = root

@@ -93,7 +93,7 @@ class Peer:
         """
         mapped = self.container.id_map("gid")
         brought = [gid for gid in (self.gid, *self._supplementary()) if not _within(gid, mapped)]
-        return tuple(dict.fromkeys([*_database_groups(user), *brought]))
+        return tuple(dict.fromkeys([*groups_of(user), *brought]))
 
     def _supplementary(self) -> list[int]:
         try:
@@ -128,7 +128,8 @@ def user_of(uid: int, subuid: str = SUBUID) -> int:
     return owners.pop() if len(owners) == 1 else uid
 
 
-def _database_groups(user: int) -> list[int]:
+def groups_of(user: int) -> list[int]:
+    """The groups that the host's database gives the `user`."""
     try:
         account = pwd.getpwuid(user)
     except KeyError:
