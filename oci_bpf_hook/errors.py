@@ -19,6 +19,7 @@ MOUNT_FAILED = 16
 BAD_STATE = 17
 BAD_POLICY = 18
 NOT_AS_GRANTED = 19
+FOUND = 20
 BAD_OBJECT = 21
 BUG = 70
 
@@ -35,6 +36,7 @@ EXITS = {
     BAD_STATE: "bad OCI state or bundle",
     BAD_POLICY: "bad policy file",
     NOT_AS_GRANTED: "what was mounted differs from what was granted",
+    FOUND: "doctor found a problem",
     BAD_OBJECT: "a file with no BPF object that can be read",
     BUG: "a bug of ours",
 }

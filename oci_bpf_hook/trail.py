@@ -61,6 +61,8 @@ class Trail:
         self.subject: dict[str, object] = {}
         # Nothing was asked for after all.
         self.off = False
+        # What was decided, if it came to that.
+        self.decision: Decision | None = None
         self._said = ""
         self._line = ""
 
@@ -75,6 +77,7 @@ class Trail:
         from .lint import lint
         from .masks import show
 
+        self.decision = decision
         enums = self.policy().enums
         masks = decision.grant.masks
         shown = {option: show(mask, enums[option]) for option, mask in masks.items()}
@@ -106,6 +109,16 @@ class Trail:
         # A broker's peer may call itself what it likes.
         who = quote(self._container)[1:-1]
         log(INFO, f"{who}: {'granted' if mounted else 'already has'} {self._said}")
+
+    def revoked(self, path: str) -> None:
+        """Record that what was delegated at `path` was covered, as far as that is possible."""
+        from .audit import write
+        from .log import INFO, log
+
+        who = quote(self._container)[1:-1]
+        log(INFO, f"{who}: revoked what was delegated at {quote(path)}")
+        line = self._record("revoked", DONE, {"granted": None, "rule": None})
+        write(self.policy().audit_to, line, required=False)
 
     def refused(self, error: HookError) -> None:
         """Record why there is no grant, as far as that is possible."""

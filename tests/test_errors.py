@@ -23,6 +23,7 @@ CODES = {
     "BAD_STATE": 17,
     "BAD_POLICY": 18,
     "NOT_AS_GRANTED": 19,
+    "FOUND": 20,
     "BAD_OBJECT": 21,
     "BUG": 70,
 }

@@ -14,7 +14,7 @@ ROWS = (
     # The pure core: no os, no ctypes, no files, no clock.
     (
         *("errors", "record", "names", "annotations", "masks", "policy", "lint", "btf", "header"),
-        *("table", "wire", "places"),
+        *("table", "wire", "places", "machine", "mountinfo", "reach", "seccomp"),
         *("advise.__init__", "advise.advice", "advise.btftypes", "advise.calls"),
         *("advise.cautions", "advise.elf", "advise.embedded", "advise.forms", "advise.maps"),
         *("advise.needs", "advise.objects", "advise.pointers", "advise.probes", "advise.sections"),
@@ -22,6 +22,7 @@ ROWS = (
         *("recording.__init__", "recording.arch", "recording.attr", "recording.filter"),
         *("recording.learn", "recording.probes", "recording.recording", "recording.strace"),
         "recording.verify",
+        *("doctor.__init__", "doctor.finding"),
     ),
     # The edge: the kernel and files.
     (
@@ -34,6 +35,9 @@ ROWS = (
         *("formats.documents", "formats.jsonfile", "formats.kubernetes", "formats.oci"),
         *("formats.podman", "formats.quadlet", "formats.read", "formats.readers"),
         *("formats.unitfile", "formats.writers"),
+        *("audited", "delegations", "page", "probes", "processes", "running"),
+        *("doctor.container", "doctor.engines", "doctor.hooks", "doctor.host"),
+        *("doctor.selftest", "doctor.visit"),
     ),
     # The entry points.
     (
@@ -45,6 +49,7 @@ ROWS = (
             "commands.check",
             "commands.convert",
         ),
+        *("commands.delegate", "commands.doctor", "commands.inspect", "commands.target"),
         *("commands.explain", "commands.hook", "commands.install", "commands.kernel"),
         *(
             "commands.lint",

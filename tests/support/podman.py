@@ -5,8 +5,11 @@ import functools
 import io
 import json
 import os
+import socket
+import subprocess
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -136,6 +139,25 @@ class World(Closing):
         done = run(argv, env=environment, timeout=timeout)
         return require(done) if check else done
 
+    @contextmanager
+    def service(self, url: str) -> Iterator[None]:
+        """podman's API at the unix:// URL, for as long as this is open."""
+        path = Path(url.removeprefix("unix://"))
+        with subprocess.Popen(
+            ["podman", "system", "service", "--time", "0", url],
+            env={"PATH": os.environ["PATH"], **self._environment},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                # It says nothing when it is ready; that it answers is what says so.
+                while not _answers(path):
+                    assert process.poll() is None, process.stderr
+                yield
+            finally:
+                process.terminate()
+                process.communicate()
+
     def run(
         self,
         runtime: Runtime,
@@ -227,6 +249,15 @@ class World(Closing):
             wait_for_end(pid, 10)
         remove_cgroup(self.cgroup_parent)
         remove_work_directory(self.directory)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def seccomp_profile() -> dict[str, Any]:

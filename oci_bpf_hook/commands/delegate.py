@@ -1,0 +1,246 @@
+"""`oci-bpf-hook delegate`: a delegated bpffs for a container that runs already, or an end to it.
+
+The way is the hook's own, `hook.give`: the same policy, halves, read-back and record.
+"""
+
+import argparse
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from .. import inside
+from ..annotations import MODE, PATH, PREFIX
+from ..container import Container
+from ..delegations import Delegation, of_container, shares
+from ..errors import DONE, MOUNT_FAILED, NO_BROKER, USAGE, HookError
+from ..hook import give
+from ..masks import Grant, resolve, show
+from ..mount import ContainerHalf
+from ..names import KINDS
+from ..peer import groups_of, user_of
+from ..policy import ENGINES, Compiled, Decision, decide, identify
+from ..policycache import in_force
+from ..probes import CAP_SYS_ADMIN
+from ..processes import Held, holders, status
+from ..running import Running
+from ..trail import Trail
+from . import request, target
+from .output import FAINT, HEAD, JSON, OK, WARNING, Output, print_json, styled
+from .table import argument
+
+_LISTS = tuple((kind.option.removeprefix("delegate_"), kind.option) for kind in KINDS)
+
+ARGUMENTS = (
+    *target.ARGUMENTS,
+    argument(
+        *("--profile",),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a profile of the policy; again for more",
+    ),
+    *(
+        argument(f"--{short}", metavar="LIST", help=f"{option}, as in the annotation")
+        for short, option in _LISTS
+    ),
+    argument("--path", metavar="PATH", help=f"where in the container; {PATH} by default"),
+    argument("--dry-run", action="store_true", help="say what would be done, and do nothing"),
+    argument(
+        *("--revoke",),
+        action="store_true",
+        help="cover what is delegated with an empty bpffs; every one without --path",
+    ),
+    JSON,
+)
+
+
+def run(options: argparse.Namespace) -> int:
+    asked = _annotations(options)
+    if options.revoke and asked.keys() - {f"{PREFIX}path"}:
+        raise HookError(USAGE, "--revoke takes nothing to delegate")
+    if os.geteuid():
+        raise HookError(NO_BROKER, "to delegate BPF takes root; run this with sudo")
+    # Ignored, the kernel would reap the container half, and its pid be anybody's.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    one = target.running(options)
+    with Container(one.pid) as container:
+        trail = Trail(one.id or f"pid-{one.pid}", asked, in_force)
+        enums = trail.policy().enums
+        before = [each for each in of_container(one, enums, {}) if not each.covered]
+        work = _revoke if options.revoke else _delegate
+        answer = work(one, container, trail, before, options)
+    if options.json:
+        print_json(answer)
+    else:
+        _print(answer)
+    return DONE
+
+
+def _annotations(options: argparse.Namespace) -> dict[str, str]:
+    """What the command line asks for, as the annotations that would."""
+    found = {
+        f"{PREFIX}{option}": text
+        for short, option in _LISTS
+        if (text := getattr(options, short)) is not None
+    }
+    if options.profile:
+        found[f"{PREFIX}profile"] = ",".join(options.profile)
+    if options.path is not None:
+        found[f"{PREFIX}path"] = options.path
+    return found
+
+
+def _delegate(
+    one: Running,
+    container: Container,
+    trail: Trail,
+    before: list[Delegation],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    asked = request.request(_annotations(options))
+    covers = [each for each in before if each.path == asked.path]
+
+    def subject(policy: Compiled) -> dict[str, object]:
+        return _subject(one, container, policy)
+
+    if options.dry_run:
+        from ..kernel import table
+
+        policy = trail.policy()
+        wanted, _ = resolve(asked, policy.enums, table, policy.profiles)
+        decision: Decision | None = decide(policy, subject(policy), asked, wanted, policy.enums)
+        outcome = "would delegate"
+    else:
+        try:
+            mounted = give(container, inside.RUNNING, asked, trail, subject)
+        except HookError as error:
+            trail.refused(error)
+            raise
+        decision = trail.decision
+        outcome = "delegated" if mounted else "already delegated"
+    if decision is None:
+        raise HookError(USAGE, "nothing is asked for: the lists are empty")
+    return {
+        **_answer(outcome, one, asked.path),
+        "granted": {
+            option: show(mask, trail.policy().enums[option])
+            for option, mask in decision.grant.masks.items()
+        },
+        "rule": decision.rule,
+        "trimmed": list(decision.trimmed),
+        "covers": [each.shown for each in covers] if outcome != "already delegated" else [],
+        "holders": _holders(one, covers) if outcome == "delegated" and covers else [],
+    }
+
+
+def _subject(one: Running, container: Container, policy: Compiled) -> dict[str, object]:
+    """Who gets it, for the policy's rules; names are believed where root's engine gave them."""
+    user = user_of(container.outermost_owner())
+    rootless = user != 0
+    engine = one.engine if not rootless and one.engine in ENGINES else policy.engine
+    network, cgroup = shares(container)
+    return identify({}, engine) | {
+        "container": None if rootless else one.name,
+        "image": None if rootless else one.image,
+        "user": user,
+        "group": tuple(groups_of(user)),
+        "rootless": rootless,
+        # As the broker has it: what a user's container doesn't see, the user does.
+        "host_network": rootless or network,
+        "host_cgroup": rootless or cgroup,
+    }
+
+
+def _revoke(
+    one: Running,
+    container: Container,
+    trail: Trail,
+    before: list[Delegation],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    gone = [each for each in before if options.path in (None, each.path)]
+    if not gone:
+        where = f" at {options.path}" if options.path else ""
+        raise HookError(USAGE, f"{one.label} has nothing delegated{where}")
+    if not options.dry_run:
+        for path in dict.fromkeys(each.path for each in gone):
+            _cover(container, path, trail)
+    outcome = "would revoke" if options.dry_run else "revoked"
+    return {
+        **_answer(outcome, one, gone[0].path),
+        "paths": [each.path for each in gone],
+        "covers": [each.shown for each in gone],
+        "holders": _holders(one, gone),
+        "uncoverable": bool(status(container).bounding >> CAP_SYS_ADMIN & 1),
+    }
+
+
+def _cover(container: Container, path: str, trail: Trail) -> None:
+    """Mount a bpffs that delegates nothing over the one at `path`, and put it on record."""
+    policy = trail.policy()
+    with ContainerHalf(container, inside.RUNNING) as half:
+        if not half.mount(Grant(masks={}, path=path, mode=MODE), policy.enums):
+            raise HookError(MOUNT_FAILED, f"{path} has an empty bpffs on it already")
+        half.keep()
+    trail.revoked(path)
+
+
+def _holders(one: Running, gone: list[Delegation]) -> list[dict[str, Any]]:
+    return [
+        {"pid": held.pid, "name": held.name, "fd": held.fd, "what": held.what}
+        for held in _held(one, gone)
+    ]
+
+
+def _held(one: Running, gone: list[Delegation]) -> Iterator[Held]:
+    return holders({each.device for each in gone}, one.user)
+
+
+def _answer(outcome: str, one: Running, path: str) -> dict[str, Any]:
+    return {
+        "outcome": outcome,
+        "container": {"name": one.name, "id": one.id, "pid": one.pid, "engine": one.engine},
+        "label": one.label,
+        "path": path,
+    }
+
+
+def _print(answer: dict[str, Any]) -> None:
+    out = Output()
+    outcome = answer["outcome"]
+    label = styled(HEAD, answer["label"])
+    if "granted" in answer:
+        words = " ".join(f"{option}={text}" for option, text in answer["granted"].items())
+        out.line(styled(OK, outcome), " to ", label, f" at {answer['path']}: {words}")
+        out.line(styled(FAINT, f"by rule {answer['rule']}"))
+        for item in answer["trimmed"]:
+            out.line(styled(WARNING, "trimmed"), f": {item}")
+    else:
+        out.line(styled(OK, outcome), " from ", label, f" at {', '.join(answer['paths'])}")
+    _print_old(out, answer)
+
+
+def _print_old(out: Output, answer: dict[str, Any]) -> None:
+    """What happens to the one below, and what doesn't."""
+    for shown in answer["covers"]:
+        words = " ".join(f"{option}={text}" for option, text in shown.items())
+        out.line(f"what was there stays below it, out of reach by its path: {words}")
+    if answer["covers"]:
+        new = "get what is mounted now" if "granted" in answer else "can't be made there"
+        out.line(f"new tokens {new}.")
+        out.line("tokens that exist keep what they were made with, until who holds them ends.")
+        out.line("a remount would change nothing: this kernel doesn't reconfigure a bpffs.")
+    for held in answer["holders"]:
+        what = "a token" if held["what"] == "token" else "the old bpffs open, and can make tokens"
+        out.line(
+            styled(WARNING, "still there"),
+            f": pid {held['pid']} ({held['name']}) has {what} (fd {held['fd']})",
+        )
+    if answer["holders"]:
+        out.line(f"to be rid of these, restart {answer['label']}")
+    if answer.get("uncoverable"):
+        out.line(
+            styled(WARNING, "not for good"),
+            ": whoever has CAP_SYS_ADMIN in this container can unmount the cover",
+        )

@@ -1,0 +1,148 @@
+"""Which containers have a delegated bpffs, and what each can do with it."""
+
+import pwd
+from collections.abc import Iterator, Mapping
+
+from . import mountinfo, running
+from .audited import granted_rules
+from .container import Process
+from .errors import HookError
+from .masks import parse_shown
+from .names import PROGS, Enum
+from .processes import mounts
+from .reach import exposures
+from .record import Record
+from .running import Running
+
+
+class Delegation(Record):
+    """A bpffs with delegate_* options that a container sees.
+
+    `shown` are the options in the kernel's words and `masks` their bits; `owner` is the user,
+    by the host's ids, whose user namespace it is; `covered` says that another mount lies over
+    it; `host_network` and `host_cgroup` what it shares with the host; `rule` is the policy's that
+    granted it, by the audit trail, None where that isn't known; `warnings` are sentences.
+    """
+
+    __slots__ = (
+        *("container", "covered", "device", "host_cgroup", "host_network", "masks", "owner"),
+        *("path", "rule", "shown", "user_namespace", "warnings"),
+    )
+    container: Running
+    path: str
+    device: str
+    shown: dict[str, str]
+    masks: dict[str, int]
+    owner: int | None
+    user_namespace: int
+    covered: bool
+    host_network: bool
+    host_cgroup: bool
+    rule: str | None
+    warnings: tuple[str, ...]
+
+    @property
+    def owner_name(self) -> str:
+        return "?" if self.owner is None else user_name(self.owner)
+
+
+def user_name(uid: int) -> str:
+    """The name of the user `uid` of the host, or the number."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def delegations(enums: Mapping[str, Enum]) -> list[Delegation]:
+    """Every delegation of every container that we may look at, a line for each superblock.
+
+    A mount namespace that was copied from a container's shows the container's mounts again, and
+    is left out.
+    """
+    rules = granted_rules()
+    found: list[Delegation] = []
+    seen: set[tuple[int, str, str]] = set()
+    for one in running.containers():
+        for delegation in of_container(one, enums, rules):
+            key = (delegation.user_namespace, delegation.device, delegation.path)
+            if key not in seen:
+                seen.add(key)
+                found.append(delegation)
+    return found
+
+
+def of_container(
+    one: Running, enums: Mapping[str, Enum], rules: Mapping[str, str]
+) -> Iterator[Delegation]:
+    """The delegations of `one`; none if it has just ended."""
+    try:
+        with Process(one.pid) as process:
+            yield from _of_process(one, process, enums, rules)
+    except (HookError, OSError):
+        return
+
+
+def _of_process(
+    one: Running, process: Process, enums: Mapping[str, Enum], rules: Mapping[str, str]
+) -> Iterator[Delegation]:
+    every = mounts(process)
+    hidden = mountinfo.covered(every)
+    if not any(mount.delegates for mount in every):
+        return
+    network, cgroup = shares(process)
+    for mount in every:
+        shown = mount.delegates
+        if not shown:
+            continue
+        masks = {option: _mask(text, enums[option]) for option, text in shown.items()}
+        yield Delegation(
+            container=one,
+            path=mount.point,
+            device=mount.device,
+            shown=shown,
+            masks=masks,
+            owner=_owner(process),
+            user_namespace=one.user,
+            covered=mount.id in hidden,
+            host_network=network,
+            host_cgroup=cgroup,
+            rule=rules.get(one.id or f"pid-{one.pid}"),
+            warnings=tuple(warnings(masks, enums, host_network=network, host_cgroup=cgroup)),
+        )
+
+
+def _mask(text: str, enum: Enum) -> int:
+    try:
+        return parse_shown(text, enum)
+    except ValueError:  # A name that only the kernel knows: no BTF, and a newer release.
+        return 0
+
+
+def _owner(process: Process) -> int | None:
+    try:
+        return process.owner()
+    except OSError:
+        return None
+
+
+def names(mask: int, enum: Enum) -> list[str]:
+    """The names of the bits in `mask`, in the enum's order."""
+    return [name for value, name in sorted(enum.names.items()) if mask >> value & 1]
+
+
+def warnings(
+    masks: Mapping[str, int], enums: Mapping[str, Enum], *, host_network: bool, host_cgroup: bool
+) -> Iterator[str]:
+    """What a container reaches beyond itself with `masks`, a sentence each, its code first."""
+    programs = names(masks.get(PROGS.option, 0), enums[PROGS.option])
+    for one in exposures(programs, host_network=host_network, host_cgroup=host_cgroup):
+        yield f"{one.code}: {', '.join(one.names)}: {one.what}"
+
+
+def shares(process: Process) -> tuple[bool, bool]:
+    """Whether it shares the host's network, and whether it sees the host's cgroups."""
+    try:
+        return process.has_host_network(), process.sees_host_cgroups("/")
+    except HookError:
+        return False, False

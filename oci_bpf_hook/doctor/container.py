@@ -1,0 +1,422 @@
+"""A container: down the list of what keeps a program in it from its token, and what it reaches.
+
+Each cause is a check of its own, and a check whose question another cause has answered already
+says nothing: a container without a user namespace isn't told of its capabilities.
+"""
+
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from .. import mountinfo, probes
+from ..annotations import PATH
+from ..audited import last_refusal
+from ..container import Container, Process
+from ..delegations import names, shares, user_name
+from ..errors import REFUSED, HookError
+from ..masks import parse_shown
+from ..mountinfo import Mount
+from ..names import KINDS, PROGS, Enum
+from ..policycache import ETC as POLICY
+from ..processes import Status, environment, libraries, mounts, status
+from ..reach import exposures
+from ..running import Running
+from ..seccomp import FilterError, answer
+from .engines import Engine, faults, version
+from .finding import Finding, ok, problem, warning
+from .visit import Tried, visit
+
+TOKEN_PATH = "LIBBPF_BPF_TOKEN_PATH"  # noqa: S105
+_SECCOMP_FILTER = 2
+_LIBBPF = re.compile(r"/libbpf\.so\.(\d+)\.(\d+)\.(\d+)$")
+_LIBBPF_WITH_TOKENS = (1, 4)
+_CONFIG_MAX = 4 << 20
+
+# Program types that take a second capability in the container, by the kernel's own lists
+# (kernel/bpf/syscall.c: is_perfmon_prog_type, is_net_admin_prog_type).
+_PERFMON = (
+    *("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "raw_tracepoint_writable"),
+    *("tracing", "lsm", "struct_ops", "ext"),
+)
+_NET_ADMIN = (
+    *("sched_cls", "sched_act", "xdp", "lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"),
+    *("sk_skb", "sk_msg", "flow_dissector", "cgroup_device", "cgroup_sock", "cgroup_sock_addr"),
+    *("cgroup_sockopt", "cgroup_sysctl", "sock_ops", "ext", "netfilter"),
+)
+# Attached by perf_event_open(2), in their usual way.
+_PERF = ("kprobe", "tracepoint", "perf_event")
+
+
+def check(one: Running, enums: Mapping[str, Enum]) -> Iterator[Finding]:
+    """Everything about the container `one`, as its process `one.pid` has it."""
+    try:
+        with Process(one.pid) as process:
+            found = _namespaces(process)
+            yield found
+            if found.state == "ok":
+                yield from _Examination(one, process, enums).run()
+    except HookError as error:
+        yield problem("container", str(error))
+    except OSError as error:
+        yield problem(
+            "container",
+            f"process {one.pid} can't be looked at: {error.strerror}",
+            "sudo oci-bpf-hook doctor ..." if os.geteuid() else "",
+        )
+
+
+def refused(name: str) -> Iterator[Finding]:
+    """Why a container doesn't run that was refused: hook and broker put that on record."""
+    entry = last_refusal(name)
+    if entry is None:
+        return
+    by_policy = entry.get("code") == REFUSED
+    why = "; ".join(map(str, entry.get("problems") or ["nothing says why"]))
+    yield problem(
+        "refused",
+        f"it doesn't run, as {'the policy refused it' if by_policy else 'it was refused'}: {why}",
+        f"edit {POLICY}" if by_policy else f"oci-bpf-hook check, with {name}'s annotations",
+    )
+
+
+def _namespaces(process: Process) -> Finding:
+    if process.is_on_host():
+        return problem(
+            "no-user-namespace",
+            "it has no user namespace of its own, and BPF tokens exist only in one",
+            "podman run --userns=auto ... (Kubernetes: hostUsers: false)",
+        )
+    if process.owns_its_mounts():
+        return ok("user-namespace", f"its own, of {user_name(process.owner())}")
+    if process.is_nested():
+        return _nested()
+    return problem(
+        "no-mount-namespace",
+        "its mount namespace isn't its user namespace's, so nothing can be mounted for it",
+        "unshare --user --mount ...",
+    )
+
+
+def _nested() -> Finding:
+    return problem(
+        "nested-user-namespace",
+        "the process is in a user namespace within the container's, and the bpffs belongs to the "
+        "outer one; a token is made and used in one and the same",
+        "run the program in the container's own user namespace, not below unshare or bwrap",
+    )
+
+
+class _Examination:
+    """What is known of one process, and the checks that share it."""
+
+    def __init__(self, one: Running, process: Process, enums: Mapping[str, Enum]) -> None:
+        self.one = one
+        self.process = process
+        self.enums = enums
+        self.status: Status = status(process)
+        every = mounts(process)
+        hidden = mountinfo.covered(every)
+        self.mounts = [mount for mount in every if mount.id not in hidden]
+        self.delegated = [mount for mount in self.mounts if mount.delegates]
+        self.path, self.given = self._path()
+
+    def _path(self) -> tuple[str, str | None]:
+        """Where libbpf looks in this process, and what its environment says of that."""
+        try:
+            given = environment(self.process).get(TOKEN_PATH)
+        except OSError:
+            given = None
+        return given or PATH, given
+
+    def run(self) -> Iterator[Finding]:
+        mount = self._at(self.path)
+        yield from self._mount(mount)
+        lacks_bpf = not self.status.has(probes.CAP_BPF)
+        if lacks_bpf:
+            yield self._capability()
+        else:
+            yield ok("cap-bpf", "it has CAP_BPF")
+        yield from self._seccomp(lacks_bpf=lacks_bpf)
+        if mount is not None and mount.delegates:
+            yield from self._token(mount, lacks_bpf=lacks_bpf)
+            yield from self._types(mount, lacks_bpf=lacks_bpf)
+        yield from self._library()
+        yield from self._runtime()
+
+    def _at(self, path: str) -> Mount | None:
+        """The mount that `path` itself is the place of, the one on top."""
+        found = None
+        for mount in self.mounts:
+            if mount.point == os.path.normpath(path):
+                found = mount
+        return found
+
+    # ---- the mount ----
+
+    def _mount(self, mount: Mount | None) -> Iterator[Finding]:
+        if self.given == "":
+            yield problem(
+                "token-path",
+                f"{TOKEN_PATH} is empty in its environment, which tells libbpf to use no token",
+                f"unset {TOKEN_PATH}",
+            )
+        elif mount is not None and mount.delegates:
+            yield from self._right_mount(mount)
+        elif self.delegated:
+            yield self._other_path()
+        elif mount is not None and mount.fstype == "bpf":
+            yield problem(
+                "masks-empty",
+                f"the bpffs at {self.path} delegates nothing",
+                self._delegate(),
+            )
+        else:
+            yield problem(
+                "no-bpffs",
+                f"there is no delegated bpffs at {self.path}, nor anywhere else in it",
+                self._delegate(),
+            )
+
+    def _right_mount(self, mount: Mount) -> Iterator[Finding]:
+        if mount.root != "/":
+            yield problem(
+                "not-the-root",
+                f"{mount.point} is the directory {mount.root} of a bpffs, and a token is made from "
+                "its root alone",
+                self._delegate(),
+            )
+            return
+        words = " ".join(f"{option}={text}" for option, text in mount.delegates.items())
+        yield ok("bpffs", f"{mount.point}: {words}")
+
+    def _other_path(self) -> Finding:
+        there = ", ".join(mount.point for mount in self.delegated)
+        says = "says so" if self.given else "isn't set"
+        return problem(
+            "token-path",
+            f"libbpf looks at {self.path}, as {TOKEN_PATH} {says}, and the delegated bpffs is at "
+            f"{there}",
+            f"podman run --env {TOKEN_PATH}={self.delegated[0].point} ...",
+        )
+
+    def _target(self) -> str:
+        if self.one.name or self.one.id:
+            return f"--container {self.one.label}"
+        return f"--pid {self.one.pid}"
+
+    def _delegate(self) -> str:
+        return f"oci-bpf-hook delegate {self._target()} --profile NAME"
+
+    # ---- capabilities ----
+
+    def _capability(self) -> Finding:
+        who = self.status
+        if who.bounding >> probes.CAP_BPF & 1 and who.uid != self._root():
+            return problem(
+                "ambient",
+                "it may have CAP_BPF but runs as another user than root, who gets capabilities "
+                "only if they are ambient",
+                "setpriv --inh-caps +bpf --ambient-caps +bpf PROGRAM, as root in the container",
+            )
+        if who.has(probes.CAP_SYS_ADMIN):
+            return problem(
+                "only-sys-admin",
+                "it has CAP_SYS_ADMIN and not CAP_BPF, and to make a token takes CAP_BPF itself",
+                self._add_capabilities("BPF"),
+            )
+        if who.bounding >> probes.CAP_BPF & 1:
+            return problem(
+                "cap-bpf",
+                "the container may have CAP_BPF, and this process has given it up",
+                "keep CAP_BPF in the program's permitted and effective sets",
+            )
+        return problem(
+            "cap-bpf",
+            "it lacks CAP_BPF, which engines don't give by default",
+            self._add_capabilities("BPF"),
+        )
+
+    def _root(self) -> int | None:
+        """The container's root, by our ids."""
+        with open(f"/proc/{self.one.pid}/uid_map", encoding="ascii") as file:
+            for line in file:
+                inside, outside, _ = map(int, line.split())
+                if inside == 0:
+                    return outside
+        return None
+
+    def _add_capabilities(self, *missing: str) -> str:
+        added = " ".join(f"--cap-add {name}" for name in missing)
+        return f"podman run {added} ... (Kubernetes: securityContext.capabilities.add)"
+
+    # ---- seccomp ----
+
+    def _seccomp(self, *, lacks_bpf: bool) -> Iterator[Finding]:
+        if self.status.seccomp != _SECCOMP_FILTER:
+            yield ok("seccomp", "it has no seccomp filter")
+            return
+        try:
+            filters = probes.seccomp_filters(self.one.pid)
+            machine = probes.machine()
+            answers = {
+                command: answer(filters, machine.bpf, machine.audit, (command,))
+                for command in (
+                    probes.BPF_TOKEN_CREATE,
+                    probes.BPF_MAP_CREATE,
+                    probes.BPF_PROG_LOAD,
+                    probes.BPF_BTF_LOAD,
+                )
+            }
+        except (OSError, FilterError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            yield warning(
+                "seccomp",
+                f"its seccomp filter can't be read ({reason}); if bpf(2) with TOKEN_CREATE and fd "
+                "-1 gets EPERM in it and not EBADF, the filter is it",
+                "sudo oci-bpf-hook doctor ..." if os.geteuid() else "",
+            )
+            return
+        refused = [found for found in answers.values() if not found.allows]
+        if not refused:
+            yield ok("seccomp", "its filter lets bpf(2) through")
+        elif not lacks_bpf:
+            # An engine's profile depends on the capability: without it this is no cause.
+            yield problem(
+                "seccomp",
+                f"its seccomp filter keeps bpf(2) from the kernel: it {refused[0]}",
+                "podman run --security-opt seccomp=PROFILE ... with bpf among the names allowed",
+            )
+
+    # ---- the token ----
+
+    def _token(self, mount: Mount, *, lacks_bpf: bool) -> Iterator[Finding]:
+        if mount.root != "/":
+            return
+        if os.geteuid():
+            yield warning(
+                "token", "no token was tried: that takes root", "sudo oci-bpf-hook doctor ..."
+            )
+            return
+        try:
+            with Container(self.one.pid) as container:
+                tried = visit(container, self.path, self.status)
+        except HookError as error:
+            yield warning("token", str(error))
+            return
+        found = self._what_is_wrong(tried)
+        if found:
+            yield found
+        elif tried.token == 0:
+            yield ok("token", "the kernel makes a token for it")
+        elif not lacks_bpf:
+            yield self._unexplained(tried)
+
+    def _what_is_wrong(self, tried: Tried) -> Finding | None:
+        if tried.root_token == errno.EPERM:
+            if self.process.is_nested():
+                return _nested()
+            return problem(
+                "foreign-bpffs",
+                f"the bpffs at {self.path} belongs to another user namespace than the container's",
+                self._delegate(),
+            )
+        if tried.opened == errno.EACCES:
+            return problem(
+                "search-permission",
+                f"it may not open {self.path}: the directory's mode keeps its user out",
+                f"podman run --annotation io.bpffs.mode=1777 ..., or chmod 1777 {self.path}",
+            )
+        return None
+
+    def _unexplained(self, tried: Tried) -> Finding:
+        number = tried.token if tried.token > 0 else max(tried.opened, tried.root_token)
+        label = self._label()
+        by = f"; it runs as {label}" if label else ""
+        return problem(
+            "token",
+            f"the kernel makes no token for it: {os.strerror(number)}; with all of the above in "
+            f"order, that is a security module{by}",
+            "ausearch -m avc -ts recent",
+        )
+
+    def _label(self) -> str:
+        try:
+            text = Path(f"/proc/{self.one.pid}/attr/current").read_text(encoding="utf-8")
+        except OSError:
+            return ""
+        return text.strip("\0\n")
+
+    # ---- what is delegated ----
+
+    def _types(self, mount: Mount, *, lacks_bpf: bool) -> Iterator[Finding]:
+        programs = self._names(mount, PROGS)
+        if not lacks_bpf and not self.status.has(probes.CAP_SYS_ADMIN):
+            yield from self._second_capabilities(programs)
+        perf = [name for name in programs if name in _PERF]
+        if perf:
+            yield warning(
+                "perf-event-open",
+                f"{', '.join(perf)} load, and attach by perf_event_open(2), which no token allows",
+                "use raw_tp, tp_btf, kprobe.multi or uprobe.multi programs instead",
+            )
+        network, cgroup = shares(self.process)
+        for exposure in exposures(programs, host_network=network, host_cgroup=cgroup):
+            yield warning(exposure.code, f"{', '.join(exposure.names)}: {exposure.what}")
+
+    def _names(self, mount: Mount, kind: object) -> list[str]:
+        for one in KINDS:
+            if one is kind and one.option in mount.delegates:
+                enum = self.enums[one.option]
+                try:
+                    return names(parse_shown(mount.delegates[one.option], enum), enum)
+                except ValueError:  # A name that only the kernel knows.
+                    return []
+        return []
+
+    def _second_capabilities(self, programs: Sequence[str]) -> Iterator[Finding]:
+        for capability, number, types in (
+            ("PERFMON", probes.CAP_PERFMON, _PERFMON),
+            ("NET_ADMIN", probes.CAP_NET_ADMIN, _NET_ADMIN),
+        ):
+            needing = [name for name in programs if name in types]
+            if needing and not self.status.has(number):
+                yield problem(
+                    f"cap-{capability.lower().replace('_', '-')}",
+                    f"{', '.join(needing)} take CAP_{capability} beside CAP_BPF, and it lacks that",
+                    self._add_capabilities(capability),
+                )
+
+    # ---- what is around it ----
+
+    def _library(self) -> Iterator[Finding]:
+        try:
+            mapped = libraries(self.process)
+        except OSError:
+            return
+        for path in sorted(mapped):
+            match = _LIBBPF.search(path)
+            if match and tuple(map(int, match.groups())) < _LIBBPF_WITH_TOKENS:
+                yield problem(
+                    "library",
+                    f"it uses {path.rpartition('/')[2]}, and libbpf knows tokens since 1.4",
+                    "build the program with libbpf 1.4 or later, or cilium/ebpf 0.22 or later",
+                )
+
+    def _runtime(self) -> Iterator[Finding]:
+        """crun's wrong bundle, which other hooks than this one stumble over."""
+        path = self.one.runtime
+        if path is None or path.rpartition("/")[2] != "crun" or not self._has_device():
+            return
+        for text in faults(Engine(name="crun", path=path, version=version(path))):
+            yield warning("crun-device", f"the container has a device, and {text}")
+
+    def _has_device(self) -> bool:
+        try:
+            text = Path(f"/run/crun/{self.one.id}/config.json").read_text(encoding="utf-8")
+            config = json.loads(text[:_CONFIG_MAX])
+            return bool(config["linux"]["devices"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False

@@ -1,0 +1,184 @@
+"""The engines and runtimes that are installed: versions, known faults, and where hooks are read.
+
+A fault that another program is known to have can only be told by its version.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator, Mapping
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from ..record import Record
+from .finding import Finding, ok, problem, warning
+
+SHARED = "/usr/share/containers/oci/hooks.d"
+ETC = "/etc/containers/oci/hooks.d"
+_PROGRAMS = ("podman", "crio", "containerd", "dockerd", "crun", "runc", "youki")
+_VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
+_SECCOMP = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
+_SECONDS = 10
+
+
+class Engine(Record):
+    """A program that runs containers: its `path` and its `version` as numbers, () if unknown."""
+
+    __slots__ = ("name", "path", "version")
+    name: str
+    path: str
+    version: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {'.'.join(map(str, self.version)) or 'of an unknown version'}"
+
+
+class _Fault(Record):
+    """What `program` does wrong from `first` up to, but not in, `fixed`."""
+
+    __slots__ = ("first", "fixed", "program", "text")
+    program: str
+    first: tuple[int, ...]
+    fixed: tuple[int, ...]
+    text: str
+
+
+_FAULTS = (
+    _Fault(
+        program="crun",
+        first=(1, 8),
+        fixed=(1, 30),
+        text="it tells hooks a wrong bundle where a container has a user namespace and a device "
+        "(crun issue 2025); this hook finds the root filesystem without it",
+    ),
+    _Fault(
+        program="podman",
+        first=(0,),
+        fixed=(4, 6),
+        text="it gives a container its image's annotations, so whoever makes an image can ask; "
+        "the policy decides",
+    ),
+)
+
+
+def installed() -> list[Engine]:
+    """The engines and runtimes in PATH, engines first."""
+    found = []
+    for name in _PROGRAMS:
+        path = shutil.which(name)
+        if path:
+            found.append(Engine(name=name, path=path, version=version(path)))
+    return found
+
+
+def version(path: str) -> tuple[int, ...]:
+    """What the program at `path` says of its version; () if it says nothing."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            [path, "--version"], capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    match = _VERSION.search(done.stdout)
+    return tuple(map(int, match[0].split("."))) if match else ()
+
+
+def faults(engine: Engine) -> list[str]:
+    """What `engine` is known to do wrong, a sentence each."""
+    return [
+        fault.text
+        for fault in _FAULTS
+        if fault.program == engine.name and fault.first <= engine.version < fault.fixed
+    ]
+
+
+def check(engines: list[Engine]) -> Iterator[Finding]:
+    """The engines there are, with their faults, and podman's seccomp profile."""
+    if not engines:
+        yield warning(
+            "engines", "neither podman, CRI-O, containerd, Docker nor a runtime is in PATH"
+        )
+    for engine in engines:
+        known = "".join(f"; {text}" for text in faults(engine))
+        yield ok("engines", f"{engine} ({engine.path}){known}")
+    if any(engine.name in ("podman", "crio") for engine in engines):
+        yield from _seccomp()
+
+
+def _seccomp() -> Iterator[Finding]:
+    """Whether the profile that podman and CRI-O use lets bpf(2) through with CAP_BPF."""
+    path = next((path for path in _SECCOMP if os.path.exists(path)), None)
+    if path is None:
+        return  # They have one built in, of their own release.
+    try:
+        rules = json.loads(Path(path).read_text(encoding="utf-8"))["syscalls"]
+        with_bpf = any(_lets_bpf_through(rule) for rule in rules)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        yield problem("engine-seccomp", f"{path} is no seccomp profile: {error}")
+        return
+    if with_bpf:
+        yield ok("engine-seccomp", f"{path} lets bpf(2) through with CAP_BPF")
+        return
+    yield warning(
+        "engine-seccomp",
+        f"{path} lets bpf(2) through with CAP_SYS_ADMIN alone, so a container with CAP_BPF gets "
+        "EPERM; give it a profile that does, by --security-opt seccomp=FILE",
+        'jq \'.syscalls |= [{names:["bpf"],action:"SCMP_ACT_ALLOW",includes:{caps:["CAP_BPF"]}}]'
+        ' + map(.names -= ["bpf"])\' '
+        f"{path} > /etc/containers/seccomp.json.new && "
+        "mv /etc/containers/seccomp.json.new /etc/containers/seccomp.json",
+    )
+
+
+def _lets_bpf_through(rule: Mapping[str, Any]) -> bool:
+    caps = (rule.get("includes") or {}).get("caps") or []
+    return (
+        "bpf" in rule["names"]
+        and rule["action"] == "SCMP_ACT_ALLOW"
+        and (not caps or "CAP_BPF" in caps)
+    )
+
+
+def hooks_directories(engine: Engine) -> list[str]:
+    """Where `engine` reads hooks from, the later ones winning; [] for one that reads none."""
+    if engine.name == "podman":
+        return _podman_directories()
+    if engine.name == "crio":
+        files = ["/etc/crio/crio.conf", *sorted(glob("/etc/crio/crio.conf.d/*"))]
+        return _setting(files, ("crio", "runtime", "hooks_dir")) or [SHARED]
+    return []
+
+
+def _podman_directories() -> list[str]:
+    given = os.environ.get("CONTAINERS_CONF")
+    files = (
+        [given]
+        if given
+        else [
+            "/usr/share/containers/containers.conf",
+            "/etc/containers/containers.conf",
+            *sorted(glob("/etc/containers/containers.conf.d/*.conf")),
+        ]
+    )
+    if override := os.environ.get("CONTAINERS_CONF_OVERRIDE"):
+        files.append(override)
+    return _setting(files, ("engine", "hooks_dir")) or [SHARED]
+
+
+def _setting(files: list[str], keys: tuple[str, ...]) -> list[str] | None:
+    """A list of paths in TOML files, by its keys; the last file that has it counts."""
+    found: list[str] | None = None
+    for name in files:
+        try:
+            value: Any = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # Not there, or the engine's own to complain of.
+            continue
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            found = value
+    return found

@@ -1,0 +1,34 @@
+"""A finding: what was looked at, whether it is well, why, and what to do.
+
+Checks yield findings and print nothing.  The name of a finding is its cause's; tests and scripts
+know it by that.
+"""
+
+from ..record import Record
+
+OK = "ok"
+WARNING = "warning"
+PROBLEM = "problem"
+STATES = (OK, WARNING, PROBLEM)
+
+
+class Finding(Record):
+    """`what` is the cause's name, `why` one idea for people, `fix` a command to paste, or ""."""
+
+    __slots__ = ("fix", "state", "what", "why")
+    what: str
+    state: str
+    why: str
+    fix: str
+
+
+def ok(what: str, why: str) -> Finding:
+    return Finding(what=what, state=OK, why=why, fix="")
+
+
+def warning(what: str, why: str, fix: str = "") -> Finding:
+    return Finding(what=what, state=WARNING, why=why, fix=fix)
+
+
+def problem(what: str, why: str, fix: str = "") -> Finding:
+    return Finding(what=what, state=PROBLEM, why=why, fix=fix)

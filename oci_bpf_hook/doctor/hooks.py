@@ -1,0 +1,145 @@
+"""Whether an engine will run the hook: its JSON where that engine reads, valid, and its program.
+
+An engine says nothing of a hook whose program it doesn't find, and one broken JSON in its
+directory keeps every container from starting.
+"""
+
+import json
+import os
+import stat
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import DONE
+from .engines import ETC, SHARED, Engine, hooks_directories
+from .finding import Finding, ok, problem
+
+_NAME = "oci-bpf-hook"
+_INSTALL = "oci-bpf-hook install"
+_SECONDS = 10
+
+
+def check(engines: Sequence[Engine]) -> Iterator[Finding]:
+    """What each of `engines` makes of its hooks' directories; none for those that read none."""
+    checked: set[str] = set()
+    for engine in engines:
+        directories = hooks_directories(engine)
+        if not directories:
+            continue
+        broken, ours = _read(directories)
+        for path, why in broken:
+            yield problem(
+                "hooks-json",
+                f"{path}: {why}; {engine.name} starts no container because of it",
+                f"mv {path} {path}.broken",
+            )
+        if ours:
+            yield ok("hooks-dir", f"{engine.name} reads {ours}")
+            if ours not in checked:
+                checked.add(ours)
+                yield from _check_ours(ours)
+        elif not any(path.endswith(f"/{_NAME}.json") for path, _ in broken):
+            yield _not_read(engine, directories)
+
+
+def _read(directories: Sequence[str]) -> tuple[list[tuple[str, str]], str | None]:
+    """The files that are broken, with the reason, and the one that is ours."""
+    broken: list[tuple[str, str]] = []
+    ours: str | None = None
+    for directory in directories:
+        for path in sorted(Path(directory).glob("*.json")):
+            try:
+                config = json.loads(path.read_bytes())
+                program = config["hook"]["path"]
+            except OSError as error:
+                broken.append((str(path), error.strerror or "it can't be read"))
+            except (ValueError, RecursionError) as error:
+                broken.append((str(path), f"no JSON: {error}"))
+            except (KeyError, TypeError):
+                broken.append((str(path), "it has no hook.path"))
+            else:
+                # A later directory wins.
+                if str(program).rpartition("/")[2] == _NAME or path.stem == _NAME:
+                    ours = str(path)
+    return broken, ours
+
+
+def _not_read(engine: Engine, directories: Sequence[str]) -> Finding:
+    where = ", ".join(directories)
+    for other in (SHARED, ETC):
+        if other not in directories and (ours := _read([other])[1]):
+            return problem(
+                "hooks-dir",
+                f"{engine.name} reads {where}, and the hook's JSON is in {other}",
+                f"mv {ours} {directories[-1]}/",
+            )
+    return problem("hook-missing", f"the hook isn't installed: no JSON for it in {where}", _INSTALL)
+
+
+def _check_ours(path: str) -> Iterator[Finding]:
+    config = json.loads(Path(path).read_bytes())
+    wrong = _against_schema(config)
+    if wrong:
+        yield problem("hooks-json", f"{path}: {wrong}", _INSTALL)
+        return
+    yield _check_program(config["hook"])
+
+
+def _against_schema(config: object) -> str:
+    """What is wrong with `config` as our JSON, "" for nothing."""
+    try:
+        import jsonschema
+
+        from ..policyfile import schema
+    except ImportError:  # A host that has the hook alone; the engine read it at least.
+        return ""
+    validator = jsonschema.Draft202012Validator(schema("hook"))
+    for error in validator.iter_errors(config):
+        where = ".".join(map(str, error.absolute_path))
+        return f"{where or 'it'}: {error.message}"
+    return ""
+
+
+def _check_program(hook: Mapping[str, Any]) -> Finding:
+    path = hook["path"]
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return problem(
+            "hook-program",
+            f"{path}: {error.strerror}; the engine starts containers without the hook and says "
+            "nothing",
+            _INSTALL,
+        )
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
+        return problem("hook-program", f"{path} can't be executed", f"chmod 755 {path}")
+    if status.st_uid != 0 or status.st_mode & 0o022:
+        return problem(
+            "hook-program",
+            f"others than root can write {path}, which root runs",
+            f"chown root: {path} && chmod 755 {path}",
+        )
+    wrong = _try(path, hook)
+    if wrong:
+        return problem("hook-program", f"{path} doesn't work: {wrong}", _INSTALL)
+    return ok("hook-program", f"{path} runs")
+
+
+def _try(path: str, hook: Mapping[str, Any]) -> str:
+    """Run it for a container that asks for nothing; what goes wrong, or ""."""
+    env = dict(item.split("=", 1) for item in hook["env"])
+    try:
+        done = subprocess.run(  # noqa: S603
+            [path, *hook["args"][1:]],
+            input=b'{"id": "doctor"}',
+            env=env,
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    words = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    return "" if done.returncode == DONE else words[-1] if words else f"exit {done.returncode}"

@@ -1,0 +1,220 @@
+"""The host: what has to be there before any container can have a delegation."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import kernel, probes
+from ..btf import BtfError
+from ..client import SOCKET
+from ..container import is_initial
+from ..errors import HookError
+from ..names import KINDS
+from ..policycache import ETC, in_force
+from ..processes import Status, status_of
+from . import engines, hooks
+from .engines import Engine
+from .finding import Finding, ok, problem, warning
+from .selftest import selftest
+
+_UNITS = (
+    "/etc/systemd/system/oci-bpf-hook-broker.socket",
+    "/usr/lib/systemd/system/oci-bpf-hook-broker.socket",
+    "/lib/systemd/system/oci-bpf-hook-broker.socket",
+)
+# Whose subordinate ids podman gives containers with --userns=auto.
+_AUTO_USER = "containers"
+
+
+def check() -> Iterator[Finding]:
+    """Everything about the host, ending in a live test where we may make one."""
+    found = engines.installed()
+    yield from _kernel()
+    yield _btf()
+    yield from _user_namespaces()
+    yield from _lsms()
+    yield from engines.check(found)
+    yield from hooks.check(found)
+    yield _policy()
+    yield from _subordinate_ids(found)
+    yield _broker()
+    lacking = _lacking(status_of("self"))
+    if lacking:
+        yield warning(
+            "selftest",
+            f"nothing was tried: that takes {lacking}",
+            "sudo oci-bpf-hook doctor",
+        )
+    else:
+        yield from selftest()
+
+
+def _kernel() -> Iterator[Finding]:
+    yield ok("kernel", f"Linux {os.uname().release}")
+    value = _sysctl("kernel/unprivileged_bpf_disabled")
+    if value == "0":
+        yield warning(
+            "unprivileged-bpf",
+            "kernel.unprivileged_bpf_disabled is 0: socket filters and simple maps work without a "
+            "token here, and fail on hosts where it isn't",
+            "sysctl -w kernel.unprivileged_bpf_disabled=2",
+        )
+    elif value:
+        yield ok("unprivileged-bpf", f"kernel.unprivileged_bpf_disabled is {value}")
+
+
+def _btf() -> Finding:
+    try:
+        kernel.from_btf(KINDS)
+    except (OSError, BtfError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return problem(
+            "btf",
+            f"the kernel's names can't be read from {kernel.VMLINUX} ({reason}); those that we "
+            "know from other kernels are used, and CO-RE programs don't load",
+            "boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
+        )
+    return ok("btf", f"the kernel's names are in {kernel.VMLINUX}")
+
+
+def _user_namespaces() -> Iterator[Finding]:
+    if not os.path.exists("/proc/self/ns/user"):
+        yield problem("user-namespaces", "this kernel has no user namespaces (CONFIG_USER_NS)")
+        return
+    most = _sysctl("user/max_user_namespaces")
+    if most == "0":
+        yield problem(
+            "user-namespaces",
+            "user.max_user_namespaces is 0, so no container gets a user namespace",
+            "sysctl -w user.max_user_namespaces=63359",
+        )
+        return
+    # Either concerns users other than root alone.
+    for name, barred in (
+        ("kernel/unprivileged_userns_clone", "0"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1"),
+    ):
+        if _sysctl(name) == barred:
+            key = name.replace("/", ".")
+            yield warning(
+                "user-namespaces",
+                f"{key} is {barred}: rootless containers get no user namespace",
+                f"sysctl -w {key}={1 - int(barred)}",
+            )
+            return
+    yield ok("user-namespaces", "containers can have one")
+
+
+def _lsms() -> Iterator[Finding]:
+    try:
+        active = Path("/sys/kernel/security/lsm").read_text(encoding="ascii").strip()
+    except OSError:
+        return  # securityfs isn't mounted; nothing to say.
+    if "selinux" in active.split(",") and _read("/sys/fs/selinux/enforce") == "1":
+        yield warning(
+            "selinux",
+            "SELinux enforces, and containers' own type may not use bpf(2): a refusal is an "
+            "avc: denied with tclass=bpf in the audit log",
+            "ausearch -m avc -ts recent | grep tclass=bpf",
+        )
+    else:
+        yield ok("lsm", f"active: {active}")
+
+
+def _policy() -> Finding:
+    try:
+        in_force()
+    except HookError as error:
+        return problem("policy", f"{error}; no container is given anything", _policy_fix(error))
+    where = ETC if os.path.exists(ETC) else "the built-in one"
+    return ok("policy", f"in order: {where}")
+
+
+def _policy_fix(error: HookError) -> str:
+    if "can't be trusted" in str(error):
+        return f"chown root: {ETC} && chmod 644 {ETC}"
+    return f"oci-bpf-hook policy check {ETC}"
+
+
+def _subordinate_ids(found: list[Engine]) -> Iterator[Finding]:
+    if not any(engine.name == "podman" for engine in found):
+        return
+    user = _AUTO_USER if os.geteuid() == 0 else _own_name()
+    what = "podman's --userns=auto" if os.geteuid() == 0 else "rootless podman"
+    missing = [name for name in ("/etc/subuid", "/etc/subgid") if not _has_range(name, user)]
+    if missing:
+        yield problem(
+            "subuid",
+            f"{' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} no range for "
+            f"{user}, which {what} takes its ids from",
+            "; ".join(f"echo {user}:2147483648:2147483647 >> {name}" for name in missing)
+            if os.geteuid() == 0
+            else f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
+        )
+    else:
+        yield ok("subuid", f"{user} has subordinate ids for {what}")
+
+
+def _has_range(path: str, user: str) -> bool:
+    names = {user, str(os.geteuid())} if user != _AUTO_USER else {user}
+    return any(line.split(":")[0] in names for line in _read(path).splitlines())
+
+
+def _own_name() -> str:
+    from ..delegations import user_name
+
+    return user_name(os.geteuid())
+
+
+def _broker() -> Finding:
+    """Whether the broker answers, if there is to be one: rootless engines need it."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(2)
+            sock.connect(SOCKET)
+    except (FileNotFoundError, PermissionError) as error:
+        if not any(map(os.path.exists, _UNITS)):
+            return ok("broker", "none is installed; rootless engines need it, rootful ones don't")
+        if isinstance(error, PermissionError):
+            return problem(
+                "broker",
+                f"this user may not connect to {SOCKET}, and so rootless engines get nothing",
+                f"chmod 755 {os.path.dirname(SOCKET)} && chmod 666 {SOCKET}",
+            )
+        return problem(
+            "broker",
+            f"the broker is installed and doesn't listen on {SOCKET}, so rootless engines get "
+            "nothing",
+            "systemctl enable --now oci-bpf-hook-broker.socket",
+        )
+    except OSError as error:
+        reason = "nobody listens" if error.errno == errno.ECONNREFUSED else error.strerror
+        return problem(
+            "broker",
+            f"the broker can't be reached at {SOCKET}: {reason}",
+            "systemctl restart oci-bpf-hook-broker.socket",
+        )
+    return ok("broker", f"it listens on {SOCKET}")
+
+
+def _lacking(us: Status) -> str:
+    """What we lack for a live test, or ""."""
+    if us.uid != 0:
+        return "root"
+    if not is_initial():
+        return "the initial user namespace"
+    return "" if us.has(probes.CAP_SYS_ADMIN) else "CAP_SYS_ADMIN"
+
+
+def _sysctl(name: str) -> str:
+    return _read(f"/proc/sys/{name}")
+
+
+def _read(path: str) -> str:
+    """A small file, "" if it isn't there."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

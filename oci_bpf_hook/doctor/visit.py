@@ -1,0 +1,112 @@
+"""A child that tries a container's bpffs from inside: as its root, then as one of its processes.
+
+It keeps to the container half's rules, and goes in by the same way (`inside.join`): everything
+is imported before, it runs no program, stays out of the pid namespace, can't be traced, and
+ends by its own clock or its parent's.  The container's seccomp filter isn't on it, and so what
+it is told is the kernel's answer.
+"""
+
+import os
+import signal
+from _socket import socket
+from struct import Struct
+from typing import NoReturn
+
+from .. import inside, probes, syscalls
+from ..container import Container
+from ..half import Half
+from ..processes import Status, inside_id
+from ..record import Record
+
+_PR_SET_KEEPCAPS = 8
+# Errnos of: opening the path and making a token as root; the same as the process.
+_TRIED = b"t"
+_ANSWER = Struct("=ciiii")
+_NOT_TRIED = -1
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Tried(Record):
+    """Errnos, 0 for success: `opened` and `token` by the process, `root_*` by the root.
+
+    What couldn't be tried, as something before it failed, is -1.
+    """
+
+    __slots__ = ("opened", "root_opened", "root_token", "token")
+    root_opened: int
+    root_token: int
+    opened: int
+    token: int
+
+
+class _Visit(Half):
+    """The child, as this process sees it."""
+
+    def __init__(self, container: Container, path: str, who: Status) -> None:
+        self._container = container
+        self._path = path
+        self._who = who
+        self._ids = inside_id(container, "uid", who.uid), inside_id(container, "gid", who.gid)
+        super().__init__()
+
+    def _child(self, sock: socket, parent: int) -> NoReturn:
+        progress = inside.Progress()
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(self.seconds)
+            root = inside.join(self._container, inside.RUNNING, parent, progress)
+            answers = [*_try(root, self._path)]
+            uid, gid = self._ids
+            if uid is None or gid is None:
+                answers += [_NOT_TRIED, _NOT_TRIED]
+            else:
+                progress.step = "credentials"
+                _become(self._who, uid, gid)
+                answers += _try(root, self._path)
+            sock.send(_ANSWER.pack(_TRIED, *answers))
+        except OSError as error:
+            inside.report(sock, progress.step, error)
+        except inside.GoneError:
+            pass
+        finally:
+            os._exit(0)
+
+    def answer(self) -> Tried:
+        _, root_opened, root_token, opened, token = _ANSWER.unpack(self._receive(_TRIED))
+        return Tried(root_opened=root_opened, root_token=root_token, opened=opened, token=token)
+
+
+def visit(container: Container, path: str, who: Status) -> Tried:
+    """Try the bpffs at `path` in `container`, for a process with the credentials of `who`.
+
+    Raises HookError if the container can't be entered.
+    """
+    with _Visit(container, path, who) as half:
+        return half.answer()
+
+
+def _become(who: Status, uid: int, gid: int) -> None:
+    """Have that process's credentials; its supplementary groups open no bpffs."""
+    syscalls.prctl(_PR_SET_KEEPCAPS, 1)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    probes.capset(who.effective, who.permitted, who.inheritable)
+    # A change of credentials has reset both.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _try(root: int, path: str) -> tuple[int, int]:
+    try:
+        name = os.fsencode(path.lstrip("/") or ".")
+        bpffs = syscalls.openat2(root, name, _OPEN, _RESOLVE)
+    except OSError as error:
+        return error.errno or _NOT_TRIED, _NOT_TRIED
+    try:
+        os.close(probes.token_create(bpffs))
+    except OSError as error:
+        return 0, error.errno or _NOT_TRIED
+    finally:
+        os.close(bpffs)
+    return 0, 0

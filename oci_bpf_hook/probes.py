@@ -1,0 +1,144 @@
+"""The system calls that finding out takes and the hook doesn't: bpf(2), ptrace(2), capset(2).
+
+As in `syscalls`, a wrapper is the call and no more, and no ctypes type leaves the module.  It
+is off the hot path, and so on `ctypes` itself.
+"""
+
+import ctypes
+import os
+from errno import ENOENT, ENOSYS
+from struct import Struct, calcsize
+
+from .machine import MACHINES, Machine
+from .seccomp import INSTRUCTION
+
+CAP_NET_ADMIN = 12
+CAP_SYS_ADMIN = 21
+CAP_PERFMON = 38
+CAP_BPF = 39
+
+# linux/bpf.h: the commands and the flag that says that there is a token.
+BPF_MAP_CREATE = 0
+BPF_PROG_LOAD = 5
+BPF_BTF_LOAD = 18
+BPF_TOKEN_CREATE = 36
+_F_TOKEN_FD = 1 << 16
+# union bpf_attr, as the kernel's BTF has it.  TOKEN_CREATE: flags, bpffs_fd.
+_TOKEN = Struct("=II")
+# MAP_CREATE: type, sizes of key and value, entries, flags; map_token_fd at 76.
+_MAP = Struct("=5I56xi")
+# PROG_LOAD: type, count, instructions, license; prog_flags at 44, expected_attach_type at 68,
+# prog_token_fd at 144.
+_PROGRAM = Struct("=IIQQ20xI20xI72xi4x")
+# r0 = 0; exit
+_RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
+
+_PTRACE_SEIZE = 0x4206
+_PTRACE_INTERRUPT = 0x4207
+_PTRACE_DETACH = 17
+_PTRACE_SECCOMP_GET_FILTER = 0x420C
+_WALL = 0x40000000
+_CAPABILITY_VERSION_3 = 0x20080522
+_FILTER_MAX = 4096
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.unshare.argtypes = [ctypes.c_int]
+_libc.capset.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+_libc.mount.argtypes = [*[ctypes.c_char_p] * 3, ctypes.c_ulong, ctypes.c_char_p]
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+_libc.ptrace.restype = ctypes.c_long
+_libc.syscall.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint]
+_libc.syscall.restype = ctypes.c_long
+
+
+def _check(result: int, call: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}: {os.strerror(number)}")
+    return result
+
+
+def machine() -> Machine:
+    """This machine's numbers.  Raises OSError (ENOSYS) where they aren't known."""
+    name = os.uname().machine
+    known = MACHINES.get(name)
+    # A 32-bit interpreter under a 64-bit kernel has other numbers than the machine's name says.
+    if known is None or known.bits != 8 * calcsize("P"):
+        raise OSError(ENOSYS, f"bpf(2) has no number known here for {name}")
+    return known
+
+
+def _bpf(command: int, attr: bytes) -> int:
+    buffer = ctypes.create_string_buffer(attr, len(attr))
+    return _check(_libc.syscall(machine().bpf, command, buffer, len(attr)), "bpf")
+
+
+def token_create(bpffs: int) -> int:
+    """BPF_TOKEN_CREATE from an fd on the root of a bpffs; -1 gets EBADF from the kernel itself."""
+    return _bpf(BPF_TOKEN_CREATE, _TOKEN.pack(0, bpffs & 0xFFFFFFFF))
+
+
+def map_create(map_type: int, token: int) -> int:
+    """BPF_MAP_CREATE of one entry, 4 bytes for 4, through `token`."""
+    return _bpf(BPF_MAP_CREATE, _MAP.pack(map_type, 4, 4, 1, _F_TOKEN_FD, token))
+
+
+def prog_load(prog_type: int, attach_type: int, token: int) -> int:
+    """BPF_PROG_LOAD of a program that returns 0, through `token`."""
+    code = ctypes.create_string_buffer(_RETURN_0, len(_RETURN_0))
+    license_ = ctypes.create_string_buffer(b"GPL")
+    attr = _PROGRAM.pack(
+        prog_type,
+        len(_RETURN_0) // 8,
+        ctypes.addressof(code),
+        ctypes.addressof(license_),
+        _F_TOKEN_FD,
+        attach_type,
+        token,
+    )
+    return _bpf(BPF_PROG_LOAD, attr)
+
+
+def unshare(flags: int) -> None:
+    _check(_libc.unshare(flags), "unshare")
+
+
+def mount_tmpfs(target: bytes) -> None:
+    _check(_libc.mount(b"tmpfs", target, b"tmpfs", 0, b"mode=0755"), "mount")
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Give this thread these capabilities, each a mask with a bit for each of them."""
+    header = Struct("=Ii").pack(_CAPABILITY_VERSION_3, 0)
+    sets = (effective, permitted, inheritable)
+    halves = [mask >> shift & 0xFFFFFFFF for shift in (0, 32) for mask in sets]
+    _check(_libc.capset(header, Struct("=6I").pack(*halves)), "capset")
+
+
+def seccomp_filters(pid: int) -> list[bytes]:
+    """The seccomp filters of the process `pid`, each an array of sock_filter.
+
+    The process stands still for as long as it takes to copy them.  Takes CAP_SYS_ADMIN in the
+    initial user namespace and a kernel with CONFIG_CHECKPOINT_RESTORE; raises OSError.
+    """
+    _check(_libc.ptrace(_PTRACE_SEIZE, pid, None, None), "ptrace(SEIZE)")
+    try:
+        _check(_libc.ptrace(_PTRACE_INTERRUPT, pid, None, None), "ptrace(INTERRUPT)")
+        _, status = os.waitpid(pid, _WALL)
+        if not os.WIFSTOPPED(status):
+            raise OSError(ENOENT, f"process {pid} has gone")
+        found: list[bytes] = []
+        # The newest first, until there is no such one.
+        while (program := _filter(pid, len(found))) is not None:
+            found.append(program)
+        return found
+    finally:
+        _libc.ptrace(_PTRACE_DETACH, pid, None, None)
+
+
+def _filter(pid: int, number: int) -> bytes | None:
+    buffer = ctypes.create_string_buffer(_FILTER_MAX * INSTRUCTION.size)
+    count = _libc.ptrace(_PTRACE_SECCOMP_GET_FILTER, pid, number, buffer)
+    if count < 0 and ctypes.get_errno() == ENOENT:
+        return None
+    return buffer.raw[: _check(count, "ptrace(SECCOMP_GET_FILTER)") * INSTRUCTION.size]

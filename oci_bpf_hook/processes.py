@@ -1,0 +1,161 @@
+"""What /proc tells of a process: credentials, seccomp, environment, and which files it holds.
+
+All of it is read through the directory fd of a `container.Process`, and so of one process.
+What may not be read is an OSError; the caller knows what that means for its question.
+"""
+
+import os
+from collections.abc import Iterator
+from stat import S_ISDIR
+
+from .container import Process
+from .mountinfo import Mount, parse
+from .record import Record
+from .state import read_all
+
+# Of a file that a container writes no more than this is read.
+_MOST = 4 << 20
+
+
+class Status(Record):
+    """/proc/PID/status: ids as this process sees them, capabilities as masks."""
+
+    __slots__ = (
+        *("ambient", "bounding", "effective", "inheritable", "permitted"),
+        *("gid", "groups", "name", "seccomp", "uid"),
+    )
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    effective: int
+    permitted: int
+    inheritable: int
+    bounding: int
+    ambient: int
+    seccomp: int
+
+    def has(self, capability: int) -> bool:
+        return bool(self.effective >> capability & 1)
+
+
+class Held(Record):
+    """An fd of a process that matters when a delegation is taken away: a token, or a bpffs."""
+
+    __slots__ = ("fd", "name", "pid", "what")
+    pid: int
+    name: str
+    fd: int
+    what: str
+
+
+def read(process: Process, name: str) -> str:
+    """The file `name` of the process's directory.  Raises OSError."""
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process.proc)
+    try:
+        return read_all(fd, _MOST).decode("utf-8", "surrogateescape")
+    except ValueError as error:
+        raise OSError(27, f"{name} is {error}") from None
+    finally:
+        os.close(fd)
+
+
+def status(process: Process) -> Status:
+    """Its credentials.  Raises OSError."""
+    return _status(read(process, "status"))
+
+
+def status_of(pid: int | str) -> Status:
+    """The credentials of the process `pid`, or "self".  Raises OSError."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        return _status(file.read())
+
+
+def _status(text: str) -> Status:
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        fields[key] = value.strip()
+    return Status(
+        name=fields["Name"],
+        uid=int(fields["Uid"].split()[1]),
+        gid=int(fields["Gid"].split()[1]),
+        groups=tuple(map(int, fields.get("Groups", "").split())),
+        effective=int(fields["CapEff"], 16),
+        permitted=int(fields["CapPrm"], 16),
+        inheritable=int(fields["CapInh"], 16),
+        bounding=int(fields["CapBnd"], 16),
+        ambient=int(fields.get("CapAmb", "0"), 16),
+        seccomp=int(fields.get("Seccomp", "0")),
+    )
+
+
+def mounts(process: Process) -> list[Mount]:
+    """The mounts that it sees.  Raises OSError."""
+    return parse(read(process, "mountinfo"))
+
+
+def environment(process: Process) -> dict[str, str]:
+    """The environment that it was started with.  Raises OSError."""
+    items = (item.partition("=") for item in read(process, "environ").split("\0") if item)
+    return {key: text for key, _, text in items}
+
+
+def inside_id(process: Process, kind: str, identity: int) -> int | None:
+    """The id in the process's user namespace of ours, by its `uid_map` or `gid_map`."""
+    for line in read(process, f"{kind}_map").splitlines():
+        inside, outside, count = map(int, line.split())
+        if outside <= identity < outside + count:
+            return inside + identity - outside
+    return None
+
+
+def libraries(process: Process) -> set[str]:
+    """The files that are mapped into it.  Raises OSError."""
+    lines = (line.split(None, 5) for line in read(process, "maps").splitlines())
+    return {fields[5] for fields in lines if len(fields) == 6 and fields[5].startswith("/")}
+
+
+def pids() -> list[int]:
+    """The processes there are, in no order."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def holders(devices: set[str], user_namespace: int) -> Iterator[Held]:
+    """Who can still use a delegation that is taken away: tokens, and open directories of it.
+
+    `devices` are the bpffs's, as mountinfo has them: a token is a file of the bpffs that it was
+    made from.  Only in the user namespace with that inode number is either of use.
+    """
+    for pid in sorted(pids()):
+        try:
+            if os.stat(f"/proc/{pid}/ns/user").st_ino != user_namespace:
+                continue
+            fds = os.listdir(f"/proc/{pid}/fd")
+            name = comm(pid)
+        except OSError:  # It has gone, or isn't ours to look at.
+            continue
+        for fd in fds:
+            what = _held(pid, fd, devices)
+            if what:
+                yield Held(pid=pid, name=name, fd=int(fd), what=what)
+
+
+def _held(pid: int, fd: str, devices: set[str]) -> str:
+    try:
+        status_ = os.stat(f"/proc/{pid}/fd/{fd}")
+        if f"{os.major(status_.st_dev)}:{os.minor(status_.st_dev)}" not in devices:
+            return ""
+        if S_ISDIR(status_.st_mode):
+            return "directory"
+        with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
+            # kernel/bpf/token.c, bpf_token_show_fdinfo; a map or a program has other fields.
+            return "token" if any(line.startswith("allowed_cmds:") for line in file) else ""
+    except OSError:
+        return ""
+
+
+def comm(pid: int) -> str:
+    """The name of the process `pid`.  Raises OSError."""
+    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+        return file.readline().rstrip("\n")

@@ -1,0 +1,79 @@
+"""How far what is delegated reaches: to the container's own, or to what it shares with the host.
+
+The kernel looks at no token when a program is attached; a namespace that is shared with the
+host is open to whoever holds a program of the type for it.  Facts: kernel/bpf/syscall.c,
+link_create and bpf_prog_attach; tried with each type in a shared network namespace.
+"""
+
+from .lint import BEYOND
+from .names import PROGS
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+# Attach to what is in a network namespace, and to any cgroup directory that can be opened.
+NETWORK = ("xdp", "sched_cls", "netfilter", "sk_lookup", "flow_dissector")
+CGROUP = (
+    "cgroup_skb",
+    "cgroup_sock",
+    "cgroup_sock_addr",
+    "cgroup_device",
+    "cgroup_sockopt",
+    "cgroup_sysctl",
+    "sock_ops",
+)
+
+# What a type reaches, from least to most.
+OWN = "container"
+OF_NETWORK = "network"
+OF_CGROUP = "cgroup"
+HOST = "host"
+
+
+class Exposure(Record):
+    """A way out of the container: `code`, the types that are it, and what they can do."""
+
+    __slots__ = ("code", "names", "what")
+    code: str
+    names: tuple[str, ...]
+    what: str
+
+
+def reach(option: str, name: str) -> str:
+    """What the type `name` of the `delegate_*` option reaches: OWN, OF_NETWORK, OF_CGROUP, HOST."""
+    if name == "struct_ops" or (option == PROGS.option and name in BEYOND):
+        return HOST
+    if option == PROGS.option and name in NETWORK:
+        return OF_NETWORK
+    return OF_CGROUP if option == PROGS.option and name in CGROUP else OWN
+
+
+def exposures(
+    programs: "Iterable[str]", *, host_network: bool, host_cgroup: bool
+) -> "Iterator[Exposure]":
+    """What a container with these program types delegated reaches beyond itself."""
+    given = list(programs)
+    network = tuple(name for name in given if name in NETWORK)
+    if host_network and network:
+        yield Exposure(
+            code="host-network",
+            names=network,
+            what="attach to the network that the container shares with the host, and see and "
+            "change its traffic",
+        )
+    cgroups = tuple(name for name in given if name in CGROUP)
+    if host_cgroup and cgroups:
+        yield Exposure(
+            code="host-cgroup",
+            names=cgroups,
+            what="attach to cgroups of others, which the container can see",
+        )
+    host = tuple(name for name in given if name in BEYOND)
+    if host:
+        yield Exposure(
+            code="reaches-beyond",
+            names=host,
+            what="; ".join(dict.fromkeys(BEYOND[name] for name in host)),
+        )

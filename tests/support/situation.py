@@ -1,0 +1,121 @@
+"""Hosts and containers with something wrong, arranged for real, and what doctor says of them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from oci_bpf_hook import inside, kernel, probes
+from oci_bpf_hook.container import Container
+from oci_bpf_hook.masks import Grant, bits
+from oci_bpf_hook.mount import ContainerHalf
+from oci_bpf_hook.names import KINDS
+
+from .scratch import Scratch
+
+ROOT = Path(__file__).parents[2]
+# What a container reaches isn't what is wrong with it, and is told beside that.
+EXPOSURES = {"host-network", "host-cgroup", "reaches-beyond"}
+SOCKET = {
+    "delegate_cmds": "map_create:prog_load:btf_load",
+    "delegate_maps": "hash",
+    "delegate_progs": "socket_filter",
+    "delegate_attachs": "cgroup_inet_ingress",
+}
+BPFFS = "/sys/fs/bpf"
+
+
+def command(
+    *arguments: str,
+    prefix: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    user: int | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `oci-bpf-hook` with the arguments, as a person does."""
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "oci_bpf_hook", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(env or {})},
+        user=user,
+    )
+
+
+def findings(
+    *arguments: str,
+    prefix: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    user: int | None = None,
+) -> list[dict[str, str]]:
+    """What doctor finds."""
+    done = command("doctor", "--json", *arguments, prefix=prefix, env=env, user=user)
+    assert done.stderr == "", done.stderr
+    answer = json.loads(done.stdout)
+    found: list[dict[str, str]] = answer["findings"]
+    assert done.returncode == (20 if any(one["state"] == "problem" for one in found) else 0)
+    return found
+
+
+def not_well(found: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
+    """What isn't well among what was found, by its name; exposures left out."""
+    return {
+        one["what"]: one for one in found if one["state"] != "ok" and one["what"] not in EXPOSURES
+    }
+
+
+def masks(lists: Mapping[str, str]) -> dict[str, int]:
+    """Masks for these `delegate_*` lists."""
+    enums = kernel.enums(KINDS)
+    found = {}
+    for option, text in lists.items():
+        found[option] = 0
+        for item in text.split(":"):
+            found[option] |= bits(item, enums[option]) or 0
+    return found
+
+
+def delegate(pid: int, lists: Mapping[str, str], *, path: str = BPFFS, mode: int = 0o1777) -> None:
+    """Delegate that to a process that runs, by the two halves alone."""
+    grant = Grant(masks=masks(lists), path=path, mode=mode)
+    with Container(pid) as container, ContainerHalf(container, inside.RUNNING) as half:
+        assert half.mount(grant, kernel.enums(KINDS))
+        half.keep()
+
+
+@contextmanager
+def workload(
+    *how: str, network: bool = False, lists: Mapping[str, str] = SOCKET
+) -> Iterator[tuple[int, Scratch]]:
+    """A process in a container with a delegation, and the container; `how` is a command's start.
+
+    It has a network namespace of its own, but with `network`.
+    """
+    with Scratch() as container:
+        delegate(container.init.pid, lists)
+        own = () if network else ("unshare", "--net", "--")
+        with container.running(*own, *how) as process:
+            yield process.pid, container
+
+
+def with_filter(*how: str) -> list[str]:
+    """A command's start that refuses bpf(2) with EPERM by seccomp, as an engine's profile does."""
+    code = (
+        "import ctypes, os, struct, sys\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "number = int(sys.argv[1])\n"
+        # The number; is it bpf(2)?  EPERM, or allow.
+        "code = struct.pack('=HBBI', 0x20, 0, 0, 0) + struct.pack('=HBBI', 0x15, 0, 1, number)\n"
+        "code += struct.pack('=HBBI', 6, 0, 0, 0x50001)\n"
+        "code += struct.pack('=HBBI', 6, 0, 0, 0x7fff0000)\n"
+        "buffer = ctypes.create_string_buffer(code, len(code))\n"
+        "program = struct.pack('=HxxxxxxQ', len(code) // 8, ctypes.addressof(buffer))\n"
+        "libc.prctl(38, 1, 0, 0, 0)\n"
+        "assert libc.prctl(22, 2, program, 0, 0) == 0\n"
+        "os.execvp(sys.argv[2], sys.argv[2:])\n"
+    )
+    return [sys.executable, "-IS", "-c", code, str(probes.machine().bpf), *how]

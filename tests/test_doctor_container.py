@@ -1,0 +1,318 @@
+"""doctor --container and --pid: each situation arranged for real, and its cause named, only it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from oci_bpf_hook.doctor.container import TOKEN_PATH
+from oci_bpf_hook.errors import BAD_STATE, DONE, REFUSED, USAGE
+from tests.support.engines import RUNTIMES
+from tests.support.podman import IMAGE, World
+from tests.support.policy import in_force
+from tests.support.scratch import Scratch, io
+from tests.support.situation import (
+    BPFFS,
+    SOCKET,
+    command,
+    delegate,
+    findings,
+    not_well,
+    with_filter,
+    workload,
+)
+
+SOCKET_IO = io(**SOCKET)
+
+
+def causes(pid: int) -> set[str]:
+    """The names of what isn't well with the process, each with words and something to do."""
+    found = not_well(findings("--pid", str(pid)))
+    assert all(one["why"] and one["fix"] for one in found.values()), found
+    return set(found)
+
+
+def test_nothing_is_wrong() -> None:
+    with workload() as (pid, _):
+        found = findings("--pid", str(pid))
+    assert {one["state"] for one in found} == {"ok"}
+    assert {"user-namespace", "bpffs", "cap-bpf", "seccomp", "token"} <= {
+        one["what"] for one in found
+    }
+
+
+def test_no_cap_bpf() -> None:
+    with workload("setpriv", "--bounding-set=-bpf,-sys_admin") as (pid, _):
+        assert causes(pid) == {"cap-bpf"}
+
+
+def test_only_cap_sys_admin() -> None:
+    with workload("setpriv", "--bounding-set=-bpf") as (pid, _):
+        assert causes(pid) == {"only-sys-admin"}
+
+
+def test_a_user_without_ambient_capabilities() -> None:
+    with workload("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups") as (pid, _):
+        assert causes(pid) == {"ambient"}
+
+
+def test_a_user_with_ambient_capabilities() -> None:
+    ambient = ("--inh-caps=+bpf", "--ambient-caps=+bpf")
+    with workload("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", *ambient) as (
+        pid,
+        _,
+    ):
+        assert causes(pid) == set()
+
+
+def test_capabilities_that_were_given_up() -> None:
+    # capsh has no option to keep the bounding set and drop an effective one, so by the kernel.
+    code = (
+        "import ctypes, os, struct\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.prctl(28, 1 << 0 | 1 << 1, 0, 0, 0)\n"  # SECBIT_NOROOT: exec gives root nothing.
+        "os.execvp('cat', ['cat'])\n"
+    )
+    with workload(sys.executable, "-IS", "-c", code) as (pid, _):
+        assert causes(pid) == {"cap-bpf"}
+
+
+def test_seccomp() -> None:
+    with workload(*with_filter()) as (pid, _):
+        found = not_well(findings("--pid", str(pid)))
+    assert set(found) == {"seccomp"}
+    assert "returns errno 1" in found["seccomp"]["why"]
+
+
+def test_a_filter_that_lets_bpf_through() -> None:
+    other = with_filter()
+    # The number of no call that cat makes.
+    other[other.index("-c") + 2] = "100000"
+    with workload(*other) as (pid, _):
+        found = findings("--pid", str(pid))
+    assert not_well(found) == {}
+    assert "its filter lets bpf(2) through" in [one["why"] for one in found]
+
+
+@pytest.mark.parametrize("own", [("--mount",), ()], ids=["own-mounts", "same-mounts"])
+def test_a_nested_user_namespace(own: tuple[str, ...]) -> None:
+    with workload("unshare", "--user", "--map-root-user", *own) as (pid, _):
+        assert causes(pid) == {"nested-user-namespace"}
+
+
+def test_no_user_namespace() -> None:
+    with subprocess.Popen("cat", stdin=subprocess.PIPE) as process:
+        assert causes(process.pid) == {"no-user-namespace"}
+
+
+def test_no_mount_namespace() -> None:
+    with Scratch(mount=False) as scratch:
+        assert causes(scratch.init.pid) == {"no-mount-namespace"}
+
+
+def test_the_bpffs_of_another_user_namespace() -> None:
+    script = f'mount -t bpf -o delegate_cmds=any bpf {BPFFS} && exec "$@"'
+    prefix = ("unshare", "--mount", "sh", "-ec", script, "sh")
+    with Scratch(prefix=prefix) as scratch, scratch.running("unshare", "--net") as process:
+        assert causes(process.pid) == {"foreign-bpffs"}
+
+
+@contextmanager
+def elsewhere(*how: str) -> Iterator[int]:
+    with Scratch() as scratch:
+        delegate(scratch.init.pid, SOCKET, path=str(scratch.root / "opt"))
+        how = tuple(word.replace("HERE", str(scratch.root / "opt")) for word in how)
+        with scratch.running("unshare", "--net", "--", *how) as process:
+            yield process.pid
+
+
+def test_another_path_and_nobody_says_so() -> None:
+    with elsewhere() as pid:
+        assert causes(pid) == {"token-path"}
+
+
+def test_another_path_and_the_environment_says_so() -> None:
+    with elsewhere("env", f"{TOKEN_PATH}=HERE") as pid:
+        assert causes(pid) == set()
+
+
+def test_an_environment_that_forbids_tokens() -> None:
+    with workload("env", f"{TOKEN_PATH}=") as (pid, _):
+        assert causes(pid) == {"token-path"}
+
+
+def test_empty_masks() -> None:
+    with Scratch() as scratch:
+        delegate(scratch.init.pid, {})
+        assert causes(scratch.init.pid) == {"masks-empty"}
+
+
+def test_no_bpffs() -> None:
+    with Scratch() as scratch:
+        assert causes(scratch.init.pid) == {"no-bpffs"}
+
+
+def test_a_directory_of_a_bpffs() -> None:
+    with workload() as (pid, scratch):
+        script = f"mkdir {BPFFS}/sub && mount --bind {BPFFS}/sub {BPFFS}"
+        assert scratch.enter("sh", "-ec", script).returncode == 0
+        assert causes(pid) == {"not-the-root"}
+
+
+def test_a_mode_that_keeps_the_user_out() -> None:
+    user = ("--reuid=1000", "--regid=1000", "--clear-groups")
+    ambient = ("--inh-caps=+bpf", "--ambient-caps=+bpf")
+    with Scratch() as scratch:
+        delegate(scratch.init.pid, SOCKET, mode=0o700)
+        with scratch.running("unshare", "--net", "setpriv", *user, *ambient) as process:
+            assert causes(process.pid) == {"search-permission"}
+
+
+@pytest.mark.parametrize(
+    ("program", "attach", "capability"),
+    [("xdp", "xdp", "net_admin"), ("raw_tracepoint", "cgroup_inet_ingress", "perfmon")],
+)
+def test_a_second_capability(program: str, attach: str, capability: str) -> None:
+    lists = SOCKET | {"delegate_progs": program, "delegate_attachs": attach}
+    lacking = f"--bounding-set=-{capability},-sys_admin"
+    with workload("setpriv", lacking, lists=lists) as (pid, _):
+        assert causes(pid) == {f"cap-{capability.replace('_', '-')}"}
+
+
+def test_perf_event_open() -> None:
+    with workload(lists=SOCKET | {"delegate_progs": "socket_filter:kprobe"}) as (pid, _):
+        assert causes(pid) == {"perf-event-open"}
+
+
+def exposures(pid: int) -> set[str]:
+    return {one["what"] for one in findings("--pid", str(pid)) if one["state"] == "warning"}
+
+
+def test_the_host_s_network_with_xdp() -> None:
+    lists = SOCKET | {"delegate_progs": "socket_filter:xdp", "delegate_attachs": "any"}
+    with workload(network=True, lists=lists) as (pid, _):
+        assert exposures(pid) == {"host-network"}
+    with workload(network=True) as (pid, _):
+        assert exposures(pid) == set()
+    with workload(lists=lists) as (pid, _):
+        assert exposures(pid) == set()
+
+
+def test_the_host_s_cgroups() -> None:
+    with workload(lists=SOCKET | {"delegate_progs": "cgroup_skb"}) as (pid, _):
+        assert exposures(pid) == {"host-cgroup"}
+
+
+def test_what_reaches_the_kernel() -> None:
+    with workload(lists=SOCKET | {"delegate_progs": "struct_ops"}) as (pid, _):
+        assert exposures(pid) == {"reaches-beyond"}
+
+
+def test_a_libbpf_without_tokens() -> None:
+    (library,) = Path("/usr/lib").glob("*/libbpf.so.1.1.*")
+    # It gives back what it gets, as cat does, with that library in it.
+    code = (
+        "import ctypes, os\n"
+        f"ctypes.CDLL({str(library)!r})\n"
+        "while data := os.read(0, 1):\n"
+        "    os.write(1, data)\n"
+    )
+    with workload(sys.executable, "-IS", "-c", code) as (pid, _):
+        assert causes(pid) == {"library"}
+
+
+def test_a_container_that_the_policy_refused() -> None:
+    """It doesn't run; what the hook, or the broker, has put on record says why."""
+    with in_force(None), Scratch() as scratch:
+        done = scratch.hook(io(delegate_cmds="any"), id="refused-by-policy")
+        assert done.returncode == REFUSED
+        found = not_well(findings("--container", "refused-by-policy"))
+        assert set(found) == {"refused"}
+        assert "as the policy refused it: rule " in found["refused"]["why"]
+        assert 'io.bpffs.delegate_cmds "any"' in found["refused"]["why"]
+        # Granted since, it isn't what is wrong any more.
+        assert scratch.hook(SOCKET_IO, id="refused-by-policy").returncode == DONE
+        assert command("doctor", "--container", "refused-by-policy").returncode == USAGE
+
+
+def test_it_ends_meanwhile() -> None:
+    with subprocess.Popen("cat", stdin=subprocess.PIPE) as process:
+        process.kill()
+        process.wait()
+    done = command("doctor", "--pid", str(process.pid))
+    assert (done.returncode, done.stdout) == (BAD_STATE, "")
+    assert done.stderr.startswith(f"oci-bpf-hook: process {process.pid} can't be looked at")
+
+
+# ---- with a real engine ----
+
+
+@contextmanager
+def detached(world: World, *arguments: str, runtime: str = "crun") -> Iterator[str]:
+    """A container of podman's that runs, with a delegation by the hook; its name."""
+    name = "doctored"
+    annotations = [
+        part
+        for option, text in SOCKET.items()
+        for part in ("--annotation", f"io.bpffs.{option}={text}")
+    ]
+    mapping = "0:100000:65536"
+    world.podman(
+        *("run", "--detach", "--name", name, "--pull", "never"),
+        *("--uidmap", mapping, "--gidmap", mapping, "--cgroup-parent", f"/{world.cgroup_parent}"),
+        *annotations,
+        *arguments,
+        *(IMAGE, "sh", "-c", "trap exit TERM; sleep 1000 & wait"),
+        runtime="crun" if runtime == "crun" else "runc",
+    )
+    try:
+        yield name
+    finally:
+        world.podman("rm", "--force", "--time", "0", name, check=False)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_container_of_podman_s(world: World, runtime: str) -> None:
+    with detached(world, "--cap-add=BPF", runtime=runtime) as name:
+        assert not_well(findings("--container", name)) == {}
+
+
+def test_podman_without_the_capability(world: World) -> None:
+    with detached(world) as name:
+        found = not_well(findings("--container", name))
+    # Its seccomp profile refuses too, because of that.
+    assert set(found) == {"cap-bpf"}
+    assert found["cap-bpf"]["fix"].startswith("podman run --cap-add BPF")
+
+
+def test_podman_with_a_profile_that_refuses(world: World) -> None:
+    profile = world.directory / "refuses.json"
+    rules = json.loads(world.seccomp.read_text())
+    rules["syscalls"] = [rule for rule in rules["syscalls"] if "bpf" not in rule["names"]]
+    profile.write_text(json.dumps(rules))
+    with detached(world, "--cap-add=BPF", f"--security-opt=seccomp={profile}") as name:
+        assert set(not_well(findings("--container", name))) == {"seccomp"}
+
+
+def test_crun_with_a_device(world: World) -> None:
+    with detached(world, "--cap-add=BPF", "--device=/dev/null:/dev/mine") as name:
+        found = not_well(findings("--container", name))
+    assert set(found) == {"crun-device"}
+    assert "wrong bundle" in found["crun-device"]["why"]
+
+
+def test_podman_with_the_host_s_network(world: World) -> None:
+    lists = {
+        "delegate_progs": "socket_filter:xdp",
+        "delegate_attachs": "any",
+    }
+    annotations = [f"--annotation=io.bpffs.{option}={text}" for option, text in lists.items()]
+    with detached(
+        world, "--cap-add=BPF", "--cap-add=NET_ADMIN", "--network=host", *annotations
+    ) as name:
+        found = findings("--container", name)
+    assert {one["what"] for one in found if one["state"] != "ok"} == {"host-network"}

@@ -1,0 +1,129 @@
+"""running.py: real containers of podman's, by /proc and by its API, and others by what they are."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from oci_bpf_hook import running
+from oci_bpf_hook.errors import BAD_STATE, USAGE, HookError
+from tests.support.engines import RUNTIMES, Runtime
+from tests.support.podman import IMAGE, World
+from tests.support.scratch import Scratch
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def started(world: World, name: str, runtime: Runtime = "crun") -> Iterator[str]:
+    """A container of podman's that runs; its id."""
+    mapping = "0:100000:65536"
+    done = world.podman(
+        *("run", "--detach", "--name", name, "--pull", "never"),
+        *("--uidmap", mapping, "--gidmap", mapping, "--cgroup-parent", f"/{world.cgroup_parent}"),
+        *(IMAGE, "sh", "-c", "trap exit TERM; sleep 1000 & wait"),
+        runtime=runtime,
+    )
+    try:
+        yield done.stdout.strip()
+    finally:
+        world.podman("rm", "--force", "--time", "0", name, check=False)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_podman_s_by_proc(world: World, runtime: Runtime) -> None:
+    with started(world, "known", runtime) as identity:
+        found = running.find("known")
+        assert (found.engine, found.name, found.id) == ("podman", "known", identity)
+        assert found.runtime is not None
+        assert found.runtime.endswith(runtime)
+        pid = world.podman("inspect", "--format", "{{.State.Pid}}", "known").stdout
+        assert found.pid == int(pid)
+        assert running.find(identity) == found
+        assert running.find(identity[:12]) == found
+        assert running.of_process(found.pid) == found
+        assert running.first_process(found) == "sh"
+    with pytest.raises(HookError) as caught:
+        running.find("known")
+    assert caught.value.code == USAGE
+
+
+def test_two_that_may_be_meant(world: World) -> None:
+    with started(world, "meant-1"), started(world, "meant-2") as identity:
+        with pytest.raises(HookError) as caught:
+            running.find("meant-3")
+        assert "no running container is called" in str(caught.value)
+        # Others may run here too.
+        assert {"meant-1", "meant-2"} <= set(re.split("[ ,]+", str(caught.value)))
+        # Every id begins with nothing.
+        with pytest.raises(HookError, match=r"meant-1 \(pid \d+\).*; say which by --pid"):
+            running.find("")
+        assert running.find(identity).name == "meant-2"
+
+
+def test_podman_s_api(world: World) -> None:
+    url = f"unix://{world.directory}/podman.sock"
+    # In a process of its own: podman-py leaves its socket to the garbage.
+    code = (
+        "from oci_bpf_hook import running\n"
+        "one = running.find('by-api')\n"
+        "print(one.engine, one.id, one.image)\n"
+    )
+
+    def told() -> list[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "CONTAINER_HOST": url},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+
+    with started(world, "by-api") as identity:
+        assert told() == ["podman", identity, "None"]
+        with world.service(url):
+            assert told() == ["podman", identity, IMAGE]
+
+
+def test_a_process_of_nobody_s() -> None:
+    with Scratch() as scratch:
+        found = running.of_process(scratch.init.pid)
+        assert (found.engine, found.name, found.id, found.image) == (None,) * 4
+        assert found.label == f"pid {scratch.init.pid}"
+        assert found.user == os.stat(f"/proc/{scratch.init.pid}/ns/user").st_ino
+        assert found in running.containers()
+    with pytest.raises(HookError) as caught:
+        running.of_process(scratch.init.pid)
+    assert caught.value.code == BAD_STATE
+
+
+def test_the_host_s_processes_are_no_containers() -> None:
+    with subprocess.Popen("cat", stdin=subprocess.PIPE) as process:
+        assert process.pid not in [one.pid for one in running.containers()]
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "engine", "name", "identity"),
+    [
+        ("0::/lxc.payload.c1/init.scope", "lxc", "c1", None),
+        ("0::/machine.slice/systemd-nspawn@web.service/payload", "nspawn", "web", None),
+        (f"0::/kubepods.slice/crio-{'a' * 64}.scope", "cri-o", None, "a" * 64),
+        (f"0::/k8s.slice/cri-containerd-{'b' * 64}.scope", "containerd", None, "b" * 64),
+        (f"0::/system.slice/docker-{'c' * 64}.scope", "docker", None, "c" * 64),
+        (f"0::/docker/{'c' * 64}", "docker", None, "c" * 64),
+        (f"0::/machine.slice/libpod-{'d' * 64}.scope/container", "podman", None, "d" * 64),
+        ("0::/system.slice/bpf-agent.service", "systemd", "bpf-agent", None),
+        (f"0::/kubepods/besteffort/pod1/{'e' * 64}", None, None, "e" * 64),
+        ("0::/", None, None, None),
+    ],
+)
+def test_names_of_cgroups(
+    cgroup: str, engine: str | None, name: str | None, identity: str | None
+) -> None:
+    assert running.by_cgroup(cgroup) == (engine, name, identity, None)
