@@ -109,7 +109,9 @@ def _delegate(
 
         policy = trail.policy()
         wanted, _ = resolve(asked, policy.enums, table, policy.profiles)
-        decision: Decision | None = decide(policy, subject(policy), asked, wanted, policy.enums)
+        decision: Decision | None = None
+        if wanted.masks:
+            decision = decide(policy, subject(policy), asked, wanted, policy.enums)
         outcome = "would delegate"
     else:
         try:
@@ -120,7 +122,7 @@ def _delegate(
         decision = trail.decision
         outcome = "delegated" if mounted else "already delegated"
     if decision is None:
-        raise HookError(USAGE, "nothing is asked for: the lists are empty")
+        raise HookError(USAGE, "nothing is asked for: each list takes away what it gives")
     return {
         **_answer(outcome, one, asked.path),
         "granted": {

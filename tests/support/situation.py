@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import jsonschema
+
 from oci_bpf_hook import inside, kernel, probes
 from oci_bpf_hook.container import Container
 from oci_bpf_hook.masks import Grant, bits
@@ -17,6 +19,7 @@ from oci_bpf_hook.names import KINDS
 from .scratch import Scratch
 
 ROOT = Path(__file__).parents[2]
+DOCTOR_SCHEMA = json.loads((ROOT / "schema" / "doctor.schema.json").read_text())
 # What a container reaches isn't what is wrong with it, and is told beside that.
 EXPOSURES = {"host-network", "host-cgroup", "reaches-beyond"}
 SOCKET = {
@@ -56,6 +59,7 @@ def findings(
     done = command("doctor", "--json", *arguments, prefix=prefix, env=env, user=user)
     assert done.stderr == "", done.stderr
     answer = json.loads(done.stdout)
+    jsonschema.validate(answer, DOCTOR_SCHEMA)
     found: list[dict[str, str]] = answer["findings"]
     assert done.returncode == (20 if any(one["state"] == "problem" for one in found) else 0)
     return found

@@ -1,0 +1,69 @@
+"""audited.py: what is read back of an audit trail, whatever is in the file."""
+
+import json
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from oci_bpf_hook.audited import entries, granted_rules, last_refusal
+from tests.support.policy import AUDIT, in_force
+from tests.support.scratch import Scratch, io
+
+ASKED = io(delegate_cmds="map_create", delegate_maps="hash")
+
+
+def test_a_grant_and_a_refusal() -> None:
+    with Scratch() as scratch:
+        assert scratch.hook(ASKED, id="granted-one").returncode == 0
+        with in_force("version: 1\nrules: []\n"):
+            assert scratch.hook(ASKED, id="refused-one").returncode == 12
+    assert granted_rules()["granted-one"] == "everything"
+    assert last_refusal("granted-one") is None
+    refusal = last_refusal("refused-one")
+    assert refusal is not None
+    assert "no rule of the policy" in refusal["problems"][0]
+    # An id's beginning will do; the last line about it counts.
+    assert last_refusal("refused-") == refusal
+
+
+def test_rotated_away() -> None:
+    with Scratch() as scratch:
+        assert scratch.hook(ASKED, id="rotated").returncode == 0
+    old = AUDIT.with_name(f"{AUDIT.name}.1")
+    AUDIT.rename(old)
+    try:
+        assert granted_rules()["rotated"] == "everything"
+    finally:
+        old.rename(AUDIT)
+
+
+def test_no_file_is_named() -> None:
+    for where in ("syslog", "none", "/does/not/exist"):
+        with in_force(f"version: 1\naudit: {{to: {where}, required: false}}\nrules: []\n"):
+            assert list(entries()) == []
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=30)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(),
+            st.builds(
+                lambda value: json.dumps(value).encode(),
+                st.dictionaries(
+                    st.sampled_from(["container", "outcome", "rule", "requester"]),
+                    st.sampled_from(["granted", "refused", 1, None, [], {}, {"container": 1}]),
+                ),
+            ),
+        )
+    )
+)
+def test_any_file(lines: list[bytes]) -> None:
+    AUDIT.parent.mkdir(exist_ok=True)
+    before = AUDIT.read_bytes() if AUDIT.exists() else b""
+    AUDIT.write_bytes(b"\n".join(lines))
+    try:
+        granted_rules()
+        last_refusal("granted")
+    finally:
+        AUDIT.write_bytes(before)

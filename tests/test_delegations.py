@@ -1,0 +1,74 @@
+"""delegations.py: which real containers have one, and what is said of it."""
+
+import os
+from pathlib import Path
+
+from oci_bpf_hook import kernel
+from oci_bpf_hook.delegations import Delegation, delegations, of_container
+from oci_bpf_hook.names import KINDS
+from oci_bpf_hook.running import of_process
+from tests.support.scratch import Scratch, io
+from tests.support.situation import BPFFS, SOCKET, delegate, masks, workload
+
+ENUMS = kernel.enums(KINDS)
+
+
+def of(pid: int) -> list[Delegation]:
+    user = os.stat(f"/proc/{pid}/ns/user").st_ino
+    return [one for one in delegations(ENUMS) if one.user_namespace == user]
+
+
+def test_what_is_delegated() -> None:
+    with workload() as (pid, _):
+        (one,) = of(pid)
+        assert (one.path, one.shown, one.masks) == (BPFFS, SOCKET, masks(SOCKET))
+        assert (one.owner, one.owner_name, one.covered) == (0, "root", False)
+        assert one.rule is None
+        assert one.warnings == ()
+
+
+def test_a_copy_of_its_mounts_is_no_other_delegation() -> None:
+    with workload("unshare", "--mount") as (pid, scratch):
+        assert os.stat(f"/proc/{pid}/ns/mnt") != os.stat(f"/proc/{scratch.init.pid}/ns/mnt")
+        assert len(of(pid)) == 1
+
+
+def test_one_over_another() -> None:
+    with workload() as (pid, _):
+        delegate(pid, {**SOCKET, "delegate_maps": "array"})
+        below, above = of(pid)
+        assert (below.covered, above.covered) == (True, False)
+        assert above.shown["delegate_maps"] == "array"
+
+
+def test_the_rule_by_the_audit_trail() -> None:
+    with Scratch() as scratch:
+        # As podman's, the id is in the cgroup's name; here the trail's is the process's.
+        assert scratch.hook(io(**SOCKET), id=f"pid-{scratch.init.pid}").returncode == 0
+        (one,) = of(scratch.init.pid)
+        assert one.rule == "everything"
+
+
+def test_warnings() -> None:
+    lists = SOCKET | {"delegate_progs": "xdp:cgroup_skb:kprobe"}
+    with workload(network=True, lists=lists) as (pid, _):
+        (one,) = of(pid)
+    assert [text.partition(":")[0] for text in one.warnings] == [
+        "host-network",
+        "host-cgroup",
+        "reaches-beyond",
+    ]
+    assert (one.host_network, one.host_cgroup) == (True, True)
+
+
+def test_a_container_that_ends() -> None:
+    with Scratch() as scratch:
+        delegate(scratch.init.pid, SOCKET)
+        one = of_process(scratch.init.pid)
+        assert len(list(of_container(one, ENUMS, {}))) == 1
+    assert list(of_container(one, ENUMS, {})) == []
+
+
+def test_nothing_is_delegated_to_the_host() -> None:
+    ours = Path("/proc/self/ns/mnt").stat().st_ino
+    assert ours not in [one.container.mount for one in delegations(ENUMS)]
