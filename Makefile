@@ -7,15 +7,17 @@ DESTDIR =
 ENGINES = python3 podman crun runc conmon catatonit busybox-static uidmap gcc libc6-dev
 TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema python3-pyelftools \
 	python3-rich linux-libc-dev libbpf-dev clang gcc-bpf libbpf-tools xdp-tools libxdp1 libxdp-dev \
-	logrotate strace util-linux libcap2-bin shellcheck systemd man-db mandoc zsh fish
+	logrotate strace util-linux libcap2-bin shellcheck systemd man-db mandoc zsh fish \
+	chromium fonts-dejavu-core
 
-.PHONY: help demo demo-rootless test bench install uninstall clean
+.PHONY: help demo demo-rootless test bench screenshots install uninstall clean
 
 help:
 	@echo 'make demo       a container with a BPF token, on crun and on runc'
 	@echo 'make demo-rootless  the same for a user without any privilege, through the broker'
 	@echo 'make test       every test'
 	@echo 'make bench      the benchmark: a table, JSON and a plot'
+	@echo 'make screenshots  the pictures in the README'
 	@echo 'make install    into PREFIX ($(PREFIX)), below DESTDIR'
 	@echo 'make uninstall  and out again'
 
@@ -37,6 +39,11 @@ bench:
 	@$(MAKE) --no-print-directory .venv/made
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/requirements.txt
 	.venv/bin/python -m tests.bench
+
+screenshots:
+	@.ci/packages $(TOOLS)
+	@$(MAKE) --no-print-directory .venv/made
+	.venv/bin/python -m tests.screenshots
 
 .venv/made: tests/requirements.txt tests/requirements-nodeps.txt .ci/venv
 	.ci/venv tests/requirements.txt tests/requirements-nodeps.txt

@@ -162,8 +162,8 @@ def _row(
         f'<tr><th class="name" scope="row">{_text(container.label)}'
         f"<small>{_text(about)}</small></th>"
         f"<td>{_text(one.path)}</td><td>{_text(one.owner_name)}</td>"
-        f"<td>{_text(one.rule or '?')}</td>{cells}"
-        f'<td class="warnings">{warnings or "<span class=faint>none</span>"}</td></tr>\n'
+        f"<td>{_text(one.rule or '?')}</td>"
+        f'<td class="warnings">{warnings or "<span class=faint>none</span>"}</td>{cells}</tr>\n'
     )
 
 

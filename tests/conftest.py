@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import engines
+from tests.support import browser, engines
 from tests.support.podman import World
 from tests.support.policy import allow_everything
 from tests.support.scratch import LAUNCHER
@@ -39,6 +39,10 @@ PURE = {
     "test_linters",
     "test_manual",
     "test_policy",
+    "test_machine",
+    "test_mountinfo",
+    "test_reach",
+    "test_seccomp",
     "test_names",
     "test_record",
     "test_recording_attr",
@@ -68,7 +72,7 @@ def _missing() -> str:
         return "root"
     if not os.path.exists("/sys/kernel/btf/vmlinux"):
         return "a kernel with BTF"
-    tools = [tool for tool in (*engines.TOOLS, *TOOLS) if not shutil.which(tool)]
+    tools = [tool for tool in (*engines.TOOLS, *TOOLS, browser.NAME) if not shutil.which(tool)]
     return f"{', '.join(tools)} (make test installs them)" if tools else ""
 
 

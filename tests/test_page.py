@@ -92,11 +92,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # and an attach type of the same name the program's, which comes first.
 CELLS = """
 [...document.querySelectorAll('tbody tr')].map(row => {
-    const types = [...document.querySelectorAll('th.type')].map(type => type.innerText.trim());
+    const types = [...document.querySelectorAll('th.type')];
     const found = {};
-    [...row.querySelectorAll('td.cell')].forEach((cell, at) => {
-        if (cell.innerText.trim() && !(types[at] in found))
-            found[types[at]] = {
+    [...row.querySelectorAll('td.cell')].forEach(cell => {
+        // Whatever it says in the source, what it stands below.
+        const left = cell.getBoundingClientRect().left;
+        const type = types.find(type => type.getBoundingClientRect().left == left).innerText;
+        if (cell.innerText.trim() && !(type in found))
+            found[type] = {
                 mark: cell.innerText.trim(), title: cell.title,
                 back: getComputedStyle(cell).backgroundColor, text: getComputedStyle(cell).color,
             };

@@ -19,7 +19,7 @@ from ..delegations import names, shares, user_name
 from ..errors import REFUSED, HookError
 from ..masks import parse_shown
 from ..mountinfo import Mount
-from ..names import KINDS, PROGS, Enum
+from ..names import KINDS, PROGS, Enum, Kind
 from ..policycache import ETC as POLICY
 from ..processes import Status, environment, libraries, mounts, status
 from ..reach import exposures
@@ -189,8 +189,12 @@ class _Examination:
                 self._delegate(),
             )
             return
-        words = " ".join(f"{option}={text}" for option, text in mount.delegates.items())
-        yield ok("bpffs", f"{mount.point}: {words}")
+        counts = (
+            f"{self._count(mount.delegates[kind.option])} {kind.what}s"
+            for kind in KINDS
+            if kind.option in mount.delegates
+        )
+        yield ok("bpffs", f"{mount.point} delegates {', '.join(counts)}")
 
     def _other_path(self) -> Finding:
         there = ", ".join(mount.point for mount in self.delegated)
@@ -359,22 +363,23 @@ class _Examination:
         if perf:
             yield warning(
                 "perf-event-open",
-                f"{', '.join(perf)} load, and attach by perf_event_open(2), which no token allows",
+                f"{', '.join(perf)} programs load, and then attach by perf_event_open(2), which no "
+                "token allows",
                 "use raw_tp, tp_btf, kprobe.multi or uprobe.multi programs instead",
             )
         network, cgroup = shares(self.process)
         for exposure in exposures(programs, host_network=network, host_cgroup=cgroup):
             yield warning(exposure.code, f"{', '.join(exposure.names)}: {exposure.what}")
 
-    def _names(self, mount: Mount, kind: object) -> list[str]:
-        for one in KINDS:
-            if one is kind and one.option in mount.delegates:
-                enum = self.enums[one.option]
-                try:
-                    return names(parse_shown(mount.delegates[one.option], enum), enum)
-                except ValueError:  # A name that only the kernel knows.
-                    return []
-        return []
+    def _names(self, mount: Mount, kind: Kind) -> list[str]:
+        enum = self.enums[kind.option]
+        try:
+            return names(parse_shown(mount.delegates[kind.option], enum), enum)
+        except (KeyError, ValueError):  # None of it, or a name that only the kernel knows.
+            return []
+
+    def _count(self, text: str) -> str:
+        return text if text == "any" else str(text.count(":") + 1)
 
     def _second_capabilities(self, programs: Sequence[str]) -> Iterator[Finding]:
         for capability, number, types in (

@@ -1,7 +1,6 @@
 """A real browser, Debian's Chromium, without a screen: what it makes of a page, and its picture."""
 
 import json
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -13,10 +12,6 @@ _OPTIONS: Final = (
     *("--hide-scrollbars", "--force-color-profile=srgb", "--no-first-run"),
 )
 _SECONDS: Final = 60
-
-
-def missing() -> bool:
-    return shutil.which(NAME) is None
 
 
 def _run(page: Path, *options: str) -> str:
@@ -44,11 +39,12 @@ def screenshot(page: Path, picture: Path, *, width: int, height: int, scale: int
 def ask(page: Path, script: str, *, width: int = 1280, dark: bool = False) -> Any:
     """What the JavaScript expression `script` is in the page, as JSON.
 
-    The page itself runs no script; so a copy without its policy is asked.
+    A page that allows no script is asked through a copy that does.
     """
     text = page.read_text(encoding="utf-8")
-    policy = text.index('<meta http-equiv="Content-Security-Policy"')
-    text = text[:policy] + text[text.index(">", policy) + 1 :]
+    policy = text.find('<meta http-equiv="Content-Security-Policy"')
+    if policy >= 0:
+        text = text[:policy] + text[text.index(">", policy) + 1 :]
     mark = "answer-of-the-page"
     code = (
         f"<script>document.body.insertAdjacentHTML('beforeend', '<pre id={mark}></pre>');"
