@@ -10,14 +10,14 @@ TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema 
 	logrotate strace util-linux libcap2-bin shellcheck systemd man-db mandoc zsh fish \
 	chromium fonts-dejavu-core
 
-.PHONY: help demo demo-rootless test bench screenshots install uninstall clean
+.PHONY: help demo demo-rootless test bench pictures install uninstall clean
 
 help:
 	@echo 'make demo       a container with a BPF token, on crun and on runc'
 	@echo 'make demo-rootless  the same for a user without any privilege, through the broker'
 	@echo 'make test       every test'
 	@echo 'make bench      the benchmark: a table, JSON and a plot'
-	@echo 'make screenshots  the pictures in the README'
+	@echo 'make pictures   the pictures in the README'
 	@echo 'make install    into PREFIX ($(PREFIX)), below DESTDIR'
 	@echo 'make uninstall  and out again'
 
@@ -40,7 +40,7 @@ bench:
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/requirements.txt
 	.venv/bin/python -m tests.bench
 
-screenshots:
+pictures:
 	@.ci/packages $(TOOLS)
 	@$(MAKE) --no-print-directory .venv/made
 	.venv/bin/python -m tests.screenshots

@@ -13,7 +13,7 @@ NAMES = ("doctor.png", "inspect.png", "page.png")
 
 
 def pixels(path: Path) -> tuple[int, int, Counter[bytes]]:
-    """Width, height, and how often each filtered line of a PNG file comes; no line is blank twice."""
+    """Width and height of a PNG file, and how often each of its lines comes, as it is stored."""
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
     at, packed = 8, b""

@@ -1,4 +1,4 @@
 """The README's pictures: what the commands print, and the page, as a browser shows them.
 
-`make screenshots` makes them anew, of containers that run for that alone.
+`make pictures` makes them anew, of containers that run for that alone.
 """
