@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 # Attach to what is in a network namespace, and to any cgroup directory that can be opened.
-NETWORK = ("xdp", "sched_cls", "netfilter", "sk_lookup", "flow_dissector")
+NETWORK = (
+    *("xdp", "sched_cls", "sched_act", "netfilter", "sk_lookup", "flow_dissector"),
+    *("lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"),
+)
 CGROUP = (
     "cgroup_skb",
     "cgroup_sock",

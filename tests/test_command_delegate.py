@@ -136,7 +136,7 @@ def test_revoke_one_of_two() -> None:
         delegate(pid, *XDP)
         delegate(pid, *XDP, "--path", other)
         refused(
-            USAGE, "has nothing delegated at /proc", "--pid", str(pid), "--revoke", "--path=/proc"
+            USAGE, 'has nothing delegated at "/proc"', "--pid", str(pid), "--revoke", "--path=/proc"
         )
         assert delegate(pid, "--revoke", "--path", other)["paths"] == [other]
         assert delegate(pid, "--revoke")["paths"] == [BPFFS]

@@ -153,6 +153,7 @@ def test_watch_as_json() -> None:
         (("no-such-container",), "no running container is called"),
         (("--watch=-1",), "--watch takes seconds"),
         (("--watch=nan",), "--watch takes seconds"),
+        (("--watch=inf",), "--watch takes seconds"),
         (("--watch", "1", "--html=x"), "neither a NAME nor --html"),
         (("--html=/does/not/exist",), "No such file or directory"),
     ],
@@ -167,4 +168,4 @@ def test_a_container_without_one(world: World) -> None:
     with started(world, "plain"):
         done = command("inspect", "plain")
     assert done.returncode == USAGE
-    assert "plain has no delegation; oci-bpf-hook doctor says why" in done.stderr
+    assert '"plain" has no delegation; oci-bpf-hook doctor says why' in done.stderr

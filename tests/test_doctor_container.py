@@ -248,6 +248,29 @@ def test_it_ends_meanwhile() -> None:
     assert done.stderr.startswith(f"oci-bpf-hook: process {process.pid} can't be looked at")
 
 
+USER = ("--reuid=61998", "--regid=61998", "--clear-groups")
+
+
+def test_as_the_container_s_user() -> None:
+    """What can be told without root is told, and what can't is said to be so."""
+    with Scratch(prefix=("setpriv", *USER)) as scratch:
+        delegate(scratch.init.pid, SOCKET)
+        with scratch.running("unshare", "--net", "--", *with_filter()) as process:
+            found = findings("--pid", str(process.pid), user=61998)
+    assert {name: one["state"] for name, one in not_well(found).items()} == {
+        "seccomp": "warning",
+        "token": "warning",
+    }
+    assert all("sudo" in one["fix"] for one in not_well(found).values())
+
+
+def test_another_user_s_container() -> None:
+    with workload() as (pid, _):
+        done = command("doctor", "--pid", str(pid), user=61998)
+    assert (done.returncode, done.stdout) == (BAD_STATE, "")
+    assert "can't be looked at: Permission denied" in done.stderr
+
+
 # ---- with a real engine ----
 
 

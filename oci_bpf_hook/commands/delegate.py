@@ -13,7 +13,7 @@ from .. import inside
 from ..annotations import MODE, PATH, PREFIX
 from ..container import Container
 from ..delegations import Delegation, of_container, shares
-from ..errors import DONE, MOUNT_FAILED, NO_BROKER, USAGE, HookError
+from ..errors import DONE, MOUNT_FAILED, NO_BROKER, USAGE, HookError, quote
 from ..hook import give
 from ..masks import Grant, resolve, show
 from ..mount import ContainerHalf
@@ -163,7 +163,7 @@ def _revoke(
 ) -> dict[str, Any]:
     gone = [each for each in before if options.path in (None, each.path)]
     if not gone:
-        where = f" at {options.path}" if options.path else ""
+        where = f" at {quote(options.path)}" if options.path else ""
         raise HookError(USAGE, f"{one.label} has nothing delegated{where}")
     if not options.dry_run:
         for path in dict.fromkeys(each.path for each in gone):

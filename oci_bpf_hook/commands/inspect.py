@@ -13,7 +13,7 @@ from typing import Any
 from .. import kernel, running
 from ..audited import granted_rules
 from ..delegations import Delegation, delegations, names, of_container
-from ..errors import DONE, USAGE, HookError
+from ..errors import DONE, USAGE, HookError, quote
 from ..masks import show
 from ..names import KINDS, Enum
 from .output import FAINT, HEAD, JSON, WARNING, Output, Piece, print_json, styled
@@ -21,6 +21,7 @@ from .table import argument
 
 # Seconds between two looks; the kernel tells nobody of mounts in other namespaces.
 _INTERVAL = 2.0
+_LONGEST = 86400
 # A row names so many types of a kind, and counts the others.
 _NAMED = 3
 
@@ -42,7 +43,7 @@ ARGUMENTS = (
 def run(options: argparse.Namespace) -> int:
     enums = kernel.enums(KINDS)
     if options.watch is not None:
-        if options.name or options.html or not options.watch >= 0:
+        if options.name or options.html or not 0 <= options.watch <= _LONGEST:
             raise HookError(USAGE, "--watch takes seconds, and neither a NAME nor --html")
         with suppress(KeyboardInterrupt):
             _watch(options.watch, enums, as_json=options.json)
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         found = list(of_container(running.find(options.name), enums, granted_rules()))
         if not found:
             raise HookError(
-                USAGE, f"{options.name} has no delegation; oci-bpf-hook doctor says why"
+                USAGE, f"{quote(options.name)} has no delegation; oci-bpf-hook doctor says why"
             )
     else:
         found = [one for one in delegations(enums) if not one.covered]
@@ -159,7 +160,7 @@ def _write(path: str, found: Sequence[Delegation], enums: dict[str, Enum]) -> No
     try:
         Path(path).write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise HookError(USAGE, f"--html {path}: {error.strerror}") from None
+        raise HookError(USAGE, f"--html {quote(path)}: {error.strerror}") from None
 
 
 def _watch(interval: float, enums: dict[str, Enum], *, as_json: bool) -> None:

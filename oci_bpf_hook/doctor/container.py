@@ -59,13 +59,19 @@ def check(one: Running, enums: Mapping[str, Enum]) -> Iterator[Finding]:
             if found.state == "ok":
                 yield from _Examination(one, process, enums).run()
     except HookError as error:
-        yield problem("container", str(error))
+        yield _unreachable(one, str(error))
     except OSError as error:
-        yield problem(
+        yield _unreachable(one, error.strerror or str(error))
+
+
+def _unreachable(one: Running, reason: str) -> Finding:
+    if os.geteuid():
+        return problem(
             "container",
-            f"process {one.pid} can't be looked at: {error.strerror}",
-            "sudo oci-bpf-hook doctor ..." if os.geteuid() else "",
+            f"process {one.pid} isn't this user's to look at",
+            "sudo oci-bpf-hook doctor ...",
         )
+    return problem("container", f"process {one.pid} can't be looked at: {reason}")
 
 
 def refused(name: str) -> Iterator[Finding]:

@@ -162,6 +162,7 @@ def _podman_directories() -> list[str]:
             "/usr/share/containers/containers.conf",
             "/etc/containers/containers.conf",
             *sorted(glob("/etc/containers/containers.conf.d/*.conf")),
+            *([os.path.expanduser("~/.config/containers/containers.conf")] * bool(os.geteuid())),
         ]
     )
     if override := os.environ.get("CONTAINERS_CONF_OVERRIDE"):

@@ -129,8 +129,8 @@ def _check_program(hook: Mapping[str, Any]) -> Finding:
 
 def _try(path: str, hook: Mapping[str, Any]) -> str:
     """Run it for a container that asks for nothing; what goes wrong, or ""."""
-    env = dict(item.split("=", 1) for item in hook["env"])
     try:
+        env = dict(item.split("=", 1) for item in hook["env"])
         done = subprocess.run(  # noqa: S603
             [path, *hook["args"][1:]],
             input=b'{"id": "doctor"}',
@@ -141,5 +141,8 @@ def _try(path: str, hook: Mapping[str, Any]) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        # Where there was no jsonschema to say so.
+        return "its JSON lacks env or args"
     words = done.stderr.decode("utf-8", "replace").strip().splitlines()
     return "" if done.returncode == DONE else words[-1] if words else f"exit {done.returncode}"
