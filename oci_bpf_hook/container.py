@@ -96,6 +96,10 @@ class Process:
         except OSError:
             return False
 
+    def is_in(self, user: int, mount: int) -> bool:
+        """Whether its user and mount namespaces have these inode numbers."""
+        return (self._user_id[1], self._mount_id[1]) == (user, mount)
+
     def is_on_host(self) -> bool:
         """Whether it is in the initial user namespace."""
         return self._user_id[1] == _INITIAL_USER_NAMESPACE

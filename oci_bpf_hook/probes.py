@@ -6,8 +6,10 @@ is off the hot path, and so on `ctypes` itself.
 
 import ctypes
 import os
-from errno import ENOENT, ENOSYS
+import signal
+from errno import ENOENT, ENOSYS, ESRCH, ETIMEDOUT
 from struct import Struct, calcsize
+from types import FrameType
 
 from .machine import MACHINES, Machine
 from .seccomp import INSTRUCTION
@@ -40,6 +42,7 @@ _PTRACE_SECCOMP_GET_FILTER = 0x420C
 _WALL = 0x40000000
 _CAPABILITY_VERSION_3 = 0x20080522
 _FILTER_MAX = 4096
+_STOP_DEADLINE = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.unshare.argtypes = [ctypes.c_int]
@@ -122,18 +125,40 @@ def seccomp_filters(pid: int) -> list[bytes]:
     initial user namespace and a kernel with CONFIG_CHECKPOINT_RESTORE; raises OSError.
     """
     _check(_libc.ptrace(_PTRACE_SEIZE, pid, None, None), "ptrace(SEIZE)")
+    passed_on = 0
     try:
         _check(_libc.ptrace(_PTRACE_INTERRUPT, pid, None, None), "ptrace(INTERRUPT)")
-        _, status = os.waitpid(pid, _WALL)
-        if not os.WIFSTOPPED(status):
-            raise OSError(ENOENT, f"process {pid} has gone")
+        passed_on = _wait_for_stop(pid)
         found: list[bytes] = []
         # The newest first, until there is no such one.
         while (program := _filter(pid, len(found))) is not None:
             found.append(program)
         return found
     finally:
-        _libc.ptrace(_PTRACE_DETACH, pid, None, None)
+        # One that hasn't stopped stays ours until we end, and then is let go too.
+        _libc.ptrace(_PTRACE_DETACH, pid, None, passed_on)
+
+
+def _wait_for_stop(pid: int) -> int:
+    """Wait until the process stands still; the signal it is to get when it goes on, 0 for none.
+
+    One in a frozen cgroup, or asleep in the kernel for good, never does.
+    """
+    before = signal.signal(signal.SIGALRM, _too_late)
+    signal.alarm(_STOP_DEADLINE)
+    try:
+        _, status = os.waitpid(pid, _WALL)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    if not os.WIFSTOPPED(status):
+        raise OSError(ESRCH, "it has ended")
+    # A signal that came just then would be lost: it stops for that instead.
+    return 0 if status >> 16 else os.WSTOPSIG(status)
+
+
+def _too_late(number: int, frame: FrameType | None) -> None:
+    raise OSError(ETIMEDOUT, f"it didn't stop within {_STOP_DEADLINE} seconds; is it paused?")
 
 
 def _filter(pid: int, number: int) -> bytes | None:

@@ -184,7 +184,9 @@ def test_rules_on_who_it_is() -> None:
     nobodys = ("setpriv", "--reuid=61999", "--regid=61999", "--clear-groups")
     with in_force(text), Scratch(prefix=nobodys) as scratch:
         answer = delegate(scratch.init.pid, "--cmds=map_create")
-        assert answer["rule"] == "users"
+        assert (answer["rule"], answer["container"]["user"]) == ("users", 61999)
+        words = command("delegate", "--pid", str(scratch.init.pid), "--cmds=map_create").stdout
+        assert "this container is 61999's own" in words
         assert audited()[-1]["requester"] == {
             **dict.fromkeys(("container", "image", "namespace", "pod")),
             "user": 61999,

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 
@@ -61,6 +62,24 @@ def test_a_process_without_a_filter() -> None:
     with subprocess.Popen("cat", stdin=subprocess.PIPE) as process:
         # EINVAL: the process isn't in filter mode.
         refused(errno.EINVAL, lambda: probes.seccomp_filters(process.pid))
+
+
+def test_a_signal_that_comes_meanwhile_isn_t_lost() -> None:
+    with subprocess.Popen(
+        with_filter("sh", "-c", "trap 'echo got' USR1; echo; while :; do read line; done"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        # It stands still, and so the signal is there before the one that stops it for us.
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGCONT)
+        assert len(probes.seccomp_filters(process.pid)) == 1
+        assert process.stdout.readline() == b"got\n"
+        process.kill()
 
 
 def test_no_process() -> None:

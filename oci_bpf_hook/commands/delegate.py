@@ -12,8 +12,8 @@ from typing import Any
 from .. import inside
 from ..annotations import MODE, PATH, PREFIX
 from ..container import Container
-from ..delegations import Delegation, of_container, shares
-from ..errors import DONE, MOUNT_FAILED, NO_BROKER, USAGE, HookError, quote
+from ..delegations import Delegation, of_container, shares, user_name
+from ..errors import BAD_STATE, DONE, MOUNT_FAILED, NO_BROKER, USAGE, HookError, quote
 from ..hook import give
 from ..masks import Grant, resolve, show
 from ..mount import ContainerHalf
@@ -65,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     one = target.running(options)
     with Container(one.pid) as container:
+        if not container.is_in(one.user, one.mount):
+            raise HookError(BAD_STATE, f"{one.label} has ended meanwhile")
         trail = Trail(one.id or f"pid-{one.pid}", asked, in_force)
         enums = trail.policy().enums
         before = [each for each in of_container(one, enums, {}) if not each.covered]
@@ -124,7 +126,7 @@ def _delegate(
     if decision is None:
         raise HookError(USAGE, "nothing is asked for: each list takes away what it gives")
     return {
-        **_answer(outcome, one, asked.path),
+        **_answer(outcome, one, container, asked.path),
         "granted": {
             option: show(mask, trail.policy().enums[option])
             for option, mask in decision.grant.masks.items()
@@ -170,7 +172,7 @@ def _revoke(
             _cover(container, path, trail)
     outcome = "would revoke" if options.dry_run else "revoked"
     return {
-        **_answer(outcome, one, gone[0].path),
+        **_answer(outcome, one, container, gone[0].path),
         "paths": [each.path for each in gone],
         "covers": [each.shown for each in gone],
         "holders": _holders(one, gone),
@@ -199,10 +201,17 @@ def _held(one: Running, gone: list[Delegation]) -> Iterator[Held]:
     return holders({each.device for each in gone}, one.user)
 
 
-def _answer(outcome: str, one: Running, path: str) -> dict[str, Any]:
+def _answer(outcome: str, one: Running, container: Container, path: str) -> dict[str, Any]:
+    user = user_of(container.outermost_owner())
     return {
         "outcome": outcome,
-        "container": {"name": one.name, "id": one.id, "pid": one.pid, "engine": one.engine},
+        "container": {
+            "name": one.name,
+            "id": one.id,
+            "pid": one.pid,
+            "engine": one.engine,
+            "user": user,
+        },
         "label": one.label,
         "path": path,
     }
@@ -220,6 +229,10 @@ def _print(answer: dict[str, Any]) -> None:
             out.line(styled(WARNING, "trimmed"), f": {item}")
     else:
         out.line(styled(OK, outcome), " from ", label, f" at {', '.join(answer['paths'])}")
+    if answer["container"]["user"]:
+        # Whoever owns a container's engine chose its name as well.
+        name = user_name(answer["container"]["user"])
+        out.line(styled(WARNING, "not root's"), f": this container is {name}'s own")
     _print_old(out, answer)
 
 

@@ -5,49 +5,30 @@ says nothing: a container without a user namespace isn't told of its capabilitie
 """
 
 import errno
-import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .. import mountinfo, probes
 from ..annotations import PATH
 from ..audited import last_refusal
 from ..container import Container, Process
-from ..delegations import names, shares, user_name
+from ..delegations import names, user_name
 from ..errors import REFUSED, HookError
 from ..masks import parse_shown
 from ..mountinfo import Mount
 from ..names import KINDS, PROGS, Enum, Kind
 from ..policycache import ETC as POLICY
-from ..processes import Status, environment, libraries, mounts, status
-from ..reach import exposures
+from ..processes import Status, environment, mounts, status
 from ..running import Running
 from ..seccomp import FilterError, answer
-from .engines import Engine, faults, version
+from . import around, programs
 from .finding import Finding, ok, problem, warning
+from .programs import add_capabilities
 from .visit import Tried, visit
 
 TOKEN_PATH = "LIBBPF_BPF_TOKEN_PATH"  # noqa: S105
 _SECCOMP_FILTER = 2
-_LIBBPF = re.compile(r"/libbpf\.so\.(\d+)\.(\d+)\.(\d+)$")
-_LIBBPF_WITH_TOKENS = (1, 4)
-_CONFIG_MAX = 4 << 20
-
-# Program types that take a second capability in the container, by the kernel's own lists
-# (kernel/bpf/syscall.c: is_perfmon_prog_type, is_net_admin_prog_type).
-_PERFMON = (
-    *("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "raw_tracepoint_writable"),
-    *("tracing", "lsm", "struct_ops", "ext"),
-)
-_NET_ADMIN = (
-    *("sched_cls", "sched_act", "xdp", "lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"),
-    *("sk_skb", "sk_msg", "flow_dissector", "cgroup_device", "cgroup_sock", "cgroup_sock_addr"),
-    *("cgroup_sockopt", "cgroup_sysctl", "sock_ops", "ext", "netfilter"),
-)
-# Attached by perf_event_open(2), in their usual way.
-_PERF = ("kprobe", "tracepoint", "perf_event")
 
 
 def check(one: Running, enums: Mapping[str, Enum]) -> Iterator[Finding]:
@@ -148,9 +129,8 @@ class _Examination:
         yield from self._seccomp(lacks_bpf=lacks_bpf)
         if mount is not None and mount.delegates:
             yield from self._token(mount, lacks_bpf=lacks_bpf)
-            yield from self._types(mount, lacks_bpf=lacks_bpf)
-        yield from self._library()
-        yield from self._runtime()
+            yield from programs.check(self.process, self.status, self._names(mount, PROGS))
+        yield from around.check(self.one, self.process)
 
     def _at(self, path: str) -> Mount | None:
         """The mount that `path` itself is the place of, the one on top."""
@@ -235,7 +215,7 @@ class _Examination:
             return problem(
                 "only-sys-admin",
                 "it has CAP_SYS_ADMIN and not CAP_BPF, and to make a token takes CAP_BPF itself",
-                self._add_capabilities("BPF"),
+                add_capabilities("BPF"),
             )
         if who.bounding >> probes.CAP_BPF & 1:
             return problem(
@@ -246,7 +226,7 @@ class _Examination:
         return problem(
             "cap-bpf",
             "it lacks CAP_BPF, which engines don't give by default",
-            self._add_capabilities("BPF"),
+            add_capabilities("BPF"),
         )
 
     def _root(self) -> int | None:
@@ -257,10 +237,6 @@ class _Examination:
                 if inside == 0:
                     return outside
         return None
-
-    def _add_capabilities(self, *missing: str) -> str:
-        added = " ".join(f"--cap-add {name}" for name in missing)
-        return f"podman run {added} ... (Kubernetes: securityContext.capabilities.add)"
 
     # ---- seccomp ----
 
@@ -359,24 +335,6 @@ class _Examination:
             return ""
         return text.strip("\0\n")
 
-    # ---- what is delegated ----
-
-    def _types(self, mount: Mount, *, lacks_bpf: bool) -> Iterator[Finding]:
-        programs = self._names(mount, PROGS)
-        if not lacks_bpf and not self.status.has(probes.CAP_SYS_ADMIN):
-            yield from self._second_capabilities(programs)
-        perf = [name for name in programs if name in _PERF]
-        if perf:
-            yield warning(
-                "perf-event-open",
-                f"{', '.join(perf)} programs load, and then attach by perf_event_open(2), which no "
-                "token allows",
-                "use raw_tp, tp_btf, kprobe.multi or uprobe.multi programs instead",
-            )
-        network, cgroup = shares(self.process)
-        for exposure in exposures(programs, host_network=network, host_cgroup=cgroup):
-            yield warning(exposure.code, f"{', '.join(exposure.names)}: {exposure.what}")
-
     def _names(self, mount: Mount, kind: Kind) -> list[str]:
         enum = self.enums[kind.option]
         try:
@@ -386,48 +344,3 @@ class _Examination:
 
     def _count(self, text: str) -> str:
         return text if text == "any" else str(text.count(":") + 1)
-
-    def _second_capabilities(self, programs: Sequence[str]) -> Iterator[Finding]:
-        for capability, number, types in (
-            ("PERFMON", probes.CAP_PERFMON, _PERFMON),
-            ("NET_ADMIN", probes.CAP_NET_ADMIN, _NET_ADMIN),
-        ):
-            needing = [name for name in programs if name in types]
-            if needing and not self.status.has(number):
-                yield problem(
-                    f"cap-{capability.lower().replace('_', '-')}",
-                    f"{', '.join(needing)} take CAP_{capability} beside CAP_BPF, and it lacks that",
-                    self._add_capabilities(capability),
-                )
-
-    # ---- what is around it ----
-
-    def _library(self) -> Iterator[Finding]:
-        try:
-            mapped = libraries(self.process)
-        except OSError:
-            return
-        for path in sorted(mapped):
-            match = _LIBBPF.search(path)
-            if match and tuple(map(int, match.groups())) < _LIBBPF_WITH_TOKENS:
-                yield problem(
-                    "library",
-                    f"it uses {path.rpartition('/')[2]}, and libbpf knows tokens since 1.4",
-                    "build the program with libbpf 1.4 or later, or cilium/ebpf 0.22 or later",
-                )
-
-    def _runtime(self) -> Iterator[Finding]:
-        """crun's wrong bundle, which other hooks than this one stumble over."""
-        path = self.one.runtime
-        if path is None or path.rpartition("/")[2] != "crun" or not self._has_device():
-            return
-        for text in faults(Engine(name="crun", path=path, version=version(path))):
-            yield warning("crun-device", f"the container has a device, and {text}")
-
-    def _has_device(self) -> bool:
-        try:
-            text = Path(f"/run/crun/{self.one.id}/config.json").read_text(encoding="utf-8")
-            config = json.loads(text[:_CONFIG_MAX])
-            return bool(config["linux"]["devices"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return False

@@ -1,0 +1,58 @@
+"""What is around a container's programs: the library that they use, and the runtime."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..container import Process
+from ..processes import libraries
+from ..running import Running
+from .engines import Engine, faults, version
+from .finding import Finding, problem, warning
+
+_LIBBPF = re.compile(r"/libbpf\.so\.(\d+)\.(\d+)\.(\d+)$")
+_LIBBPF_WITH_TOKENS = (1, 4)
+_CONFIG_MAX = 4 << 20
+
+
+def check(one: Running, process: Process) -> Iterator[Finding]:
+    """What is to be said of the container `one` and its `process`."""
+    yield from _library(process)
+    yield from _runtime(one)
+
+
+def _library(process: Process) -> Iterator[Finding]:
+    try:
+        mapped = libraries(process)
+    except OSError:
+        return
+    for path in sorted(mapped):
+        match = _LIBBPF.search(path)
+        if match and tuple(map(int, match.groups())) < _LIBBPF_WITH_TOKENS:
+            yield problem(
+                "library",
+                f"it uses {path.rpartition('/')[2]}, and libbpf knows tokens since 1.4",
+                "build the program with libbpf 1.4 or later, or cilium/ebpf 0.22 or later",
+            )
+
+
+def _runtime(one: Running) -> Iterator[Finding]:
+    """crun's wrong bundle, which other hooks than this one stumble over."""
+    path = one.runtime
+    if path is None or path.rpartition("/")[2] != "crun" or not _has_device(one):
+        return
+    for text in faults(Engine(name="crun", path=path, version=version(path))):
+        yield warning(
+            "crun-device",
+            f"the container has a device, and {text}",
+            "update crun to 1.30 or later, if other hooks fail",
+        )
+
+
+def _has_device(one: Running) -> bool:
+    try:
+        text = Path(f"/run/crun/{one.id}/config.json").read_text(encoding="utf-8")
+        return bool(json.loads(text[:_CONFIG_MAX])["linux"]["devices"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

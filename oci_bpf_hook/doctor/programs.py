@@ -1,0 +1,62 @@
+"""What a container may load: what that takes beside CAP_BPF, and how far it reaches."""
+
+from collections.abc import Iterator, Sequence
+
+from .. import probes
+from ..container import Process
+from ..delegations import shares
+from ..processes import Status
+from ..reach import exposures
+from .finding import Finding, problem, warning
+
+# Program types that take a second capability in the container, by the kernel's own lists
+# (kernel/bpf/syscall.c: is_perfmon_prog_type, is_net_admin_prog_type).
+_PERFMON = (
+    *("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "raw_tracepoint_writable"),
+    *("tracing", "lsm", "struct_ops", "ext"),
+)
+_NET_ADMIN = (
+    *("sched_cls", "sched_act", "xdp", "lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"),
+    *("sk_skb", "sk_msg", "flow_dissector", "cgroup_device", "cgroup_sock", "cgroup_sock_addr"),
+    *("cgroup_sockopt", "cgroup_sysctl", "sock_ops", "ext", "netfilter"),
+)
+# Attached by perf_event_open(2), in their usual way.
+_PERF = ("kprobe", "tracepoint", "perf_event")
+
+
+def check(process: Process, status: Status, programs: Sequence[str]) -> Iterator[Finding]:
+    """What is to be said of a `process` that may load `programs`, and has `status`."""
+    # Without CAP_BPF that is what it lacks; CAP_SYS_ADMIN stands in for each of the others.
+    if status.has(probes.CAP_BPF) and not status.has(probes.CAP_SYS_ADMIN):
+        yield from _second_capabilities(status, programs)
+    perf = [name for name in programs if name in _PERF]
+    if perf:
+        yield warning(
+            "perf-event-open",
+            f"{', '.join(perf)} programs load, and then attach by perf_event_open(2), which no "
+            "token allows",
+            "use raw_tp, tp_btf, kprobe.multi or uprobe.multi programs instead",
+        )
+    network, cgroup = shares(process)
+    for exposure in exposures(programs, host_network=network, host_cgroup=cgroup):
+        yield warning(exposure.code, f"{', '.join(exposure.names)}: {exposure.what}")
+
+
+def _second_capabilities(status: Status, programs: Sequence[str]) -> Iterator[Finding]:
+    for capability, number, types in (
+        ("PERFMON", probes.CAP_PERFMON, _PERFMON),
+        ("NET_ADMIN", probes.CAP_NET_ADMIN, _NET_ADMIN),
+    ):
+        needing = [name for name in programs if name in types]
+        if needing and not status.has(number):
+            yield problem(
+                f"cap-{capability.lower().replace('_', '-')}",
+                f"{', '.join(needing)} take CAP_{capability} beside CAP_BPF, and it lacks that",
+                add_capabilities(capability),
+            )
+
+
+def add_capabilities(*missing: str) -> str:
+    """What gives a container these capabilities, named without CAP_."""
+    added = " ".join(f"--cap-add {name}" for name in missing)
+    return f"podman run {added} ... (Kubernetes: securityContext.capabilities.add)"
