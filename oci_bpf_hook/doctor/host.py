@@ -175,20 +175,7 @@ def _broker() -> Finding:
             sock.settimeout(2)
             sock.connect(SOCKET)
     except (FileNotFoundError, PermissionError) as error:
-        if not any(map(os.path.exists, _UNITS)):
-            return ok("broker", "none is installed; rootless engines need it, rootful ones don't")
-        if isinstance(error, PermissionError):
-            return problem(
-                "broker",
-                f"this user may not connect to {SOCKET}, and so rootless engines get nothing",
-                f"chmod 755 {os.path.dirname(SOCKET)} && chmod 666 {SOCKET}",
-            )
-        return problem(
-            "broker",
-            f"the broker is installed and doesn't listen on {SOCKET}, so rootless engines get "
-            "nothing",
-            "systemctl enable --now oci-bpf-hook-broker.socket",
-        )
+        return _no_broker(error)
     except OSError as error:
         reason = "nobody listens" if error.errno == errno.ECONNREFUSED else error.strerror
         return problem(
@@ -197,6 +184,24 @@ def _broker() -> Finding:
             "systemctl restart oci-bpf-hook-broker.socket",
         )
     return ok("broker", f"it listens on {SOCKET}")
+
+
+def _no_broker(error: OSError) -> Finding:
+    sudo = "sudo " if os.geteuid() else ""
+    installed = any(map(os.path.exists, _UNITS))
+    if isinstance(error, PermissionError) and installed:
+        return problem(
+            "broker",
+            f"this user may not connect to {SOCKET}, and so rootless engines get nothing",
+            f"{sudo}chmod 755 {os.path.dirname(SOCKET)} && {sudo}chmod 666 {SOCKET}",
+        )
+    if not installed and not os.geteuid():
+        return ok("broker", "none is installed; rootless engines need it, rootful ones don't")
+    return problem(
+        "broker",
+        f"no broker listens on {SOCKET}, so rootless engines get nothing",
+        f"{sudo}systemctl enable --now oci-bpf-hook-broker.socket",
+    )
 
 
 def _lacking(us: Status) -> str:
