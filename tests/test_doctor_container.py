@@ -1,6 +1,7 @@
 """doctor --container and --pid: each situation arranged for real, and its cause named, only it."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -138,6 +139,28 @@ def test_another_path_and_nobody_says_so() -> None:
 def test_another_path_and_the_environment_says_so() -> None:
     with elsewhere("env", f"{TOKEN_PATH}=HERE") as pid:
         assert causes(pid) == set()
+
+
+def test_a_link_to_the_place() -> None:
+    with Scratch() as scratch:
+        delegate(scratch.init.pid, SOCKET, path=str(scratch.root / "opt"))
+        link = scratch.outside / "link"
+        link.symlink_to(scratch.root / "opt")
+        with scratch.running("unshare", "--net", "env", f"{TOKEN_PATH}={link}") as process:
+            assert causes(process.pid) == set()
+
+
+def test_nothing_of_the_container_s_is_a_command() -> None:
+    """What is to be pasted has its words in it."""
+    hostile = "/x; touch /tmp/owned $(id) `id` '\""
+    with elsewhere("env", f"{TOKEN_PATH}={hostile}") as pid:
+        (wrong,) = not_well(findings("--pid", str(pid))).values()
+    with Scratch(tree=("sys/fs/bpf", "o;p $(id)")) as scratch:
+        delegate(scratch.init.pid, SOCKET, path=str(scratch.root / "o;p $(id)"))
+        (wrong,) = not_well(findings("--pid", str(scratch.init.pid))).values()
+        words = shlex.split(wrong["fix"], comments=True)
+        assert words[:3] == ["podman", "run", "--env"]
+        assert words[3] == f"{TOKEN_PATH}={scratch.root}/o;p $(id)"
 
 
 def test_an_environment_that_forbids_tokens() -> None:

@@ -1,13 +1,15 @@
 """A container: down the list of what keeps a program in it from its token, and what it reaches.
 
 Each cause is a check of its own, and a check whose question another cause has answered already
-says nothing: a container without a user namespace isn't told of its capabilities.
+says nothing: a container without a user namespace isn't told of its capabilities.  What is to
+be pasted into a shell has the container's own words in it, and so they are quoted.
 """
 
 import errno
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 
 from .. import mountinfo, probes
 from ..annotations import PATH
@@ -19,7 +21,7 @@ from ..masks import parse_shown
 from ..mountinfo import Mount
 from ..names import KINDS, PROGS, Enum, Kind
 from ..policycache import ETC as POLICY
-from ..processes import Status, environment, mounts, status
+from ..processes import Status, environment, inside_id, mounts, status
 from ..running import Running
 from ..seccomp import FilterError, answer
 from . import around, programs
@@ -152,7 +154,10 @@ class _Examination:
         elif mount is not None and mount.delegates:
             yield from self._right_mount(mount)
         elif self.delegated:
-            yield self._other_path()
+            if self._leads_there():
+                yield ok("bpffs", f"{self.path} leads to a bpffs that delegates")
+            else:
+                yield self._other_path()
         elif mount is not None and mount.fstype == "bpf":
             yield problem(
                 "masks-empty",
@@ -182,19 +187,29 @@ class _Examination:
         )
         yield ok("bpffs", f"{mount.point} delegates {', '.join(counts)}")
 
+    def _leads_there(self) -> bool:
+        """Whether the path is a link to a bpffs that a token is made from."""
+        if os.geteuid():
+            return False
+        try:
+            with Container(self.one.pid) as container:
+                return visit(container, self.path, self.status).root_token == 0
+        except HookError:
+            return False
+
     def _other_path(self) -> Finding:
         there = ", ".join(mount.point for mount in self.delegated)
         says = "says so" if self.given else "isn't set"
         return problem(
             "token-path",
             f"libbpf looks at {self.path}, as {TOKEN_PATH} {says}, and the delegated bpffs is at "
-            f"{there}",
-            f"podman run --env {TOKEN_PATH}={self.delegated[0].point} ...",
+            f"{there}; cilium/ebpf looks at every bpffs",
+            f"podman run --env {quote(f'{TOKEN_PATH}={self.delegated[0].point}')} ...",
         )
 
     def _target(self) -> str:
         if self.one.name or self.one.id:
-            return f"--container {self.one.label}"
+            return f"--container {quote(self.one.label)}"
         return f"--pid {self.one.pid}"
 
     def _delegate(self) -> str:
@@ -204,7 +219,7 @@ class _Examination:
 
     def _capability(self) -> Finding:
         who = self.status
-        if who.bounding >> probes.CAP_BPF & 1 and who.uid != self._root():
+        if who.bounding >> probes.CAP_BPF & 1 and inside_id(self.process, "uid", who.uid) != 0:
             return problem(
                 "ambient",
                 "it may have CAP_BPF but runs as another user than root, who gets capabilities "
@@ -228,15 +243,6 @@ class _Examination:
             "it lacks CAP_BPF, which engines don't give by default",
             add_capabilities("BPF"),
         )
-
-    def _root(self) -> int | None:
-        """The container's root, by our ids."""
-        with open(f"/proc/{self.one.pid}/uid_map", encoding="ascii") as file:
-            for line in file:
-                inside, outside, _ = map(int, line.split())
-                if inside == 0:
-                    return outside
-        return None
 
     # ---- seccomp ----
 
@@ -313,7 +319,7 @@ class _Examination:
             return problem(
                 "search-permission",
                 f"it may not open {self.path}: the directory's mode keeps its user out",
-                f"podman run --annotation io.bpffs.mode=1777 ..., or chmod 1777 {self.path}",
+                f"podman run --annotation io.bpffs.mode=1777 ..., or chmod 1777 {quote(self.path)}",
             )
         return None
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..errors import DONE
@@ -33,7 +34,7 @@ def check(engines: Sequence[Engine]) -> Iterator[Finding]:
             yield problem(
                 "hooks-json",
                 f"{path}: {why}; {engine.name} starts no container because of it",
-                f"mv {path} {path}.broken",
+                f"mv {quote(path)} {quote(path)}.broken",
             )
         if ours:
             yield ok("hooks-dir", f"{engine.name} reads {ours}")
@@ -73,7 +74,7 @@ def _not_read(engine: Engine, directories: Sequence[str]) -> Finding:
             return problem(
                 "hooks-dir",
                 f"{engine.name} reads {where}, and the hook's JSON is in {other}",
-                f"mv {ours} {directories[-1]}/",
+                f"mv {quote(ours)} {quote(directories[-1])}/",
             )
     return problem("hook-missing", f"the hook isn't installed: no JSON for it in {where}", _INSTALL)
 
@@ -114,12 +115,12 @@ def _check_program(hook: Mapping[str, Any]) -> Finding:
             _INSTALL,
         )
     if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
-        return problem("hook-program", f"{path} can't be executed", f"chmod 755 {path}")
+        return problem("hook-program", f"{path} can't be executed", f"chmod 755 {quote(path)}")
     if status.st_uid != 0 or status.st_mode & 0o022:
         return problem(
             "hook-program",
             f"others than root can write {path}, which root runs",
-            f"chown root: {path} && chmod 755 {path}",
+            f"chown root: {quote(path)} && chmod 755 {quote(path)}",
         )
     wrong = _try(path, hook)
     if wrong:
