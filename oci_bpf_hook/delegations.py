@@ -141,8 +141,14 @@ def warnings(
 
 
 def shares(process: Process) -> tuple[bool, bool]:
-    """Whether it shares the host's network, and whether it sees the host's cgroups."""
+    """Whether it shares the host's network, and whether it sees the host's cgroups.
+
+    A user goes in and out of namespaces of their own with a token in hand: what their container
+    doesn't see of these, they do.
+    """
     try:
+        if process.outermost_owner() != 0:
+            return True, True
         return process.has_host_network(), process.sees_host_cgroups("/")
-    except HookError:
+    except (HookError, OSError):
         return False, False

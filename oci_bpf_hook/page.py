@@ -22,7 +22,7 @@ _TITLES = {
 _ORDER = ("delegate_progs", "delegate_maps", "delegate_attachs", "delegate_cmds")
 _WORDS = {
     OWN: ("own", "stays in the container"),
-    OF_NETWORK: ("shared", "reaches the network or the cgroups that it shares with the host"),
+    OF_NETWORK: ("shared", "reaches the host's network or cgroups, which it or its user shares"),
     HOST: ("host", "reaches the kernel for everybody"),
 }
 _MARKS = {OWN: "●", OF_NETWORK: "▲", HOST: "■"}

@@ -63,15 +63,15 @@ def exposures(
         yield Exposure(
             code="host-network",
             names=network,
-            what="attach to the network that the container shares with the host, and see and "
-            "change its traffic",
+            what="attach to the host's network, which the container or its user shares, and see "
+            "and change its traffic",
         )
     cgroups = tuple(name for name in given if name in CGROUP)
     if host_cgroup and cgroups:
         yield Exposure(
             code="host-cgroup",
             names=cgroups,
-            what="attach to cgroups of others, which the container can see",
+            what="attach to cgroups of others, which the container or its user can see",
         )
     host = tuple(name for name in given if name in BEYOND)
     if host:

@@ -61,6 +61,16 @@ def test_warnings() -> None:
     assert (one.host_network, one.host_cgroup) == (True, True)
 
 
+def test_a_user_goes_in_and_out_of_their_own_container() -> None:
+    nobodys = ("setpriv", "--reuid=61997", "--regid=61997", "--clear-groups")
+    with Scratch(prefix=nobodys) as scratch:
+        delegate(scratch.init.pid, SOCKET | {"delegate_progs": "xdp"})
+        with scratch.running("unshare", "--net"):
+            (one,) = of(scratch.init.pid)
+    assert one.owner == 61997
+    assert [text.partition(":")[0] for text in one.warnings] == ["host-network"]
+
+
 def test_a_container_that_ends() -> None:
     with Scratch() as scratch:
         delegate(scratch.init.pid, SOCKET)
