@@ -3,6 +3,10 @@
 A container is a mount namespace in a user namespace of its own; its init is the process that
 has been in it longest.  Engines say their name for it on the command line of the process that
 watches over it (conmon, containerd's shim), LXC and systemd in the name of its cgroup.
+
+Whoever is in a container can run something called conmon and make cgroups too.  So a watcher
+is believed that is root's and on the host, of the cgroups the outermost one counts, and what is
+a user's own has whatever name that user says.
 """
 
 import os
@@ -11,21 +15,22 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from .container import Process
 from .errors import BAD_STATE, USAGE, HookError, quote
 from .processes import comm, pids
 from .record import Record
 
-# Names of cgroups, the last of which that says something counts.
+# What engines and systemd call a container's cgroup, a name or an id.
 _CGROUPS = (
-    (re.compile(r"lxc\.payload\.([^/]+)"), "lxc"),
-    (re.compile(r"systemd-nspawn@([^/]+)\.service"), "nspawn"),
-    (re.compile(r"machine-([^/]+)\.scope"), "machine"),
-    (re.compile(r"crio-([0-9a-f]{64})"), "cri-o"),
-    (re.compile(r"cri-containerd[-:]([0-9a-f]{64})"), "containerd"),
-    (re.compile(r"docker[-/]([0-9a-f]{64})"), "docker"),
-    (re.compile(r"libpod-([0-9a-f]{64})"), "podman"),
-    (re.compile(r"([^/@]+(?:@[^/]*)?)\.service"), "systemd"),
+    (re.compile(r"lxc\.payload\.(.+)"), "lxc"),
+    (re.compile(r"systemd-nspawn@(.+)\.service"), "nspawn"),
+    (re.compile(r"machine-(.+)\.scope"), "machine"),
+    (re.compile(r"crio-([0-9a-f]{64})(?:\.scope)?"), "cri-o"),
+    (re.compile(r"cri-containerd-([0-9a-f]{64})(?:\.scope)?"), "containerd"),
+    (re.compile(r"docker-([0-9a-f]{64})(?:\.scope)?"), "docker"),
+    (re.compile(r"libpod-([0-9a-f]{64})(?:\.scope)?"), "podman"),
 )
+_SERVICE = re.compile(r"(.+)\.service")
 _ID = re.compile(r"[0-9a-f]{64}")
 _SHORT = 12
 
@@ -63,9 +68,10 @@ class _Seen(Record):
 
 
 def containers() -> list[Running]:
-    """The containers that we may look at, by their init's pid.
+    """The containers that we may look at, the oldest first.
 
-    Those in our own mount namespace or with the initial one's init aren't any.
+    Those in our own mount namespace or with the initial one's init aren't any.  A mount namespace
+    that somebody made within a container is one of its own, with the container's name.
     """
     oldest: dict[int, _Seen] = {}
     for pid in pids():
@@ -78,7 +84,7 @@ def containers() -> list[Running]:
     host = {_namespace("self", "mnt")}
     with suppress(OSError):
         host.add(_namespace(1, "mnt"))
-    found = sorted((one for mount, one in oldest.items() if mount not in host), key=_pid_of)
+    found = sorted((one for mount, one in oldest.items() if mount not in host), key=_start_of)
     known = _from_podman()
     return [_running(one, known) for one in found]
 
@@ -91,6 +97,10 @@ def find(name: str) -> Running:
     every = containers()
     found = [one for one in every if name in (one.name, one.id)]
     found = found or [one for one in every if one.id and one.id.startswith(name)]
+    oldest: dict[tuple[str | None, ...], Running] = {}
+    for one in found:
+        oldest.setdefault((one.engine, one.name, one.id), one)
+    found = list(oldest.values())
     if len(found) == 1:
         return found[0]
     if found:
@@ -113,8 +123,8 @@ def of_process(pid: int) -> Running:
         raise HookError(BAD_STATE, f"process {pid} can't be looked at: {error.strerror}") from None
 
 
-def _pid_of(one: _Seen) -> int:
-    return one.pid
+def _start_of(one: _Seen) -> int:
+    return one.start
 
 
 def _see(pid: int) -> _Seen:
@@ -164,11 +174,23 @@ def _by_watcher(pid: int) -> _Named | None:
         words = arguments.rstrip("\0").split("\0")
         command = words[0].rpartition("/")[2]
         given = dict(zip(words, words[1:], strict=False))
-        if command == "conmon":
+        if command == "conmon" and _is_believed(parent, pid):
             return _conmon(words, given)
-        if command.startswith("containerd-shim"):
+        if command.startswith("containerd-shim") and _is_believed(parent, pid):
             return _shim(pid, given)
     return None
+
+
+def _is_believed(watcher: int, pid: int) -> bool:
+    """Whether `watcher` is root's and on the host, or what it watches over is a user's own."""
+    try:
+        with Process(watcher) as process:
+            if process.is_on_host() and os.stat(f"/proc/{watcher}").st_uid == 0:
+                return True
+        with Process(pid) as process:
+            return process.outermost_owner() != 0
+    except (HookError, OSError):
+        return False
 
 
 def _conmon(words: list[str], given: dict[str, str]) -> _Named:
@@ -187,14 +209,21 @@ def _shim(pid: int, given: dict[str, str]) -> _Named:
 
 def by_cgroup(text: str) -> _Named:
     """The engine, name and id that /proc/PID/cgroup's text tells; it never tells the runtime."""
-    for pattern, engine in _CGROUPS:
-        match = pattern.search(text)
-        if match and _ID.fullmatch(match[1]):
-            return engine, None, match[1], None
+    for line in text.splitlines():
+        names = line.rpartition(":")[2].split("/")
+        for above, name in zip(["", *names], names, strict=False):
+            for pattern, engine in _CGROUPS:
+                match = pattern.fullmatch(name)
+                if match:
+                    known = bool(_ID.fullmatch(match[1]))
+                    return engine, None if known else match[1], match[1] if known else None, None
+            if _ID.fullmatch(name):
+                return "docker" if above == "docker" else None, None, name, None
+    for name in text.replace("\n", "/").split("/"):
+        match = _SERVICE.fullmatch(name)
         if match:
-            return engine, match[1], None, None
-    match = _ID.search(text)
-    return None, None, match[0] if match else None, None
+            return "systemd", match[1], None, None
+    return None, None, None, None
 
 
 def _cgroup(pid: int) -> str:
@@ -205,14 +234,14 @@ def _cgroup(pid: int) -> str:
 
 
 def _sockets() -> Iterator[str]:
-    """Where podman's API may answer, as URLs: the caller's own first."""
-    given = os.environ.get("CONTAINER_HOST", "")
-    if given.startswith("unix://"):
-        yield given
+    """Where our own podman's API may answer, as URLs; another user's is not asked."""
+    given = os.environ.get("CONTAINER_HOST", "").removeprefix("unix://")
     run = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")
-    for path in (f"{run}/podman/podman.sock", "/run/podman/podman.sock"):
-        if os.access(path, os.R_OK | os.W_OK):
-            yield f"unix://{path}"
+    paths = (given, f"{run}/podman/podman.sock", "/run/podman/podman.sock")
+    for path in dict.fromkeys(paths):
+        with suppress(OSError):
+            if os.stat(path).st_uid == os.geteuid():
+                yield f"unix://{path}"
 
 
 def _from_podman() -> dict[int, tuple[str, str, str]]:

@@ -20,12 +20,13 @@ ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
-def started(world: World, name: str, runtime: Runtime = "crun") -> Iterator[str]:
+def started(world: World, name: str, runtime: Runtime = "crun", *options: str) -> Iterator[str]:
     """A container of podman's that runs; its id."""
     mapping = "0:100000:65536"
     done = world.podman(
         *("run", "--detach", "--name", name, "--pull", "never"),
         *("--uidmap", mapping, "--gidmap", mapping, "--cgroup-parent", f"/{world.cgroup_parent}"),
+        *options,
         *(IMAGE, "sh", "-c", "trap exit TERM; sleep 1000 & wait"),
         runtime=runtime,
     )
@@ -103,6 +104,43 @@ def test_a_process_of_nobody_s() -> None:
     assert caught.value.code == BAD_STATE
 
 
+def test_a_watcher_within_a_container_is_not_believed() -> None:
+    """Who is in a container may run something that is called conmon, and says what it likes."""
+    words = ("conmon", "-n", "web", "-c", "a" * 64, "-r", "/usr/bin/crun", "libpod")
+    code = (
+        "import os, subprocess, sys\n"
+        "inner = ['unshare', '-U', '-r', '-m', 'cat']\n"
+        "with subprocess.Popen(inner, stdin=subprocess.PIPE) as one:\n"
+        "    while data := os.read(0, 1):\n"
+        "        os.write(1, data)\n"
+    )
+    shell = f'exec -a conmon {sys.executable} -IS -c "$CODE" {" ".join(words[1:])}'
+    nobodys = ("setpriv", "--reuid=61996", "--regid=61996", "--clear-groups")
+    for prefix, believed in (((), False), (nobodys, True)):
+        with (
+            Scratch(prefix=prefix) as scratch,
+            scratch.running("env", f"CODE={code}", "bash", "-c", shell) as process,
+        ):
+            (child,) = _children(process.pid)
+            found = running.of_process(child)
+            assert (found.name == "web") == believed
+            assert (found.engine == "podman") == believed
+
+
+def _children(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_mount_namespace_more_in_a_container(world: World) -> None:
+    """Its name is still that of one."""
+    with started(world, "nests", "crun", "--cap-add=SYS_ADMIN"):
+        stays = "sleep 1000 >/dev/null 2>&1 </dev/null & echo"
+        world.podman("exec", "nests", "unshare", "-m", "sh", "-c", stays)
+        pid = world.podman("inspect", "--format", "{{.State.Pid}}", "nests").stdout
+        assert [one.name for one in running.containers()].count("nests") == 2
+        assert running.find("nests").pid == int(pid)
+
+
 def test_the_host_s_processes_are_no_containers() -> None:
     with subprocess.Popen("cat", stdin=subprocess.PIPE) as process:
         assert process.pid not in [one.pid for one in running.containers()]
@@ -120,6 +158,9 @@ def test_the_host_s_processes_are_no_containers() -> None:
         (f"0::/machine.slice/libpod-{'d' * 64}.scope/container", "podman", None, "d" * 64),
         ("0::/system.slice/bpf-agent.service", "systemd", "bpf-agent", None),
         (f"0::/kubepods/besteffort/pod1/{'e' * 64}", None, None, "e" * 64),
+        # Within a container anything may be made; what is outermost is the engine's.
+        (f"0::/libpod-{'d' * 64}.scope/lxc.payload.web", "podman", None, "d" * 64),
+        (f"0::/system.slice/x.service/crio-{'a' * 64}", "cri-o", None, "a" * 64),
         ("0::/", None, None, None),
     ],
 )
