@@ -37,7 +37,7 @@ ROWS = (
         *("formats.unitfile", "formats.writers"),
         *("audited", "delegations", "page", "probes", "processes", "running"),
         *("doctor.container", "doctor.engines", "doctor.hooks", "doctor.host"),
-        *("doctor.around", "doctor.programs", "doctor.selftest", "doctor.visit"),
+        *("doctor.around", "doctor.objects", "doctor.programs", "doctor.selftest", "doctor.visit"),
     ),
     # The entry points.
     (

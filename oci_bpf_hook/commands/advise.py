@@ -96,6 +96,11 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
+def needed(paths: Sequence[str]) -> needs.Needs:
+    """What the objects in the files `paths` need of this kernel.  Raises HookError."""
+    return advice.advise(_objects(paths), advice.DEFAULTS, _kernel(None))
+
+
 def _kernel(path: str | None) -> Kernel:
     file = path or kernel.VMLINUX
     table = kernel.table().enums(KINDS)

@@ -2,9 +2,11 @@
 
 import argparse
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from .. import kernel
-from ..doctor import container, host
+from ..advise.needs import Needs
+from ..doctor import container, host, objects
 from ..doctor.finding import OK, PROBLEM, WARNING, Finding
 from ..errors import DONE, FOUND, HookError
 from ..names import KINDS
@@ -15,23 +17,40 @@ from .table import argument
 ARGUMENTS = (
     target.CONTAINER,
     target.PID,
+    argument(
+        *("--object",),
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a compiled BPF object that is to be loaded; again for more",
+    ),
     argument("--quiet", action="store_true", help="leave out what is well"),
     JSON,
 )
 
 
 def run(options: argparse.Namespace) -> int:
+    needs = None
+    if options.object:
+        # It reads ELF, which takes a library that the rest of doctor does without.
+        from .advise import needed
+
+        needs = needed(options.object)
     if options.container is None and options.pid is None:
         title, findings = "the host", host.check()
+        if needs is not None:
+            findings = chain(findings, objects.cautions(needs))
     else:
-        title, findings = _of_a_container(options)
+        title, findings = _of_a_container(options, needs)
     found = _print(title, findings, options) if not options.json else list(findings)
     if options.json:
         print_json({"about": title, "findings": [_as_json(one) for one in found]})
     return FOUND if any(one.state == PROBLEM for one in found) else DONE
 
 
-def _of_a_container(options: argparse.Namespace) -> tuple[str, Iterator[Finding]]:
+def _of_a_container(
+    options: argparse.Namespace, needs: Needs | None
+) -> tuple[str, Iterator[Finding]]:
     try:
         one = target.running(options)
     except HookError:
@@ -41,7 +60,7 @@ def _of_a_container(options: argparse.Namespace) -> tuple[str, Iterator[Finding]
             raise
         return options.container, iter(found)
     title = one.label if one.label.startswith("pid ") else f"{one.label}, pid {one.pid}"
-    return title, container.check(one, kernel.enums(KINDS))
+    return title, container.check(one, kernel.enums(KINDS), needs)
 
 
 def _as_json(one: Finding) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 
 from .. import mountinfo, probes
+from ..advise.needs import Needs
 from ..annotations import PATH
 from ..audited import last_refusal
 from ..container import Container, Process
@@ -24,27 +25,41 @@ from ..policycache import ETC as POLICY
 from ..processes import Status, environment, inside_id, mounts, status
 from ..running import Running
 from ..seccomp import FilterError, answer
-from . import around, programs
+from . import around, objects, programs
 from .finding import Finding, ok, problem, warning
 from .programs import add_capabilities
 from .visit import Tried, visit
 
 TOKEN_PATH = "LIBBPF_BPF_TOKEN_PATH"  # noqa: S105
 _SECCOMP_FILTER = 2
+# What an object may lack as well as what is delegated as a whole.
+_ALSO_OF_OBJECTS = ("cap-net-admin", "cap-perfmon", "perf-event-open")
 
 
-def check(one: Running, enums: Mapping[str, Enum]) -> Iterator[Finding]:
-    """Everything about the container `one`, as its process `one.pid` has it."""
+def check(one: Running, enums: Mapping[str, Enum], needs: Needs | None = None) -> Iterator[Finding]:
+    """Everything about the container `one`, as its process `one.pid` has it.
+
+    With `needs`, whether that is enough for the objects that need it.
+    """
     try:
         with Process(one.pid) as process:
             found = _namespaces(process)
             yield found
             if found.state == "ok":
-                yield from _Examination(one, process, enums).run()
+                yield from _once(_Examination(one, process, enums).run(needs))
     except HookError as error:
         yield _unreachable(one, str(error))
     except OSError as error:
         yield _unreachable(one, error.strerror or str(error))
+
+
+def _once(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings, each cause once, as whoever knows most of it says it first."""
+    seen: set[str] = set()
+    for one in findings:
+        if one.what not in seen or one.what not in _ALSO_OF_OBJECTS:
+            yield one
+        seen.add(one.what)
 
 
 def _unreachable(one: Running, reason: str) -> Finding:
@@ -120,7 +135,7 @@ class _Examination:
             given = None
         return given or PATH, given
 
-    def run(self) -> Iterator[Finding]:
+    def run(self, needs: Needs | None) -> Iterator[Finding]:
         mount = self._at(self.path)
         yield from self._mount(mount)
         lacks_bpf = not self.status.has(probes.CAP_BPF)
@@ -131,6 +146,9 @@ class _Examination:
         yield from self._seccomp(lacks_bpf=lacks_bpf)
         if mount is not None and mount.delegates:
             yield from self._token(mount, lacks_bpf=lacks_bpf)
+            if needs is not None:
+                masks = {kind.option: self._mask(mount, kind) for kind in KINDS}
+                yield from objects.check(needs, masks, self.status, self.enums, self._target())
             yield from programs.check(self.process, self.status, self._names(mount, PROGS))
         yield from around.check(self.one, self.process)
 
@@ -342,11 +360,13 @@ class _Examination:
         return text.strip("\0\n")
 
     def _names(self, mount: Mount, kind: Kind) -> list[str]:
-        enum = self.enums[kind.option]
+        return names(self._mask(mount, kind), self.enums[kind.option])
+
+    def _mask(self, mount: Mount, kind: Kind) -> int:
         try:
-            return names(parse_shown(mount.delegates[kind.option], enum), enum)
+            return parse_shown(mount.delegates[kind.option], self.enums[kind.option])
         except (KeyError, ValueError):  # None of it, or a name that only the kernel knows.
-            return []
+            return 0
 
     def _count(self, text: str) -> str:
         return text if text == "any" else str(text.count(":") + 1)

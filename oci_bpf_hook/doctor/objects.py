@@ -1,0 +1,87 @@
+"""Whether what is delegated is enough for BPF objects: which bit is missing, and who wants it."""
+
+from collections.abc import Iterator, Mapping
+
+from ..advise.needs import CAPABILITIES, CAPABILITY, Caution, Needs
+from ..names import KINDS, Enum
+from ..probes import CAP_PERFMON, CAP_SYS_ADMIN
+from ..processes import Status
+from .finding import Finding, ok, problem, warning
+from .programs import add_capabilities
+
+# What attaches by perf_event_open(2) loads, and then fails whatever is delegated.
+_PERF = "perf-attach"
+# It may take CAP_PERFMON, which the verifier alone knows.
+_PERHAPS = "perhaps-perfmon"
+# What a container reaches is said of the container itself.
+_SAID = ("host-network", "host-cgroup", "reaches-beyond")
+
+
+def check(
+    needs: Needs, masks: Mapping[str, int], status: Status, enums: Mapping[str, Enum], target: str
+) -> Iterator[Finding]:
+    """What a process with `status` that may use `masks` lacks for `needs`.
+
+    `target` is how a command line names the container.
+    """
+    missing = False
+    for option, name in sorted(needs.bits):
+        if option == CAPABILITY:
+            yield from _capability(name, needs, status)
+        elif name in enums[option].values:
+            bit = 1 << enums[option].values[name]
+            if not masks.get(option, 0) & bit:
+                missing = True
+                yield problem(
+                    "missing-bit",
+                    f"{option} lacks {name}: {_why(needs, option, name)}",
+                    _delegate(needs, enums, target),
+                )
+    if not missing:
+        yield ok("object", f"all that {', '.join(needs.sources)} needs is delegated")
+    yield from cautions(needs, status)
+
+
+def cautions(needs: Needs, status: Status | None = None) -> Iterator[Finding]:
+    """What no delegation can give the objects, and what to beware of in a process of `status`."""
+    for one in needs.warnings:
+        if (
+            one.code == _PERHAPS
+            and status
+            and (status.has(CAP_PERFMON) or status.has(CAP_SYS_ADMIN))
+        ):
+            continue
+        if one.code == _PERF:
+            yield problem("perf-event-open", _text(one), "use raw_tp, tp_btf or .multi programs")
+        elif one.code not in _SAID:
+            yield warning(one.code, _text(one))
+
+
+def _text(one: Caution) -> str:
+    return f"{one.source}: {one.text}"
+
+
+def _why(needs: Needs, option: str, name: str) -> str:
+    reasons = dict.fromkeys(reason.why for reason in needs.why(option, name))
+    return "; ".join(reasons)
+
+
+def _capability(name: str, needs: Needs, status: Status) -> Iterator[Finding]:
+    """CAP_BPF itself is everybody's matter; CAP_SYS_ADMIN stands in for each of the others."""
+    if name == "bpf" or status.has(CAPABILITIES[name]) or status.has(CAP_SYS_ADMIN):
+        return
+    yield problem(
+        f"cap-{name.replace('_', '-')}",
+        f"it lacks CAP_{name.upper()}: {_why(needs, CAPABILITY, name)}",
+        add_capabilities(name.upper()),
+    )
+
+
+def _delegate(needs: Needs, enums: Mapping[str, Enum], target: str) -> str:
+    lists = needs.lists(enums)
+    options = (
+        f"--{kind.option.removeprefix('delegate_')} {','.join(lists[kind.option])}"
+        for kind in KINDS
+        if lists[kind.option]
+    )
+    return f"oci-bpf-hook delegate {target} {' '.join(options)}"
