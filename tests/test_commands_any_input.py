@@ -53,6 +53,7 @@ def test_names(capsys: pytest.CaptureFixture[str], text: str) -> None:
     run(["inspect", "--json", f"--html=/does/not/exist/{text}"], capsys)
     run(["inspect", f"--watch={text}x"], capsys)
     run(["doctor", f"--container={text}"], capsys)
+    run(["doctor", "--pid=1", f"--object={text}"], capsys)
     run(["delegate", "--dry-run", f"--container={text}", "--cmds=any"], capsys)
 
 
