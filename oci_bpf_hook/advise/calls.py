@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from ..names import ATTACHS, CMDS, MAPS, PROGS
 from .needs import CAPABILITY, Reason
 
-_NET_ADMIN_PROGS = {
+NET_ADMIN_PROGS = {
     *("sched_cls", "sched_act", "xdp", "lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"),
     *("sk_skb", "sk_msg", "flow_dissector", "sock_ops", "ext", "netfilter", "cgroup_device"),
     *("cgroup_sock", "cgroup_sock_addr", "cgroup_sockopt", "cgroup_sysctl"),
 }
-_PERFMON_PROGS = {
+PERFMON_PROGS = {
     *("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "raw_tracepoint_writable"),
     *("tracing", "lsm", "struct_ops", "ext"),
 }
@@ -25,9 +25,9 @@ def prog_load(prog: str, attach: str, *, source: str, kind: str, why: str) -> tu
     """A program of the type `prog`, with the expected attach type `attach`."""
     bits = [(CMDS.option, "prog_load"), (PROGS.option, prog), (ATTACHS.option, attach)]
     capabilities = ["bpf"]
-    if prog in _NET_ADMIN_PROGS:
+    if prog in NET_ADMIN_PROGS:
         capabilities.append("net_admin")
-    if prog in _PERFMON_PROGS:
+    if prog in PERFMON_PROGS:
         capabilities.append("perfmon")
     return _reasons(bits, capabilities, source=source, kind=kind, why=why)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from ..lint import BEYOND
 from ..names import ATTACHS, KINDS, MAPS, PROGS
+from ..reach import CGROUP, NETWORK
 from ..record import Record
 from . import sections
 from .btftypes import struct_members
@@ -15,16 +16,6 @@ from .target import Kernel
 
 _F_ZERO_SEED = 1 << 6
 _PERF_EVENT_ARRAY = 4
-# Who shares the host's network or sees its cgroups attaches these there (facts: LINK_CREATE and
-# PROG_ATTACH look at no token).
-_NETWORK = {
-    *("xdp", "sched_cls", "sched_act", "netfilter", "sk_lookup", "flow_dissector"),
-    *("lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"),
-}
-_CGROUP = {
-    *("cgroup_skb", "cgroup_sock", "cgroup_sock_addr", "cgroup_sockopt", "cgroup_sysctl"),
-    *("cgroup_device", "sock_ops"),
-}
 
 
 # Who reads packets compares and subtracts pointers.
@@ -185,14 +176,14 @@ def _beyond(needs: Needs) -> Iterator[tuple[str, str]]:
     for name in progs:
         if name in BEYOND:
             yield _say("reaches-beyond", f"{name} {BEYOND[name]}")
-    network = [name for name in progs if name in _NETWORK]
+    network = [name for name in progs if name in NETWORK]
     if network:
         yield _say(
             "host-network",
             f"{_list(network)}: a container with the host's network attaches to the host's "
             "interfaces and sockets",
         )
-    cgroup = [name for name in progs if name in _CGROUP]
+    cgroup = [name for name in progs if name in CGROUP]
     if cgroup:
         yield _say(
             "host-cgroup",

@@ -3,23 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 from .. import probes
+from ..advise.calls import NET_ADMIN_PROGS, PERFMON_PROGS
 from ..container import Process
 from ..delegations import shares
 from ..processes import Status
 from ..reach import exposures
 from .finding import Finding, problem, warning
 
-# Program types that take a second capability in the container, by the kernel's own lists
-# (kernel/bpf/syscall.c: is_perfmon_prog_type, is_net_admin_prog_type).
-_PERFMON = (
-    *("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "raw_tracepoint_writable"),
-    *("tracing", "lsm", "struct_ops", "ext"),
-)
-_NET_ADMIN = (
-    *("sched_cls", "sched_act", "xdp", "lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"),
-    *("sk_skb", "sk_msg", "flow_dissector", "cgroup_device", "cgroup_sock", "cgroup_sock_addr"),
-    *("cgroup_sockopt", "cgroup_sysctl", "sock_ops", "ext", "netfilter"),
-)
 # Attached by perf_event_open(2), in their usual way.
 _PERF = ("kprobe", "tracepoint", "perf_event")
 
@@ -44,8 +34,8 @@ def check(process: Process, status: Status, programs: Sequence[str]) -> Iterator
 
 def _second_capabilities(status: Status, programs: Sequence[str]) -> Iterator[Finding]:
     for capability, number, types in (
-        ("PERFMON", probes.CAP_PERFMON, _PERFMON),
-        ("NET_ADMIN", probes.CAP_NET_ADMIN, _NET_ADMIN),
+        ("PERFMON", probes.CAP_PERFMON, PERFMON_PROGS),
+        ("NET_ADMIN", probes.CAP_NET_ADMIN, NET_ADMIN_PROGS),
     ):
         needing = [name for name in programs if name in types]
         if needing and not status.has(number):
