@@ -5,28 +5,13 @@ host is open to whoever holds a program of the type for it.  Facts: kernel/bpf/s
 link_create and bpf_prog_attach; tried with each type in a shared network namespace.
 """
 
-from .lint import BEYOND
+from .lint import BEYOND, ON_CGROUP, ON_NETWORK
 from .names import PROGS
 from .record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-# Attach to what is in a network namespace, and to any cgroup directory that can be opened.
-NETWORK = (
-    *("xdp", "sched_cls", "sched_act", "netfilter", "sk_lookup", "flow_dissector"),
-    *("lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"),
-)
-CGROUP = (
-    "cgroup_skb",
-    "cgroup_sock",
-    "cgroup_sock_addr",
-    "cgroup_device",
-    "cgroup_sockopt",
-    "cgroup_sysctl",
-    "sock_ops",
-)
 
 # What a type reaches, from least to most.
 OWN = "container"
@@ -48,9 +33,9 @@ def reach(option: str, name: str) -> str:
     """What the type `name` of the `delegate_*` option reaches: OWN, OF_NETWORK, OF_CGROUP, HOST."""
     if name == "struct_ops" or (option == PROGS.option and name in BEYOND):
         return HOST
-    if option == PROGS.option and name in NETWORK:
+    if option == PROGS.option and name in ON_NETWORK:
         return OF_NETWORK
-    return OF_CGROUP if option == PROGS.option and name in CGROUP else OWN
+    return OF_CGROUP if option == PROGS.option and name in ON_CGROUP else OWN
 
 
 def exposures(
@@ -58,7 +43,7 @@ def exposures(
 ) -> "Iterator[Exposure]":
     """What a container with these program types delegated reaches beyond itself."""
     given = list(programs)
-    network = tuple(name for name in given if name in NETWORK)
+    network = tuple(name for name in given if name in ON_NETWORK)
     if host_network and network:
         yield Exposure(
             code="host-network",
@@ -66,7 +51,7 @@ def exposures(
             what="attach to the host's network, which the container or its user shares, and see "
             "and change its traffic",
         )
-    cgroups = tuple(name for name in given if name in CGROUP)
+    cgroups = tuple(name for name in given if name in ON_CGROUP)
     if host_cgroup and cgroups:
         yield Exposure(
             code="host-cgroup",

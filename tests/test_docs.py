@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from oci_bpf_hook.annotations import KEYS, MODE, PATH, PREFIX
+from oci_bpf_hook.cli import _parser
 from oci_bpf_hook.commands.table import ENTRIES
 from oci_bpf_hook.errors import EXITS
-from tests.support.command import command
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -47,5 +47,6 @@ def test_the_commands_that_are_shown_are_understood() -> None:
     shown = re.findall(r"^    oci-bpf-hook ([^#\n]+)", README, re.MULTILINE)
     assert {line.split()[0] for line in shown} <= {entry.name for entry in ENTRIES}
     for line in shown:
-        # Whatever becomes of files that aren't here, it is no wrong command line to argparse.
-        assert "usage: " not in command(*line.split()).stderr, line
+        # What they do isn't done: some go on for ever, and some change containers.
+        words = line.split()
+        assert callable(_parser(words).parse_args(words).run), line

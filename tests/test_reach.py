@@ -1,7 +1,7 @@
 """reach.py: what stays in a container, and what doesn't."""
 
-from oci_bpf_hook.lint import BEYOND
-from oci_bpf_hook.reach import CGROUP, HOST, NETWORK, OF_CGROUP, OF_NETWORK, OWN, exposures, reach
+from oci_bpf_hook.lint import BEYOND, ON_CGROUP, ON_NETWORK
+from oci_bpf_hook.reach import HOST, OF_CGROUP, OF_NETWORK, OWN, exposures, reach
 
 
 def codes(*programs: str, network: bool = True, cgroup: bool = True) -> list[str]:
@@ -10,8 +10,8 @@ def codes(*programs: str, network: bool = True, cgroup: bool = True) -> list[str
 
 def test_reach() -> None:
     assert {reach("delegate_progs", name) for name in BEYOND} == {HOST}
-    assert {reach("delegate_progs", name) for name in NETWORK} == {OF_NETWORK}
-    assert {reach("delegate_progs", name) for name in CGROUP} == {OF_CGROUP}
+    assert {reach("delegate_progs", name) for name in ON_NETWORK} == {OF_NETWORK}
+    assert {reach("delegate_progs", name) for name in ON_CGROUP} == {OF_CGROUP}
     assert reach("delegate_progs", "socket_filter") == OWN
     # The attach type of that name is no program.
     assert reach("delegate_attachs", "xdp") == OWN

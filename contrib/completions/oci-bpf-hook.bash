@@ -23,6 +23,7 @@ _oci_bpf_hook() {
         case $path in ''|'policy') ;; *) break ;; esac
     done
     case $path in
+    'ps') path='inspect' ;;
     esac
     # Behind an option that takes a value; = and : are words of their own here.
     case "$path $prev" in
@@ -53,6 +54,18 @@ _oci_bpf_hook() {
     'convert --from') _oci_bpf_hook_words 'annotations incus kubernetes lxd podman quadlet systemd'; return ;;
     'convert --to') _oci_bpf_hook_words 'annotations incus kubernetes lxd podman quadlet systemd'; return ;;
     'explain --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'delegate --container') :; return ;;
+    'delegate --pid') :; return ;;
+    'delegate --profile') :; return ;;
+    'delegate --cmds') :; return ;;
+    'delegate --maps') :; return ;;
+    'delegate --progs') :; return ;;
+    'delegate --attachs') :; return ;;
+    'delegate --path') _oci_bpf_hook_paths -f; return ;;
+    'doctor --container') :; return ;;
+    'doctor --pid') :; return ;;
+    'doctor --object') _oci_bpf_hook_paths -f; return ;;
+    'explain --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'explain --state') _oci_bpf_hook_paths -f; return ;;
     'explain --file') _oci_bpf_hook_paths -f; return ;;
     'explain --kernel') :; return ;;
@@ -64,6 +77,8 @@ _oci_bpf_hook() {
     'explain --config') _oci_bpf_hook_paths -f; return ;;
     'hook --header') _oci_bpf_hook_paths -f; return ;;
     'hook --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
+    'inspect --watch') :; return ;;
+    'inspect --html') _oci_bpf_hook_paths -f; return ;;
     'install --prefix') _oci_bpf_hook_paths -d; return ;;
     'install --destdir') _oci_bpf_hook_paths -d; return ;;
     'install --stage') _oci_bpf_hook_words 'createRuntime createContainer'; return ;;
@@ -94,13 +109,17 @@ _oci_bpf_hook() {
     esac
     case $path in
     '') _oci_bpf_hook_words 'advise broker check convert explain hook install kernel lint policy record uninstall --help --version' ;;
+    '') _oci_bpf_hook_words 'advise broker check convert delegate doctor explain hook inspect ps install kernel lint policy uninstall --help --version' ;;
     'policy') _oci_bpf_hook_words 'check show test' ;;
     'advise') case $cur in -*) _oci_bpf_hook_words '--format --loader --libbpf --exact --only --skip --btf --with --name --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'broker') _oci_bpf_hook_words '--socket --mode --group --idle --workers --rate --header --help' ;;
     'check') _oci_bpf_hook_words '--annotation --state --file --kernel --header --btf --policy --engine --attr --strict --json --help' ;;
     'convert') case $cur in -*) _oci_bpf_hook_words '--from --to --json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
+    'delegate') _oci_bpf_hook_words '--container --pid --profile --cmds --maps --progs --attachs --path --dry-run --revoke --json --help' ;;
+    'doctor') _oci_bpf_hook_words '--container --pid --object --quiet --json --help' ;;
     'explain') _oci_bpf_hook_words '--annotation --state --file --kernel --header --btf --policy --engine --attr --config --json --help' ;;
     'hook') _oci_bpf_hook_words '--header --engine --help' ;;
+    'inspect') _oci_bpf_hook_words '--watch --html --json --help' ;;
     'install') _oci_bpf_hook_words '--prefix --destdir --dry-run --stage --engine --json --help' ;;
     'kernel') _oci_bpf_hook_words '--kernel --header --btf --table --diff --json --help' ;;
     'lint') _oci_bpf_hook_words '--annotation --state --strict --json --help' ;;

@@ -6,28 +6,18 @@ for some types (kernel/bpf/syscall.c: is_net_admin_prog_type, is_perfmon_prog_ty
 
 from collections.abc import Iterable
 
+from ..lint import MAPS_WITH_NET_ADMIN, WITH_NET_ADMIN, WITH_PERFMON
 from ..names import ATTACHS, CMDS, MAPS, PROGS
 from .needs import CAPABILITY, Reason
-
-NET_ADMIN_PROGS = {
-    *("sched_cls", "sched_act", "xdp", "lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"),
-    *("sk_skb", "sk_msg", "flow_dissector", "sock_ops", "ext", "netfilter", "cgroup_device"),
-    *("cgroup_sock", "cgroup_sock_addr", "cgroup_sockopt", "cgroup_sysctl"),
-}
-PERFMON_PROGS = {
-    *("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "raw_tracepoint_writable"),
-    *("tracing", "lsm", "struct_ops", "ext"),
-}
-_NET_ADMIN_MAPS = {"sockmap", "sockhash", "devmap", "devmap_hash", "xskmap"}
 
 
 def prog_load(prog: str, attach: str, *, source: str, kind: str, why: str) -> tuple[Reason, ...]:
     """A program of the type `prog`, with the expected attach type `attach`."""
     bits = [(CMDS.option, "prog_load"), (PROGS.option, prog), (ATTACHS.option, attach)]
     capabilities = ["bpf"]
-    if prog in NET_ADMIN_PROGS:
+    if prog in WITH_NET_ADMIN:
         capabilities.append("net_admin")
-    if prog in PERFMON_PROGS:
+    if prog in WITH_PERFMON:
         capabilities.append("perfmon")
     return _reasons(bits, capabilities, source=source, kind=kind, why=why)
 
@@ -35,7 +25,7 @@ def prog_load(prog: str, attach: str, *, source: str, kind: str, why: str) -> tu
 def map_create(map_type: str, *, source: str, kind: str, why: str) -> tuple[Reason, ...]:
     """A map of the type `map_type`."""
     bits = [(CMDS.option, "map_create"), (MAPS.option, map_type)]
-    capabilities = ["bpf", *(["net_admin"] if map_type in _NET_ADMIN_MAPS else [])]
+    capabilities = ["bpf", *(["net_admin"] if map_type in MAPS_WITH_NET_ADMIN else [])]
     return _reasons(bits, capabilities, source=source, kind=kind, why=why)
 
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from ..lint import BEYOND
+from ..lint import BEYOND, ON_CGROUP, ON_NETWORK
 from ..names import ATTACHS, KINDS, MAPS, PROGS
-from ..reach import CGROUP, NETWORK
 from ..record import Record
 from . import sections
 from .btftypes import struct_members
@@ -176,14 +175,14 @@ def _beyond(needs: Needs) -> Iterator[tuple[str, str]]:
     for name in progs:
         if name in BEYOND:
             yield _say("reaches-beyond", f"{name} {BEYOND[name]}")
-    network = [name for name in progs if name in NETWORK]
+    network = [name for name in progs if name in ON_NETWORK]
     if network:
         yield _say(
             "host-network",
             f"{_list(network)}: a container with the host's network attaches to the host's "
             "interfaces and sockets",
         )
-    cgroup = [name for name in progs if name in CGROUP]
+    cgroup = [name for name in progs if name in ON_CGROUP]
     if cgroup:
         yield _say(
             "host-cgroup",

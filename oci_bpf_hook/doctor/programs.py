@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from .. import probes
-from ..advise.calls import NET_ADMIN_PROGS, PERFMON_PROGS
 from ..container import Process
 from ..delegations import shares
+from ..lint import WITH_NET_ADMIN, WITH_PERFMON
 from ..processes import Status
 from ..reach import exposures
 from .finding import Finding, problem, warning
@@ -34,8 +34,8 @@ def check(process: Process, status: Status, programs: Sequence[str]) -> Iterator
 
 def _second_capabilities(status: Status, programs: Sequence[str]) -> Iterator[Finding]:
     for capability, number, types in (
-        ("PERFMON", probes.CAP_PERFMON, PERFMON_PROGS),
-        ("NET_ADMIN", probes.CAP_NET_ADMIN, NET_ADMIN_PROGS),
+        ("PERFMON", probes.CAP_PERFMON, WITH_PERFMON),
+        ("NET_ADMIN", probes.CAP_NET_ADMIN, WITH_NET_ADMIN),
     ):
         needing = [name for name in programs if name in types]
         if needing and not status.has(number):
