@@ -11,7 +11,7 @@ from errno import ENOENT, ENOSYS, ESRCH, ETIMEDOUT
 from struct import Struct, calcsize
 from types import FrameType
 
-from .machine import MACHINES, Machine
+from .recording.arch import Arch, native
 from .seccomp import INSTRUCTION
 
 CAP_NET_ADMIN = 12
@@ -61,19 +61,18 @@ def _check(result: int, call: str) -> int:
     return result
 
 
-def machine() -> Machine:
-    """This machine's numbers.  Raises OSError (ENOSYS) where they aren't known."""
+def arch() -> Arch:
+    """This process's numbers of calls.  Raises OSError (ENOSYS) where they aren't known."""
     name = os.uname().machine
-    known = MACHINES.get(name)
-    # A 32-bit interpreter under a 64-bit kernel has other numbers than the machine's name says.
-    if known is None or known.bits != 8 * calcsize("P"):
+    known = native(name, 8 * calcsize("P"))
+    if known is None:
         raise OSError(ENOSYS, f"bpf(2) has no number known here for {name}")
     return known
 
 
 def _bpf(command: int, attr: bytes) -> int:
     buffer = ctypes.create_string_buffer(attr, len(attr))
-    return _check(_libc.syscall(machine().bpf, command, buffer, len(attr)), "bpf")
+    return _check(_libc.syscall(arch().bpf, command, buffer, len(attr)), "bpf")
 
 
 def token_create(bpffs: int) -> int:

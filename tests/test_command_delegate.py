@@ -84,7 +84,7 @@ def test_dry_run() -> None:
 
 
 def test_over_an_existing_one() -> None:
-    number = str(probes.machine().bpf)
+    number = str(probes.arch().bpf)
     with Scratch() as scratch:
         delegate(scratch.init.pid, *XDP)
         with scratch.running(sys.executable, "-IS", "-c", HOLDS, number) as process:
@@ -110,7 +110,7 @@ def test_over_an_existing_one() -> None:
 
 
 def test_revoke() -> None:
-    number = str(probes.machine().bpf)
+    number = str(probes.arch().bpf)
     with Scratch() as scratch:
         pid = scratch.init.pid
         delegate(pid, *XDP)

@@ -17,8 +17,6 @@ from tests.test_formats import COMPOSE, POD, QUADLET, STATES
 
 # Those that change something, wait for somebody, or run what they are given.
 ACTING = {"broker", "hook", "install", "record", "uninstall"}
-# Those that change something, or wait for somebody, or look at all of the host.
-ACTING = {"broker", "hook", "install", "uninstall"}
 ACTING |= {"delegate", "doctor", "inspect"}  # test_commands_any_input has these.
 OPTIONS = sorted(
     {one.names[0] for leaf in leaves() for one in leaf.command.arguments if is_option(one)}

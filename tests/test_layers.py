@@ -14,7 +14,7 @@ ROWS = (
     # The pure core: no os, no ctypes, no files, no clock.
     (
         *("errors", "record", "names", "annotations", "masks", "policy", "lint", "btf", "header"),
-        *("table", "wire", "places", "machine", "mountinfo", "reach", "seccomp"),
+        *("table", "wire", "places", "mountinfo", "reach", "seccomp"),
         *("advise.__init__", "advise.advice", "advise.btftypes", "advise.calls"),
         *("advise.cautions", "advise.elf", "advise.embedded", "advise.forms", "advise.maps"),
         *("advise.needs", "advise.objects", "advise.pointers", "advise.probes", "advise.sections"),

@@ -39,7 +39,7 @@ def test_a_token_that_is_none() -> None:
 
 
 def test_filters() -> None:
-    machine = probes.machine()
+    arch = probes.arch()
     with subprocess.Popen(
         with_filter("sh", "-c", "echo; exec cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -54,8 +54,8 @@ def test_filters() -> None:
         # And has no tracer.
         assert probes.seccomp_filters(process.pid) == filters
     assert len(filters) == 1
-    assert answer(filters, machine.bpf, machine.audit, (36,)).errno == errno.EPERM
-    assert answer(filters, machine.bpf + 1, machine.audit, ()).allows
+    assert answer(filters, arch.bpf, arch.audit, (36,)).errno == errno.EPERM
+    assert answer(filters, arch.bpf + 1, arch.audit, ()).allows
 
 
 def test_a_process_without_a_filter() -> None:

@@ -73,7 +73,7 @@ def test_who_holds_a_token_or_the_directory() -> None:
 
     from oci_bpf_hook import probes
 
-    number = str(probes.machine().bpf)
+    number = str(probes.arch().bpf)
     with workload(sys.executable, "-IS", "-c", HOLDS, number) as (pid, scratch):
         with Process(pid) as process:
             (mount,) = [mount for mount in mounts(process) if mount.delegates]

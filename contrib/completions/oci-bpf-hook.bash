@@ -53,7 +53,6 @@ _oci_bpf_hook() {
     'check --attr') :; return ;;
     'convert --from') _oci_bpf_hook_words 'annotations incus kubernetes lxd podman quadlet systemd'; return ;;
     'convert --to') _oci_bpf_hook_words 'annotations incus kubernetes lxd podman quadlet systemd'; return ;;
-    'explain --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'delegate --container') :; return ;;
     'delegate --pid') :; return ;;
     'delegate --profile') :; return ;;
@@ -65,7 +64,7 @@ _oci_bpf_hook() {
     'doctor --container') :; return ;;
     'doctor --pid') :; return ;;
     'doctor --object') _oci_bpf_hook_paths -f; return ;;
-    'explain --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'explain --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'explain --state') _oci_bpf_hook_paths -f; return ;;
     'explain --file') _oci_bpf_hook_paths -f; return ;;
     'explain --kernel') :; return ;;
@@ -108,8 +107,7 @@ _oci_bpf_hook() {
     'uninstall --destdir') _oci_bpf_hook_paths -d; return ;;
     esac
     case $path in
-    '') _oci_bpf_hook_words 'advise broker check convert explain hook install kernel lint policy record uninstall --help --version' ;;
-    '') _oci_bpf_hook_words 'advise broker check convert delegate doctor explain hook inspect ps install kernel lint policy uninstall --help --version' ;;
+    '') _oci_bpf_hook_words 'advise broker check convert delegate doctor explain hook inspect ps install kernel lint policy record uninstall --help --version' ;;
     'policy') _oci_bpf_hook_words 'check show test' ;;
     'advise') case $cur in -*) _oci_bpf_hook_words '--format --loader --libbpf --exact --only --skip --btf --with --name --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'broker') _oci_bpf_hook_words '--socket --mode --group --idle --workers --rate --header --help' ;;

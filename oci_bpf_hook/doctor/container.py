@@ -270,9 +270,9 @@ class _Examination:
             return
         try:
             filters = probes.seccomp_filters(self.one.pid)
-            machine = probes.machine()
+            arch = probes.arch()
             answers = {
-                command: answer(filters, machine.bpf, machine.audit, (command,))
+                command: answer(filters, arch.bpf, arch.audit, (command,))
                 for command in (
                     probes.BPF_TOKEN_CREATE,
                     probes.BPF_MAP_CREATE,

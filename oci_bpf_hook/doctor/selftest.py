@@ -42,7 +42,7 @@ _DONE = "done"
 def selftest() -> Iterator[Finding]:
     """Try it; one finding, of what failed first or of success.  Takes root."""
     try:
-        probes.machine()
+        probes.arch()
     except OSError as error:
         yield problem("selftest", f"{error.strerror}: nothing can be tried on this machine")
         return

@@ -145,7 +145,7 @@ class World(Closing):
         path = Path(url.removeprefix("unix://"))
         with subprocess.Popen(
             ["podman", "system", "service", "--time", "0", url],
-            env={"PATH": os.environ["PATH"], **self._environment},
+            env={"PATH": os.environ["PATH"], **self.environment},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         ) as process:

@@ -122,4 +122,4 @@ def with_filter(*how: str) -> list[str]:
         "assert libc.prctl(22, 2, program, 0, 0) == 0\n"
         "os.execvp(sys.argv[2], sys.argv[2:])\n"
     )
-    return [sys.executable, "-IS", "-c", code, str(probes.machine().bpf), *how]
+    return [sys.executable, "-IS", "-c", code, str(probes.arch().bpf), *how]
