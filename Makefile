@@ -3,14 +3,17 @@
 
 PREFIX = /usr
 DESTDIR =
+# Where deb and rpm put what they have made.
+OUTPUT = build
 
 ENGINES = python3 podman crun runc conmon catatonit busybox-static uidmap gcc libc6-dev
 TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema python3-pyelftools \
 	python3-rich linux-libc-dev libbpf-dev clang gcc-bpf libbpf-tools xdp-tools libxdp1 libxdp-dev \
 	logrotate strace util-linux libcap2-bin shellcheck systemd man-db mandoc zsh fish \
-	chromium fonts-dejavu-core
+	chromium fonts-dejavu-core $(PACKAGERS) lintian rpm
+PACKAGERS = python3 dpkg-dev debhelper dh-python
 
-.PHONY: help demo demo-rootless test bench pictures install uninstall clean
+.PHONY: help demo demo-rootless test bench pictures install uninstall deb rpm clean
 
 help:
 	@echo 'make demo       a container with a BPF token, on crun and on runc'
@@ -20,6 +23,8 @@ help:
 	@echo 'make pictures   the pictures in the README'
 	@echo 'make install    into PREFIX ($(PREFIX)), below DESTDIR'
 	@echo 'make uninstall  and out again'
+	@echo 'make deb        a Debian package, in $(OUTPUT)'
+	@echo 'make rpm        an RPM package, in $(OUTPUT)'
 
 demo:
 	@.ci/packages $(ENGINES)
@@ -53,6 +58,14 @@ install:
 
 uninstall:
 	/usr/bin/python3 -m oci_bpf_hook uninstall --prefix '$(PREFIX)' --destdir '$(DESTDIR)'
+
+deb:
+	@.ci/packages $(PACKAGERS)
+	@contrib/debian/build '$(OUTPUT)'
+
+rpm:
+	@command -v rpmbuild >/dev/null || .ci/packages python3 rpm
+	@contrib/rpm/build '$(OUTPUT)'
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

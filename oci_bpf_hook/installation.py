@@ -267,7 +267,9 @@ def _is_compiled(path: Path) -> bool:
 
 
 def _compile(path: Path, shown: str) -> None:
-    command = [PYTHON, "-I", "-m", "compileall", "-q", "-f", "-d", shown, str(path)]
+    # Whatever SOURCE_DATE_EPOCH is: by hash each start would read the sources as well.
+    by_time = ("--invalidation-mode", "timestamp")
+    command = [PYTHON, "-I", "-m", "compileall", "-q", "-f", *by_time, "-d", shown, str(path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     except OSError as error:

@@ -1,0 +1,275 @@
+"""The Debian and the RPM package: built, looked into, installed for real, upgraded and removed."""
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.packages import (
+    HOOK_JSON,
+    LIBEXEC,
+    PACKAGE,
+    ROOT,
+    changes,
+    fresh,
+    podman_as_installed,
+    run,
+    source_of,
+    stale,
+    written,
+)
+from tests.support.podman import World
+
+NEWER = "9.0.0"
+EPOCH = "1750000000"
+# What the README has first, and the built-in policy allows.
+ASK = {
+    "io.bpffs.delegate_cmds": "map_create:prog_load:btf_load",
+    "io.bpffs.delegate_maps": "hash",
+    "io.bpffs.delegate_progs": "socket_filter:xdp",
+    "io.bpffs.delegate_attachs": "cgroup_inet_ingress",
+}
+MOUNTED = "delegate_cmds=map_create:prog_load:btf_load"
+# PyPI's names, and those of the two distributions.
+NAMES = {
+    "jsonschema": ("python3-jsonschema", "python3-jsonschema"),
+    "PyYAML": ("python3-yaml", "python3-pyyaml"),
+    "pyelftools": ("python3-pyelftools", "python3-pyelftools"),
+    "rich": ("python3-rich", "python3-rich"),
+}
+# Without these the command has less to show; the hook and the broker need the others.
+OPTIONAL = {"pyelftools", "rich"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with both packages, as make leaves them."""
+    output = tmp_path_factory.mktemp("an output")
+    run("make", "deb", "rpm", f"OUTPUT={output}", epoch=EPOCH)
+    return output
+
+
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with both packages of another version."""
+    directory = tmp_path_factory.mktemp("newer")
+    tree = source_of(NEWER, directory)
+    run("make", "deb", "rpm", f"OUTPUT={directory}", cwd=tree)
+    return directory
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Path]:
+    """A host without the hook; the directory is what written() looks into."""
+    with fresh(tmp_path):
+        yield tmp_path
+
+
+def package(directory: Path, suffix: str) -> str:
+    (path,) = directory.glob(f"*.{suffix}")
+    return str(path)
+
+
+def dependencies() -> set[str]:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    return {re.split("[>=]", one)[0] for one in project["dependencies"]}
+
+
+def granted(world: World) -> bool:
+    done = world.run("crun", command=["cat", "/proc/mounts"], annotations=ASK)
+    assert done.returncode == 0, done.stderr
+    return MOUNTED in done.stdout
+
+
+# ---- what is in them ---------------------------------------------------------------------------
+
+
+def test_lintian(built: Path) -> None:
+    assert run("lintian", "--allow-root", package(built, "deb")) == ""
+
+
+def test_what_debian_asks_of_every_package(built: Path) -> None:
+    """What contrib/debian has beside control, rules and the scripts: copyright and docs."""
+    listing = run("dpkg-deb", "-c", package(built, "deb"))
+    shown = re.findall(r"(?<=/usr/share/doc/oci-bpf-hook/)\S+", listing)
+    assert sorted(shown) == ["README.md.gz", "changelog.gz", "copyright"]
+
+
+def test_the_same_source_makes_the_same_package(built: Path, tmp_path: Path) -> None:
+    run(str(ROOT / "contrib" / "debian" / "build"), str(tmp_path), epoch=EPOCH)
+    ours, again = (Path(package(directory, "deb")) for directory in (built, tmp_path))
+    assert ours.name == again.name
+    assert ours.read_bytes() == again.read_bytes()
+
+
+def test_what_they_depend_on_is_what_the_package_imports(built: Path) -> None:
+    assert dependencies() == set(NAMES)
+    for kind, column in (("deb", 0), ("rpm", 1)):
+        path = package(built, kind)
+        if kind == "deb":
+            depends, recommends = (
+                run("dpkg-deb", "-f", path, f) for f in ("Depends", "Recommends")
+            )
+        else:
+            depends, recommends = (
+                run("rpm", "-qp", f"--{w}s", path) for w in ("require", "recommend")
+            )
+        for name, names in NAMES.items():
+            assert names[column] in (recommends if name in OPTIONAL else depends), (kind, name)
+        assert "podman" in recommends
+        assert re.search(r"python3 \(?>= 3\.11", depends)
+
+
+def test_they_hold_what_install_installs(built: Path, tmp_path: Path) -> None:
+    run("make", "install", f"DESTDIR={tmp_path}")
+    installed = {f"/{path.relative_to(tmp_path)}" for path in tmp_path.rglob("*") if path.is_file()}
+    listed = set(run("rpm", "-qlp", package(built, "rpm")).split("\n"))
+    in_rpm = {path.removesuffix(".gz") for path in listed}
+    assert installed <= in_rpm
+    listing = run("dpkg-deb", "-c", package(built, "deb")).splitlines()
+    in_deb = {line.split(maxsplit=5)[5][1:].removesuffix(".gz") for line in listing}
+    # dpkg has these made on the machine itself.
+    assert installed - in_deb == {path for path in installed if "__pycache__" in path}
+    programs = {line.split(maxsplit=5)[5][1:] for line in listing if line.startswith("-rwx")}
+    assert programs == {
+        "/usr/bin/oci-bpf-hook",
+        f"{LIBEXEC}/oci-bpf-hook",
+        f"{PACKAGE}/hooks/oci-bpf-hook",
+        "/usr/share/python3/runtime.d/oci-bpf-hook.rtupdate",
+    }
+
+
+# ---- Debian ------------------------------------------------------------------------------------
+
+
+def test_dpkg_installs_upgrades_removes_and_purges(built: Path, newer: Path, host: Path) -> None:
+    before = written(host)
+    run("dpkg", "-i", package(built, "deb"))
+    assert PACKAGE.is_dir()
+    assert stale() == []
+    with podman_as_installed() as world:
+        assert granted(world)
+        # One that runs keeps what it has, whatever becomes of the package.
+        world.run("crun", "-d", "--name", "running", command=["sleep", "600"], annotations=ASK)
+        run("dpkg", "-i", package(newer, "deb"))
+        assert NEWER in run("oci-bpf-hook", "--version", cwd=host)
+        assert (PACKAGE / "of_another_version.py").exists()
+        assert stale() == []
+        assert granted(world)
+        mounts = ("exec", "running", "cat", "/proc/mounts")
+        assert MOUNTED in world.podman(*mounts).stdout
+        # And back again: what only the newer one has is gone.
+        run("dpkg", "-i", package(built, "deb"))
+        assert not list(PACKAGE.rglob("*of_another_version*"))
+        assert stale() == []
+        assert granted(world)
+        Path("/etc/oci-bpf-hook").mkdir()
+        policy = Path("/etc/oci-bpf-hook/policy.yaml")
+        policy.write_text(run("oci-bpf-hook", "policy", "show", cwd=host))
+        run("oci-bpf-hook", "policy", "check", cwd=host)
+        run("dpkg", "-r", "oci-bpf-hook")
+        assert MOUNTED in world.podman(*mounts).stdout
+        # Containers start, and whoever asks gets nothing.
+        assert not granted(world)
+        # What is kept is the administrator's.
+        kept = written(host) - before
+        assert kept == {
+            "/etc/logrotate.d/oci-bpf-hook",
+            "/etc/oci-bpf-hook",
+            str(policy),
+            "/var/log/oci-bpf-hook",
+            "/var/log/oci-bpf-hook/audit.jsonl",
+        }
+        run("dpkg", "-P", "oci-bpf-hook")
+        assert written(host) == before
+        for directory in (LIBEXEC, HOOK_JSON.parent, Path("/run/oci-bpf-hook")):
+            assert not directory.exists(), directory
+
+
+def test_dpkg_puts_the_json_last_and_takes_it_first(built: Path, host: Path) -> None:
+    trace = host / "trace"
+    calls = ("-e", "trace=rename,unlink,unlinkat,rmdir")
+    strace = ("strace", "-f", "-qq", "-s", "300", *calls, "-o", str(trace), "--")
+    run(*strace, "dpkg", "-i", package(built, "deb"))
+    placed = [path for call, path in changes(trace) if call == "rename" and ".pyc" not in path]
+    ours = [path for path in placed if path.startswith(f"{LIBEXEC}/")]
+    assert len(ours) > 50
+    assert placed.index(str(HOOK_JSON)) > max(map(placed.index, ours))
+    run(*strace, "dpkg", "-P", "oci-bpf-hook")
+    removed = [path for _, path in changes(trace) if path.startswith("/usr")]
+    program = [
+        path for path in removed if path.startswith(str(LIBEXEC)) and "__pycache__" not in path
+    ]
+    assert len(program) > 50
+    assert removed.index(str(HOOK_JSON)) < min(map(removed.index, program))
+
+
+@pytest.mark.parametrize("first", ["make", "dpkg"])
+def test_make_and_dpkg_undo_each_other_in_any_order(first: str, built: Path, host: Path) -> None:
+    before = written(host)
+    orders = {
+        "make": [["make", "uninstall"], ["dpkg", "-P", "oci-bpf-hook"]],
+        "dpkg": [["dpkg", "-P", "oci-bpf-hook"], ["make", "uninstall"]],
+    }
+    run("make", "install")
+    run("dpkg", "-i", package(built, "deb"))
+    run("make", "install")
+    with podman_as_installed() as world:
+        assert granted(world)
+        for command in orders[first]:
+            run(*command)
+            assert not granted(world)
+    assert written(host) - before <= {"/var/log/oci-bpf-hook"}
+    assert not LIBEXEC.exists()
+
+
+@pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])
+@pytest.mark.parametrize("action", ["remove", "purge", "configure", "upgrade"])
+def test_maintainer_scripts_where_systemd_cant_be_asked(
+    script: str, action: str, host: Path
+) -> None:
+    """/run/systemd/system is there and no systemd is, as in a chroot: nothing fails for that."""
+    booted = Path("/run/systemd/system")
+    made = not booted.exists()
+    booted.mkdir(parents=True, exist_ok=True)
+    try:
+        run("sh", str(ROOT / "contrib" / "debian" / script), action, "0.0.1")
+    finally:
+        if made:
+            booted.rmdir()
+
+
+# ---- RPM ---------------------------------------------------------------------------------------
+
+
+def test_rpm_installs_upgrades_and_erases(built: Path, newer: Path, host: Path) -> None:
+    # rpm's own record is elsewhere, and knows no package of Debian's.
+    rpm = ("rpm", "--dbpath", str(host / "db"), "--nodeps")
+    before = written(host)
+    run(*rpm, "-i", package(built, "rpm"))
+    assert stale() == []
+    with podman_as_installed() as world:
+        assert granted(world)
+        run(*rpm, "-U", package(newer, "rpm"))
+        assert NEWER in run("oci-bpf-hook", "--version", cwd=host)
+        assert stale() == []
+        assert granted(world)
+        run(*rpm, "-e", "oci-bpf-hook")
+        assert not granted(world)
+    assert written(host) - before == {
+        "/var/log/oci-bpf-hook",
+        "/var/log/oci-bpf-hook/audit.jsonl",
+    }
+    assert not LIBEXEC.exists()
+
+
+def test_rpm_keeps_to_the_spec_that_is_here(built: Path) -> None:
+    spec = ROOT / "contrib" / "rpm" / "oci-bpf-hook.spec"
+    said = run("rpmspec", "-q", "--define", "hook_version 1", "--qf", "%{NAME} %{ARCH}", str(spec))
+    assert said == "oci-bpf-hook noarch"
+    done = subprocess.run(["rpm", "-K", package(built, "rpm")], capture_output=True, check=False)
+    assert done.returncode == 0
