@@ -1,0 +1,285 @@
+"""contrib/kubernetes: Kubernetes' own schemas, the admission rules on pods, and a node for real."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import celpy
+import kubernetes_validate
+import pytest
+import yaml
+from celpy.adapter import json_to_cel
+
+from oci_bpf_hook.errors import DONE
+from tests.support.command import command
+from tests.support.packages import (
+    HOOK_JSON,
+    LIBEXEC,
+    ROOT,
+    fresh,
+    podman_as_installed,
+    run,
+    written,
+)
+from tests.support.podman import World
+from tests.support.policy import in_force
+
+FOLDER = ROOT / "contrib" / "kubernetes"
+EXAMPLE = "example-pod.yaml"
+MANIFESTS = ("namespace.yaml", "daemonset.yaml", "runtimeclass.yaml", "admission.yaml", EXAMPLE)
+# The first with ValidatingAdmissionPolicy for good, and the last that the validator has.
+RELEASES = ("1.30", "1.37")
+IMAGE = "registry.example/oci-bpf-hook"
+ASK = {"io.bpffs.profile": "socket-filter"}
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return [one for one in yaml.safe_load_all((FOLDER / name).read_text()) if one]
+
+
+def document(kind: str) -> dict[str, Any]:
+    every = (one for name in MANIFESTS for one in documents(name))
+    (found,) = (one for one in every if one["kind"] == kind)
+    return found
+
+
+# ---- manifests ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_kubernetes_takes_them(name: str, release: str) -> None:
+    for one in documents(name):
+        kubernetes_validate.validate(one, release, strict=True)
+
+
+def test_the_validator_does_refuse() -> None:
+    pod = document("Pod")
+    pod["spec"]["hostUser"] = False
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(pod, RELEASES[1], strict=True)
+
+
+def test_kustomizations_name_what_is_here() -> None:
+    (ours,) = documents("kustomization.yaml")
+    assert ours["resources"] == [name for name in MANIFESTS if name != EXAMPLE]
+    (theirs,) = documents("uninstall/kustomization.yaml")
+    assert theirs["resources"] == [".."]
+    (image,) = ours["images"]
+    assert image["name"] == IMAGE
+
+
+def test_they_fit_each_other() -> None:
+    pod, runtime, daemons = document("Pod"), document("RuntimeClass"), document("DaemonSet")
+    assert pod["spec"]["runtimeClassName"] == runtime["metadata"]["name"]
+    template = daemons["spec"]["template"]
+    assert runtime["scheduling"]["nodeSelector"] == template["spec"]["nodeSelector"]
+    assert daemons["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
+    namespace = document("Namespace")["metadata"]["name"]
+    assert daemons["metadata"]["namespace"] == namespace
+    policy, binding = (document(f"ValidatingAdmissionPolicy{end}") for end in ("", "Binding"))
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    assert admit(pod) == []
+
+
+def test_the_hook_takes_the_example() -> None:
+    with in_force(None):
+        done = command("check", "--file", FOLDER / EXAMPLE)
+    assert done.returncode == DONE, done.stderr
+    assert "granted by rule" in done.stdout
+
+
+# ---- admission ---------------------------------------------------------------------------------
+
+RULES = document("ValidatingAdmissionPolicy")["spec"]
+
+
+def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
+    environment = celpy.Environment()
+    program = environment.program(environment.compile(expression))
+    return program.evaluate({name: json_to_cel(value) for name, value in names.items()})
+
+
+def admit(pod: dict[str, Any], old: dict[str, Any] | None = None) -> list[str]:
+    """What is said against the pod, as the API server goes about it."""
+    names: dict[str, Any] = {
+        "object": pod,
+        "oldObject": old,
+        "request": {
+            "operation": "UPDATE" if old else "CREATE",
+            "namespace": pod["metadata"]["namespace"],
+        },
+    }
+    if not all(evaluate(one["expression"], names) for one in RULES["matchConditions"]):
+        return []
+    names["variables"] = {
+        one["name"]: evaluate(one["expression"], names) for one in RULES["variables"]
+    }
+    return [
+        one.get("message") or str(evaluate(one["messageExpression"], names))
+        for one in RULES["validations"]
+        if not evaluate(one["expression"], names)
+    ]
+
+
+def a_pod(
+    annotations: dict[str, str] | None,
+    *,
+    namespace: str = "monitoring",
+    account: str | None = "bpf-agent",
+    users: bool | None = False,
+) -> dict[str, Any]:
+    spec: dict[str, Any] = {"containers": [{"name": "a"}]}
+    if account is not None:
+        spec["serviceAccountName"] = account
+    if users is not None:
+        spec["hostUsers"] = users
+    metadata: dict[str, Any] = {"name": "a", "namespace": namespace}
+    if annotations is not None:
+        metadata["annotations"] = annotations
+    return {"metadata": metadata, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        a_pod(ASK),
+        a_pod({**ASK, "other": "1"}),
+        a_pod(None, namespace="elsewhere", account=None, users=None),
+        a_pod({}, namespace="elsewhere"),
+        a_pod({"io.bpffsx/a": "1", "x/io.bpffs.profile": "1"}, namespace="elsewhere", users=True),
+    ],
+)
+def test_pods_that_are_let_in(pod: dict[str, Any]) -> None:
+    assert admit(pod) == []
+
+
+@pytest.mark.parametrize("key", ["io.bpffs.profile", "io.bpffs.delegate_cmds/a", "io.bpffs.typo"])
+@pytest.mark.parametrize(
+    ("namespace", "account", "named"),
+    [
+        ("elsewhere", "bpf-agent", "bpf-agent of elsewhere"),
+        ("monitoring", "other", "other of monitoring"),
+        ("monitoring", None, "default of monitoring"),
+        ("monitoring", "bpf-agent/x", "bpf-agent/x of monitoring"),
+        ("monitorin", "g/bpf-agent", "g/bpf-agent of monitorin"),
+        ("elsewhere", "*", "* of elsewhere"),
+    ],
+)
+def test_pods_of_others(key: str, namespace: str, account: str | None, named: str) -> None:
+    (said,) = admit(a_pod({"a": "1", key: "x"}, namespace=namespace, account=account))
+    assert said.startswith(f"the service account {named} may not set io.bpffs.* annotations")
+
+
+@pytest.mark.parametrize("users", [None, True])
+def test_pods_without_a_user_namespace(users: bool | None) -> None:
+    (said,) = admit(a_pod(ASK, users=users))
+    assert "set spec.hostUsers to false" in said
+
+
+def test_a_whole_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES["variables"][0], "expression", "['monitoring/*']")
+    assert admit(a_pod(ASK, account="whoever")) == []
+    assert admit(a_pod(ASK, namespace="elsewhere")) != []
+
+
+def test_updates() -> None:
+    """What a pod has had stays; what it hasn't had is asked for anew."""
+    had = a_pod(ASK, namespace="elsewhere")
+    assert admit(a_pod({**ASK, "a": "1"}, namespace="elsewhere"), had) == []
+    assert admit(a_pod({}, namespace="elsewhere"), had) == []
+    for bare in (a_pod(None, namespace="elsewhere"), a_pod({"a": "1"}, namespace="elsewhere")):
+        assert admit(had, bare) != []
+    assert admit(a_pod({"io.bpffs.profile": "xdp"}, namespace="elsewhere"), had) != []
+    assert admit(a_pod({**ASK, "io.bpffs.mode": "0700"}, namespace="elsewhere"), had) != []
+    assert admit(a_pod(ASK), a_pod(None)) == []
+
+
+# ---- a node ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A host without the hook; the directory is what written() looks into."""
+    directory = tmp_path_factory.mktemp("node")
+    with fresh(directory):
+        yield directory
+
+
+@pytest.fixture(scope="module")
+def cluster(node: Path) -> Iterator[World]:
+    """The node's engine, with the image that Containerfile makes."""
+    with podman_as_installed() as world:
+        base = "BASE=localhost/oci-bpf-hook-test:latest"
+        containerfile = ("--file", str(FOLDER / "Containerfile"), "--tag", IMAGE)
+        world.podman("build", "--pull-never", "--build-arg", base, *containerfile, str(ROOT))
+        yield world
+
+
+def visit(world: World, arguments: list[str], *, fails: bool = False) -> str:
+    """The DaemonSet's init container, with what its manifest gives it."""
+    (container,) = document("DaemonSet")["spec"]["template"]["spec"]["initContainers"]
+    security = container["securityContext"]
+    (mount,) = container["volumeMounts"]
+    volume = f"/:{mount['mountPath']}"
+    done = world.podman(
+        *("run", "--rm", "--pull", "never", "--read-only", "--user", str(security["runAsUser"])),
+        *(f"--cap-drop={one}" for one in security["capabilities"]["drop"]),
+        *(f"--cap-add={one}" for one in security["capabilities"]["add"]),
+        *("--security-opt", "no-new-privileges", "--cgroup-parent", f"/{world.cgroup_parent}"),
+        *("--volume", volume, IMAGE, *arguments),
+        # crun lifts a limit for containers without a user namespace, which not every root may.
+        runtime="runc",
+        check=False,
+    )
+    assert (done.returncode != 0) is fails, done.stdout + done.stderr
+    return done.stderr if fails else done.stdout
+
+
+def granted(world: World) -> bool:
+    done = world.run("crun", command=["cat", "/proc/mounts"], annotations=ASK)
+    assert done.returncode == 0, done.stderr
+    return "delegate_progs=socket_filter" in done.stdout
+
+
+def test_a_node_that_is_visited_twice_and_left(node: Path, cluster: World) -> None:
+    (container,) = document("DaemonSet")["spec"]["template"]["spec"]["initContainers"]
+    before = written(node)
+    lines = visit(cluster, container["args"]).splitlines()
+    assert lines[-1] == "install: done"
+    assert lines[-2] == f"write {HOOK_JSON} (0644)"
+    assert json.loads(HOOK_JSON.read_text())["hook"]["args"][1:] == container["args"][2:]
+    assert granted(cluster)
+    assert visit(cluster, container["args"]) == "install: done\n"
+    (patch,) = documents("uninstall/kustomization.yaml")[0]["patches"]
+    (operation,) = yaml.safe_load(patch["patch"])
+    assert operation["path"] == "/spec/template/spec/initContainers/0/args"
+    lines = visit(cluster, operation["value"]).splitlines()
+    assert lines[0] == f"remove {HOOK_JSON}"
+    assert lines[-1] == "uninstall: done"
+    assert not granted(cluster)
+    assert visit(cluster, operation["value"]) == "uninstall: done\n"
+    assert not LIBEXEC.exists()
+    assert {path for path in written(node) - before if "/log/" not in path} == set()
+    assert list(Path("/run").glob("oci-bpf-hook-*")) == []
+
+
+def test_a_node_that_cant_be_written(node: Path, cluster: World) -> None:
+    (container,) = document("DaemonSet")["spec"]["template"]["spec"]["initContainers"]
+    run("mount", "--bind", "/usr", "/usr")
+    try:
+        run("mount", "-o", "remount,bind,ro", "/usr")
+        said = visit(cluster, container["args"], fails=True)
+    finally:
+        run("umount", "--lazy", "/usr")
+    assert "Read-only file system" in said
+    assert not LIBEXEC.exists()
+    assert not HOOK_JSON.exists()
+    assert list(Path("/run").glob("oci-bpf-hook-*")) == []
+
+
+def test_a_node_without_python(tmp_path: Path) -> None:
+    done = run("sh", "-c", f"'{FOLDER}/node' install '{tmp_path}' 2>&1 || true")
+    assert "this node has no /usr/bin/python3, 3.11 or later" in done
+    assert list(tmp_path.iterdir()) == []
