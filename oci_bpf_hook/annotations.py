@@ -6,7 +6,7 @@ kernel ignores a misspelt mount option and so delegates less, or, with a number,
 something else than was meant.  All problems are told at once.
 """
 
-from .errors import BAD_ANNOTATION, LISTED, HookError, quote
+from .errors import BAD_ANNOTATION, LISTED, USAGE, HookError, quote
 from .names import ALL_BITS, KINDS
 from .record import Record
 
@@ -119,6 +119,20 @@ def parse(
     if problems:
         raise HookError(BAD_ANNOTATION, *problems)
     return request if lists or request.profiles or request.record else None
+
+
+def device(profile: str, path: str | None) -> Request:
+    """What a CDI device asks for that has this `profile`, and `path` where it isn't PATH.
+
+    Raises HookError (USAGE): these are a command line's.
+    """
+    problems: list[str] = []
+    where = PATH if path is None else _path("--path", path, problems)
+    if problems:
+        raise HookError(USAGE, *problems)
+    return Request(
+        lists={}, profiles=(profile,), path=where, mode=MODE, drop_unknown=False, record=""
+    )
 
 
 def _given(

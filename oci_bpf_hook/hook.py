@@ -9,7 +9,7 @@ import _signal
 import posix
 
 from .annotations import asked
-from .errors import BAD_STATE, BUG, DONE, USAGE, HookError, bug, quote
+from .errors import BAD_STATE, BUG, DONE, UNKNOWN_NAME, USAGE, HookError, bug, quote
 from .state import annotations_of, load_json, read_stdin
 
 TYPE_CHECKING = False
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Seconds that the runtime has for handing over the state.
 _DEADLINE = 4
+_OPTIONS = ("--header", "--engine", "--profile", "--path")
 
 
 def main(arguments: "Sequence[str]") -> int:
@@ -35,7 +36,7 @@ def main(arguments: "Sequence[str]") -> int:
     try:
         cwd = _settle()
         state = _read_state()
-        if not asked(annotations_of(state)):
+        if not asked(annotations_of(state)) and "--profile" not in arguments:
             return DONE
         identity = state.get("id", "?") if isinstance(state, dict) else "?"
         _decide(state, _options(arguments), cwd)
@@ -84,17 +85,19 @@ def _too_late(number: int, frame: "FrameType | None") -> None:
 
 
 def _options(arguments: "Sequence[str]") -> dict[str, str]:
-    """--header FILE and --engine NAME, by their names."""
+    """The command line's options, each with a value, by their names."""
     options: dict[str, str] = {}
     rest = list(arguments)
-    while len(rest) >= 2 and rest[0] in ("--header", "--engine"):
+    while len(rest) >= 2 and rest[0] in _OPTIONS:
         options[rest[0][2:]] = rest[1]
         del rest[:2]
-    if rest or not options.get("header", "/").startswith("/"):
+    relative = not options.get("header", "/").startswith("/")
+    if rest or relative or ("path" in options and "profile" not in options):
         raise HookError(
             USAGE,
             f"the hook's arguments are {quote(' '.join(arguments))}; "
-            "it takes --header FILE, an absolute path, and --engine NAME",
+            "it takes --header FILE, an absolute path, --engine NAME, and in a CDI device "
+            "--profile NAME and --path DIR",
         )
     return options
 
@@ -117,7 +120,7 @@ def _decide(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
 
     trail = Trail(
         state.id,
-        state.annotations,
+        {} if "profile" in options else state.annotations,
         lambda: in_force(header=options.get("header")),
         engine=options.get("engine"),
     )
@@ -128,16 +131,22 @@ def _decide(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
         raise
 
 
-def _request(state: "State") -> "Request | None":
-    from .annotations import parse
+def _request(state: "State", options: "Mapping[str, str]") -> "Request | None":
+    """What is asked for: by the annotations, or by a CDI device's arguments alone.
+
+    The device is the administrator's word, and no annotation adds to it.
+    """
+    from .annotations import device, parse
     from .state import conmon_name
 
+    if "profile" in options:
+        return device(options["profile"], options.get("path"))
     return parse(state.annotations, lambda: conmon_name(state.id))
 
 
 def _ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
     """Have the broker do it: we are in the container, or beside a rootless engine."""
-    request = _request(state)
+    request = _request(state, options)
     if request is None:
         return
     from .client import grant
@@ -158,22 +167,27 @@ def _ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
 
 
 def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None:
-    request = _request(state)
+    request = _request(state, options)
     if request is None:
         trail.off = True
         return
     from .container import Container
+    from .masks import no_profile
     from .state import find_rootfs
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state)
         visible(request.path, rootfs.masked)
+        device = options.get("profile")
+        if device is not None and device not in (profiles := trail.policy().profiles):
+            raise HookError(UNKNOWN_NAME, no_profile("the CDI device", device, profiles))
         give(
             container,
             rootfs.path,
             request,
             trail,
             lambda policy: _subject(state, container, rootfs.path, policy, options),
+            alone=device is not None,
         )
 
 
@@ -183,12 +197,14 @@ def give(
     request: "Request",
     trail: "Trail",
     subject: "Callable[[Compiled], dict[str, object]]",
+    *,
+    alone: bool = False,
 ) -> bool:
     """Mount what the policy gives of `request`, for the command `delegate` as for the hook.
 
     `root` is where the container's root filesystem is (inside.RUNNING once it runs); `subject`
-    says who asks.  Returns whether anything was mounted, which it isn't where just that was there
-    already.  Raises HookError, with nothing done.
+    says who asks; `alone` is ContainerHalf.mount's.  Returns whether anything was mounted, which it
+    isn't where just that was there already.  Raises HookError, with nothing done.
     """
     from .masks import resolve
     from .mount import ContainerHalf
@@ -204,7 +220,7 @@ def give(
     trail.prepare(decision, dropped)
     # Nothing of ours is in the container before it is decided.
     with ContainerHalf(container, root) as half:
-        mounted = half.mount(decision.grant, policy.enums)
+        mounted = half.mount(decision.grant, policy.enums, alone=alone)
         if mounted:
             trail.granted()
             half.keep()
@@ -233,6 +249,8 @@ def _subject(
     if engine is not None and engine not in ENGINES:
         raise HookError(USAGE, f"--engine {quote(engine)} is none of {', '.join(ENGINES)}")
     subject = identify(state.annotations, engine)
+    if "profile" in options:
+        subject["cdi"] = options["profile"]
     subject["user"] = container.owner()
     subject["group"] = (posix.getegid(),)
     # Only in the initial user namespace does the hook come this far by itself.

@@ -37,7 +37,11 @@ def resolve(
     A list is the union of the profiles and its items, less the union of its `!` items, in
     whatever order they stand.  Raises HookError (UNKNOWN_NAME) with every problem there is.
     """
-    problems = [_no_profile(name, profiles) for name in request.profiles if name not in profiles]
+    problems = [
+        no_profile(f"{PREFIX}profile", name, profiles)
+        for name in request.profiles
+        if name not in profiles
+    ]
     dropped: list[str] = []
     latest: Table | None = None
     masks: dict[str, int] = {}
@@ -106,12 +110,13 @@ def _unknown(kind: Kind, item: str, enum: Enum, table: "Table", *, search: bool)
     return f"no {kind.what} is called {quote(item)}{hint}", 0
 
 
-def _no_profile(name: str, profiles: "Mapping[str, object]") -> str:
+def no_profile(what: str, name: str, profiles: "Mapping[str, object]") -> str:
+    """What to say where `what` names a profile that isn't among the policy's `profiles`."""
     from difflib import get_close_matches  # Only a mistake pays for it.
 
-    near = get_close_matches(name, profiles, n=1)
+    near = get_close_matches(name[:64], profiles, n=1)
     hint = f"did you mean {quote(near[0])}?" if near else f"it has {', '.join(profiles) or 'none'}"
-    return f"{PREFIX}profile: the policy has no profile {quote(name)}; {hint}"
+    return f"{what}: the policy has no profile {quote(name)}; {hint}"
 
 
 def show(mask: int, enum: Enum) -> str:

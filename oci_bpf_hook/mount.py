@@ -73,16 +73,25 @@ class ContainerHalf(Half):
         ends = range(len(names) - self._making, len(names))
         return [b"/".join(names[: end + 1]) for end in ends]
 
-    def mount(self, grant: "Grant", enums: "Mapping[str, Enum]") -> bool:
+    def mount(self, grant: "Grant", enums: "Mapping[str, Enum]", *, alone: bool = False) -> bool:
         """Mount what `grant` says; `enums` are the kernel's names for what is granted.
 
         It is taken off again unless `keep` is called.  Returns False where just that mount was
-        there already, and then changes nothing.
+        there already, and then changes nothing.  With `alone` another delegation isn't hidden, but
+        an error.
         Raises HookError, with nothing left behind.
         """
         context = self.aim(grant.path, grant.mode)
         if self.has(grant, enums):
             return False
+        # Whose it is is asked once: where it is as granted, has() did.
+        if alone and self._wrong(self._target, grant, enums) and self.has_any():
+            raise HookError(
+                MOUNT_FAILED,
+                f"the container has another delegated bpffs at {quote(grant.path)} already, from "
+                "annotations or another CDI device, and this one would hide it; give it one of "
+                "them, or another io.bpffs.path",
+            )
         create(context, grant)
         self.attach(grant, enums)
         return True
@@ -111,10 +120,11 @@ class ContainerHalf(Half):
 
         Only the host can have made it.
         """
+        if not self._target[1]:
+            return False
         _, kind, _, options = self._shown(self._target)
         return (
-            self._target[1]
-            and kind == "bpf"
+            kind == "bpf"
             and any(option.startswith("delegate_") for option in options)
             and self._owned_by_container()
         )

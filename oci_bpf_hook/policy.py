@@ -65,7 +65,7 @@ _FROM_ENGINE = ("container", "image", "namespace", "pod")
 
 def origin(attribute: str, engine: str | None) -> str:
     """Who sets `attribute` where `engine` runs the hook: ADMINISTRATOR, KERNEL, ..."""
-    if attribute == "engine":
+    if attribute in ("cdi", "engine"):
         return ADMINISTRATOR
     if attribute in _FROM_KERNEL:
         return KERNEL
@@ -264,11 +264,17 @@ def decide(
 ) -> Decision:
     """What `subject` gets of `wanted`, which is what its `request` means on this kernel.
 
+    A CDI device is the administrator's own file: rules about annotations don't decide about it,
+    and where none is about devices it has its profile, as if a rule allowed just that.
+
     Raises HookError (REFUSED) with every item that is refused.
     """
+    device = subject.get("cdi")
     for rule in policy.rules(subject):
-        if holds(rule, subject):
+        if (device is None or "cdi" in rule["match"]) and holds(rule, subject):
             return _apply(rule, subject, request, wanted, enums)
+    if device is not None and "cdi" not in policy.uses:
+        return Decision(rule=f"cdi:{device}", grant=wanted, trimmed=())
     raise HookError(
         REFUSED, f"no rule of the policy is for this container; {_advice(wanted, subject, enums)}"
     )
@@ -378,7 +384,7 @@ def _advice(wanted: Grant, subject: "Subject", enums: "Mapping[str, Enum]") -> s
     )
     known = ", ".join(
         f"{attribute}: {quote(str(subject[attribute]))}"
-        for attribute in ("namespace", "pod", "container")
+        for attribute in ("cdi", "namespace", "pod", "container")
         if subject.get(attribute) is not None
     )
     if _claimed(subject):

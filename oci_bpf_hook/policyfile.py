@@ -229,13 +229,17 @@ class _Checker:
             )
 
     def _reached(self, rules: Sequence[Mapping[str, Any]]) -> None:
-        for number, rule in enumerate(rules[:-1]):
-            if not rule["match"]:
+        taker = ""
+        for number, rule in enumerate(rules):
+            # One about CDI devices isn't for requests, and those that are aren't for devices.
+            if taker and "cdi" not in rule["match"]:
                 self._warn(
-                    ("rules", number + 1),
-                    f"no request comes here: rule {quote(rule['name'])} before it takes all",
+                    ("rules", number),
+                    f"no request comes here: rule {quote(taker)} before it takes all",
                 )
                 return
+            if not rule["match"]:
+                taker = rule["name"]
 
     def _lists(self, lists: Mapping[str, Any], place: Place) -> dict[str, int]:
         masks: dict[str, int] = {}

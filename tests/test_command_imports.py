@@ -23,6 +23,7 @@ INCUS = "config: {security.bpffs.delegate_cmds: any}\n"
 ASK = "--annotation=io.bpffs.delegate_cmds=map_create"
 # A call, what of DEAR it may import, and which commands' modules beside its own.
 CALLS = [
+    (("cdi", "generate", "--profile", "xdp", "--output", "-"), {"subprocess"}, set()),
     (("check", ASK), set(), set()),
     (("check", "--file", "config.json"), set(), set()),
     (("check", "--file", "probe.container"), set(), set()),

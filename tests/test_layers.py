@@ -14,7 +14,7 @@ ROWS = (
     # The pure core: no os, no ctypes, no files, no clock.
     (
         *("errors", "record", "names", "annotations", "masks", "policy", "lint", "btf", "header"),
-        *("table", "wire", "places", "mountinfo", "reach", "seccomp"),
+        *("table", "wire", "places", "mountinfo", "reach", "seccomp", "cdi"),
         *("advise.__init__", "advise.advice", "advise.btftypes", "advise.calls"),
         *("advise.cautions", "advise.elf", "advise.embedded", "advise.forms", "advise.maps"),
         *("advise.needs", "advise.objects", "advise.pointers", "advise.probes", "advise.sections"),
@@ -46,12 +46,14 @@ ROWS = (
             "commands.__init__",
             "commands.advise",
             "commands.broker",
+            "commands.cdi",
             "commands.check",
             "commands.convert",
         ),
         *("commands.delegate", "commands.doctor", "commands.inspect", "commands.target"),
         *("commands.explain", "commands.hook", "commands.install", "commands.kernel"),
         *(
+            "commands.launcher",
             "commands.lint",
             "commands.output",
             "commands.policy",

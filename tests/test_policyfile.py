@@ -257,3 +257,11 @@ def test_the_built_in_policy_is_the_shipped_file() -> None:
 def test_the_built_in_policy_is_in_order() -> None:
     loaded = load((ROOT / "oci_bpf_hook" / "policy.yaml").read_bytes(), "policy.yaml")
     assert loaded.warnings == ()
+
+
+def test_rules_about_devices_behind_one_that_takes_every_request() -> None:
+    rules = "- {name: nobody, deny: nothing}\n- {name: devices, match: {cdi: x}, deny: nothing}\n"
+    assert load(f"version: 1\nrules:\n{rules}".encode(), "policy.yaml").warnings == ()
+    more = "- {name: late, match: {user: 0}, deny: nothing}\n"
+    (warning,) = load(f"version: 1\nrules:\n{rules}{more}".encode(), "policy.yaml").warnings
+    assert (warning.line, "before it takes all" in warning.text) == (5, True)

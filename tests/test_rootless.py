@@ -15,6 +15,7 @@ import pytest
 from oci_bpf_hook.client import SOCKET
 from oci_bpf_hook.errors import NO_BROKER, REFUSED
 from tests.support.broker import Broker
+from tests.support.command import command
 from tests.support.engines import FIRST_ID, RUNTIMES, CompletedProcess, Runtime
 from tests.support.podman import World
 from tests.support.policy import audited, in_force
@@ -164,6 +165,26 @@ def test_a_user_is_refused(broker: Broker, alice: World, launcher: Path, runtime
         assert "doesn't allow io.bpffs.delegate_progs" in done.stderr
     (line,) = audited()[before:]
     assert (line["outcome"], line["code"], line["granted"]) == ("refused", REFUSED, None)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_cdi_device(broker: Broker, alice: World, launcher: Path, runtime: Runtime) -> None:
+    """A user's engine reads the administrator's file, and whatever the user puts beside it."""
+    register(alice, launcher)
+    subprocess.run(["mkdir", "/etc/cdi"], check=True)
+    try:
+        with in_force(None):
+            assert command("cdi", "generate", "--hook", launcher).returncode == 0
+            done = run(alice, runtime, "--device=bpffs.io/profile=socket-filter", annotations={})
+            line = audited()[-1]
+            refused = run(alice, runtime, "--device=bpffs.io/profile=xdp", command=["true"])
+    finally:
+        subprocess.run(["rm", "-r", "/etc/cdi"], check=True)
+    assert "delegate_progs=socket_filter," in done.stdout, done.stderr
+    assert line["rule"] == "host-network-and-host-cgroups"
+    assert line["requested"] == io(profile="socket-filter")
+    assert "cdi" not in line["requester"]
+    assert code_of(refused, runtime).format(REFUSED) in refused.stderr
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

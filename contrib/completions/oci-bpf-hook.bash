@@ -20,7 +20,7 @@ _oci_bpf_hook() {
         at=$((at + 1))
         case $word in -*) continue ;; esac
         path=${path:+$path }$word
-        case $path in ''|'policy') ;; *) break ;; esac
+        case $path in ''|'cdi'|'policy') ;; *) break ;; esac
     done
     case $path in
     'ps') path='inspect' ;;
@@ -42,6 +42,14 @@ _oci_bpf_hook() {
     'broker --workers') :; return ;;
     'broker --rate') :; return ;;
     'broker --header') _oci_bpf_hook_paths -f; return ;;
+    'cdi generate --profile') :; return ;;
+    'cdi generate --output') _oci_bpf_hook_paths -d; return ;;
+    'cdi generate --path') _oci_bpf_hook_paths -d; return ;;
+    'cdi generate --hook') _oci_bpf_hook_paths -f; return ;;
+    'cdi generate --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
+    'cdi generate --policy') _oci_bpf_hook_paths -f; return ;;
+    'cdi list --policy') _oci_bpf_hook_paths -f; return ;;
+    'cdi check --policy') _oci_bpf_hook_paths -f; return ;;
     'check --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'check --state') _oci_bpf_hook_paths -f; return ;;
     'check --file') _oci_bpf_hook_paths -f; return ;;
@@ -76,6 +84,8 @@ _oci_bpf_hook() {
     'explain --config') _oci_bpf_hook_paths -f; return ;;
     'hook --header') _oci_bpf_hook_paths -f; return ;;
     'hook --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
+    'hook --profile') :; return ;;
+    'hook --path') _oci_bpf_hook_paths -d; return ;;
     'inspect --watch') :; return ;;
     'inspect --html') _oci_bpf_hook_paths -f; return ;;
     'install --prefix') _oci_bpf_hook_paths -d; return ;;
@@ -107,16 +117,20 @@ _oci_bpf_hook() {
     'uninstall --destdir') _oci_bpf_hook_paths -d; return ;;
     esac
     case $path in
-    '') _oci_bpf_hook_words 'advise broker check convert delegate doctor explain hook inspect ps install kernel lint policy record uninstall --help --version' ;;
+    '') _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain hook inspect ps install kernel lint policy record uninstall --help --version' ;;
+    'cdi') _oci_bpf_hook_words 'generate list check' ;;
     'policy') _oci_bpf_hook_words 'check show test' ;;
     'advise') case $cur in -*) _oci_bpf_hook_words '--format --loader --libbpf --exact --only --skip --btf --with --name --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'broker') _oci_bpf_hook_words '--socket --mode --group --idle --workers --rate --header --help' ;;
+    'cdi generate') _oci_bpf_hook_words '--profile --output --path --hook --engine --policy --help' ;;
+    'cdi list') case $cur in -*) _oci_bpf_hook_words '--policy --json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
+    'cdi check') case $cur in -*) _oci_bpf_hook_words '--policy --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'check') _oci_bpf_hook_words '--annotation --state --file --kernel --header --btf --policy --engine --attr --strict --json --help' ;;
     'convert') case $cur in -*) _oci_bpf_hook_words '--from --to --json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'delegate') _oci_bpf_hook_words '--container --pid --profile --cmds --maps --progs --attachs --path --dry-run --revoke --json --help' ;;
     'doctor') _oci_bpf_hook_words '--container --pid --object --quiet --json --help' ;;
     'explain') _oci_bpf_hook_words '--annotation --state --file --kernel --header --btf --policy --engine --attr --config --json --help' ;;
-    'hook') _oci_bpf_hook_words '--header --engine --help' ;;
+    'hook') _oci_bpf_hook_words '--header --engine --profile --path --help' ;;
     'inspect') _oci_bpf_hook_words '--watch --html --json --help' ;;
     'install') _oci_bpf_hook_words '--prefix --destdir --dry-run --stage --engine --json --help' ;;
     'kernel') _oci_bpf_hook_words '--kernel --header --btf --table --diff --json --help' ;;

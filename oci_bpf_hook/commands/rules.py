@@ -58,7 +58,7 @@ def _attribute(key: str, value: str) -> object:
         if not (value.isascii() and value.isdecimal() and len(value) <= 10):
             raise HookError(USAGE, f"--attr {key}: {quote(value)} is no number")
         return int(value) if key == "user" else (int(value),)
-    if key not in ("container", "image", "pod", "namespace"):
+    if key not in ("cdi", "container", "image", "pod", "namespace"):
         raise HookError(USAGE, f"--attr {quote(key)} is nothing that a rule matches")
     return value
 
@@ -81,6 +81,8 @@ def subject(
         # A user goes in and out of their own namespaces with a token in hand.
         found |= {"host_network": True, "host_cgroup": True}
     if found["rootless"] or inside:
+        # Nor does it take the hook's word for it that a CDI device asks.
+        found.pop("cdi", None)
         found |= policy.claims(found, engine)
     return found
 

@@ -81,6 +81,7 @@ def entry(name: str, text: str, *aliases: str) -> Entry:
 ENTRIES = (
     entry("advise", "say which delegation a BPF program needs"),
     entry("broker", "be the service that delegates BPF for rootless engines"),
+    entry("cdi", "make CDI devices of profiles, and look at them"),
     entry("check", "say whether a request would be granted, and what is doubtful"),
     entry("convert", "translate a delegation from or to Incus, LXD, systemd, manifests"),
     entry("delegate", "give a running container a delegation"),

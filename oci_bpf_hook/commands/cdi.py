@@ -1,0 +1,250 @@
+"""`oci-bpf-hook cdi`: profiles of the policy as CDI devices, for `--device` of any engine."""
+
+import argparse
+import json
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+from .. import cdi, installation, kernel, policy
+from ..annotations import PATH, device
+from ..errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, quote
+from ..lint import lint
+from ..masks import no_profile, resolve, show
+from ..names import CMDS
+from ..state import load_json
+from . import launcher, request, rules
+from .output import FAINT, JSON, OK, PROBLEM, Output, print_json, styled
+from .table import Command, argument
+
+_DEFAULT = f"{cdi.DIRECTORY}/{cdi.FILE}"
+_BEYOND = "reaches-beyond"
+_POLICY = rules.ARGUMENTS[0]
+_ENGINE = argument(
+    *("--engine",), choices=policy.ENGINES, help="the engine that the hook is told it runs under"
+)
+_FILE = argument(
+    *("file",),
+    nargs="?",
+    default=_DEFAULT,
+    metavar="FILE",
+    help=f"the CDI file; default {_DEFAULT}",
+)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    compiled = rules.read_policy(options.policy)
+    names, left_out = _chosen(options.profile, compiled)
+    where = device("", options.path).path
+    data = cdi.spec(names, launcher.hook(options.hook), engine=options.engine, path=where)
+    text = json.dumps(data, indent=4) + "\n"
+    for name in left_out:
+        print(
+            f"oci-bpf-hook: profile {name} reaches beyond the container and is left out; "
+            f"--profile {name} takes it in",
+            file=sys.stderr,
+        )
+    if options.output == "-":
+        print(text, end="")
+        return DONE
+    step = installation.Step(
+        action="write",
+        path=Path(options.output, cdi.FILE).absolute(),
+        content=text.encode(),
+        mode=0o644,
+    )
+    # Whoever can write there needs no device of ours: hooks in it run as root.
+    problems = installation.untrusted([step], installation.Layout(prefix="", top=""))
+    if problems:
+        raise HookError(USAGE, *problems)
+    if step.needed():
+        step.execute()
+        Output().line(step.describe())
+    return DONE
+
+
+def _chosen(given: list[str], compiled: policy.Compiled) -> tuple[list[str], list[str]]:
+    """The profiles to make devices of, and those that are left out unless they are named.
+
+    Raises HookError.
+    """
+    if given:
+        unknown = [name for name in given if name not in compiled.profiles]
+        if unknown:
+            problems = (no_profile("--profile", name, compiled.profiles) for name in unknown)
+            raise HookError(UNKNOWN_NAME, *problems)
+        wrong = [name for name in given if not cdi.is_name(name)]
+        if wrong:
+            problems = (f"{quote(name)} can't be a CDI device's name" for name in wrong)
+            raise HookError(USAGE, *problems, "let it end in a letter or a digit")
+        return given, []
+    # A profile without commands is a part of others.
+    whole = {
+        name: masks
+        for name, masks in compiled.profiles.items()
+        if CMDS.option in masks and cdi.is_name(name)
+    }
+    beyond = [
+        name
+        for name, masks in whole.items()
+        if any(finding.code == _BEYOND for finding in lint(masks, compiled.enums))
+    ]
+    if len(beyond) == len(whole):
+        raise HookError(
+            USAGE,
+            "the policy has no profile that stays inside the container, to make a device of "
+            "without its name; give --profile NAME",
+        )
+    return [name for name in whole if name not in beyond], beyond
+
+
+def _list(options: argparse.Namespace) -> int:
+    compiled = rules.read_policy(options.policy)
+    found = [_outcome(one, compiled) for one in _read(options.file)]
+    if options.json:
+        print_json(found)
+        return DONE
+    out = Output()
+    rows = []
+    for one in found:
+        granted = one["granted"]
+        words = " ".join(f"{option}={text}" for option, text in (granted or {}).items())
+        verdict = styled(OK, one["rule"]) if granted else styled(PROBLEM, "refused")
+        rows.append((one["device"], verdict, words or "; ".join(one["problems"])))
+    out.table(("DEVICE", "BY", "GIVES"), rows)
+    out.line(styled(FAINT, "as a container of root's has it, with namespaces of its own"))
+    return DONE
+
+
+def _outcome(one: cdi.Device, compiled: policy.Compiled) -> dict[str, Any]:
+    """What `one` would give a container of root's."""
+    found: dict[str, Any] = {
+        "device": f"{cdi.KIND}={one.name}",
+        "path": one.path,
+        "rule": None,
+        "granted": None,
+        "problems": [],
+    }
+    try:
+        decision = _decide(one, compiled)
+    except HookError as error:
+        return {**found, "rule": error.rule, "problems": list(error.problems)}
+    granted = {
+        option: show(mask, compiled.enums[option]) for option, mask in decision.grant.masks.items()
+    }
+    return {**found, "rule": decision.rule, "granted": granted}
+
+
+def _decide(one: cdi.Device, compiled: policy.Compiled) -> policy.Decision:
+    """What the policy says of `one`.  Raises HookError."""
+    name = one.profile or ""
+    if name not in compiled.profiles:
+        raise HookError(UNKNOWN_NAME, no_profile(f"device {one.name}", name, compiled.profiles))
+    asked = device(name, one.path)
+    subject = rules.subject({}, one.engine or compiled.engine, {"cdi": name})
+    wanted, _ = resolve(asked, compiled.enums, kernel.table, compiled.profiles)
+    return policy.decide(compiled, subject, asked, wanted, compiled.enums)
+
+
+def _check(options: argparse.Namespace) -> int:
+    found = _read(options.file)
+    compiled = rules.read_policy(options.policy)
+    programs = dict.fromkeys(one.program for one in found)
+    problems = [problem for name in programs for problem in _program(name)]
+    path = Path(options.file).absolute()
+    step = installation.Step(action="write", path=path, content=b"", mode=0o644)
+    problems += installation.untrusted([step], installation.Layout(prefix="", top=""))
+    code = USAGE
+    for one in found:
+        try:
+            _decide(one, compiled)
+        except HookError as error:
+            code = error.code if not problems else code
+            problems += [f"{cdi.KIND}={one.name}: {problem}" for problem in error.problems]
+    if problems:
+        raise HookError(code, *(f"{options.file}: {problem}" for problem in problems))
+    count = len(found)
+    print(f"{options.file} is in order: {count} device{'' if count == 1 else 's'}")
+    return DONE
+
+
+def _program(name: str) -> list[str]:
+    """What is wrong with the program `name` that the devices run."""
+    try:
+        status = Path(name).stat()
+    except OSError as error:
+        return [f"the hook {name}: {error.strerror}; oci-bpf-hook install puts it in place"]
+    if not status.st_mode & stat.S_IXUSR:
+        return [f"the hook {name} isn't executable"]
+    if status.st_uid != 0 or status.st_mode & 0o022:
+        return [f"the hook {name} runs as root, and others than root can change it"]
+    return []
+
+
+def _read(path: str) -> tuple[cdi.Device, ...]:
+    """The devices of the file `path`.  Raises HookError with everything that is wrong with it."""
+    import jsonschema
+
+    from ..policyfile import schema
+
+    try:
+        data = load_json(request.read(path), unique=True)
+    except ValueError as error:
+        raise HookError(BAD_STATE, f"{path}: this is no JSON: {error}") from None
+    errors = jsonschema.Draft202012Validator(schema("cdi")).iter_errors(data)
+    problems = [
+        f"{path}: {'.'.join(map(str, error.absolute_path)) or 'the file'}: {error.message[:200]}"
+        for error in sorted(errors, key=lambda error: list(map(str, error.absolute_path)))
+    ]
+    if problems:
+        raise HookError(BAD_STATE, *problems)
+    assert isinstance(data, dict)  # The schema says so.
+    return cdi.devices(data)
+
+
+COMMANDS = (
+    Command(
+        name="generate",
+        help="make a CDI device of each profile, or of those that are named",
+        arguments=(
+            argument(
+                *("--profile",),
+                action="append",
+                default=[],
+                metavar="NAME",
+                help="a profile of the policy, again for more; without it all that stay inside "
+                "the container",
+            ),
+            argument(
+                *("--output",),
+                default=cdi.DIRECTORY,
+                metavar="DIR",
+                help=f"where {cdi.FILE} is written, or - for standard output; default "
+                f"{cdi.DIRECTORY}",
+            ),
+            argument(
+                *("--path",),
+                default=PATH,
+                metavar="DIR",
+                help=f"where the bpffs is mounted in the container; default {PATH}",
+            ),
+            launcher.ARGUMENT,
+            _ENGINE,
+            _POLICY,
+        ),
+        run=_generate,
+    ),
+    Command(
+        name="list",
+        help="say what each device gives, and what decides it",
+        arguments=(_FILE, _POLICY, JSON),
+        run=_list,
+    ),
+    Command(
+        name="check",
+        help="find what is wrong with a CDI file of ours, its hook and its directory",
+        arguments=(_FILE, _POLICY),
+        run=_check,
+    ),
+)
