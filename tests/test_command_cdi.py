@@ -39,6 +39,7 @@ def builtin() -> Iterator[None]:
 def directory() -> Iterator[Path]:
     """One that nobody but root can write, as those above it: /tmp isn't."""
     path = Path("/etc/cdi")
+    subprocess.run(["rm", "-rf", path], check=True)
     subprocess.run(["mkdir", "-m", "0755", path], check=True)
     yield path
     subprocess.run(["rm", "-r", path], check=True)

@@ -37,9 +37,11 @@ CALLS = [
     (("convert", "--from", "annotations", "--to", "podman", "list"), set(), set()),
     (("convert", "--from", "systemd", "--to", "quadlet", "unit"), set(), set()),
     (("convert", "--from", "incus", "--to", "systemd", "incus.yaml"), {"yaml"}, set()),
+    (("inject", "--undo", "."), {"subprocess"}, set()),
     (("inspect",), {"_ctypes"}, set()),
     (("doctor",), {"_ctypes", "subprocess"}, set()),
     (("install", "--dry-run"), {"subprocess"}, set()),
+    (("seccomp",), set(), set()),
     (("uninstall", "--dry-run"), {"subprocess"}, {"install"}),
 ]
 _RUN = f"""

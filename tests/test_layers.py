@@ -14,7 +14,8 @@ ROWS = (
     # The pure core: no os, no ctypes, no files, no clock.
     (
         *("errors", "record", "names", "annotations", "masks", "policy", "lint", "btf", "header"),
-        *("table", "wire", "places", "mountinfo", "reach", "seccomp", "cdi"),
+        *("table", "wire", "places", "mountinfo", "reach", "seccomp", "cdi", "bundle"),
+        *("seccomprules",),
         *("advise.__init__", "advise.advice", "advise.btftypes", "advise.calls"),
         *("advise.cautions", "advise.elf", "advise.embedded", "advise.forms", "advise.maps"),
         *("advise.needs", "advise.objects", "advise.pointers", "advise.probes", "advise.sections"),
@@ -51,7 +52,13 @@ ROWS = (
             "commands.convert",
         ),
         *("commands.delegate", "commands.doctor", "commands.inspect", "commands.target"),
-        *("commands.explain", "commands.hook", "commands.install", "commands.kernel"),
+        *(
+            "commands.explain",
+            "commands.hook",
+            "commands.inject",
+            "commands.install",
+            "commands.kernel",
+        ),
         *(
             "commands.launcher",
             "commands.lint",
@@ -60,7 +67,13 @@ ROWS = (
             "commands.record",
             "commands.request",
         ),
-        *("commands.rules", "commands.source", "commands.table", "commands.tree"),
+        *(
+            "commands.rules",
+            "commands.seccomp",
+            "commands.source",
+            "commands.table",
+            "commands.tree",
+        ),
         *("commands.trial", "commands.uninstall"),
     ),
 )

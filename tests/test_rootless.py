@@ -171,7 +171,7 @@ def test_a_user_is_refused(broker: Broker, alice: World, launcher: Path, runtime
 def test_a_cdi_device(broker: Broker, alice: World, launcher: Path, runtime: Runtime) -> None:
     """A user's engine reads the administrator's file, and whatever the user puts beside it."""
     register(alice, launcher)
-    subprocess.run(["mkdir", "/etc/cdi"], check=True)
+    subprocess.run(["mkdir", "-p", "/etc/cdi"], check=True)
     try:
         with in_force(None):
             assert command("cdi", "generate", "--hook", launcher).returncode == 0

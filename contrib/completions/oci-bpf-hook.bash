@@ -86,6 +86,8 @@ _oci_bpf_hook() {
     'hook --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
     'hook --profile') :; return ;;
     'hook --path') _oci_bpf_hook_paths -d; return ;;
+    'inject --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'inject --hook') _oci_bpf_hook_paths -f; return ;;
     'inspect --watch') :; return ;;
     'inspect --html') _oci_bpf_hook_paths -f; return ;;
     'install --prefix') _oci_bpf_hook_paths -d; return ;;
@@ -113,11 +115,12 @@ _oci_bpf_hook() {
     'record --output') _oci_bpf_hook_paths -f; return ;;
     'record --path') _oci_bpf_hook_paths -d; return ;;
     'record --seccomp') _oci_bpf_hook_paths -f; return ;;
+    'seccomp --base') _oci_bpf_hook_paths -f; return ;;
     'uninstall --prefix') _oci_bpf_hook_paths -d; return ;;
     'uninstall --destdir') _oci_bpf_hook_paths -d; return ;;
     esac
     case $path in
-    '') _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain hook inspect ps install kernel lint policy record uninstall --help --version' ;;
+    '') _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain hook inject inspect ps install kernel lint policy record seccomp uninstall --help --version' ;;
     'cdi') _oci_bpf_hook_words 'generate list check' ;;
     'policy') _oci_bpf_hook_words 'check show test' ;;
     'advise') case $cur in -*) _oci_bpf_hook_words '--format --loader --libbpf --exact --only --skip --btf --with --name --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
@@ -131,6 +134,7 @@ _oci_bpf_hook() {
     'doctor') _oci_bpf_hook_words '--container --pid --object --quiet --json --help' ;;
     'explain') _oci_bpf_hook_words '--annotation --state --file --kernel --header --btf --policy --engine --attr --config --json --help' ;;
     'hook') _oci_bpf_hook_words '--header --engine --profile --path --help' ;;
+    'inject') _oci_bpf_hook_words '--annotation --capabilities --seccomp --hook --undo --help' ;;
     'inspect') _oci_bpf_hook_words '--watch --html --json --help' ;;
     'install') _oci_bpf_hook_words '--prefix --destdir --dry-run --stage --engine --json --help' ;;
     'kernel') _oci_bpf_hook_words '--kernel --header --btf --table --diff --json --help' ;;
@@ -139,6 +143,7 @@ _oci_bpf_hook() {
     'policy show') _oci_bpf_hook_words '--help' ;;
     'policy test') _oci_bpf_hook_words '--annotation --state --policy --engine --attr --json --help' ;;
     'record') _oci_bpf_hook_words '--container --listen --from --from-strace --diff --verify --exact --format --name --save --output --path --private-network --seccomp --help' ;;
+    'seccomp') _oci_bpf_hook_words '--base --help' ;;
     'uninstall') _oci_bpf_hook_words '--prefix --destdir --dry-run --json --help' ;;
     esac
 }

@@ -88,12 +88,14 @@ ENTRIES = (
     entry("doctor", "find out why BPF doesn't work, on the host or in a container"),
     entry("explain", "show what the hook would do, step by step"),
     entry("hook", "be the OCI runtime hook: the state is on stdin"),
+    entry("inject", "add the hook to a bundle's config.json, and take it away"),
     entry("inspect", "show which containers have a delegation", "ps"),
     entry("install", "put the hook where engines find it"),
     entry("kernel", "show the names that can be delegated, and the bits"),
     entry("lint", "say what is doubtful about a request"),
     entry("policy", "check, show and try the policy"),
     entry("record", "learn the delegation that a program needs while it runs"),
+    entry("seccomp", "print the engine's seccomp profile with bpf(2) for CAP_BPF"),
     entry("uninstall", "take away what install has put there"),
 )
 

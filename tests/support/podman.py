@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from oci_bpf_hook.seccomp import BASES, allow_bpf
+
 from .engines import (
     CAPABILITIES,
     FIRST_ID,
@@ -37,10 +39,6 @@ from .users import User
 # ends, and says nothing: no container here is silent, and so it is run again.
 _ATTACHED: Final = 4
 IMAGE: Final = "localhost/oci-bpf-hook-test:latest"
-_SECCOMP: Final = (
-    Path("/etc/containers/seccomp.json"),
-    Path("/usr/share/containers/seccomp.json"),
-)
 
 
 class World(Closing):
@@ -261,25 +259,9 @@ def _answers(path: Path) -> bool:
 
 
 def seccomp_profile() -> dict[str, Any]:
-    """Return the engine's own seccomp profile, changed to let bpf(2) through with CAP_BPF too.
-
-    Debian 12's asks for CAP_SYS_ADMIN, newer ones for either.
-    """
-    source = next(path for path in _SECCOMP if path.exists())
-    profile: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
-    # Out of every rule first: of two rules with different actions libseccomp takes neither.
-    for rule in profile["syscalls"]:
-        rule["names"] = [name for name in rule["names"] if name != "bpf"]
-    profile["syscalls"] = [rule for rule in profile["syscalls"] if rule["names"]]
-    both = ["CAP_BPF", "CAP_SYS_ADMIN"]
-    allow = {"names": ["bpf"], "action": "SCMP_ACT_ALLOW"}
-    refuse = {"names": ["bpf"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "errno": "EPERM"}
-    profile["syscalls"] += [
-        {**allow, "includes": {"caps": both[:1]}},
-        {**allow, "includes": {"caps": both[1:]}, "excludes": {"caps": both[:1]}},
-        {**refuse, "excludes": {"caps": both}},
-    ]
-    return profile
+    """The engine's own seccomp profile, by the command that changes it for CAP_BPF."""
+    source = next(path for path in map(Path, BASES) if path.exists())
+    return allow_bpf(json.loads(source.read_text(encoding="utf-8")))
 
 
 def as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -1,0 +1,115 @@
+"""`oci-bpf-hook inject`: a bundle's config.json for runtimes without an engine, and back."""
+
+import argparse
+import copy
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from .. import bundle
+from ..annotations import PREFIX
+from ..errors import BAD_STATE, DONE, NO_USER_NAMESPACE, HookError
+from ..formats.delegation import needed
+from ..policycache import in_force
+from . import launcher, request
+from .output import Output
+from .table import argument
+
+ABOUT = """
+Adds the hook to the config.json of an OCI bundle, for runc, crun and youki without an engine above
+them, and with --annotation what the container asks for. Run again it changes nothing but what is
+asked for otherwise; --undo takes away what it has added and leaves what others have changed since.
+
+The container has to have a user namespace. To use its token it needs CAP_BPF, more for most types
+of programs, and bpf(2): --capabilities and --seccomp add these to what config.json has.
+"""
+ARGUMENTS = (
+    argument("bundle", metavar="DIR", help="the bundle's directory"),
+    argument(
+        *("--annotation",),
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"an annotation, such as {PREFIX}profile=xdp; again for more",
+    ),
+    argument(
+        "--capabilities", action="store_true", help="add CAP_BPF and what else the request takes"
+    ),
+    argument("--seccomp", action="store_true", help="have config.json's filter let bpf(2) through"),
+    launcher.ARGUMENT,
+    argument("--undo", action="store_true", help="take away what was added"),
+)
+
+
+def run(options: argparse.Namespace) -> int:
+    path = Path(options.bundle, "config.json")
+    text = request.read(str(path)).decode("utf-8", "surrogateescape")
+    before = _decoded(path, text)
+    config = copy.deepcopy(before)
+    try:
+        bundle.undo(config)
+        if not options.undo:
+            _inject(config, options)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise HookError(BAD_STATE, f"{path} isn't what a runtime takes: {error}") from None
+    if config != before:
+        _write(path, _encoded(config, text))
+        Output().line(f"write {path}")
+    return DONE
+
+
+def _inject(config: dict[str, Any], options: argparse.Namespace) -> None:
+    """Add what the command line says.  Raises HookError."""
+    if not bundle.has_user_namespace(config):
+        raise HookError(
+            NO_USER_NAMESPACE,
+            "the container has no user namespace of its own: BPF tokens exist only in one, and "
+            "outside of one CAP_BPF is the host's; add a namespace of the type user, and mappings, "
+            "to its linux section",
+        )
+    added = bundle.Additions(config)
+    added.annotations(dict(request.pair(text) for text in options.annotation))
+    asked = request.request(config.get("annotations") or {})
+    # Whatever is wrong with the request is said here, not at the container's start.
+    names = needed(asked, in_force().profiles)
+    added.hook(launcher.hook(options.hook))
+    if options.capabilities:
+        added.capabilities(names)
+    if options.seccomp:
+        added.bpf()
+    added.token_path(asked.path)
+    added.note()
+
+
+def _decoded(path: Path, text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise HookError(BAD_STATE, f"{path}: this is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise HookError(BAD_STATE, f"{path}: this is no JSON object")
+    return config
+
+
+def _encoded(config: dict[str, Any], text: str) -> str:
+    """`config` as the file's `text` was indented: runc's is by tabs."""
+    second = text.split("\n")[1] if "\n" in text.strip() else ""
+    indent = second[: len(second) - len(second.lstrip())]
+    return json.dumps(config, indent=indent or None, ensure_ascii=False) + "\n" * text.endswith(
+        "\n"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """Put `text` in the place of the file at `path`, whole or not at all, its owner's as before."""
+    status = path.stat()
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+        os.fchown(fd, status.st_uid, status.st_gid)
+        os.fchmod(fd, stat.S_IMODE(status.st_mode))
+    new.rename(path)

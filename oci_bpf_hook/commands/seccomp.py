@@ -1,0 +1,46 @@
+"""`oci-bpf-hook seccomp`: the engine's own seccomp profile, with bpf(2) for CAP_BPF."""
+
+import argparse
+from pathlib import Path
+
+from ..errors import DONE, USAGE, HookError
+from ..seccomprules import BASES, allow_bpf
+from ..state import load_json
+from . import request
+from .output import print_json
+from .table import argument
+
+ABOUT = """
+Prints the seccomp profile that an engine has by default, changed in one thing: a container with
+CAP_BPF may call bpf(2), and one with CAP_SYS_ADMIN as before. podman's own has that since
+containers-common 0.60; Debian 12's hasn't, and refuses with the EPERM of a missing bit.
+
+It is for `podman run --security-opt seccomp=FILE`, or seccomp_profile in containers.conf(5).
+"""
+ARGUMENTS = (
+    argument(
+        *("--base",),
+        metavar="FILE",
+        help=f"the profile to change; default {BASES[0]}, else {BASES[1]}",
+    ),
+)
+
+
+def run(options: argparse.Namespace) -> int:
+    base = options.base or next((path for path in BASES if Path(path).exists()), None)
+    if base is None:
+        raise HookError(
+            USAGE,
+            f"there is neither {' nor '.join(BASES)}: give the engine's profile with --base FILE",
+        )
+    try:
+        print_json(allow_bpf(_mapping(load_json(request.read(base)))))
+    except ValueError as error:
+        raise HookError(USAGE, f"{base} is no seccomp profile: {error}") from None
+    return DONE
+
+
+def _mapping(data: object) -> dict[str, object]:
+    if not isinstance(data, dict):
+        raise ValueError("it is no JSON object")
+    return data
