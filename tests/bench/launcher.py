@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.support.scratch import LAUNCHER, Scratch
 
-from .policies import Policy
+from .policies import Policy, put_back
 from .samples import Candidate, Group, measure, milliseconds
 
 HERE: Final = Path(__file__).parent
@@ -152,7 +152,10 @@ def launcher(directory: Path, *, rounds: int, compiler: bool) -> Group:
                 prepare=_in_container(command, REQUEST, _time),
             )
         )
-    return measure("launcher", "The hook's whole run", candidates, rounds=rounds)
+    try:
+        return measure("launcher", "The hook's whole run", candidates, rounds=rounds)
+    finally:
+        put_back()
 
 
 def memory(directory: Path, *, rounds: int) -> Group:

@@ -45,10 +45,10 @@ class Policy:
         (self._etc / POLICY.name).write_text(text + "".join(texts))
 
     def use(self) -> None:
-        """Put it in force."""
+        """Put it in force, until `put_back`."""
+        put_back()
         for source, target in ((self._etc, POLICY.parent), (self._run, CACHE.parent)):
             target.mkdir(mode=0o755, exist_ok=True)
-            subprocess.run(["umount", "--quiet", str(target)], check=False)
             subprocess.run(["mount", "--bind", str(source), str(target)], check=True)
 
     def compile(self) -> None:
@@ -62,3 +62,9 @@ class Policy:
             if CACHE.exists():
                 return
         raise RuntimeError("the compiled policy isn't kept")
+
+
+def put_back() -> None:
+    """Have in force what was in force before the first of these."""
+    for target in (POLICY.parent, CACHE.parent):
+        subprocess.run(["umount", "--quiet", str(target)], check=False)
