@@ -5,7 +5,17 @@ the broker sends the mount beside its last message; or an error, after which not
 Neither believes the other: whatever isn't exactly a message is refused.
 """
 
-from .errors import BAD_STATE, EXITS, LISTED, NO_BROKER, HookError, quote
+from .errors import (
+    BAD_OBJECT,
+    BAD_STATE,
+    DONE,
+    EXITS,
+    FOUND,
+    LISTED,
+    NO_BROKER,
+    HookError,
+    quote,
+)
 from .names import KINDS
 from .record import Record
 
@@ -23,6 +33,8 @@ LONGEST = 1 << 16
 _SENTENCE = 4096
 _NAME = 1024
 _CLAIMS = ("container", "image", "namespace", "pod")
+# A broker refuses with what the hook exits with; the others are commands' alone.
+CODES = frozenset(EXITS) - {DONE, FOUND, BAD_OBJECT}
 _OPTIONS = tuple(kind.option for kind in KINDS)
 
 
@@ -153,7 +165,7 @@ def _raise_refused(message: object) -> None:
         fields = _fields(message, ("code", "problems"))
         problems = _sentences(fields, "problems")
         code = fields["code"]
-        if type(code) is not int or not code or code not in EXITS or not problems:
+        if type(code) is not int or code not in CODES or not problems:
             raise _OddError("is an error without a reason")
         raise HookError(code, *problems)
 

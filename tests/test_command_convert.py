@@ -270,7 +270,7 @@ PATHS = st.lists(
 ).map(lambda parts: "/" + "/".join(parts))
 REQUESTS = st.builds(
     lambda lists, path, mode, drop: Request(
-        lists=lists, profiles=(), path=path, mode=mode, drop_unknown=drop
+        lists=lists, profiles=(), record="", path=path, mode=mode, drop_unknown=drop
     ),
     st.fixed_dictionaries(
         {"delegate_cmds": _list("delegate_cmds")},
@@ -324,3 +324,13 @@ def test_their_words_mean_the_same(target: str, request_: Request, name: str) ->
 def test_systemds_names() -> None:
     done = convert("annotations", "systemd", "io.bpffs.delegate_attachs=cgroup_inet4_bind:xdp\n")
     assert "\nBPFDelegateAttachments=BPFCgroupInet4Bind,BPFXdp\n" in done.stdout
+
+
+def test_a_recording_is_only_ours() -> None:
+    done = convert("annotations", "incus", "io.bpffs.record=learn\n")
+    assert "security.bpffs" not in done.stdout
+    assert "Incus records nothing; convert what the recording comes to" in done.stderr
+    done = convert("annotations", "podman", "io.bpffs.record=learn\n")
+    for capability in ("BPF", "NET_ADMIN", "PERFMON"):
+        assert f"--cap-add {capability} " in done.stdout
+    assert "--annotation io.bpffs.record=learn " in done.stdout

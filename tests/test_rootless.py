@@ -219,7 +219,8 @@ def test_a_name_of_podmans(broker: Broker, alice: World, launcher: Path) -> None
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_restart_and_exec(broker: Broker, alice: World, launcher: Path, runtime: Runtime) -> None:
     register(alice, launcher, CREATE_CONTAINER)
-    options = ["--name=stays", "--detach", "--init"]
+    # With --rm, which comes first, podman removes it while it is restarted.
+    options = ["--rm=false", "--name=stays", "--detach", "--init"]
     done = run(alice, runtime, *options, command=["sleep", "1000"])
     assert done.returncode == 0, done.stderr
     try:

@@ -70,6 +70,9 @@ def names(
 def needed(request: Request, profiles: Mapping[str, Mapping[str, int]]) -> list[str]:
     """The capabilities that a container takes to use what `request` asks for, without CAP_.
 
-    Raises HookError.
+    A recording is of whatever its program does, and takes all of them.  Raises HookError.
     """
-    return list(capabilities(masks(request, profiles), enums()))
+    wanted = masks(request, profiles)
+    if request.record:
+        wanted = {kind.option: ALL_BITS for kind in KINDS}
+    return list(capabilities(wanted, enums()))

@@ -140,6 +140,8 @@ def _instance(name: str, config: Mapping[str, str]) -> str:
 def _only_ours(request: Request, program: str) -> list[str]:
     """Notes for what no other program can be asked for."""
     notes: list[str] = []
+    if request.record:
+        notes.append(f"{program} records nothing; convert what the recording comes to")
     if request.mode != MODE:
         notes.append(f"{program} can't set the mode {request.mode:04o}; it is the kernel's own")
     if request.drop_unknown:
