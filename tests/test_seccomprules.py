@@ -74,3 +74,13 @@ def test_no_profile(tmp_path: Path, text: str, words: str) -> None:
     done = command("seccomp", "--base", tmp_path / "base.json")
     assert (done.returncode, done.stdout) == (USAGE, "")
     assert words in done.stderr
+
+
+def test_it_may_be_written_over_its_base(tmp_path: Path) -> None:
+    base = tmp_path / "seccomp.json"
+    base.write_text(json.dumps({**PROFILE, "syscalls": OLD}))
+    done = command("seccomp", "--base", base, "--output", base)
+    assert (done.returncode, done.stdout) == (DONE, f"write {base} (0644)\n")
+    assert json.loads(base.read_text()) == allow_bpf({**PROFILE, "syscalls": OLD})
+    again = command("seccomp", "--base", base, "--output", base)
+    assert (again.returncode, again.stdout) == (DONE, "")

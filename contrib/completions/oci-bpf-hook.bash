@@ -116,6 +116,7 @@ _oci_bpf_hook() {
     'record --path') _oci_bpf_hook_paths -d; return ;;
     'record --seccomp') _oci_bpf_hook_paths -f; return ;;
     'seccomp --base') _oci_bpf_hook_paths -f; return ;;
+    'seccomp --output') _oci_bpf_hook_paths -f; return ;;
     'uninstall --prefix') _oci_bpf_hook_paths -d; return ;;
     'uninstall --destdir') _oci_bpf_hook_paths -d; return ;;
     esac
@@ -143,7 +144,7 @@ _oci_bpf_hook() {
     'policy show') _oci_bpf_hook_words '--help' ;;
     'policy test') _oci_bpf_hook_words '--annotation --state --policy --engine --attr --json --help' ;;
     'record') _oci_bpf_hook_words '--container --listen --from --from-strace --diff --verify --exact --format --name --save --output --path --private-network --seccomp --help' ;;
-    'seccomp') _oci_bpf_hook_words '--base --help' ;;
+    'seccomp') _oci_bpf_hook_words '--base --output --help' ;;
     'uninstall') _oci_bpf_hook_words '--prefix --destdir --dry-run --json --help' ;;
     esac
 }

@@ -166,6 +166,7 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at record' -l path -x -a '(__fish_co
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at record' -l private-network -d 'run the command in a network namespace of its own, which the policy may allow more'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at record' -l seccomp -r -F -d 'the engine\'s own profile, for --container'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at seccomp' -l base -r -F -d 'the profile to change; default /etc/containers/seccomp.json, else /usr/share/containers/seccomp.json'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at seccomp' -l output -r -F -d 'write it there; by the shell\'s > the file that is changed would be empty first'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at uninstall' -l prefix -x -a '(__fish_complete_directories)' -d 'below this directory; default /usr'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at uninstall' -l destdir -x -a '(__fish_complete_directories)' -d 'with DIR in front, for making packages'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at uninstall' -l dry-run -d 'show the steps, and do nothing'

@@ -1,27 +1,34 @@
 """`oci-bpf-hook seccomp`: the engine's own seccomp profile, with bpf(2) for CAP_BPF."""
 
 import argparse
+import json
 from pathlib import Path
 
 from ..errors import DONE, USAGE, HookError
 from ..seccomprules import BASES, allow_bpf
 from ..state import load_json
 from . import request
-from .output import print_json
+from .output import Output, print_json
 from .table import argument
 
-ABOUT = """
+ABOUT = f"""
 Prints the seccomp profile that an engine has by default, changed in one thing: a container with
 CAP_BPF may call bpf(2), and one with CAP_SYS_ADMIN as before. podman's own has that since
 containers-common 0.60; Debian 12's hasn't, and refuses with the EPERM of a missing bit.
 
-It is for `podman run --security-opt seccomp=FILE`, or seccomp_profile in containers.conf(5).
+It is for `podman run --security-opt seccomp=FILE`, or seccomp_profile in containers.conf(5). As
+{BASES[0]} it is what podman and CRI-O take for every container.
 """
 ARGUMENTS = (
     argument(
         *("--base",),
         metavar="FILE",
         help=f"the profile to change; default {BASES[0]}, else {BASES[1]}",
+    ),
+    argument(
+        *("--output",),
+        metavar="FILE",
+        help="write it there; by the shell's > the file that is changed would be empty first",
     ),
 )
 
@@ -34,9 +41,23 @@ def run(options: argparse.Namespace) -> int:
             f"there is neither {' nor '.join(BASES)}: give the engine's profile with --base FILE",
         )
     try:
-        print_json(allow_bpf(_mapping(load_json(request.read(base)))))
+        profile = allow_bpf(_mapping(load_json(request.read(base))))
     except ValueError as error:
         raise HookError(USAGE, f"{base} is no seccomp profile: {error}") from None
+    if options.output is None:
+        print_json(profile)
+        return DONE
+    from ..installation import Step
+
+    step = Step(
+        action="write",
+        path=Path(options.output),
+        content=f"{json.dumps(profile, indent=4)}\n".encode(),
+        mode=0o644,
+    )
+    if step.needed():
+        step.execute()
+        Output().line(step.describe())
     return DONE
 
 

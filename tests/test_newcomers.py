@@ -1,0 +1,156 @@
+"""README's page for newcomers: every line that it has to paste is run, as it stands there."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.bundle import Bundle
+from tests.support.engines import RUNTIMES, Runtime, build_probe
+from tests.support.packages import ROOT, fresh, run
+from tests.support.podman import World
+from tests.support.users import ALICE, User, users
+
+# What the line of the page means, without a systemd that runs as pid 1.
+_SYSTEMCTL = """#!/bin/sh -eu
+[ "$*" = "enable --now oci-bpf-hook-broker.socket" ]
+socket=$(sed -n 's/^ListenSequentialPacket=//p' {units}.socket)
+mkdir -p "$(dirname "$socket")"
+systemd-socket-activate --seqpacket --listen "$socket" \\
+    $(sed -n 's/^ExecStart=//p' {units}.service) </dev/null >/dev/null 2>&1 &
+echo $! > {pid}
+while ! [ -S "$socket" ]; do :; done
+chmod "$(sed -n 's/^SocketMode=//p' {units}.socket)" "$socket"
+"""
+PID = Path("/run/socket-activate.pid")
+README = (ROOT / "README.md").read_text()
+TITLE = "From nothing to a token"
+IMAGE = "registry.example/bpf-agent"
+# What the image does: it makes a token and loads a socket filter with it.
+PROBE = ["sh", "-c", "cat /proc/mounts; probe prog /sys/fs/bpf 1"]
+
+
+def page() -> dict[str, list[tuple[str, str]]]:
+    """The blocks to paste below each heading: who is to paste them, and the lines."""
+    section = README.split(f"\n## {TITLE}\n")[1].split("\n## ")[0]
+    found = {}
+    for part in section.split("\n### ")[1:]:
+        heading, _, text = part.partition("\n")
+        blocks = re.findall(r"(.*)\n\n((?:    .*\n|\n(?=    ))+)", f"\n{text}")
+        lines = [("user" if "as the user" in said else "root", code) for said, code in blocks]
+        found[heading] = [(who, re.sub("(?m)^    ", "", code)) for who, code in lines]
+    return found
+
+
+PAGE = page()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Path]:
+    """A host without the hook, with podman as Debian configures it but for its places."""
+    with fresh(tmp_path):
+        yield tmp_path
+
+
+@contextmanager
+def podman(user: User | None = None) -> Iterator[World]:
+    """podman with our image, and nothing that a newcomer would have to configure."""
+    with World(user) as world:
+        conf = world.directory / "containers.conf"
+        text = re.sub("(?m)^(hooks_dir|seccomp_profile).*\n", "", conf.read_text())
+        # Whose cgroups would stay.
+        conf.write_text(text.replace("[containers]\n", '[containers]\ncgroups = "disabled"\n'))
+        archive = f"{world.directory}/image.tar"
+        world.podman("import", "--quiet", "--change", f"CMD {json.dumps(PROBE)}", archive, IMAGE)
+        yield world
+
+
+def paste(heading: str, world: World | None = None, who: str = "root") -> str:
+    """Run the blocks of that heading that are for `who`; what they print."""
+    environment = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+    environment |= world.environment if world else {}
+    said = ""
+    for whose, lines in PAGE[heading]:
+        if whose != who:
+            continue
+        command = ["sh", "-euc", lines]
+        done = subprocess.run(
+            world.user.running(command) if world and world.user else command,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{lines}\n{done.stdout}{done.stderr}"
+        said += done.stdout
+    return said
+
+
+@contextmanager
+def systemd() -> Iterator[None]:
+    """systemctl for the broker's socket, by the program that systemd has for trying such units."""
+    units = "/usr/lib/systemd/system/oci-bpf-hook-broker"
+    Path("/usr/local/bin/systemctl").write_text(_SYSTEMCTL.format(units=units, pid=PID))
+    Path("/usr/local/bin/systemctl").chmod(0o755)
+    try:
+        yield
+    finally:
+        os.kill(int(PID.read_text()), signal.SIGTERM)
+
+
+@contextmanager
+def at_srv(directory: Path) -> Iterator[None]:
+    """`directory` is /srv/bundle as well."""
+    run("mount", "-t", "tmpfs", "tmpfs", "/srv")
+    try:
+        Path("/srv/bundle").mkdir()
+        run("mount", "--bind", str(directory), "/srv/bundle")
+        yield
+    finally:
+        run("umount", "--recursive", "/srv")
+
+
+def tokens(said: str) -> list[str]:
+    """What came of each token that was made."""
+    found = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    return [one["result"] or one["token"] for one in found]
+
+
+def test_every_block_is_run() -> None:
+    text = Path(__file__).read_text()
+    for heading, blocks in PAGE.items():
+        assert blocks, heading
+        assert f'paste("{heading}"' in text, heading
+
+
+def test_podman(host: Path) -> None:
+    with podman() as world:
+        assert tokens(paste("podman", world)) == ["ok"]
+
+
+def test_podman_without_root(host: Path) -> None:
+    with users(), podman(ALICE) as world, systemd():
+        paste("podman without root")
+        assert tokens(paste("podman without root", world, "user")) == ["ok"]
+
+
+def test_a_device(host: Path) -> None:
+    with podman() as world:
+        assert tokens(paste("A device instead of annotations", world)) == ["ok"]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_runtime_alone(host: Path, runtime: Runtime) -> None:
+    bundle = Bundle(probe=build_probe(host / "probe"), command=PROBE, capabilities=())
+    with bundle, at_srv(bundle.directory):
+        (bundle.directory / "config.json").write_text(json.dumps(bundle.config))
+        paste("runc or crun alone")
+        bundle.config = json.loads((bundle.directory / "config.json").read_text())
+        assert tokens(bundle.run(runtime).stdout) == ["ok"]
