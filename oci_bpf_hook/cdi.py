@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 KIND = "bpffs.io/profile"
-# Where Docker, podman, containerd and CRI-O look by default, and /var/run/cdi too.
-DIRECTORY = "/etc/cdi"
+# Where Docker, podman, containerd and CRI-O look by default; the first is for administrators.
+DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
+DIRECTORY = DIRECTORIES[0]
 # Named as the specification has it: vendor-class.json.
 FILE = "bpffs.io-profile.json"
 TOKEN_PATH = "LIBBPF_BPF_TOKEN_PATH"  # noqa: S105  A variable's name.

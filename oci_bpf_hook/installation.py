@@ -7,11 +7,13 @@ and away they go the other way round.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from . import cdi
 from .errors import USAGE, HookError
 from .record import Record
 
@@ -61,6 +63,11 @@ class Layout(Record):
     def libexec(self) -> Path:
         """The package's directory."""
         return self.path("libexec", "oci-bpf-hook")
+
+    @property
+    def program(self) -> str:
+        """The hook's program, as whoever runs it will see it."""
+        return f"{self.prefix}/libexec/oci-bpf-hook/oci-bpf-hook"
 
     @property
     def hooks(self) -> Path:
@@ -154,10 +161,39 @@ def install(layout: Layout, stage: str, engine: str | None) -> list[Step]:
 def uninstall(layout: Layout) -> list[Step]:
     """The steps that remove everything again, in their order."""
     paths = [layout.hooks / _NAMES[stage] for stage in STAGES]
+    paths += devices(layout.program, layout.top)
     paths += [step.path for step in _units(layout)]
     paths += [path for _, path in reversed(list(_documentation(layout)))]
     paths += [layout.path("bin", "oci-bpf-hook"), layout.libexec]
     return [Step(action="remove", path=path, content=b"", mode=0) for path in paths]
+
+
+def devices(program: str, top: str = "") -> list[Path]:
+    """Our CDI files, below `top`, by which engines run the hook's `program`."""
+    return [path for path in _running(program, top) if path.name == cdi.FILE]
+
+
+def kept(program: str, top: str = "") -> list[str]:
+    """What has to go before the hook's `program` may, in sentences: CDI files that are not ours.
+
+    A device whose hook is missing stops every container that has it.
+    """
+    return [
+        f"{path} has the hook {program}, and no container with a device of that file starts once "
+        "the hook is gone; take it out of there first"
+        for path in _running(program, top)
+        if path.name != cdi.FILE
+    ]
+
+
+def _running(program: str, top: str) -> Iterator[Path]:
+    """The CDI files, where engines look for them below `top`, that name the `program`."""
+    named = re.compile(rb"(?<![\w./-])" + re.escape(os.fsencode(program)) + rb"(?![\w./-])")
+    for directory in cdi.DIRECTORIES:
+        for path in sorted(Path(f"{top}{directory}").glob("*")):
+            read = path.suffix in (".json", ".yaml") and path.is_file()
+            if read and named.search(path.read_bytes()):
+                yield path
 
 
 def untrusted(steps: Sequence[Step], layout: Layout) -> list[str]:
@@ -251,7 +287,7 @@ def _hook(layout: Layout, stage: str, engine: str | None) -> bytes:
     """The JSON that registers the hook."""
     loaded = json.loads((resource("hooks") / _NAMES[stage]).read_bytes())
     hook = loaded["hook"]
-    hook["path"] = f"{layout.prefix}/libexec/oci-bpf-hook/oci-bpf-hook"
+    hook["path"] = layout.program
     if engine:
         hook["args"] += ["--engine", engine]
     return (json.dumps(loaded, indent=4) + "\n").encode()

@@ -15,6 +15,7 @@ from tests.support.policy import in_force
 from tests.support.scratch import LAUNCHER, install
 
 ROOT = Path(__file__).parents[1]
+FILE = "bpffs.io-profile.json"
 INSIDE = ["cgroup-network", "own-sockets", "sk-lookup", "socket-filter", "tc", "xdp"]
 POLICY = """\
 version: 1
@@ -177,6 +178,30 @@ def test_check_against_a_policy(directory: Path, policy: Path) -> None:
     done = command("cdi", "check", "--policy", policy)
     assert done.returncode == REFUSED
     assert "ask the platform team" in done.stderr
+
+
+def test_remove(directory: Path) -> None:
+    launcher = install(directory / "hook")
+    command("cdi", "generate", "--hook", launcher)
+    # Another installation's, and one that has another hook.
+    assert command("cdi", "remove", "--hook", f"{launcher}2") == (DONE, "", "")
+    assert command("cdi", "remove", "--hook", launcher.parent) == (DONE, "", "")
+    (directory / "other.json").write_text((directory / FILE).read_text().replace("hook/", "x/"))
+    done = command("cdi", "remove", "--hook", launcher)
+    assert done == (DONE, f"remove /etc/cdi/{FILE}\n", "")
+    assert [path.name for path in directory.glob("*.json")] == ["other.json"]
+    assert command("cdi", "remove", "--hook", launcher) == (DONE, "", "")
+
+
+@pytest.mark.parametrize("name", ["other.json", "other.yaml"])
+def test_remove_where_somebody_else_has_the_hook(directory: Path, name: str) -> None:
+    launcher = install(directory / "hook")
+    command("cdi", "generate", "--hook", launcher)
+    (directory / name).write_text((directory / FILE).read_text())
+    done = command("cdi", "remove", "--hook", launcher)
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert f"/etc/cdi/{name} has the hook {launcher}, and no container" in done.stderr
+    assert (directory / FILE).exists()
 
 
 @pytest.mark.parametrize(

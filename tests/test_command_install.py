@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from oci_bpf_hook.cdi import DIRECTORIES, FILE
 from oci_bpf_hook.errors import DONE, USAGE
 from tests.support.command import answer, command
+from tests.support.policy import in_force
 
 LIBEXEC = "usr/libexec/oci-bpf-hook"
 HOOKS = "usr/share/containers/oci/hooks.d"
@@ -41,6 +43,32 @@ def test_the_program_comes_first_and_the_json_last(tmp_path: Path) -> None:
     removed = uninstall(tmp_path)
     assert removed[0] == f"{HOOKS}/oci-bpf-hook.json"
     assert removed[-1] == LIBEXEC
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("directory", DIRECTORIES)
+def test_devices_go_before_the_program(tmp_path: Path, directory: str) -> None:
+    install(tmp_path, "--prefix", "/opt/x")
+    where = tmp_path / directory.lstrip("/")
+    where.mkdir(parents=True)
+    program = "/opt/x/libexec/oci-bpf-hook/oci-bpf-hook"
+    with in_force(None):
+        made = command("cdi", "generate", "--hook", program, "--output", "-").stdout
+    ours, theirs = where / FILE, where / "theirs.yaml"
+    ours.write_text(made.replace("/opt/x", ""))
+    # Those of another installation are its own.
+    assert f"{directory[1:]}/{FILE}" not in uninstall(tmp_path, "--prefix", "/opt/x", "--dry-run")
+    ours.write_text(made)
+    theirs.write_text(made)
+    before = files(tmp_path)
+    done = command("uninstall", "--destdir", tmp_path, "--prefix", "/opt/x")
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert f"{theirs} has the hook {program}, and no container" in done.stderr
+    assert files(tmp_path) == before
+    theirs.unlink()
+    removed = uninstall(tmp_path, "--prefix", "/opt/x")
+    assert removed[1] == f"{directory[1:]}/{FILE}"
+    assert removed[-1] == "opt/x/libexec/oci-bpf-hook"
     assert files(tmp_path) == set()
 
 

@@ -37,10 +37,26 @@ def test_make_targets_that_are_named_exist() -> None:
 
 
 def test_contrib_is_tested() -> None:
-    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    """Each file is named, with the directories that it is in, by a test; the README below."""
+    tests = [path.read_text() for path in (ROOT / "tests").glob("test_*.py")]
     for path in (ROOT / "contrib").rglob("*"):
-        if path.is_file() and path.suffix != ".pyc":
-            assert path.name in tests, path
+        if path.is_file() and path.suffix != ".pyc" and path.name != "README.md":
+            names = path.relative_to(ROOT / "contrib").parts
+            words = [re.compile(rf"""["'/ ]{re.escape(name)}["'/ ,.)]""") for name in names]
+            assert any(all(word.search(test) for word in words) for test in tests), path
+
+
+def test_readmes_in_contrib() -> None:
+    """They name what is there, and nothing else."""
+    folders = {path.parent: path.read_text() for path in (ROOT / "contrib").rglob("README.md")}
+    for folder, text in folders.items():
+        for name in re.findall(r"^- `([\w./-]+)`", text, re.MULTILINE):
+            assert (folder / name).exists(), name
+        for name in re.findall(r"(?<=[ `])contrib/[\w./-]+(?=[\s`,])", text):
+            assert (ROOT / name).exists(), name
+    for path in (ROOT / "contrib").iterdir():
+        named = re.search(rf"`{path.name}/?`", folders[ROOT / "contrib"])
+        assert named or path.name == "README.md", path
 
 
 def test_the_commands_that_are_shown_are_understood() -> None:

@@ -21,7 +21,7 @@ from tests.support.packages import (
     stale,
     written,
 )
-from tests.support.podman import World
+from tests.support.podman import IMAGE, World
 
 NEWER = "9.0.0"
 EPOCH = "1750000000"
@@ -33,6 +33,7 @@ ASK = {
     "io.bpffs.delegate_attachs": "cgroup_inet_ingress",
 }
 MOUNTED = "delegate_cmds=map_create:prog_load:btf_load"
+DEVICE = ("--device", "bpffs.io/profile=xdp")
 # PyPI's names, and those of the two distributions.
 NAMES = {
     "jsonschema": ("python3-jsonschema", "python3-jsonschema"),
@@ -208,23 +209,61 @@ def test_dpkg_puts_the_json_last_and_takes_it_first(built: Path, host: Path) -> 
     assert removed.index(str(HOOK_JSON)) < min(map(removed.index, program))
 
 
-@pytest.mark.parametrize("first", ["make", "dpkg"])
-def test_make_and_dpkg_undo_each_other_in_any_order(first: str, built: Path, host: Path) -> None:
+@pytest.mark.parametrize("first", ["make", "dpkg", "devices"])
+def test_whatever_goes_first_containers_start(first: str, built: Path, host: Path) -> None:
+    """What make and dpkg have installed over each other, and CDI devices that name it."""
     before = written(host)
-    orders = {
-        "make": [["make", "uninstall"], ["dpkg", "-P", "oci-bpf-hook"]],
-        "dpkg": [["dpkg", "-P", "oci-bpf-hook"], ["make", "uninstall"]],
-    }
+    make, dpkg = ["make", "uninstall"], ["dpkg", "-P", "oci-bpf-hook"]
+    devices = ["oci-bpf-hook", "cdi", "remove"]
+    orders = {"make": [make, dpkg], "dpkg": [dpkg, make], "devices": [devices, dpkg, make]}
     run("make", "install")
     run("dpkg", "-i", package(built, "deb"))
     run("make", "install")
+    run("oci-bpf-hook", "cdi", "generate")
     with podman_as_installed() as world:
         assert granted(world)
+        assert MOUNTED in world.run("crun", *DEVICE, command=["cat", "/proc/mounts"]).stdout
+        world.podman("create", "--name", "stopped", "--pull=never", *DEVICE, IMAGE, "true")
         for command in orders[first]:
             run(*command)
-            assert not granted(world)
-    assert written(host) - before <= {"/var/log/oci-bpf-hook"}
+            # Who asks by annotation starts; who names a device is told that there is none.
+            assert granted(world) is (command == devices)
+            with_device = world.run("crun", *DEVICE, command=["true"])
+            started = world.podman("start", "--attach", "stopped", check=False)
+            for done in (with_device, started):
+                assert done.returncode != 0
+                assert "unresolvable CDI devices bpffs.io/profile=xdp" in done.stderr
+    assert written(host) - before <= {"/etc/cdi", "/var/log/oci-bpf-hook"}
     assert not LIBEXEC.exists()
+
+
+@pytest.mark.parametrize("kind", ["deb", "rpm"])
+def test_it_stays_for_a_device_that_isn_t_ours(kind: str, built: Path, host: Path) -> None:
+    rpm = ["rpm", "--dbpath", str(host / "db"), "--nodeps"]
+    install, remove = {
+        "deb": (["dpkg", "-i"], ["dpkg", "-r", "oci-bpf-hook"]),
+        "rpm": ([*rpm, "-i"], [*rpm, "-e", "oci-bpf-hook"]),
+    }[kind]
+    run(*install, package(built, kind))
+    run("oci-bpf-hook", "cdi", "generate")
+    theirs = Path("/etc/cdi/theirs.yaml")
+    theirs.write_text(Path("/etc/cdi/bpffs.io-profile.json").read_text().replace("bpffs", "their"))
+    device = ("--device", "their.io/profile=xdp")
+    with podman_as_installed() as world:
+        for command in (remove, ["make", "uninstall"]):
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+            assert done.returncode != 0
+            said = f"{theirs} has the hook {LIBEXEC}/oci-bpf-hook, and no container with a device"
+            assert said in done.stdout + done.stderr
+            assert granted(world)
+            for one in (DEVICE, device):
+                mounts = world.run("crun", *one, command=["cat", "/proc/mounts"])
+                assert MOUNTED in mounts.stdout, mounts.stderr
+        theirs.unlink()
+        run(*remove)
+        assert not granted(world)
+    assert not LIBEXEC.exists()
+    assert list(theirs.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])

@@ -50,6 +50,7 @@ _oci_bpf_hook() {
     'cdi generate --policy') _oci_bpf_hook_paths -f; return ;;
     'cdi list --policy') _oci_bpf_hook_paths -f; return ;;
     'cdi check --policy') _oci_bpf_hook_paths -f; return ;;
+    'cdi remove --hook') _oci_bpf_hook_paths -f; return ;;
     'check --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'check --state') _oci_bpf_hook_paths -f; return ;;
     'check --file') _oci_bpf_hook_paths -f; return ;;
@@ -122,13 +123,14 @@ _oci_bpf_hook() {
     esac
     case $path in
     '') _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain hook inject inspect ps install kernel lint policy record seccomp uninstall --help --version' ;;
-    'cdi') _oci_bpf_hook_words 'generate list check' ;;
+    'cdi') _oci_bpf_hook_words 'generate list check remove' ;;
     'policy') _oci_bpf_hook_words 'check show test' ;;
     'advise') case $cur in -*) _oci_bpf_hook_words '--format --loader --libbpf --exact --only --skip --btf --with --name --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'broker') _oci_bpf_hook_words '--socket --mode --group --idle --workers --rate --header --help' ;;
     'cdi generate') _oci_bpf_hook_words '--profile --output --path --hook --engine --policy --help' ;;
     'cdi list') case $cur in -*) _oci_bpf_hook_words '--policy --json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'cdi check') case $cur in -*) _oci_bpf_hook_words '--policy --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
+    'cdi remove') _oci_bpf_hook_words '--hook --help' ;;
     'check') _oci_bpf_hook_words '--annotation --state --file --kernel --header --btf --policy --engine --attr --strict --json --help' ;;
     'convert') case $cur in -*) _oci_bpf_hook_words '--from --to --json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'delegate') _oci_bpf_hook_words '--container --pid --profile --cmds --maps --progs --attachs --path --dry-run --revoke --json --help' ;;

@@ -169,6 +169,18 @@ def _check(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _remove(options: argparse.Namespace) -> int:
+    program = launcher.hook(options.hook)["path"]
+    problems = installation.kept(program)
+    if problems:
+        raise HookError(USAGE, *problems)
+    for path in installation.devices(program):
+        step = installation.Step(action="remove", path=path, content=b"", mode=0)
+        step.execute()
+        Output().line(step.describe())
+    return DONE
+
+
 def _program(name: str) -> list[str]:
     """What is wrong with the program `name` that the devices run."""
     try:
@@ -246,5 +258,12 @@ COMMANDS = (
         help="find what is wrong with a CDI file of ours, its hook and its directory",
         arguments=(_FILE, _POLICY),
         run=_check,
+    ),
+    Command(
+        name="remove",
+        help="take the devices away again, before the hook goes; other CDI files with the hook are "
+        "named, and then nothing is done",
+        arguments=(launcher.ARGUMENT,),
+        run=_remove,
     ),
 )
