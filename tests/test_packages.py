@@ -209,16 +209,22 @@ def test_dpkg_puts_the_json_last_and_takes_it_first(built: Path, host: Path) -> 
     assert removed.index(str(HOOK_JSON)) < min(map(removed.index, program))
 
 
-@pytest.mark.parametrize("first", ["make", "dpkg", "devices"])
+@pytest.mark.parametrize("first", ["make", "dpkg", "devices", "itself"])
 def test_whatever_goes_first_containers_start(first: str, built: Path, host: Path) -> None:
     """What make and dpkg have installed over each other, and CDI devices that name it."""
     before = written(host)
     make, dpkg = ["make", "uninstall"], ["dpkg", "-P", "oci-bpf-hook"]
-    devices = ["oci-bpf-hook", "cdi", "remove"]
-    orders = {"make": [make, dpkg], "dpkg": [dpkg, make], "devices": [devices, dpkg, make]}
+    devices, itself = ["oci-bpf-hook", "cdi", "remove"], ["oci-bpf-hook", "uninstall"]
+    orders = {
+        "make": [make, dpkg],
+        "dpkg": [dpkg, make],
+        "devices": [devices, dpkg, make],
+        "itself": [itself, make, dpkg],
+    }
     run("make", "install")
     run("dpkg", "-i", package(built, "deb"))
     run("make", "install")
+    run("oci-bpf-hook", "install", "--stage", "createContainer")
     run("oci-bpf-hook", "cdi", "generate")
     with podman_as_installed() as world:
         assert granted(world)
