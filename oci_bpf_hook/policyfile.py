@@ -27,8 +27,8 @@ from .yamlfile import at, parse
 AUDIT_TO = "/var/log/oci-bpf-hook/audit.jsonl"
 
 _HINTS = {
-    "service_account": "; no engine tells a pod's service account, so match its namespace, or an "
-    "annotation that an admission controller sets",
+    "service_account": "; no engine tells a pod's service account, so match its namespace, and the "
+    "annotation bpffs.io/service-account where contrib/kubernetes vouches for that",
 }
 # The kernel's word, and yet what many have in common: these tell nobody from anybody else.
 _SHARED = ("engine", "host_cgroup", "host_network", "rootless")

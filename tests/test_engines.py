@@ -23,6 +23,7 @@ from tests.support.policy import in_force
 CONTRIB = Path(__file__).parents[1] / "contrib"
 CRIO = "50-bpf.conf"
 CONTAINERD = {3: "bpf.toml", 2: "bpf-version-2.toml"}
+SERVICE_ACCOUNT = "bpffs.io/service-account"
 # crio.conf(5) of 1.37, but for what a table is named by.
 CRIO_OPTIONS = {
     *("crio", "crio.runtime", "crio.runtime.hooks_dir", "crio.runtime.runtimes"),

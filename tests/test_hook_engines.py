@@ -22,6 +22,7 @@ from tests.test_state import STATES
 HOOK = {"args": ["oci-bpf-hook"], "path": "/x", "env": ["PATH=/usr/bin"], "timeout": 15}
 ALLOW = "{delegate_cmds: [map_create, prog_load], delegate_maps: [hash], paths: [/sys/fs/bpf]}"
 PROFILES = "profiles:\n  test: {delegate_cmds: [map_create], delegate_maps: [array]}\n"
+SERVICE_ACCOUNT = "bpffs.io/service-account"
 SPOOFED = ("namespace", "pod", "container", "image")
 
 
@@ -63,10 +64,16 @@ def container() -> Iterator[Scratch]:
         yield scratch
 
 
-def hook(container: Scratch, case: Case, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the hook with the captured state, and the captured config.json in its bundle."""
+def hook(
+    container: Scratch, case: Case, *arguments: str, **also: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the hook with the captured state, and the captured config.json in its bundle.
+
+    Its pod has said `also`.
+    """
     state, config = case.read("state"), case.read("config")
     assert config["annotations"] == state["annotations"]
+    config["annotations"] = state["annotations"] = state["annotations"] | also
     here = {"pid": container.init.pid, "bundle": str(container.bundle)}
     if state["root"].startswith("/"):
         here["root"] = config["root"]["path"] = str(container.root)
@@ -136,6 +143,19 @@ def test_a_rule_that_denies(container: Scratch, case: Case, attribute: str) -> N
         result = hook(container, case)
         assert_failed(result, REFUSED, "denies it: not this one", container=container)
         agree(case, REFUSED, "r")
+
+
+@by_pod
+def test_a_rule_about_a_service_account(container: Scratch, case: Case) -> None:
+    """By the annotation that contrib/kubernetes/service-account.yaml vouches for."""
+    match = "{namespace: monitoring, annotations: {bpffs.io/service-account: bpf-agent}}"
+    with in_force(policy(case, match)):
+        for said in ({}, {SERVICE_ACCOUNT: "default"}):
+            result = hook(container, case, **said)
+            assert_failed(result, REFUSED, "no rule of the policy is for", container=container)
+        result = hook(container, case, **{SERVICE_ACCOUNT: "bpf-agent"})
+        assert (result.returncode, result.stderr) == (DONE, "")
+        assert audited()[-1]["rule"] == "r"
 
 
 def test_what_a_hostile_pod_says_is_none_of_the_engine_s() -> None:

@@ -27,7 +27,11 @@ from tests.support.policy import in_force
 
 FOLDER = ROOT / "contrib" / "kubernetes"
 EXAMPLE = "example-pod.yaml"
-MANIFESTS = ("namespace.yaml", "daemonset.yaml", "runtimeclass.yaml", "admission.yaml", EXAMPLE)
+ADMISSION, SERVICE_ACCOUNT = "admission.yaml", "service-account.yaml"
+MANIFESTS = (
+    *("namespace.yaml", "daemonset.yaml", "runtimeclass.yaml", ADMISSION, SERVICE_ACCOUNT),
+    EXAMPLE,
+)
 # The first with ValidatingAdmissionPolicy for good, and the last that the validator has.
 RELEASES = ("1.30", "1.37")
 IMAGE = "registry.example/oci-bpf-hook"
@@ -78,9 +82,10 @@ def test_they_fit_each_other() -> None:
     assert daemons["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
     namespace = document("Namespace")["metadata"]["name"]
     assert daemons["metadata"]["namespace"] == namespace
-    policy, binding = (document(f"ValidatingAdmissionPolicy{end}") for end in ("", "Binding"))
-    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
-    assert admit(pod) == []
+    for name in (ADMISSION, SERVICE_ACCOUNT):
+        policy, binding = documents(name)
+        assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+        assert admit(pod, rules=policy["spec"]) == []
 
 
 def test_the_hook_takes_the_example() -> None:
@@ -92,7 +97,8 @@ def test_the_hook_takes_the_example() -> None:
 
 # ---- admission ---------------------------------------------------------------------------------
 
-RULES = document("ValidatingAdmissionPolicy")["spec"]
+RULES = documents(ADMISSION)[0]["spec"]
+ACCOUNTS = documents(SERVICE_ACCOUNT)[0]["spec"]
 
 
 def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
@@ -101,7 +107,9 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
     return program.evaluate({name: json_to_cel(value) for name, value in names.items()})
 
 
-def admit(pod: dict[str, Any], old: dict[str, Any] | None = None) -> list[str]:
+def admit(
+    pod: dict[str, Any], old: dict[str, Any] | None = None, rules: dict[str, Any] = RULES
+) -> list[str]:
     """What is said against the pod, as the API server goes about it."""
     names: dict[str, Any] = {
         "object": pod,
@@ -111,14 +119,14 @@ def admit(pod: dict[str, Any], old: dict[str, Any] | None = None) -> list[str]:
             "namespace": pod["metadata"]["namespace"],
         },
     }
-    if not all(evaluate(one["expression"], names) for one in RULES["matchConditions"]):
+    if not all(evaluate(one["expression"], names) for one in rules["matchConditions"]):
         return []
     names["variables"] = {
-        one["name"]: evaluate(one["expression"], names) for one in RULES["variables"]
+        one["name"]: evaluate(one["expression"], names) for one in rules["variables"]
     }
     return [
         one.get("message") or str(evaluate(one["messageExpression"], names))
-        for one in RULES["validations"]
+        for one in rules["validations"]
         if not evaluate(one["expression"], names)
     ]
 
@@ -194,6 +202,34 @@ def test_updates() -> None:
     assert admit(a_pod({"io.bpffs.profile": "xdp"}, namespace="elsewhere"), had) != []
     assert admit(a_pod({**ASK, "io.bpffs.mode": "0700"}, namespace="elsewhere"), had) != []
     assert admit(a_pod(ASK), a_pod(None)) == []
+
+
+@pytest.mark.parametrize(
+    ("account", "said", "fits"),
+    [
+        ("bpf-agent", "bpf-agent", True),
+        (None, "default", True),
+        ("bpf-agent", "default", False),
+        ("other", "bpf-agent", False),
+        ("bpf-agent", "", False),
+        (None, "bpf-agent", False),
+        ("bpf-agent", "bpf-agent ", False),
+        ("bpf-agent", "BPF-agent", False),
+    ],
+)
+def test_a_pod_says_no_other_s_service_account(account: str | None, said: str, fits: bool) -> None:
+    pod = a_pod({"bpffs.io/service-account": said}, account=account)
+    problems = admit(pod, rules=ACCOUNTS)
+    if fits:
+        assert problems == []
+    else:
+        (problem,) = problems
+        assert f"has to be {account or 'default'}, which is the service account" in problem
+
+
+def test_a_pod_that_doesn_t_say_its_service_account() -> None:
+    for annotations in (None, {}, ASK):
+        assert admit(a_pod(annotations, account="other"), rules=ACCOUNTS) == []
 
 
 # ---- a node ------------------------------------------------------------------------------------
