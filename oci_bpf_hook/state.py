@@ -292,7 +292,10 @@ def _config(directory: str, state: State) -> Rootfs | str:
         return f"{path} is no JSON object"
     # The state was made from this configuration, so every annotation stands in both; a
     # configuration of something else, in a bundle that isn't ours, would not agree.
+    # With none, as a CDI device may find it, neither has the key.
     annotations = config.get("annotations")
+    if annotations is None:
+        annotations = {}
     if not isinstance(annotations, dict) or not state.annotations.items() <= annotations.items():
         return f"{path} has other annotations than the state"
     root = config.get("root")

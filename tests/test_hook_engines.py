@@ -33,6 +33,7 @@ class Case(NamedTuple):
     engine: str
     stage: str
     image: str
+    folder: Path = STATES
 
     def read(self, what: str) -> dict[str, Any]:
         """The captured `what`: state or config."""
@@ -40,7 +41,7 @@ class Case(NamedTuple):
         return found
 
     def path(self, what: str) -> Path:
-        return STATES / self.name / f"{self.stage}.{what}.json"
+        return self.folder / self.name / f"{self.stage}.{what}.json"
 
     @property
     def known(self) -> dict[str, str]:
@@ -55,6 +56,8 @@ NRI = Case("containerd-2.4-nri-crun", "containerd", "createRuntime", "localhost/
 # Captured with annotations beside the device.
 IN_PODS = (CRIO, HOSTILE, NRI, NRI._replace(name="containerd-2.4-cdi-crun"))
 DOCKER = Case("docker-2026.08-cdi-crun", "docker", "createRuntime", "")
+# With no annotation at all.
+PLAIN = DOCKER._replace(name="docker-26.1.5-cdi-runc-1.1.15", folder=STATES.parent / "devices")
 by_pod = pytest.mark.parametrize("case", IN_PODS, ids=lambda case: f"{case.name}-{case.stage}")
 
 
@@ -72,16 +75,19 @@ def hook(
     Its pod has said `also`.
     """
     state, config = case.read("state"), case.read("config")
-    assert config["annotations"] == state["annotations"]
-    config["annotations"] = state["annotations"] = state["annotations"] | also
+    assert config.get("annotations") == state.get("annotations")
+    if also:
+        config["annotations"] = state["annotations"] = state["annotations"] | also
     here = {"pid": container.init.pid, "bundle": str(container.bundle)}
-    if state["root"].startswith("/"):
-        here["root"] = config["root"]["path"] = str(container.root)
+    if config["root"]["path"].startswith("/"):
+        config["root"]["path"] = str(container.root)
     else:
         # containerd's is below the bundle.
-        link = container.bundle / state["root"]
+        link = container.bundle / config["root"]["path"]
         link.unlink(missing_ok=True)
         link.symlink_to(container.root)
+    if "root" in state:
+        here["root"] = config["root"]["path"]
     (container.bundle / "config.json").write_text(json.dumps(config))
     return run_hook(state | here, *arguments)
 
@@ -168,7 +174,9 @@ def test_what_a_hostile_pod_says_is_none_of_the_engine_s() -> None:
     assert spoofed.isdisjoint(plain["annotations"])
 
 
-@pytest.mark.parametrize("case", [*IN_PODS, DOCKER], ids=lambda case: f"{case.name}-{case.stage}")
+@pytest.mark.parametrize(
+    "case", [*IN_PODS, DOCKER, PLAIN], ids=lambda case: f"{case.name}-{case.stage}"
+)
 def test_a_device(container: Scratch, case: Case) -> None:
     """With the arguments that `cdi generate` gives the engine, and none of the annotations.
 
@@ -189,6 +197,17 @@ def test_a_device(container: Scratch, case: Case) -> None:
     (mount,) = container.mounts()
     assert mount.endswith(",delegate_cmds=map_create,delegate_maps=array")
     assert audited()[-1]["rule"] == "r"
+
+
+def test_the_device_that_docker_had(container: Scratch) -> None:
+    """With the arguments that were in its config.json, and the policy that was in force."""
+    (ran,) = PLAIN.read("config")["hooks"]["createRuntime"]
+    with in_force(None):
+        result = hook(container, PLAIN, *ran["args"][1:])
+        assert (result.returncode, result.stderr) == (DONE, "")
+    (mount,) = container.mounts()
+    assert ",delegate_progs=socket_filter:xdp," in mount
+    assert audited()[-1]["rule"] == "cdi:xdp"
 
 
 def test_docker_says_nothing_of_who_it_is(container: Scratch) -> None:

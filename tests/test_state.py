@@ -363,6 +363,20 @@ def test_an_annotation_more_in_the_config_does_no_harm(runc: Bundle) -> None:
     assert runc.find() == wanted
 
 
+def test_no_annotations_at_all(runc: Bundle) -> None:
+    """As Docker has it on runc, where a CDI device runs the hook."""
+    wanted = runc.find()
+    del runc.state["annotations"], runc.config["annotations"]
+    runc.write()
+    assert runc.find() == wanted
+    runc.config["annotations"] = None
+    runc.write()
+    assert runc.find() == wanted
+    runc.config["annotations"] = []
+    runc.write()
+    runc.refused("has other annotations than the state")
+
+
 def test_the_process_own_file_is_as_good_as_roots(runc: Bundle) -> None:
     # A broker or a rootless hook is not root; its engine's files are its own.
     os.chown(runc.directory, 1000, 1000)
