@@ -1,7 +1,8 @@
-"""contrib/crio, contrib/containerd and contrib/docker: by configuration, not run.
+"""contrib/crio, contrib/containerd and contrib/docker, by configuration.
 
 The engines ignore an option that they don't know, so each is looked for among those of the engine's
-own documentation.  What they hand over when so configured is in test_hook_engines.
+own documentation.  What they hand over when so configured is in test_hook_engines; Docker and an
+older containerd are run with it by `python -m tests.docker`.
 """
 
 import json

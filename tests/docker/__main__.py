@@ -20,7 +20,8 @@ from tests.support.podman import as_root
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
     *("docker.io", "docker-cli", "containerd", "runc", "mount", "passwd"),
-    *("python3", "python3-yaml", "python3-jsonschema"),
+    *("containernetworking-plugins", "iproute2"),
+    *("python3", "python3-yaml", "python3-jsonschema", "python3-grpcio"),
 )
 # No daemon is started by its installation.
 _POLICY = 'mkdir -p "$1/usr/sbin"; printf "#!/bin/sh\\nexit 101\\n" >"$1/usr/sbin/policy-rc.d"; '
