@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,11 @@ def test_interrupted(world: World) -> None:
     ):
         assert process.stdout
         ready = process.stdout.readline()
-        os.killpg(process.pid, signal.SIGINT)
+        # podman hands it on from some time after the container's first words: until then, again.
+        while process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1)
         assert process.stderr
         told = process.stderr.read()
     assert ready == "ready\n"

@@ -26,6 +26,7 @@ from .engines import (
     has_sys_resource,
     make_rootfs,
     make_work_directory,
+    pauses_of,
     processes_of,
     remove_cgroup,
     remove_work_directory,
@@ -245,6 +246,8 @@ class World(Closing):
             self.podman("rm", "--all", "--force", "--time", "0", check=False)
         for pid in processes_of(self.directory):
             wait_for_end(pid, 10)
+        for pid in pauses_of(self.directory):
+            wait_for_end(pid, 0)
         remove_cgroup(self.cgroup_parent)
         remove_work_directory(self.directory)
 
