@@ -68,10 +68,13 @@ def _append(path: str, line: bytes) -> None:
 
 def json_object(fields: "Mapping[str, object]") -> str:
     """`fields` as JSON; values are strings, numbers, None, or lists and mappings of these."""
-    return "{" + ",".join(f"{_string(key)}:{_json(value)}" for key, value in fields.items()) + "}"
+    return (
+        "{" + ",".join(f"{_string(key)}:{json_value(value)}" for key, value in fields.items()) + "}"
+    )
 
 
-def _json(value: object) -> str:
+def json_value(value: object) -> str:
+    """`value` as JSON, where it is one of those."""
     if isinstance(value, str):
         return _string(value)
     if value is None:
@@ -81,7 +84,7 @@ def _json(value: object) -> str:
     if isinstance(value, dict):
         return json_object(value)
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_json, value)) + "]"
+        return "[" + ",".join(map(json_value, value)) + "]"
     return str(value)
 
 

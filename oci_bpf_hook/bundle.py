@@ -5,8 +5,6 @@ added is noted in an annotation of the file itself, and `undo` takes away these 
 whatever has been changed beside them since.
 """
 
-import json
-
 from .annotations import PATH
 from .cdi import TOKEN_PATH
 from .seccomprules import ALLOW, rules_of, without_bpf
@@ -25,6 +23,7 @@ _SETS = ("bounding", "effective", "permitted")
 # A process that isn't root's keeps only these.
 _KEPT_SETS = ("inheritable", "ambient")
 _SECCOMP = ("linux", "seccomp", "syscalls")
+_NOTIFY = "SCMP_ACT_NOTIFY"
 
 
 def has_user_namespace(config: "Mapping[str, Any]") -> bool:
@@ -63,12 +62,17 @@ class Additions:
             self._append(("process", "env"), f"{TOKEN_PATH}={path}")
 
     def bpf(self) -> None:
-        """Let bpf(2) through, if there is a filter.  Raises ValueError if that is none."""
+        """Let bpf(2) through, if there is a filter.  Raises ValueError if that is none.
+
+        One that hands it to a listener, as a recording's does, is left as it is.
+        """
         seccomp = self._config.get("linux", {}).get("seccomp")
         if not seccomp:
             return
         rules = list(rules_of(seccomp))
         found = [(at, rule) for at, rule in enumerate(rules) if "bpf" in rule.get("names", [])]
+        if any(rule["action"] == _NOTIFY for _, rule in found):
+            return
         allowed = [rule["action"] == ALLOW["action"] and not rule.get("args") for _, rule in found]
         if all(allowed) and (found or seccomp.get("defaultAction") == ALLOW["action"]):
             return
@@ -82,8 +86,10 @@ class Additions:
     def note(self) -> None:
         """Have it on record in the file; the last of all."""
         if self._notes:
+            from json import dumps
+
             self._container(("annotations",), {})
-            self._config["annotations"][NOTES] = json.dumps(self._notes, separators=(",", ":"))
+            self._config["annotations"][NOTES] = dumps(self._notes, separators=(",", ":"))
 
     def _container(self, path: "Path", empty: "Any") -> "Any":
         """What is at `path`, made if need be: mappings, and `empty` at its end."""
@@ -113,11 +119,13 @@ def undo(config: "dict[str, Any]") -> None:
 
     Raises ValueError if the notes are none.
     """
+    from json import loads  # Not for the hook at precreate, which takes nothing away.
+
     annotations = config.get("annotations") or {}
     if NOTES not in annotations:
         return
     try:
-        notes = json.loads(annotations.pop(NOTES))
+        notes = loads(annotations.pop(NOTES))
         for note in reversed(notes):
             _undo(config, *note)
     except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError):

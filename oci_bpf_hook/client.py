@@ -5,14 +5,14 @@ engine.  The connection is the container half's own, since the broker looks at w
 """
 
 import posix
-from _socket import AF_UNIX, SOCK_SEQPACKET, socket
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
 
 from . import inside, wire
 from .audit import json_object
 from .errors import BAD_ANNOTATION, HookError
 from .half import no_broker
 from .masks import Grant
-from .mount import ContainerHalf
+from .mount import ASKING, ContainerHalf
 from .state import load_json
 
 TYPE_CHECKING = False
@@ -59,6 +59,24 @@ def grant(
             finally:
                 posix.close(mount)
             half.keep()
+
+
+def decision(ask: wire.Ask, *, broker: str = SOCKET) -> wire.Granted:
+    """What the broker would give, by whoever this process is; nothing is made of it.
+
+    Raises HookError.
+    """
+    sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    try:
+        sock.settimeout(ASKING)
+        try:
+            sock.connect(broker)
+        except OSError as error:
+            raise no_broker(f"connect: {error.strerror}") from None
+        with _Broker(sock.fileno(), ASKING) as asked:
+            return asked.ask(ask)
+    finally:
+        sock.close()
 
 
 class _Broker:

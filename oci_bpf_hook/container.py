@@ -34,9 +34,35 @@ _UID = Struct("I")
 _DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 
 
-def is_initial() -> bool:
-    """Whether this process is in the initial user namespace, from which alone BPF is delegated."""
-    return posix.stat("/proc/self/ns/user").st_ino == _INITIAL_USER_NAMESPACE
+def is_initial(namespace: int | None = None) -> bool:
+    """Whether this process is in the initial user namespace, from which alone BPF is delegated.
+
+    Or whether the open `namespace` is that.
+    """
+    status = posix.stat("/proc/self/ns/user") if namespace is None else posix.fstat(namespace)
+    return status.st_ino == _INITIAL_USER_NAMESPACE
+
+
+def owner_of(namespace: int) -> int:
+    """The user, by the host's ids, who made the open user `namespace`.
+
+    Raises OSError if it is none.
+    """
+    (uid,) = _UID.unpack(fcntl.ioctl(namespace, _request(_NS_GET_OWNER_UID), bytes(_UID.size)))
+    assert isinstance(uid, int)
+    return uid
+
+
+def user_namespace_of(namespace: int) -> tuple[int, int]:
+    """The device and inode of the user namespace that the open `namespace` belongs to.
+
+    Raises OSError; PermissionError where that is none of ours nor below it.
+    """
+    owner = fcntl.ioctl(namespace, _request(_NS_GET_USERNS))
+    try:
+        return _identity(posix.fstat(owner))
+    finally:
+        posix.close(owner)
 
 
 class Process:
@@ -108,11 +134,7 @@ class Process:
         """Whether its mount namespace belongs to its user namespace.  Raises OSError."""
         # Whoever owns the mount namespace decides what is mounted there; it is only the
         # container's own if that is its user namespace.
-        owner = fcntl.ioctl(self.mount, _request(_NS_GET_USERNS))
-        try:
-            return _identity(posix.fstat(owner)) == self._user_id
-        finally:
-            posix.close(owner)
+        return user_namespace_of(self.mount) == self._user_id
 
     def is_nested(self) -> bool:
         """Whether its user namespace was made within another one than ours.  Raises OSError."""
@@ -128,7 +150,7 @@ class Process:
 
     def owner(self) -> int:
         """The user, by the host's ids, who made the container's user namespace."""
-        return _owner(self.user)
+        return owner_of(self.user)
 
     def outermost_owner(self) -> int:
         """The user who made the outermost user namespace around it, below the initial one.
@@ -143,7 +165,7 @@ class Process:
                 parent = fcntl.ioctl(namespace, _request(_NS_GET_PARENT))
                 if posix.fstat(parent).st_ino == _INITIAL_USER_NAMESPACE:
                     posix.close(parent)
-                    return _owner(namespace)
+                    return owner_of(namespace)
                 posix.close(namespace)
                 namespace = parent
         finally:
@@ -168,11 +190,7 @@ class Process:
         try:
             network = _open_at(self.proc, "ns/net")
             try:
-                owner = fcntl.ioctl(network, _request(_NS_GET_USERNS))
-                try:
-                    return _identity(posix.fstat(owner)) != self._user_id
-                finally:
-                    posix.close(owner)
+                return user_namespace_of(network) != self._user_id
             finally:
                 posix.close(network)
         except PermissionError:
@@ -256,12 +274,6 @@ class Container(Process):
                 NO_USER_NAMESPACE,
                 "the container's mount namespace belongs to another user namespace than its own",
             )
-
-
-def _owner(namespace: int) -> int:
-    (uid,) = _UID.unpack(fcntl.ioctl(namespace, _request(_NS_GET_OWNER_UID), bytes(_UID.size)))
-    assert isinstance(uid, int)
-    return uid
 
 
 def _request(number: int) -> int:

@@ -10,7 +10,7 @@ import posix
 
 from .annotations import asked
 from .errors import BAD_STATE, BUG, DONE, UNKNOWN_NAME, USAGE, HookError, bug, quote
-from .state import annotations_of, load_json, read_stdin
+from .state import STATE_MAX, annotations_of, load_json, read_stdin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from .annotations import Request
     from .container import Container
-    from .policy import Compiled
+    from .policy import Compiled, Decision
+    from .proposed import Proposed
     from .state import State
     from .table import Table
     from .trail import Trail
@@ -32,22 +33,26 @@ _OPTIONS = ("--header", "--engine", "--profile", "--path")
 
 def main(arguments: "Sequence[str]") -> int:
     """Run the hook with its command line's `arguments`; its exit code, one of errors.EXITS."""
+    if arguments and arguments[0] == "precreate":
+        from .precreate import main as precreate
+
+        return precreate(arguments[1:])
     identity = "?"
     try:
-        cwd = _settle()
+        cwd = settle()
         state = _read_state()
         if not asked(annotations_of(state)) and "--profile" not in arguments:
             return DONE
         identity = state.get("id", "?") if isinstance(state, dict) else "?"
-        _decide(state, _options(arguments), cwd)
+        _decide(state, options_of(arguments), cwd)
         return DONE
     except HookError as error:
-        return _report(identity, error.code, str(error))
+        return report(identity, error.code, str(error))
     except Exception as error:  # noqa: BLE001  The one place: a bug is no traceback in a log.
-        return _report(identity, BUG, bug(error))
+        return report(identity, BUG, bug(error))
 
 
-def _settle() -> str:
+def settle() -> str:
     """Leave behind what the runtime's process was; the directory it was in."""
     # crun runs hooks with every signal blocked, and a mask is inherited.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
@@ -70,21 +75,26 @@ def _settle() -> str:
 
 
 def _read_state() -> object:
-    _signal.signal(_signal.SIGALRM, _too_late)
-    _signal.alarm(_DEADLINE)
-    data = read_stdin()
-    _signal.alarm(0)
     try:
-        return load_json(data)
+        return load_json(read_in_time("state", STATE_MAX))
     except ValueError as error:
         raise HookError(BAD_STATE, f"the state on stdin is no JSON: {error}") from None
 
 
-def _too_late(number: int, frame: "FrameType | None") -> None:
-    raise HookError(BAD_STATE, f"the state on stdin didn't end within {_DEADLINE} seconds")
+def read_in_time(what: str, longest: int) -> bytes:
+    """The `what` on standard input, of at most `longest` bytes.  Raises HookError (BAD_STATE)."""
+
+    def too_late(number: int, frame: "FrameType | None") -> None:
+        raise HookError(BAD_STATE, f"the {what} on stdin didn't end within {_DEADLINE} seconds")
+
+    _signal.signal(_signal.SIGALRM, too_late)
+    _signal.alarm(_DEADLINE)
+    data = read_stdin(what, longest)
+    _signal.alarm(0)
+    return data
 
 
-def _options(arguments: "Sequence[str]") -> dict[str, str]:
+def options_of(arguments: "Sequence[str]") -> dict[str, str]:
     """The command line's options, each with a value, by their names."""
     options: dict[str, str] = {}
     rest = list(arguments)
@@ -173,7 +183,7 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
         return
     from .container import Container
     from .masks import no_profile
-    from .state import find_rootfs
+    from .state import conmon_name, find_rootfs
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state)
@@ -186,7 +196,14 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
             rootfs.path,
             request,
             trail,
-            lambda policy: _subject(state, container, rootfs.path, policy, options),
+            lambda policy: subject_of(
+                state.annotations,
+                container,
+                rootfs.path,
+                policy,
+                options,
+                name=lambda: conmon_name(state.id),
+            ),
             alone=device is not None,
         )
 
@@ -206,26 +223,40 @@ def give(
     says who asks; `alone` is ContainerHalf.mount's.  Returns whether anything was mounted, which it
     isn't where just that was there already.  Raises HookError, with nothing done.
     """
-    from .masks import resolve
     from .mount import ContainerHalf
+
+    decision = judge(request, trail, subject)
+    if decision is None:
+        return False
+    # Nothing of ours is in the container before it is decided.
+    with ContainerHalf(container, root) as half:
+        mounted = half.mount(decision.grant, trail.policy().enums, alone=alone)
+        if mounted:
+            trail.granted()
+            half.keep()
+        trail.say(mounted=mounted)
+    return mounted
+
+
+def judge(
+    request: "Request", trail: "Trail", subject: "Callable[[Compiled], dict[str, object]]"
+) -> "Decision | None":
+    """What the policy gives of `request`, ready to be put on record; None where that asks nothing.
+
+    Raises HookError.
+    """
+    from .masks import resolve
     from .policy import decide
 
     policy = trail.policy()
     wanted, dropped = resolve(request, policy.enums, _table, policy.profiles)
     if not wanted.masks and not request.record:
         trail.off = True
-        return False
+        return None
     trail.subject = subject(policy)
     decision = decide(policy, trail.subject, request, wanted, policy.enums)
     trail.prepare(decision, dropped)
-    # Nothing of ours is in the container before it is decided.
-    with ContainerHalf(container, root) as half:
-        mounted = half.mount(decision.grant, policy.enums, alone=alone)
-        if mounted:
-            trail.granted()
-            half.keep()
-        trail.say(mounted=mounted)
-    return mounted
+    return decision
 
 
 def _table() -> "Table":
@@ -234,21 +265,25 @@ def _table() -> "Table":
     return table()
 
 
-def _subject(
-    state: "State",
-    container: "Container",
+def subject_of(
+    annotations: "Mapping[str, str]",
+    container: "Container | Proposed",
     root: str,
     policy: "Compiled",
     options: "Mapping[str, str]",
+    *,
+    name: "Callable[[], str | None]",
 ) -> dict[str, object]:
-    """Who asks: what the policy's rules may match, as far as they do."""
+    """Who asks: what the policy's rules may match, as far as they do.
+
+    `name` finds the container's name where podman's annotations don't have it.
+    """
     from .policy import ENGINES, identify
-    from .state import conmon_name
 
     engine = options.get("engine", policy.engine)
     if engine is not None and engine not in ENGINES:
         raise HookError(USAGE, f"--engine {quote(engine)} is none of {', '.join(ENGINES)}")
-    subject = identify(state.annotations, engine)
+    subject = identify(annotations, engine)
     if "profile" in options:
         subject["cdi"] = options["profile"]
     subject["user"] = container.owner()
@@ -256,7 +291,7 @@ def _subject(
     # Only in the initial user namespace does the hook come this far by itself.
     subject["rootless"] = False
     if "container" in policy.uses and subject["container"] is None and engine in (None, "podman"):
-        subject["container"] = conmon_name(state.id)
+        subject["container"] = name()
     if "host_network" in policy.uses:
         subject["host_network"] = container.has_host_network()
     if "host_cgroup" in policy.uses:
@@ -277,7 +312,7 @@ def visible(target: str, masked: "Sequence[str]") -> None:
             )
 
 
-def _report(identity: object, code: int, text: str) -> int:
+def report(identity: object, code: int, text: str) -> int:
     """Say on stderr and in the system's log why there is no container."""
     _signal.alarm(0)
     name = quote(identity)[1:-1] if isinstance(identity, str) else "?"

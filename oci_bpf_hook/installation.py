@@ -32,7 +32,9 @@ _RESOURCES = {
     "man": "contrib/man",
     "completions": "contrib/completions",
     "systemd": "contrib/systemd",
+    "podman": "contrib/podman",
 }
+_PRECREATE = "oci-bpf-hook-precreate.json"
 _COMMAND = """\
 #!/usr/bin/python3 -I
 # The command oci-bpf-hook: its package is in ../libexec, wherever this is.
@@ -73,6 +75,11 @@ class Layout(Record):
     def hooks(self) -> Path:
         """Where podman and CRI-O look for hooks."""
         return self.path("share", "containers", "oci", "hooks.d")
+
+    @property
+    def precreate(self) -> Path:
+        """Where podman alone looks, and only if it is told to: the stage breaks all others."""
+        return self.path("share", "containers", "oci", "precreate.d")
 
 
 class Step(Record):
@@ -122,10 +129,13 @@ class Step(Record):
             self.path.unlink()
 
 
-def install(layout: Layout, stage: str, engine: str | None) -> list[Step]:
+def install(
+    layout: Layout, stage: str, engine: str | None, *, precreate: bool = False
+) -> list[Step]:
     """The steps that install everything, in their order.  Raises OSError.
 
-    `stage` is where the hook is registered, `engine` the name that it is told.
+    `stage` is where the hook is registered, `engine` the name that it is told; `precreate` has it
+    at podman's stage of that name as well.
     """
     modules = list(_modules(layout))
     resources = list(_resources(layout))
@@ -152,15 +162,17 @@ def install(layout: Layout, stage: str, engine: str | None) -> list[Step]:
         Step(
             action="write",
             path=layout.hooks / _NAMES[stage],
-            content=_hook(layout, stage, engine),
+            content=_hook(layout, resource("hooks") / _NAMES[stage], engine),
             mode=0o644,
         ),
+        # It refuses containers that the hook itself isn't run for.
+        *([_precreate(layout, engine)] if precreate else ()),
     ]
 
 
 def uninstall(layout: Layout) -> list[Step]:
     """The steps that remove everything again, in their order."""
-    paths = [layout.hooks / _NAMES[stage] for stage in STAGES]
+    paths = [layout.precreate / _PRECREATE, *(layout.hooks / _NAMES[stage] for stage in STAGES)]
     paths += devices(layout.program, layout.top)
     paths += [step.path for step in _units(layout)]
     paths += [path for _, path in reversed(list(_documentation(layout)))]
@@ -283,9 +295,15 @@ def _write(path: Path, source: Path, *, mode: int = 0o644) -> Step:
     return Step(action="write", path=path, content=source.read_bytes(), mode=mode)
 
 
-def _hook(layout: Layout, stage: str, engine: str | None) -> bytes:
-    """The JSON that registers the hook."""
-    loaded = json.loads((resource("hooks") / _NAMES[stage]).read_bytes())
+def _precreate(layout: Layout, engine: str | None) -> Step:
+    content = _hook(layout, resource("podman") / _PRECREATE, engine)
+    path = layout.precreate / _PRECREATE
+    return Step(action="write", path=path, content=content, mode=0o644)
+
+
+def _hook(layout: Layout, source: Path, engine: str | None) -> bytes:
+    """The JSON that registers the hook, as `source` is with the hook where it is installed."""
+    loaded = json.loads(source.read_bytes())
     hook = loaded["hook"]
     hook["path"] = layout.program
     if engine:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 STATE_MAX = 1 << 20
-_CONFIG_MAX = 4 << 20
+CONFIG_MAX = 4 << 20
 # The alphabet of runc's and crun's container ids; an id becomes part of a path.
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 _ID_MAX = 1024
@@ -47,8 +47,10 @@ class Rootfs(Record):
     masked: tuple[str, ...]
 
 
-def read_stdin() -> bytes:
-    """The whole of standard input; raises HookError (BAD_STATE) if that is over 1 MiB.
+def read_stdin(what: str = "state", longest: int = STATE_MAX) -> bytes:
+    """The whole of standard input; raises HookError (BAD_STATE) if that is over `longest` bytes.
+
+    `what` it is stands in the message.
 
     It is read to its end in any case: crun before 1.17 fails a hook that closes the
     pipe on it (2c4db997).
@@ -59,14 +61,14 @@ def read_stdin() -> bytes:
         try:
             piece = posix.read(0, 1 << 16)
         except OSError as error:
-            raise HookError(BAD_STATE, f"the state on stdin can't be read: {error}") from None
+            raise HookError(BAD_STATE, f"the {what} on stdin can't be read: {error}") from None
         if not piece:
             break
         size += len(piece)
-        if size <= STATE_MAX:
+        if size <= longest:
             pieces.append(piece)
-    if size > STATE_MAX:
-        raise HookError(BAD_STATE, f"the state on stdin is {size} bytes; {STATE_MAX} are the most")
+    if size > longest:
+        raise HookError(BAD_STATE, f"the {what} on stdin is {size} bytes; {longest} are the most")
     return b"".join(pieces)
 
 
@@ -118,6 +120,19 @@ def load_json(data: bytes, *, unique: bool = False) -> object:
     return value
 
 
+def scanner() -> "Callable[[str, int], tuple[object, int]]":
+    """What reads one value of a JSON text, as load_json() with `unique` does, and where it ends."""
+    try:
+        import _json
+
+        scan: Callable[[str, int], tuple[object, int]] = _json.make_scanner(_Unique)  # type: ignore[arg-type]
+    except (ImportError, AttributeError, TypeError):  # An interpreter without it.
+        import json
+
+        return json.JSONDecoder(object_pairs_hook=_unique).raw_decode
+    return scan
+
+
 def _what_is_wrong(text: str) -> str:
     """Why `text` is no JSON, in the words of the json package."""
     import json
@@ -156,20 +171,20 @@ class _Unique(_Strict):
     object_pairs_hook = staticmethod(_unique)
 
 
-def annotations_of(state: object) -> dict[str, str]:
+def annotations_of(state: object, what: str = "state") -> dict[str, str]:
     """The annotations of the decoded JSON `state`, {} where there are none.
 
-    Raises HookError (BAD_STATE).
+    Raises HookError (BAD_STATE), which says `what` it is.
     """
     if not isinstance(state, dict):
-        raise _bad("is no JSON object")
+        raise _bad("is no JSON object", what)
     annotations = state.get("annotations")
     if annotations is None:
         return {}
     if not isinstance(annotations, dict) or not all(
         isinstance(value, str) for value in annotations.values()
     ):
-        raise _bad("has annotations that aren't strings")
+        raise _bad("has annotations that aren't strings", what)
     return annotations
 
 
@@ -244,10 +259,10 @@ def conmon_name(identity: str) -> str | None:
     pid = "self"
     for _ in range(4):
         try:
-            status = _read_file(f"/proc/{pid}/stat", 4096, anybodys=True)
+            status = read_file(f"/proc/{pid}/stat", 4096, anybodys=True)
             # The command's name, in parentheses, may itself have blanks and parentheses.
             pid = status.rpartition(b")")[2].split()[1].decode("ascii")
-            command = _read_file(f"/proc/{pid}/cmdline", 1 << 16, anybodys=True)
+            command = read_file(f"/proc/{pid}/cmdline", 1 << 16, anybodys=True)
         except (OSError, ValueError):
             return None
         arguments = command.split(b"\0")
@@ -260,8 +275,8 @@ def conmon_name(identity: str) -> str | None:
     return None
 
 
-def _bad(what: str) -> HookError:
-    return HookError(BAD_STATE, f"the state on stdin {what}")
+def _bad(why: str, what: str = "state") -> HookError:
+    return HookError(BAD_STATE, f"the {what} on stdin {why}")
 
 
 def _is_path(value: object) -> bool:
@@ -283,7 +298,7 @@ def _config(directory: str, state: State) -> Rootfs | str:
     # Whole, since it is where to look; but no line of a log is made by a directory's name.
     path = file if file.isprintable() else ascii(file)
     try:
-        config = load_json(_read_file(file, _CONFIG_MAX))
+        config = load_json(read_file(file, CONFIG_MAX))
     except OSError as error:
         return f"{path}: {error.strerror}"
     except ValueError as error:
@@ -309,7 +324,7 @@ def _config(directory: str, state: State) -> Rootfs | str:
     )
 
 
-def _read_file(path: str, limit: int, *, anybodys: bool = False) -> bytes:
+def read_file(path: str, limit: int, *, anybodys: bool = False) -> bytes:
     """A file that is no larger than `limit`, and root's or, for /proc, of whoever's process it is.
 
     Raises OSError, ValueError.

@@ -15,7 +15,7 @@ ROWS = (
     (
         *("errors", "record", "names", "annotations", "masks", "policy", "lint", "btf", "header"),
         *("table", "wire", "places", "mountinfo", "reach", "seccomp", "cdi", "bundle"),
-        *("seccomprules",),
+        *("seccomprules", "splice"),
         *("advise.__init__", "advise.advice", "advise.btftypes", "advise.calls"),
         *("advise.cautions", "advise.elf", "advise.embedded", "advise.forms", "advise.maps"),
         *("advise.needs", "advise.objects", "advise.pointers", "advise.probes", "advise.sections"),
@@ -29,7 +29,7 @@ ROWS = (
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
         *("trail", "policycache", "policyfile", "yamlfile", "peer", "client", "installation"),
-        "plan",
+        *("plan", "proposed"),
         *("recording.breakpoint", "recording.files", "recording.notify", "recording.receiver"),
         *("recording.sandbox", "recording.session", "recording.supervisor", "recording.syscalls"),
         *("formats.__init__", "formats.asker", "formats.compose", "formats.delegation"),
@@ -42,7 +42,7 @@ ROWS = (
     ),
     # The entry points.
     (
-        *("hook", "session", "broker", "cli", "__main__", "completion", "manual"),
+        *("hook", "precreate", "session", "broker", "cli", "__main__", "completion", "manual"),
         *(
             "commands.__init__",
             "commands.advise",

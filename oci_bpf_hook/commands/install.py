@@ -17,6 +17,10 @@ engine skips a hook whose program is missing and a broken JSON stops every conta
 It refuses directories that others than root can write. The policy, /etc/oci-bpf-hook/policy.yaml,
 is yours: without one the built-in policy holds. The broker is started by `systemctl enable --now
 oci-bpf-hook-broker.socket`.
+
+With --precreate podman's containers get what they need to use their token: CAP_BPF and what else
+the policy's grant takes, bpf(2) in their seccomp filter, and LIBBPF_BPF_TOKEN_PATH. It takes effect
+once hooks_dir in containers.conf(5) names PREFIX/share/containers/oci/precreate.d too.
 """
 LOCATION = (
     argument("--prefix", default="/usr", metavar="DIR", help="below this directory; default /usr"),
@@ -38,13 +42,18 @@ ARGUMENTS = (
         choices=("podman", "cri-o", "containerd"),
         help="the engine that the hook is told it runs under, for the policy",
     ),
+    argument(
+        "--precreate", action="store_true", help="add to podman's containers what they need, too"
+    ),
     JSON,
 )
 
 
 def run(options: argparse.Namespace) -> int:
     layout = located(options)
-    steps = installation.install(layout, options.stage, options.engine)
+    steps = installation.install(
+        layout, options.stage, options.engine, precreate=options.precreate
+    )
     problems = installation.untrusted(steps, layout)
     if problems:
         raise HookError(USAGE, *problems)

@@ -29,7 +29,7 @@ def check(engines: Sequence[Engine]) -> Iterator[Finding]:
         directories = hooks_directories(engine)
         if not directories:
             continue
-        broken, ours = _read(directories)
+        broken, ours = _read(directories, engine.name)
         for path, why in broken:
             yield problem(
                 "hooks-json",
@@ -45,8 +45,10 @@ def check(engines: Sequence[Engine]) -> Iterator[Finding]:
             yield _not_read(engine, directories)
 
 
-def _read(directories: Sequence[str]) -> tuple[list[tuple[str, str]], str | None]:
-    """The files that are broken, with the reason, and the one that is ours."""
+def _read(
+    directories: Sequence[str], engine: str = "podman"
+) -> tuple[list[tuple[str, str]], str | None]:
+    """The files that are broken for `engine`, with the reason, and the one that is ours."""
     broken: list[tuple[str, str]] = []
     ours: str | None = None
     for directory in directories:
@@ -61,6 +63,10 @@ def _read(directories: Sequence[str]) -> tuple[list[tuple[str, str]], str | None
             except (KeyError, TypeError):
                 broken.append((str(path), "it has no hook.path"))
             else:
+                if "precreate" in (config.get("stages") or ()):
+                    if engine != "podman":
+                        broken.append((str(path), "the stage precreate is podman's alone"))
+                    continue
                 # A later directory wins.
                 if str(program).rpartition("/")[2] == _NAME or path.stem == _NAME:
                     ours = str(path)

@@ -1,0 +1,194 @@
+"""The hook at podman's stage precreate: a container gets what it needs to use its token.
+
+podman hands over the configuration that the runtime is about to get, and takes what comes back.
+A container that asks, and that the policy gives something, has these added: CAP_BPF and what else
+its types take, a filter that lets bpf(2) through, and libbpf's variable.  Whatever else there is
+stays as it is written.
+
+Nothing is delegated here.  That is the hook's at createRuntime, which looks at the container and
+not at what is written of it: where the two don't agree the container doesn't start.  So nothing is
+added unless that hook is among the configuration's.
+"""
+
+import posix
+
+from .annotations import asked, parse
+from .errors import BAD_STATE, BUG, DONE, USAGE, HookError, bug
+from .hook import judge, options_of, read_in_time, report, settle, subject_of
+from .state import CONFIG_MAX, annotations_of, load_json, scanner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from .annotations import Request
+    from .names import Enum
+
+_WHAT = "configuration"
+_STAGES = ("prestart", "createRuntime", "createContainer")
+# The launcher's places: beside the package, or in a checkout.
+_PACKAGE = __file__.rpartition("/")[0]
+_LAUNCHERS = (f"{_PACKAGE}/../oci-bpf-hook", f"{_PACKAGE}/../hooks.d/oci-bpf-hook")
+
+
+def main(arguments: "Sequence[str]") -> int:
+    """Run it with the command line's `arguments`; its exit code, one of errors.EXITS."""
+    identity = "?"
+    try:
+        settle()
+        text = read_in_time(_WHAT, CONFIG_MAX)
+        config = _decoded(text, unique=False)
+        if asked(annotations_of(config, _WHAT)):
+            from .proposed import identity as identify
+
+            # An object in which a key comes twice is another one to whoever reads it otherwise.
+            config = _decoded(text, unique=True)
+            try:
+                identity = identify(config)
+                text = _changed(text, config, _options(arguments), identity)
+            except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+                raise HookError(
+                    BAD_STATE, f"the {_WHAT} on stdin isn't what podman makes: {error!r}"
+                ) from None
+        _hand_back(text)
+        return DONE
+    except HookError as error:
+        return report(identity, error.code, str(error))
+    except Exception as error:  # noqa: BLE001  The one place: a bug is no traceback in a log.
+        return report(identity, BUG, bug(error))
+
+
+def _decoded(text: bytes, *, unique: bool) -> "dict[str, Any]":
+    try:
+        config = load_json(text, unique=unique)
+    except ValueError as error:
+        raise HookError(BAD_STATE, f"the {_WHAT} on stdin is no JSON: {error}") from None
+    annotations_of(config, _WHAT)
+    assert isinstance(config, dict)  # annotations_of looked.
+    return config
+
+
+def _options(arguments: "Sequence[str]") -> dict[str, str]:
+    options = options_of(arguments)
+    if "profile" in options:
+        raise HookError(USAGE, "precreate takes no --profile: a CDI device has it all itself")
+    return options
+
+
+def _changed(
+    text: bytes, config: "dict[str, Any]", options: "Mapping[str, str]", identity: str
+) -> bytes:
+    """The configuration `text` of the container `identity`, with what it needs."""
+    from .container import is_initial
+    from .proposed import name
+
+    annotations = config["annotations"]
+    request = parse(annotations, lambda: name(config))
+    if request is None:
+        return text
+    _check_hooks(config.get("hooks") or {})
+    given = _given if is_initial() else _asked
+    masks, enums = given(request, config, options, identity)
+    if not masks:
+        return text
+    from .audit import json_value
+    from .bundle import Additions
+    from .lint import capabilities
+    from .splice import spliced
+
+    added = Additions(config)
+    added.capabilities(capabilities(masks, enums))
+    added.bpf()
+    added.token_path(request.path)
+    return spliced(text.decode(), config, scanner(), json_value).encode()
+
+
+def _check_hooks(hooks: "Mapping[str, Any]") -> None:
+    """Raise HookError (BAD_STATE) if the hook that delegates, and decides, won't be run."""
+    launchers = [_status(path) for path in _LAUNCHERS]
+    for stage in _STAGES:
+        for hook in hooks.get(stage) or []:
+            ours = _status(hook["path"])
+            # A CDI device's looks at no annotation.
+            if ours and ours in launchers and "--profile" not in (hook.get("args") or []):
+                return
+    raise HookError(
+        BAD_STATE,
+        "the hook itself isn't run for this container, and without it nothing is delegated: have "
+        "oci-bpf-hook.json of the same installation in a directory of hooks_dir",
+    )
+
+
+def _status(path: str) -> tuple[int, int] | None:
+    try:
+        status = posix.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _given(
+    request: "Request",
+    config: "dict[str, Any]",
+    options: "Mapping[str, str]",
+    identity: str,
+) -> "tuple[dict[str, int], Mapping[str, Enum]]":
+    """What the policy gives, and the kernel's names; a refusal is on record."""
+    from .policycache import in_force
+    from .proposed import Proposed, name
+    from .trail import Trail
+
+    annotations = config["annotations"]
+    trail = Trail(
+        identity,
+        annotations,
+        lambda: in_force(header=options.get("header")),
+        engine=options.get("engine"),
+    )
+    try:
+        with Proposed(config) as container:
+            decision = judge(
+                request,
+                trail,
+                lambda policy: subject_of(
+                    annotations, container, "", policy, options, name=lambda: name(config)
+                ),
+            )
+    except HookError as error:
+        trail.refused(error)
+        raise
+    return decision.grant.masks if decision else {}, trail.policy().enums
+
+
+def _asked(
+    request: "Request",
+    config: "dict[str, Any]",
+    options: "Mapping[str, str]",
+    identity: str,
+) -> "tuple[dict[str, int], Mapping[str, Enum]]":
+    """The same beside a rootless engine, by the broker's word: the policy isn't ours to read.
+
+    Whether the container has a user namespace of its own or shares podman's, all of it is the
+    user's, and so are capabilities in there.
+    """
+    from .client import decision
+    from .kernel import enums
+    from .names import KINDS
+    from .policy import identify
+    from .proposed import name
+    from .wire import make_ask
+
+    claims = identify(config["annotations"], None)
+    claims["container"] = claims["container"] or name(config)
+    granted = decision(make_ask(request, identity, claims))
+    return granted.masks, enums(KINDS, header=options.get("header"))
+
+
+def _hand_back(text: bytes) -> None:
+    view = memoryview(text)
+    try:
+        while view:
+            view = view[posix.write(1, view) :]
+    except OSError as error:
+        raise HookError(BAD_STATE, f"the {_WHAT} can't be handed back: {error.strerror}") from None
