@@ -50,6 +50,7 @@ PURE = {
     "test_recording_recording",
     "test_recording_verify",
     "test_seccomp",
+    "test_splice",
     "test_table",
     "test_update_bpf_enums",
 }

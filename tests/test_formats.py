@@ -142,6 +142,12 @@ def test_keys_for_one_container() -> None:
     assert (first[0], second[0]) == (7, 8)
     assert "refuses a key with _ before its /" in first[1]
     assert 'this pod has no container "none"' in second[1]
+    podmans = POD.replace('other: "1"', "io.bpffs.profile/web-0-probe: xdp")
+    ((line, words),) = doubts(podmans, "pod.yaml")
+    assert line == 8
+    assert words.endswith(
+        'only podman kube play calls this container "web-0-probe"; Kubernetes calls it "probe"'
+    )
 
 
 def test_annotations_that_no_pod_gets() -> None:

@@ -51,9 +51,7 @@ ARGUMENTS = (
 
 def run(options: argparse.Namespace) -> int:
     layout = located(options)
-    steps = installation.install(
-        layout, options.stage, options.engine, precreate=options.precreate
-    )
+    steps = installation.install(layout, options.stage, options.engine, precreate=options.precreate)
     problems = installation.untrusted(steps, layout)
     if problems:
         raise HookError(USAGE, *problems)

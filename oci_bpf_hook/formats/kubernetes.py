@@ -101,7 +101,7 @@ class _Pod:
         containers = list(self._containers())
         names = {name for name, _, _ in containers}
         for key, spot in self._where.items():
-            doubts += _doubts_of_key(key, spot, names)
+            doubts += _doubts_of_key(key, spot, names, self._name)
         for name, data, place in containers:
             yield self._asker(name, data, place, doubts)
             doubts = []  # Once is enough.
@@ -177,12 +177,19 @@ class _Pod:
         return next((self._spots[place] for place in places if place in self._spots), TOP)
 
 
-def _doubts_of_key(key: str, spot: Spot, names: set[str]) -> Iterator[Fault]:
-    """What is doubtful about an annotation KEY/NAME of a pod with the containers `names`."""
+def _doubts_of_key(key: str, spot: Spot, names: set[str], pod: str) -> Iterator[Fault]:
+    """What is doubtful about an annotation KEY/NAME of the `pod` with the containers `names`."""
     base, slash, container = key.partition("/")
     if not slash:
         return
-    if container not in names:
+    short = container.removeprefix(f"{pod}-")
+    if container not in names and short in names:
+        yield fault(
+            spot,
+            f"{key}: only podman kube play calls this container {quote(container)}; Kubernetes "
+            f"calls it {quote(short)}",
+        )
+    elif container not in names:
         yield fault(spot, f"{key}: this pod has no container {quote(container)}")
     if "_" in base:
         # What stands before a slash is a DNS name there.
