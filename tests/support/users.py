@@ -51,12 +51,13 @@ def users(*, groups: bool = True) -> Iterator[None]:
         lines["group"].append(f"{GROUP[0]}:x:{GROUP[1]}:{ALICE.name}")
     with ExitStack() as stack:
         for name, added in lines.items():
-            stack.enter_context(_appended(Path("/etc", name), added))
+            stack.enter_context(appended(Path("/etc", name), added))
         yield
 
 
 @contextmanager
-def _appended(path: Path, lines: Sequence[str]) -> Iterator[None]:
+def appended(path: Path, lines: Sequence[str]) -> Iterator[None]:
+    """Have these lines at the end of the file, as long as this lasts."""
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     path.write_text(before + "".join(f"{line}\n" for line in lines), encoding="utf-8")
     try:
