@@ -142,6 +142,25 @@ def test_stage_and_engine(stage: str, engine: str | None, tmp_path: Path) -> Non
     assert files(tmp_path) == set()
 
 
+def test_precreate_comes_last_and_goes_first(tmp_path: Path) -> None:
+    """It refuses containers that the hook itself isn't run for; and nobody has it unasked."""
+    precreate = "usr/share/containers/oci/precreate.d/oci-bpf-hook-precreate.json"
+    plain = install(tmp_path)
+    assert precreate not in [path for _, path in plain]
+    assert install(tmp_path, "--precreate", "--engine", "podman") == [
+        ("write", f"{HOOKS}/oci-bpf-hook.json"),
+        ("write", precreate),
+    ]
+    registered = json.loads((tmp_path / precreate).read_text())
+    assert registered["stages"] == ["precreate"]
+    assert registered["hook"]["path"] == "/usr/libexec/oci-bpf-hook/oci-bpf-hook"
+    assert registered["hook"]["args"] == ["oci-bpf-hook", "precreate", "--engine", "podman"]
+    # An update without the option leaves it where it is, and running.
+    assert install(tmp_path, "--engine", "podman") == []
+    assert uninstall(tmp_path)[:2] == [precreate, f"{HOOKS}/oci-bpf-hook.json"]
+    assert files(tmp_path) == set()
+
+
 @pytest.mark.parametrize("name", ["", "usr", HOOKS, LIBEXEC])
 def test_a_directory_that_others_can_write(name: str, tmp_path: Path) -> None:
     directory = tmp_path / name

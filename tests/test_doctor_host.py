@@ -182,6 +182,24 @@ def test_a_directory_of_the_administrator_s(host: Host, tmp_path: Path) -> None:
     assert causes(host.doctor()) == set()
 
 
+def test_the_stage_of_podman_s_own(host: Host, tmp_path: Path) -> None:
+    """In a directory of its own it is well; beside the hook it breaks those that don't know it."""
+    precreate = host.config | {"stages": ["precreate"]}
+    path = tmp_path / "oci-bpf-hook-precreate.json"
+    path.write_text(json.dumps(precreate))
+    conf = tmp_path / "containers.conf"
+    conf.write_text(f'[engine]\nhooks_dir = ["{SHARED}", "{tmp_path}"]\n')
+    found = host.doctor(env={"CONTAINERS_CONF": str(conf)})
+    assert causes(found) == set()
+    # That it is there doesn't make it the hook.
+    conf.write_text(f'[engine]\nhooks_dir = ["{tmp_path}"]\n')
+    assert causes(host.doctor(env={"CONTAINERS_CONF": str(conf)})) == {"hooks-dir"}
+    (host.json.parent / path.name).write_text(path.read_text())
+    found = host.doctor()
+    assert causes(found) == {"hooks-json"}
+    assert "fail on the stage precreate" in not_well(found)["hooks-json"]["why"]
+
+
 def test_no_hook(host: Host) -> None:
     host.json.unlink()
     assert causes(host.doctor()) == {"hook-missing"}

@@ -88,6 +88,40 @@ def test_install_run_uninstall() -> None:
     assert not MAN.exists()
 
 
+@pytest.mark.usefixtures("usr")
+def test_precreate_by_its_drop_in() -> None:
+    """`install --precreate` and the drop-in, both where they belong; gone in any order."""
+    run("make", "install")
+    run("oci-bpf-hook", "install", "--precreate", cwd=Path("/"))
+    drop_in = LIBEXEC / "oci_bpf_hook" / "podman" / "precreate.conf"
+    conf = Path("/etc/containers/containers.conf")
+    (conf.parent / "containers.conf.d").mkdir(parents=True, exist_ok=True)
+    installed = conf.parent / "containers.conf.d" / "oci-bpf-hook.conf"
+    with World() as world:
+        lines = (world.directory / "containers.conf").read_text().splitlines()
+        own = ("hooks_dir", "seccomp_profile")
+        conf.write_text("\n".join(line for line in lines if not line.startswith(own)))
+        installed.write_text(drop_in.read_text())
+        command = (
+            *("run", "--rm", "--pull", "never", *REQUEST),
+            *("--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"),
+            *("--cgroup-parent", f"/{world.cgroup_parent}"),
+            *("localhost/oci-bpf-hook-test:latest", "probe", "token", "/sys/fs/bpf"),
+        )
+        try:
+            done = world.podman(*command, env={"CONTAINERS_CONF": ""})
+            assert json.loads(done.stdout)["token"] == "ok"
+            run("oci-bpf-hook", "uninstall", cwd=Path("/"))
+            # The directory that it names may stay, be empty or be gone: containers start.
+            done = world.podman(*command, env={"CONTAINERS_CONF": ""})
+            assert json.loads(done.stdout)["token"] != "ok"
+            (HOOKS_DIR.parent / "precreate.d").rmdir()
+            world.podman(*command, env={"CONTAINERS_CONF": ""})
+        finally:
+            conf.unlink()
+            installed.unlink()
+
+
 def test_install_below_another_directory(tmp_path: Path) -> None:
     destination = tmp_path / "a b"
     # Whatever the administrator's umask is, others can read it.

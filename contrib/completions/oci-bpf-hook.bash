@@ -139,7 +139,7 @@ _oci_bpf_hook() {
     'hook') _oci_bpf_hook_words '--header --engine --profile --path --help' ;;
     'inject') _oci_bpf_hook_words '--annotation --capabilities --seccomp --hook --undo --help' ;;
     'inspect') _oci_bpf_hook_words '--watch --html --json --help' ;;
-    'install') _oci_bpf_hook_words '--prefix --destdir --dry-run --stage --engine --json --help' ;;
+    'install') _oci_bpf_hook_words '--prefix --destdir --dry-run --stage --engine --precreate --json --help' ;;
     'kernel') _oci_bpf_hook_words '--kernel --header --btf --table --diff --json --help' ;;
     'lint') _oci_bpf_hook_words '--annotation --state --strict --json --help' ;;
     'policy check') case $cur in -*) _oci_bpf_hook_words '--help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;

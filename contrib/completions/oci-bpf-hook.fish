@@ -135,6 +135,7 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l destdir -x -a '(__fis
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l dry-run -d 'show the steps, and do nothing'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l stage -x -a 'createRuntime createContainer' -d 'where the hook is registered; default createRuntime'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l engine -x -a 'podman cri-o containerd' -d 'the engine that the hook is told it runs under, for the policy'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l precreate -d 'add to podman\'s containers what they need, too'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l json -d 'as JSON'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l kernel -x -d 'the kernel of this release, such as 6.12, by the shipped table'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l header -r -F -d 'the kernel with this linux/bpf.h'

@@ -19,6 +19,8 @@ from .finding import Finding, ok, problem, warning
 
 SHARED = "/usr/share/containers/oci/hooks.d"
 ETC = "/etc/containers/oci/hooks.d"
+# For the stage of podman's own, and read by nobody who isn't told to.
+PRECREATE = "/usr/share/containers/oci/precreate.d"
 _PROGRAMS = ("podman", "crio", "containerd", "dockerd", "crun", "runc", "youki")
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
 _SECCOMP = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")

@@ -14,7 +14,7 @@ from shlex import quote
 from typing import Any
 
 from ..errors import DONE
-from .engines import ETC, SHARED, Engine, hooks_directories
+from .engines import ETC, PRECREATE, SHARED, Engine, hooks_directories
 from .finding import Finding, ok, problem
 
 _NAME = "oci-bpf-hook"
@@ -24,12 +24,13 @@ _SECONDS = 10
 
 def check(engines: Sequence[Engine]) -> Iterator[Finding]:
     """What each of `engines` makes of its hooks' directories; none for those that read none."""
+    yield from _misplaced()
     checked: set[str] = set()
     for engine in engines:
         directories = hooks_directories(engine)
         if not directories:
             continue
-        broken, ours = _read(directories, engine.name)
+        broken, ours = _read(directories)
         for path, why in broken:
             yield problem(
                 "hooks-json",
@@ -45,10 +46,29 @@ def check(engines: Sequence[Engine]) -> Iterator[Finding]:
             yield _not_read(engine, directories)
 
 
-def _read(
-    directories: Sequence[str], engine: str = "podman"
-) -> tuple[list[tuple[str, str]], str | None]:
-    """The files that are broken for `engine`, with the reason, and the one that is ours."""
+def _misplaced() -> Iterator[Finding]:
+    """Files with podman's own stage where others read them, too."""
+    for path in (path for directory in (SHARED, ETC) for path in Path(directory).glob("*.json")):
+        try:
+            found = _is_precreate(json.loads(path.read_bytes()))
+        except (OSError, ValueError, RecursionError):  # Whoever reads them all says so.
+            continue
+        if found:
+            yield problem(
+                "hooks-json",
+                f"{path}: CRI-O, and podman build as root, read {path.parent} too, and fail on "
+                "the stage precreate",
+                f"mkdir -p {PRECREATE} && mv {quote(str(path))} {PRECREATE}/",
+            )
+
+
+def _is_precreate(config: object) -> bool:
+    stages = config.get("stages") if isinstance(config, dict) else None
+    return isinstance(stages, list) and "precreate" in stages
+
+
+def _read(directories: Sequence[str]) -> tuple[list[tuple[str, str]], str | None]:
+    """The files that are broken, with the reason, and the one that is ours."""
     broken: list[tuple[str, str]] = []
     ours: str | None = None
     for directory in directories:
@@ -63,9 +83,7 @@ def _read(
             except (KeyError, TypeError):
                 broken.append((str(path), "it has no hook.path"))
             else:
-                if "precreate" in (config.get("stages") or ()):
-                    if engine != "podman":
-                        broken.append((str(path), "the stage precreate is podman's alone"))
+                if _is_precreate(config):
                     continue
                 # A later directory wins.
                 if str(program).rpartition("/")[2] == _NAME or path.stem == _NAME:
