@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .names import Enum
 
 _WHAT = "configuration"
+# A CDI device's hook looks at no annotation, and this one itself at no container.
+_NOT_OURS = frozenset(("--profile", "precreate"))
 _STAGES = ("prestart", "createRuntime", "createContainer")
 # The launcher's places: beside the package, or in a checkout.
 _PACKAGE = __file__.rpartition("/")[0]
@@ -110,8 +112,7 @@ def _check_hooks(hooks: "Mapping[str, Any]") -> None:
     for stage in _STAGES:
         for hook in hooks.get(stage) or []:
             ours = _status(hook["path"])
-            # A CDI device's looks at no annotation.
-            if ours and ours in launchers and "--profile" not in (hook.get("args") or []):
+            if ours and ours in launchers and _NOT_OURS.isdisjoint(hook.get("args") or []):
                 return
     raise HookError(
         BAD_STATE,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 _CGROUPS = "/sys/fs/cgroup"
-# A namespace's path may be whatever there is: nothing is to happen by opening it.
 _OPEN = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY
 # podman's own file among the mounts: RUNROOT/DRIVER-containers/ID/userdata/.containerenv.
 _MARK = "/run/.containerenv"
@@ -150,6 +149,9 @@ def _is_bind(mount: "Mapping[str, Any]") -> bool:
 
 def _open(path: str) -> int:
     try:
+        # To open a device may do something, and to open a pipe may never end.
+        if posix.stat(path).st_mode & 0o170000 != 0o100000:
+            raise ValueError("no namespace")
         return posix.open(path, _OPEN)
     except (OSError, ValueError) as error:
         raise _odd(f"the namespace {quote(path)} can't be opened ({error})") from None

@@ -289,6 +289,7 @@ def test_the_namespace_of_another_container() -> None:
         {"createRuntime": [{**HOOK, "path": "/bin/true"}]},
         {"createRuntime": [{**HOOK, "path": "/nowhere/oci-bpf-hook"}]},
         {"createRuntime": [{**HOOK, "args": ["oci-bpf-hook", "--profile", "xdp"]}]},
+        {"createRuntime": [{**HOOK, "args": ["oci-bpf-hook", "precreate"]}]},
         {"poststop": [HOOK]},
         None,
     ],
