@@ -26,7 +26,8 @@ _NAMES = ("containers.json", "volatile-containers.json")
 class Proposed:
     """What the decoded config.json `config` makes, to be used in a `with`.
 
-    Every method raises HookError (BAD_STATE) where the configuration isn't one.
+    Where the configuration isn't one, methods raise HookError (BAD_STATE), AttributeError,
+    KeyError or TypeError.
     """
 
     def __init__(self, config: "Mapping[str, Any]") -> None:

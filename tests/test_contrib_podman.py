@@ -137,13 +137,13 @@ def test_the_drop_in_for_seccomp(world: World) -> None:
     capabilities = ("--cap-add", "BPF", "--cap-add", "NET_ADMIN")
     with configured(world, hooks) as env:
         assert results(run(world, *capabilities, env=env).stdout) == ["EPERM", "EPERM"]
-    profile.parent.mkdir(exist_ok=True)
     # As the drop-in says.
-    profile.write_text(command("seccomp").stdout)
+    done = command("seccomp", "--output", profile)
+    assert done.returncode == DONE, done.stderr
     try:
         with configured(world, hooks, EXAMPLES / "seccomp.conf") as env:
-            done = run(world, *capabilities, env=env)
-            assert results(done.stdout) == ["ok", "ok"], done.stderr
+            found = run(world, *capabilities, env=env)
+            assert results(found.stdout) == ["ok", "ok"], found.stderr
             assert results(run(world, env=env).stdout) == ["EPERM", "EPERM"]
     finally:
         profile.unlink()

@@ -135,6 +135,15 @@ def test_podman(host: Path) -> None:
         assert tokens(paste("podman", world)) == ["ok"]
 
 
+def test_podman_and_an_annotation(host: Path) -> None:
+    with podman() as world:
+        # What is configured is configured where a drop-in is looked for.
+        conf = Path(world.environment["CONTAINERS_CONF"])
+        Path("/etc/containers/containers.conf").write_text(conf.read_text())
+        world.environment["CONTAINERS_CONF"] = ""
+        assert tokens(paste("podman, and an annotation is enough", world)) == ["ok"]
+
+
 def test_podman_without_root(host: Path) -> None:
     with users(), podman(ALICE) as world, systemd():
         paste("podman without root")

@@ -5,6 +5,7 @@ Debian 12's own seccomp profile is in force, which lets bpf(2) through for CAP_S
 
 import json
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -162,6 +163,22 @@ def test_refusals(world: World, annotations: dict[str, str], code: int) -> None:
 
 def test_the_hosts_network(world: World) -> None:
     refused(run(world, "crun", "--network=host"), REFUSED)
+
+
+def test_what_the_configuration_doesn_t_tell(world: World) -> None:
+    """The host's cgroups by another name: the hook looks at the container, which doesn't start."""
+    elsewhere = world.directory / "elsewhere"
+    elsewhere.mkdir()
+    subprocess.run(["mount", "--bind", "/sys/fs/cgroup", elsewhere], check=True)
+    try:
+        annotations = io(profile="cgroup-network")
+        assert run(world, "crun", annotations=annotations, script="id").returncode == 0
+        volume = f"--volume={elsewhere}:/elsewhere"
+        done = run(world, "crun", volume, annotations=annotations, script="id")
+        assert (done.returncode, done.stdout) == (126, "")
+        assert f"(exit code: {REFUSED})" in done.stderr
+    finally:
+        subprocess.run(["umount", elsewhere], check=True)
 
 
 def test_without_the_hook_itself(world: World) -> None:
