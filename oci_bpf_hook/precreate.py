@@ -13,7 +13,7 @@ added unless that hook is among the configuration's.
 import posix
 
 from .annotations import asked, parse
-from .errors import BAD_STATE, BUG, DONE, USAGE, HookError, bug
+from .errors import BAD_STATE, BUG, DONE, USAGE, HookError, bug, quote
 from .hook import judge, options_of, read_in_time, report, settle, subject_of
 from .state import CONFIG_MAX, annotations_of, load_json, scanner
 
@@ -50,8 +50,9 @@ def main(arguments: "Sequence[str]") -> int:
                 identity = identify(config)
                 text = _changed(text, config, _options(arguments), identity)
             except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+                why = quote(repr(error))
                 raise HookError(
-                    BAD_STATE, f"the {_WHAT} on stdin isn't what podman makes: {error!r}"
+                    BAD_STATE, f"the {_WHAT} on stdin isn't what podman makes: {why}"
                 ) from None
         _hand_back(text)
         return DONE

@@ -48,6 +48,16 @@ def bpf_rules(config: dict[str, Any]) -> list[dict[str, Any]]:
     return [rule for rule in config["linux"]["seccomp"]["syscalls"] if "bpf" in rule["names"]]
 
 
+def test_a_filter_that_hands_bpf_to_a_listener() -> None:
+    """A recording's; another rule for bpf beside it is its author's."""
+    config = copy.deepcopy(FULL)
+    handed = {"names": ["bpf"], "action": "SCMP_ACT_NOTIFY"}
+    config["linux"]["seccomp"]["syscalls"].append(handed)
+    before = copy.deepcopy(config["linux"])
+    inject(config)
+    assert config["linux"] == before
+
+
 def test_what_is_added() -> None:
     config = copy.deepcopy(FULL)
     inject(config)

@@ -37,7 +37,10 @@ VALUES = st.recursive(
 
 
 def splice(text: str, value: object) -> str:
-    return spliced(text, value, scanner(), json_value)
+    found = spliced(text, value, scanner(), json_value)
+    # What stands in for the scanner where an interpreter has none.
+    assert spliced(text, value, json.JSONDecoder().raw_decode, json_value) == found
+    return found
 
 
 def decoded(text: str) -> Any:
