@@ -242,6 +242,10 @@ def _files() -> Iterator[str]:
     yield from _tagged(
         "/usr/share/containers/oci/hooks.d", "Where podman and CRI-O look for the hook's JSON."
     )
+    yield from _tagged(
+        "/usr/share/containers/oci/precreate.d",
+        "Where podman looks for that of its own stage, if containers.conf(5) says so.",
+    )
 
 
 # --------------------------------------------------------------------- oci-bpf-hook-policy(5)

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from oci_bpf_hook.errors import (
     BAD_ANNOTATION,
@@ -320,6 +323,73 @@ def test_any_stage_of_the_hook_will_do(stage: str, tmp_path: Path) -> None:
 )
 def test_what_is_asked_wrongly(annotations: dict[str, str], code: int) -> None:
     refused(code, config(annotations))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+RULES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "names": st.lists(st.sampled_from(["bpf", "read", "acct"]), unique=True, min_size=1),
+            "action": st.sampled_from(["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_LOG"]),
+        },
+        optional={"args": st.lists(JSON, max_size=1), "errnoRet": st.integers(0, 4095)},
+    ),
+    max_size=4,
+)
+
+
+def without_bpf(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = [{**one, "names": [name for name in one["names"] if name != "bpf"]} for one in rules]
+    return [one for one in found if one["names"]]
+
+
+@settings(max_examples=40)
+@drawn(
+    st.dictionaries(st.text(max_size=4), JSON, max_size=3),
+    RULES,
+    st.sampled_from([0, 1000, 1 << 31]),
+    st.lists(st.sampled_from(["CAP_BPF", "CAP_NET_ADMIN", "CAP_CHOWN"]), unique=True),
+    st.sampled_from([None, 1, "\t"]),
+)
+def test_whatever_it_is_no_more_is_different(
+    extra: dict[str, Any],
+    rules: list[dict[str, Any]],
+    uid: int,
+    names: list[str],
+    indent: int | str | None,
+) -> None:
+    given = extra | config({**XDP, **io(path="/run/bpf")})
+    given["process"] = extra | given["process"]
+    given["linux"] = extra | given["linux"]
+    given["process"]["user"]["uid"] = uid
+    given["process"]["capabilities"] = {"bounding": [*names], "effective": []}
+    given["linux"]["seccomp"]["syscalls"] = rules
+    done = precreate(json.dumps(given, indent=indent, ensure_ascii=indent is None))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    sets = found["process"].pop("capabilities")
+    before = given["process"].pop("capabilities")
+    for kind, after in sets.items():
+        old = before.get(kind, [])
+        assert after[: len(old)] == old
+        assert set(after) - set(old) <= {"CAP_BPF", "CAP_NET_ADMIN"}
+    assert ("ambient" in sets) is (uid != 0)
+    assert found["process"].pop("env") == [
+        *given["process"].pop("env"),
+        "LIBBPF_BPF_TOKEN_PATH=/run/bpf",
+    ]
+    after = found["linux"]["seccomp"].pop("syscalls")
+    given["linux"]["seccomp"].pop("syscalls")
+    assert without_bpf(after) == without_bpf(rules)
+    allowed = [one for one in after if "bpf" in one["names"]]
+    assert all(one["action"] == "SCMP_ACT_ALLOW" and not one.get("args") for one in allowed)
+    assert found == given
 
 
 ODD: list[Any] = [None, 1, "x", [1], [{}], {"x": 1}]

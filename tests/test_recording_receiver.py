@@ -65,6 +65,25 @@ def test_a_container(world: World, runtime: Runtime) -> None:
     assert (made["map_type"], made["token"], made["result"]) == ("ringbuf", True, "ok")
     assert "delegate_maps: ringbuf" in done.needed
     assert list(RUN.iterdir()) == []
+
+
+def test_beside_precreate(world: World) -> None:
+    """The hook there gives it the capability, and leaves bpf(2) to whoever listens."""
+    shipped = LAUNCHER.parents[1] / "contrib" / "podman" / "oci-bpf-hook-precreate.json"
+    installed = world.install_hook(LAUNCHER, shipped)
+    ids = f"0:{FIRST_ID}:{ID_COUNT}"
+    try:
+        with in_force(RECORDING):
+            done = recorder.record(
+                *("--uidmap", ids, "--gidmap", ids, "--cgroup-parent", f"/{world.cgroup_parent}"),
+                *("--rm", IMAGE, "probe", "map", "/sys/fs/bpf", HASH),
+                options=["--container"],
+                env=podman(world, "crun"),
+            )
+    finally:
+        installed.unlink()
+    assert (done.code, done.stderr) == (0, "")
+    assert done.counts("token_create") == {"ok": 1}
     (line,) = audited()[-1:]
     assert line["granted"]["delegate_progs"] == "any"
     assert line["requested"].keys() == {"io.bpffs.record"}
