@@ -306,6 +306,23 @@ def test_a_build_goes_on_without_a_token(world: World) -> None:
         assert done.returncode == 0, done.stderr
         assert capabilities(done.stdout) == {PLAIN}
         assert " bpf " not in done.stdout
+    # And buildah 1.28 takes a CDI device's name for a path.
+    done = build(world, IMAGE, "--device", "bpffs.io/profile=xdp", tag="device")
+    assert "stat bpffs.io/profile=xdp: no such file" in done.stderr
+
+
+def test_a_step_by_run_and_commit(world: World) -> None:
+    """What a build can't do."""
+    parent = ("--cgroup-parent", f"/{world.cgroup_parent}", "--uidmap", "0:100000:65536")
+    annotation = ("--annotation", "io.bpffs.profile=xdp")
+    script = f"{MAP} > /result"
+    world.podman("run", "--name", "step", *parent, *annotation, IMAGE, "sh", "-c", script)
+    try:
+        world.podman("commit", "--quiet", "step", "localhost/step")
+    finally:
+        world.podman("rm", "step")
+    done = world.podman("run", "--rm", *parent, "localhost/step", "cat", "/result")
+    assert results(done) == ["ok"]
 
 
 def test_builds_know_no_precreate(world: World) -> None:
