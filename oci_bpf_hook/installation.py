@@ -165,7 +165,7 @@ def install(
             content=_hook(layout, resource("hooks") / _NAMES[stage], engine),
             mode=0o644,
         ),
-        # It refuses containers that the hook itself isn't run for.
+        # It adds nothing where the hook itself isn't run.
         *([_precreate(layout, engine)] if precreate else ()),
     ]
 

@@ -7,7 +7,7 @@ stays as it is written.
 
 Nothing is delegated here.  That is the hook's at createRuntime, which looks at the container and
 not at what is written of it: where the two don't agree the container doesn't start.  So nothing is
-added unless that hook is among the configuration's.
+added unless that hook is among the configuration's, as it isn't while all of this is uninstalled.
 """
 
 import posix
@@ -84,13 +84,20 @@ def _changed(
 ) -> bytes:
     """The configuration `text` of the container `identity`, with what it needs."""
     from .container import is_initial
+    from .log import INFO, log
     from .proposed import name
 
-    annotations = config["annotations"]
-    request = parse(annotations, lambda: name(config))
+    if not _is_hooked(config.get("hooks") or {}):
+        log(
+            INFO,
+            f"{quote(identity)[1:-1]}: precreate adds nothing: the hook that delegates isn't run "
+            "for this container; oci-bpf-hook.json of the same installation is in no directory of "
+            "hooks_dir",
+        )
+        return text
+    request = parse(config["annotations"], lambda: name(config))
     if request is None:
         return text
-    _check_hooks(config.get("hooks") or {})
     given = _given if is_initial() else _asked
     masks, enums = given(request, config, options, identity)
     if not masks:
@@ -107,19 +114,15 @@ def _changed(
     return spliced(text.decode(), config, scanner(), json_value).encode()
 
 
-def _check_hooks(hooks: "Mapping[str, Any]") -> None:
-    """Raise HookError (BAD_STATE) if the hook that delegates, and decides, won't be run."""
+def _is_hooked(hooks: "Mapping[str, Any]") -> bool:
+    """Whether the hook that delegates, and decides, will be run."""
     launchers = [_status(path) for path in _LAUNCHERS]
     for stage in _STAGES:
         for hook in hooks.get(stage) or []:
             ours = _status(hook["path"])
             if ours and ours in launchers and _NOT_OURS.isdisjoint(hook.get("args") or []):
-                return
-    raise HookError(
-        BAD_STATE,
-        "the hook itself isn't run for this container, and without it nothing is delegated: have "
-        "oci-bpf-hook.json of the same installation in a directory of hooks_dir",
-    )
+                return True
+    return False
 
 
 def _status(path: str) -> tuple[int, int] | None:

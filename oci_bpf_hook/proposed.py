@@ -99,10 +99,6 @@ class Proposed:
             for source in sources
         )
 
-    def id(self) -> str:
-        """podman's id for it, "?" where that can't be told."""
-        return identity(self._config)
-
     def _namespaces(self, kind: str) -> "Iterator[str | None]":
         """Each namespace of that `kind`: the path of one that is there, None for a new one."""
         for one in self._config["linux"]["namespaces"]:
@@ -155,7 +151,8 @@ def _open(path: str) -> int:
             raise ValueError("no namespace")
         return posix.open(path, _OPEN)
     except (OSError, ValueError) as error:
-        raise _odd(f"the namespace {quote(path)} can't be opened ({error})") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise _odd(f"the namespace {quote(path)} can't be opened ({why})") from None
 
 
 def _odd(what: str) -> HookError:

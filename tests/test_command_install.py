@@ -143,7 +143,7 @@ def test_stage_and_engine(stage: str, engine: str | None, tmp_path: Path) -> Non
 
 
 def test_precreate_comes_last_and_goes_first(tmp_path: Path) -> None:
-    """It refuses containers that the hook itself isn't run for; and nobody has it unasked."""
+    """It is of no use without the hook itself; and nobody has it unasked."""
     precreate = "usr/share/containers/oci/precreate.d/oci-bpf-hook-precreate.json"
     plain = install(tmp_path)
     assert precreate not in [path for _, path in plain]

@@ -224,9 +224,14 @@ def test_whatever_goes_first_containers_start(first: str, built: Path, host: Pat
     run("make", "install")
     run("dpkg", "-i", package(built, "deb"))
     run("make", "install")
-    run("oci-bpf-hook", "install", "--stage", "createContainer")
+    run("oci-bpf-hook", "install", "--stage", "createContainer", "--precreate")
     run("oci-bpf-hook", "cdi", "generate")
     with podman_as_installed() as world:
+        conf = world.directory / "containers.conf"
+        drop_in = (ROOT / "contrib" / "podman" / "precreate.conf").read_text()
+        conf.write_text(
+            conf.read_text().replace("[engine]\n", drop_in[drop_in.index("[engine]") :])
+        )
         assert granted(world)
         assert MOUNTED in world.run("crun", *DEVICE, command=["cat", "/proc/mounts"]).stdout
         world.podman("create", "--name", "stopped", "--pull=never", *DEVICE, IMAGE, "true")
