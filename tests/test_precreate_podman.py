@@ -191,6 +191,16 @@ def test_without_the_hook_itself(world: World) -> None:
         world.install_hook(LAUNCHER, HOOK)
 
 
+def test_without_its_program(world: World) -> None:
+    """As when the program is gone before the JSON is: podman leaves such a hook out."""
+    world.install_hook(Path("/nowhere/oci-bpf-hook"), PRECREATE)
+    try:
+        done = run(world, "crun", annotations=SOCKETS)
+        assert capabilities(done.stdout) == {PLAIN}
+    finally:
+        world.install_hook(LAUNCHER, PRECREATE)
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_key_with_the_containers_name(world: World, runtime: Runtime) -> None:
     annotations = {f"{key}/mine": text for key, text in XDP.items()}
