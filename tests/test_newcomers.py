@@ -5,9 +5,11 @@ import os
 import re
 import signal
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,3 +165,56 @@ def test_a_runtime_alone(host: Path, runtime: Runtime) -> None:
         paste("runc or crun alone")
         bundle.config = json.loads((bundle.directory / "config.json").read_text())
         assert tokens(bundle.run(runtime).stdout) == ["ok"]
+
+
+def test_crio(host: Path) -> None:
+    # As its package has it.
+    drop_ins = Path("/etc/crio/crio.conf.d")
+    drop_ins.mkdir(parents=True)
+    paste("CRI-O")
+    (drop_in,) = drop_ins.iterdir()
+    (hooks_dir,) = tomllib.loads(drop_in.read_text())["crio"]["runtime"]["hooks_dir"]
+    (registered,) = Path(hooks_dir).iterdir()
+    assert engine_of(json.loads(registered.read_text())["hook"]) == "cri-o"
+
+
+def test_containerd(host: Path) -> None:
+    paste("containerd")
+    (drop_in,) = Path("/etc/containerd/conf.d").iterdir()
+    assert tomllib.loads(drop_in.read_text())["version"] == 3
+    (registered,) = Path("/usr/share/containers/oci/hooks.d").iterdir()
+    assert engine_of(json.loads(registered.read_text())["hook"]) == "containerd"
+
+
+def test_docker(host: Path) -> None:
+    Path("/etc/docker").mkdir()
+    paste("Docker")
+    assert json.loads(Path("/etc/docker/daemon.json").read_text())["features"] == {"cdi": True}
+    devices = json.loads(Path("/etc/cdi/bpffs.io-profile.json").read_text())["devices"]
+    for device in devices:
+        assert engine_of(device["containerEdits"]["hooks"][0]) == "docker"
+    assert run("oci-bpf-hook", "cdi", "check").endswith("6 devices\n")
+
+
+def engine_of(hook: dict[str, Any]) -> str:
+    """What a registered hook is told, which is there."""
+    assert os.access(hook["path"], os.X_OK)
+    args: list[str] = hook["args"]
+    return args[args.index("--engine") + 1]
+
+
+# ---- which engine can what ---------------------------------------------------------------------
+
+
+def test_each_cell_is_a_test() -> None:
+    section = README.split("\n## Which engine can what\n")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| ")]
+    assert len(rows) > 5
+    for _engine, *cells in rows[1:]:
+        for cell in (cell.strip() for cell in cells):
+            module, _, name = cell.partition("::")
+            if name:
+                text = (ROOT / "tests" / f"test_{module}.py").read_text()
+                assert f"\ndef test_{name}(" in text, cell
+            else:
+                assert cell in ("-", "by configuration")
