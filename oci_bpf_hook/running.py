@@ -6,7 +6,7 @@ watches over it (conmon, containerd's shim), LXC and systemd in the name of its 
 
 Whoever is in a container can run something called conmon and make cgroups too.  So a watcher
 is believed that is root's and on the host, of the cgroups the outermost one counts, and what is
-a user's own has whatever name that user says.
+a user's own has whatever name that user says: nothing that it names is ever opened or run.
 """
 
 import os
@@ -39,7 +39,7 @@ class Running(Record):
     """A container: its init's `pid`, its namespaces' inode numbers, and what it is called.
 
     `engine` is podman, cri-o, containerd, docker, lxc, nspawn, machine or systemd, or None;
-    `runtime` the OCI runtime's path where conmon tells it; `id` the engine's; `image` only
+    `runtime` the OCI runtime's path where root's conmon tells it; `id` the engine's; `image` only
     podman's API tells.
     """
 
@@ -174,30 +174,46 @@ def _by_watcher(pid: int) -> _Named | None:
         words = arguments.rstrip("\0").split("\0")
         command = words[0].rpartition("/")[2]
         given = dict(zip(words, words[1:], strict=False))
-        if command == "conmon" and _is_believed(parent, pid):
-            return _conmon(words, given)
-        if command.startswith("containerd-shim") and _is_believed(parent, pid):
-            return _shim(pid, given)
+        if command != "conmon" and not command.startswith("containerd-shim"):
+            continue
+        roots = _is_roots(parent, command)
+        if roots or _is_a_users(pid):
+            if command != "conmon":
+                return _shim(pid, given)
+            return *_conmon(words, given), given.get("-r") if roots else None
     return None
 
 
-def _is_believed(watcher: int, pid: int) -> bool:
-    """Whether `watcher` is root's and on the host, or what it watches over is a user's own."""
+def _is_roots(watcher: int, command: str) -> bool:
+    """Whether `watcher` is root's and on the host, and its program called `command`.
+
+    A user can have a set-user-id program say on its command line whatever they like.
+    """
     try:
         with Process(watcher) as process:
-            if process.is_on_host() and os.stat(f"/proc/{watcher}").st_uid == 0:
-                return True
+            program = os.readlink("exe", dir_fd=process.proc).removesuffix(" (deleted)")
+            roots = process.is_on_host() and os.fstat(process.proc).st_uid == 0
+            return roots and program.rpartition("/")[2] == command
+    except (HookError, OSError):
+        return False
+
+
+def _is_a_users(pid: int) -> bool:
+    """Whether the container of `pid` is a user's own, who says what they like of it."""
+    try:
         with Process(pid) as process:
             return process.outermost_owner() != 0
     except (HookError, OSError):
         return False
 
 
-def _conmon(words: list[str], given: dict[str, str]) -> _Named:
+def _conmon(words: list[str], given: dict[str, str]) -> tuple[str | None, str | None, str | None]:
+    """The engine, name and id."""
     # podman has conmon run podman itself when the container ends; CRI-O has not.
     ends = given.get("--exit-command", "").rpartition("/")[2]
     engine = "podman" if ends == "podman" or any("libpod" in word for word in words) else "cri-o"
-    return engine, given.get("-n"), given.get("-c"), given.get("-r")
+    identity = given.get("-c", "")
+    return engine, given.get("-n"), identity if _ID.fullmatch(identity) else None
 
 
 def _shim(pid: int, given: dict[str, str]) -> _Named:

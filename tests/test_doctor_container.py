@@ -1,6 +1,7 @@
 """doctor --container and --pid: each situation arranged for real, and its cause named, only it."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from oci_bpf_hook import running
 from oci_bpf_hook.doctor.container import TOKEN_PATH
 from oci_bpf_hook.errors import BAD_STATE, DONE, REFUSED, USAGE
 from tests.support.engines import RUNTIMES
@@ -272,6 +274,37 @@ def test_it_ends_meanwhile() -> None:
 
 
 USER = ("--reuid=61998", "--regid=61998", "--clear-groups")
+
+
+def test_a_user_s_word_for_their_runtime_is_not_run() -> None:
+    """What a user calls conmon names a runtime and a directory, and root is asked about it."""
+    with Scratch(prefix=("setpriv", *USER)) as scratch:
+        evil = scratch.outside / "evil"
+        evil.mkdir()
+        ran = evil / "ran"
+        crun = evil / "crun"
+        crun.write_text(f"#!/bin/sh\ntouch {ran}\necho crun version 1.8.1\n")
+        crun.chmod(0o755)
+        (evil / "config.json").write_text('{"linux": {"devices": [{"path": "/dev/mine"}]}}')
+        words = f"-n web -c ../..{evil} -r {crun} libpod"
+        relay = (
+            "import os, subprocess\n"
+            "with subprocess.Popen('cat', stdin=subprocess.PIPE) as one:\n"
+            "    while data := os.read(0, 1):\n"
+            "        os.write(1, data)\n"
+        )
+        shell = f'exec -a conmon {sys.executable} -IS -c "$CODE" {words}'
+        with scratch.running("env", f"CODE={relay}", "bash", "-c", shell) as process:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            (child,) = children.read_text().split()
+            found = running.of_process(int(child))
+            assert (found.name, found.id, found.runtime) == ("web", None, None)
+            assert "crun-device" not in causes(int(child))
+            # One that nobody ever writes to, and whoever reads it waits.
+            (evil / "config.json").unlink()
+            os.mkfifo(evil / "config.json")
+            assert "crun-device" not in causes(int(child))
+        assert not ran.exists()
 
 
 def test_as_the_container_s_user() -> None:

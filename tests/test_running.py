@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,6 +127,39 @@ def test_a_watcher_within_a_container_is_not_believed() -> None:
             found = running.of_process(child)
             assert (found.name == "web") == believed
             assert (found.engine == "podman") == believed
+
+
+def test_a_program_of_root_s_that_a_user_runs_is_not_believed(tmp_path: Path) -> None:
+    """A set-user-id program runs as root, and who starts it says what its command line is."""
+    program = tmp_path / "python3"
+    shutil.copy(os.path.realpath(sys.executable), program)
+    program.chmod(0o4755)
+    for directory in (tmp_path, *tmp_path.parents[:-2]):
+        directory.chmod(directory.stat().st_mode | 0o111)
+    waits = "import sys; print('ready', flush=True); sys.stdin.read()"
+    code = (
+        "import os, sys\n"
+        "inner = ['unshare', '-U', '-r', '-m', 'sh', '-c', 'kill -STOP $$; cat']\n"
+        "pid = os.posix_spawnp(inner[0], inner, os.environ)\n"
+        "os.waitid(os.P_PID, pid, os.WSTOPPED)\n"
+        "words = ['-n', 'web', '-r', '/usr/bin/crun', '--', 'libpod']\n"
+        f"os.execv({str(program)!r}, ['conmon', '-IS', '-c', {waits!r}, *words])\n"
+    )
+    user = ["setpriv", "--reuid=61996", "--regid=61996", "--clear-groups"]
+    with subprocess.Popen(
+        [*user, sys.executable, "-IS", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == b"ready\n"
+            assert os.stat(f"/proc/{process.pid}").st_uid == 0
+            (child,) = _children(process.pid)
+            found = running.of_process(child)
+            assert (found.name, found.runtime) == ("web", None)
+        finally:
+            for child in _children(process.pid):
+                os.kill(child, signal.SIGKILL)
+            process.kill()
 
 
 def _children(pid: int) -> list[int]:
