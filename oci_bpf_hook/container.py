@@ -158,6 +158,10 @@ class Process:
         All that is further inside has been made with that user's rights.  To be asked in the
         initial user namespace.
         """
+        return self.outermost()[1]
+
+    def outermost(self) -> tuple[int, int]:
+        """The inode number of that namespace, and its owner."""
         namespace = posix.dup(self.user)
         try:
             # The kernel nests them 32 deep at the most.
@@ -165,7 +169,7 @@ class Process:
                 parent = fcntl.ioctl(namespace, _request(_NS_GET_PARENT))
                 if posix.fstat(parent).st_ino == _INITIAL_USER_NAMESPACE:
                     posix.close(parent)
-                    return owner_of(namespace)
+                    return posix.fstat(namespace).st_ino, owner_of(namespace)
                 posix.close(namespace)
                 namespace = parent
         finally:

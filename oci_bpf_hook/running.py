@@ -92,14 +92,15 @@ def containers() -> list[Running]:
 def find(name: str) -> Running:
     """The one container that is called `name`, or whose id is it or begins with it.
 
-    Raises HookError (USAGE).
+    What somebody made within a container is that container.  A user's container that has the name
+    and id of another is another still, and then none is the one.  Raises HookError (USAGE).
     """
     every = containers()
     found = [one for one in every if name in (one.name, one.id)]
     found = found or [one for one in every if one.id and one.id.startswith(name)]
-    oldest: dict[tuple[str | None, ...], Running] = {}
+    oldest: dict[tuple[str | int | None, ...], Running] = {}
     for one in found:
-        oldest.setdefault((one.engine, one.name, one.id), one)
+        oldest.setdefault((one.engine, one.name, one.id, _outermost(one)), one)
     found = list(oldest.values())
     if len(found) == 1:
         return found[0]
@@ -121,6 +122,15 @@ def of_process(pid: int) -> Running:
         return _running(_see(pid), {})
     except OSError as error:
         raise HookError(BAD_STATE, f"process {pid} can't be looked at: {error.strerror}") from None
+
+
+def _outermost(one: Running) -> int:
+    """The user namespace that it and all that was made within it are in."""
+    try:
+        with Process(one.pid) as process:
+            return process.outermost()[0]
+    except (HookError, OSError):
+        return one.user
 
 
 def _start_of(one: _Seen) -> int:

@@ -28,6 +28,7 @@ from tests.support.situation import (
     with_filter,
     workload,
 )
+from tests.test_running import watched
 
 SOCKET_IO = io(**SOCKET)
 
@@ -286,24 +287,14 @@ def test_a_user_s_word_for_their_runtime_is_not_run() -> None:
         crun.write_text(f"#!/bin/sh\ntouch {ran}\necho crun version 1.8.1\n")
         crun.chmod(0o755)
         (evil / "config.json").write_text('{"linux": {"devices": [{"path": "/dev/mine"}]}}')
-        words = f"-n web -c ../..{evil} -r {crun} libpod"
-        relay = (
-            "import os, subprocess\n"
-            "with subprocess.Popen('cat', stdin=subprocess.PIPE) as one:\n"
-            "    while data := os.read(0, 1):\n"
-            "        os.write(1, data)\n"
-        )
-        shell = f'exec -a conmon {sys.executable} -IS -c "$CODE" {words}'
-        with scratch.running("env", f"CODE={relay}", "bash", "-c", shell) as process:
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-            (child,) = children.read_text().split()
-            found = running.of_process(int(child))
+        with watched(scratch, "web", f"../..{evil}", str(crun)) as child:
+            found = running.of_process(child)
             assert (found.name, found.id, found.runtime) == ("web", None, None)
-            assert "crun-device" not in causes(int(child))
+            assert "crun-device" not in causes(child)
             # One that nobody ever writes to, and whoever reads it waits.
             (evil / "config.json").unlink()
             os.mkfifo(evil / "config.json")
-            assert "crun-device" not in causes(int(child))
+            assert "crun-device" not in causes(child)
         assert not ran.exists()
 
 

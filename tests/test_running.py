@@ -108,25 +108,49 @@ def test_a_process_of_nobody_s() -> None:
 
 def test_a_watcher_within_a_container_is_not_believed() -> None:
     """Who is in a container may run something that is called conmon, and says what it likes."""
-    words = ("conmon", "-n", "web", "-c", "a" * 64, "-r", "/usr/bin/crun", "libpod")
-    code = (
-        "import os, subprocess, sys\n"
-        "inner = ['unshare', '-U', '-r', '-m', 'cat']\n"
-        "with subprocess.Popen(inner, stdin=subprocess.PIPE) as one:\n"
-        "    while data := os.read(0, 1):\n"
-        "        os.write(1, data)\n"
-    )
-    shell = f'exec -a conmon {sys.executable} -IS -c "$CODE" {" ".join(words[1:])}'
-    nobodys = ("setpriv", "--reuid=61996", "--regid=61996", "--clear-groups")
-    for prefix, believed in (((), False), (nobodys, True)):
-        with (
-            Scratch(prefix=prefix) as scratch,
-            scratch.running("env", f"CODE={code}", "bash", "-c", shell) as process,
-        ):
-            (child,) = _children(process.pid)
+    for prefix, believed in (((), False), (NOBODYS, True)):
+        with Scratch(prefix=prefix) as scratch, watched(scratch, "web", "a" * 64) as child:
             found = running.of_process(child)
             assert (found.name == "web") == believed
             assert (found.engine == "podman") == believed
+            assert found.runtime is None
+
+
+def test_a_user_s_container_is_not_taken_for_another(world: World) -> None:
+    """Its name and id are what that user says, and what is older comes first."""
+    with (
+        Scratch(prefix=NOBODYS) as scratch,
+        started(world, "twin") as identity,
+        watched(scratch, "twin", identity) as child,
+    ):
+        with pytest.raises(HookError, match=rf"twin \(pid {child}\).*; say which by --pid"):
+            running.find("twin")
+        with pytest.raises(HookError, match="say which by --pid"):
+            running.find(identity)
+
+
+NOBODYS = ("setpriv", "--reuid=61996", "--regid=61996", "--clear-groups")
+
+
+@contextmanager
+def watched(
+    scratch: Scratch, name: str, identity: str, runtime: str = "/usr/bin/crun"
+) -> Iterator[int]:
+    """A process in namespaces of its own within a container, and one that calls itself conmon."""
+    words = ("conmon", "-n", name, "-c", identity, "-r", runtime, "libpod")
+    code = (
+        "import os, subprocess, sys\n"
+        "inner = ['unshare', '-U', '-r', '-m', 'cat']\n"
+        "pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}\n"
+        "with subprocess.Popen(inner, bufsize=0, **pipes) as one:\n"
+        "    while data := os.read(0, 1):\n"
+        "        one.stdin.write(data)\n"
+        "        os.write(1, one.stdout.read(1))\n"
+    )
+    shell = f'exec -a conmon {sys.executable} -IS -c "$CODE" {" ".join(words[1:])}'
+    with scratch.running("env", f"CODE={code}", "bash", "-c", shell) as process:
+        (child,) = _children(process.pid)
+        yield child
 
 
 def test_a_program_of_root_s_that_a_user_runs_is_not_believed(tmp_path: Path) -> None:
@@ -145,9 +169,8 @@ def test_a_program_of_root_s_that_a_user_runs_is_not_believed(tmp_path: Path) ->
         "words = ['-n', 'web', '-r', '/usr/bin/crun', '--', 'libpod']\n"
         f"os.execv({str(program)!r}, ['conmon', '-IS', '-c', {waits!r}, *words])\n"
     )
-    user = ["setpriv", "--reuid=61996", "--regid=61996", "--clear-groups"]
     with subprocess.Popen(
-        [*user, sys.executable, "-IS", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [*NOBODYS, sys.executable, "-IS", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         try:
             assert process.stdout
