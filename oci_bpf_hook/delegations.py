@@ -78,7 +78,8 @@ def of_container(
     """The delegations of `one`; none if it has just ended."""
     try:
         with Process(one.pid) as process:
-            yield from _of_process(one, process, enums, rules)
+            if process.is_in(one.user, one.mount):  # Else its pid is another's by now.
+                yield from _of_process(one, process, enums, rules)
     except (HookError, OSError):
         return
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from oci_bpf_hook import kernel
 from oci_bpf_hook.delegations import Delegation, delegations, of_container
 from oci_bpf_hook.names import KINDS
-from oci_bpf_hook.running import of_process
+from oci_bpf_hook.running import Running, of_process
 from tests.support.scratch import Scratch, io
 from tests.support.situation import BPFFS, SOCKET, delegate, masks, workload
 
@@ -77,6 +77,19 @@ def test_a_container_that_ends() -> None:
         one = of_process(scratch.init.pid)
         assert len(list(of_container(one, ENUMS, {}))) == 1
     assert list(of_container(one, ENUMS, {})) == []
+
+
+def test_a_pid_that_is_another_s_by_now() -> None:
+    with Scratch() as scratch, Scratch() as other:
+        delegate(other.init.pid, SOCKET)
+        one = with_pid(of_process(scratch.init.pid), other.init.pid)
+        assert list(of_container(one, ENUMS, {})) == []
+
+
+def with_pid(one: Running, pid: int) -> Running:
+    """That container, as if its process's pid had become another's since it was looked at."""
+    fields = {name: getattr(one, name) for name in Running.__slots__}
+    return Running(**fields | {"pid": pid})
 
 
 def test_nothing_is_delegated_to_the_host() -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook import running
+from oci_bpf_hook import kernel, running
+from oci_bpf_hook.doctor import container
 from oci_bpf_hook.doctor.container import TOKEN_PATH
 from oci_bpf_hook.errors import BAD_STATE, DONE, REFUSED, USAGE
+from oci_bpf_hook.names import KINDS
 from tests.support.engines import RUNTIMES
 from tests.support.podman import IMAGE, World
 from tests.support.policy import in_force
@@ -28,6 +30,7 @@ from tests.support.situation import (
     with_filter,
     workload,
 )
+from tests.test_delegations import with_pid
 from tests.test_running import watched
 
 SOCKET_IO = io(**SOCKET)
@@ -196,6 +199,9 @@ def test_a_mode_that_keeps_the_user_out() -> None:
         delegate(scratch.init.pid, SOCKET, mode=0o700)
         with scratch.running("unshare", "--net", "setpriv", *user, *ambient) as process:
             assert causes(process.pid) == {"search-permission"}
+            (wrong,) = not_well(findings("--pid", str(process.pid))).values()
+            # Who pastes it does so on the host, where that path is another directory.
+            assert BPFFS not in wrong["fix"]
 
 
 @pytest.mark.parametrize(
@@ -263,6 +269,14 @@ def test_a_container_that_the_policy_refused() -> None:
         # Granted since, it isn't what is wrong any more.
         assert scratch.hook(SOCKET_IO, id="refused-by-policy").returncode == DONE
         assert command("doctor", "--container", "refused-by-policy").returncode == USAGE
+
+
+def test_a_pid_that_is_another_s_by_now() -> None:
+    with Scratch() as scratch, Scratch() as other:
+        one = with_pid(running.of_process(scratch.init.pid), other.init.pid)
+        (found,) = container.check(one, kernel.enums(KINDS))
+    assert (found.what, found.state) == ("container", "problem")
+    assert found.why.endswith("has ended meanwhile")
 
 
 def test_it_ends_meanwhile() -> None:

@@ -8,8 +8,8 @@ be pasted into a shell has the container's own words in it, and so they are quot
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from shlex import quote
+from typing import TypeVar
 
 from .. import mountinfo, probes
 from ..advise.needs import Needs
@@ -17,12 +17,12 @@ from ..annotations import PATH
 from ..audited import last_refusal
 from ..container import Container, Process
 from ..delegations import names, user_name
-from ..errors import REFUSED, HookError
+from ..errors import BAD_STATE, REFUSED, HookError
 from ..masks import parse_shown
 from ..mountinfo import Mount
 from ..names import KINDS, PROGS, Enum, Kind
 from ..policycache import ETC as POLICY
-from ..processes import Status, environment, inside_id, mounts, status
+from ..processes import Status, environment, inside_id, mounts, read, status
 from ..running import Running
 from ..seccomp import FilterError, answer
 from . import around, objects, programs
@@ -30,6 +30,7 @@ from .finding import Finding, ok, problem, warning
 from .programs import add_capabilities
 from .visit import Tried, visit
 
+_Kind = TypeVar("_Kind", Process, Container)
 TOKEN_PATH = "LIBBPF_BPF_TOKEN_PATH"  # noqa: S105
 _SECCOMP_FILTER = 2
 # What an object may lack as well as what is delegated as a whole.
@@ -42,7 +43,7 @@ def check(one: Running, enums: Mapping[str, Enum], needs: Needs | None = None) -
     With `needs`, whether that is enough for the objects that need it.
     """
     try:
-        with Process(one.pid) as process:
+        with _opened(Process, one) as process:
             found = _namespaces(process)
             yield found
             if found.state == "ok":
@@ -51,6 +52,15 @@ def check(one: Running, enums: Mapping[str, Enum], needs: Needs | None = None) -
         yield _unreachable(one, str(error))
     except OSError as error:
         yield _unreachable(one, error.strerror or str(error))
+
+
+def _opened(kind: type[_Kind], one: Running) -> _Kind:
+    """The process of `one`, opened as a Process or a Container; its pid may be another's by now."""
+    process = kind(one.pid)
+    if not process.is_in(one.user, one.mount):
+        process.close()
+        raise HookError(BAD_STATE, f"{one.label} has ended meanwhile")
+    return process
 
 
 def _once(findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -210,7 +220,7 @@ class _Examination:
         if os.geteuid():
             return False
         try:
-            with Container(self.one.pid) as container:
+            with _opened(Container, self.one) as container:
                 return visit(container, self.path, self.status).root_token == 0
         except HookError:
             return False
@@ -270,6 +280,8 @@ class _Examination:
             return
         try:
             filters = probes.seccomp_filters(self.one.pid)
+            if not self.process.alive():
+                raise OSError(errno.ESRCH, "it has ended")
             arch = probes.arch()
             answers = {
                 command: answer(filters, arch.bpf, arch.audit, (command,))
@@ -311,7 +323,7 @@ class _Examination:
             )
             return
         try:
-            with Container(self.one.pid) as container:
+            with _opened(Container, self.one) as container:
                 tried = visit(container, self.path, self.status)
         except HookError as error:
             yield warning("token", str(error))
@@ -337,7 +349,7 @@ class _Examination:
             return problem(
                 "search-permission",
                 f"it may not open {self.path}: the directory's mode keeps its user out",
-                f"podman run --annotation io.bpffs.mode=1777 ..., or chmod 1777 {quote(self.path)}",
+                "podman run --annotation io.bpffs.mode=1777 ...",
             )
         return None
 
@@ -354,10 +366,9 @@ class _Examination:
 
     def _label(self) -> str:
         try:
-            text = Path(f"/proc/{self.one.pid}/attr/current").read_text(encoding="utf-8")
+            return read(self.process, "attr/current").strip("\0\n")
         except OSError:
             return ""
-        return text.strip("\0\n")
 
     def _names(self, mount: Mount, kind: Kind) -> list[str]:
         return names(self._mask(mount, kind), self.enums[kind.option])
