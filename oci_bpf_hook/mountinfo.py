@@ -38,7 +38,8 @@ class Mount(Record):
 def parse(text: str) -> list[Mount]:
     """The mounts in the text of a mountinfo file; lines that aren't whole are left out."""
     found: list[Mount] = []
-    for line in text.splitlines():
+    # Of what else ends a line for Python nothing is escaped in a path.
+    for line in text.split("\n"):
         # ID parent major:minor root point flags [optional]... - type source options
         head, dash, tail = line.partition(" - ")
         fields, rest = head.split(" "), tail.split(" ")

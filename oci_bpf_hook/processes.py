@@ -67,13 +67,14 @@ def status(process: Process) -> Status:
 
 def status_of(pid: int | str) -> Status:
     """The credentials of the process `pid`, or "self".  Raises OSError."""
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace", newline="\n") as file:
         return _status(file.read())
 
 
 def _status(text: str) -> Status:
     fields: dict[str, str] = {}
-    for line in text.splitlines():
+    # Of what ends a line elsewhere only "\n" is escaped in names, which people choose.
+    for line in text.split("\n"):
         key, _, value = line.partition(":")
         fields[key] = value.strip()
     return Status(
@@ -112,7 +113,7 @@ def inside_id(process: Process, kind: str, identity: int) -> int | None:
 
 def libraries(process: Process) -> set[str]:
     """The files that are mapped into it.  Raises OSError."""
-    lines = (line.split(None, 5) for line in read(process, "maps").splitlines())
+    lines = (line.split(None, 5) for line in read(process, "maps").split("\n"))
     return {fields[5] for fields in lines if len(fields) == 6 and fields[5].startswith("/")}
 
 

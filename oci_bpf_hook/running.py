@@ -235,7 +235,7 @@ def _shim(pid: int, given: dict[str, str]) -> _Named:
 
 def by_cgroup(text: str) -> _Named:
     """The engine, name and id that /proc/PID/cgroup's text tells; it never tells the runtime."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         names = line.rpartition(":")[2].split("/")
         for above, name in zip(["", *names], names, strict=False):
             for pattern, engine in _CGROUPS:
@@ -254,7 +254,7 @@ def by_cgroup(text: str) -> _Named:
 
 def _cgroup(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
+        return Path(f"/proc/{pid}/cgroup").read_bytes().decode("utf-8", "replace")
     except OSError:
         return ""
 

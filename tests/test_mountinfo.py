@@ -17,6 +17,15 @@ TEXT = """\
 """
 
 
+def test_a_path_that_looks_like_the_end_of_a_line() -> None:
+    """A container makes directories with what names it likes; the kernel escapes "\\n" alone."""
+    for end in "\r\x0b\x0c\x1c\x85\u2028":
+        line = f"112 71 0:67 / /sys/a{end}b rw,nosuid - bpf bpf rw,delegate_cmds=any\n"
+        (mount,) = parse(line)
+        assert mount.point == f"/sys/a{end}b"
+        assert mount.delegates == {"delegate_cmds": "any"}
+
+
 def test_parse() -> None:
     mounts = {mount.id: mount for mount in parse(TEXT)}
     assert list(mounts) == [68, 71, 112, 113, 120, 121, 122]

@@ -11,6 +11,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from oci_bpf_hook import probes
 from oci_bpf_hook.errors import KERNEL_CANNOT, NO_BROKER, REFUSED, USAGE
 from oci_bpf_hook.policyfile import schema
 from tests.support import recorder
@@ -89,6 +90,19 @@ def test_addresses_that_lead_nowhere() -> None:
     assert done.counts() == {"EFAULT": 4, "E2BIG": 1, "EINVAL": 1}
     unreadable = [one for one in done.recording["calls"] if one["result"] == "EFAULT"]
     assert all("map_type" not in one for one in unreadable)
+
+
+def test_a_name_that_looks_like_a_line_of_proc_s() -> None:
+    """A thread is called what it likes, a carriage return and a number that is none included."""
+    code = (
+        "import ctypes, sys\n"
+        "libc = ctypes.CDLL(None)\n"
+        "assert libc.prctl(15, b'\\rTgid:x', 0, 0, 0) == 0\n"
+        "libc.syscall(int(sys.argv[1]), 0, b'\\2' + bytes(71), 72)\n"
+    )
+    done = record(sys.executable, "-IS", "-c", code, str(probes.arch().bpf))
+    assert (done.code, done.stderr) == (0, "")
+    assert done.counts() == {"EINVAL": 1}
 
 
 def test_changed_by_another_thread() -> None:

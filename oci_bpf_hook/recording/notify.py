@@ -140,10 +140,11 @@ def _read(memory: int, address: int, size: int) -> bytes:
 def _process(tid: int) -> int | None:
     """The process that the thread `tid` is of; None if it has died."""
     try:
-        with open(f"/proc/{tid}/status", encoding="utf-8", errors="replace") as status:
+        # A thread's name comes first, as its program wants it; of line ends "\n" alone is escaped.
+        with open(f"/proc/{tid}/status", "rb") as status:
             for line in status:
-                key, _, value = line.partition(":")
-                if key == "Tgid":
+                key, _, value = line.partition(b":")
+                if key == b"Tgid":
                     return int(value)
     except (FileNotFoundError, ProcessLookupError):
         pass
