@@ -41,6 +41,11 @@ _PTRACE_DETACH = 17
 _PTRACE_SECCOMP_GET_FILTER = 0x420C
 _WALL = 0x40000000
 _CAPABILITY_VERSION_3 = 0x20080522
+_AT_FDCWD = -100
+_AT_STATX_DONT_SYNC = 0x4000
+_STATX_TYPE = 1
+# struct statx: the mode at 28; dev_major and dev_minor at 136.
+_STATX = Struct("=28xH106xII112x")
 _FILTER_MAX = 4096
 _STOP_DEADLINE = 2
 
@@ -50,6 +55,9 @@ _libc.capset.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
 _libc.mount.argtypes = [*[ctypes.c_char_p] * 3, ctypes.c_ulong, ctypes.c_char_p]
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
 _libc.ptrace.restype = ctypes.c_long
+_libc.statx.argtypes = [
+    *(ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
+]
 _libc.syscall.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint]
 _libc.syscall.restype = ctypes.c_long
 
@@ -99,6 +107,18 @@ def prog_load(prog_type: int, attach_type: int, token: int) -> int:
         token,
     )
     return _bpf(BPF_PROG_LOAD, attr)
+
+
+def stat_known(path: str) -> tuple[int, str]:
+    """The type of the file at `path`, as in st_mode, and its device, as in mountinfo.
+
+    They are what the kernel knows already: a filesystem that never answers isn't asked.
+    """
+    buffer = ctypes.create_string_buffer(_STATX.size)
+    name = os.fsencode(path)
+    _check(_libc.statx(_AT_FDCWD, name, _AT_STATX_DONT_SYNC, _STATX_TYPE, buffer), "statx")
+    mode, major, minor = _STATX.unpack(buffer.raw)
+    return mode, f"{major}:{minor}"
 
 
 def unshare(flags: int) -> None:

@@ -1,12 +1,10 @@
-"""What /proc tells of a process: credentials, seccomp, environment, and which files it holds.
+"""What /proc tells of a process: credentials, seccomp, environment, and what is mapped into it.
 
 All of it is read through the directory fd of a `container.Process`, and so of one process.
 What may not be read is an OSError; the caller knows what that means for its question.
 """
 
 import os
-from collections.abc import Iterator
-from stat import S_ISDIR
 
 from .container import Process
 from .mountinfo import Mount, parse
@@ -37,16 +35,6 @@ class Status(Record):
 
     def has(self, capability: int) -> bool:
         return bool(self.effective >> capability & 1)
-
-
-class Held(Record):
-    """An fd of a process that matters when a delegation is taken away: a token, or a bpffs."""
-
-    __slots__ = ("fd", "name", "pid", "what")
-    pid: int
-    name: str
-    fd: int
-    what: str
 
 
 def read(process: Process, name: str) -> str:
@@ -120,40 +108,6 @@ def libraries(process: Process) -> set[str]:
 def pids() -> list[int]:
     """The processes there are, in no order."""
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-
-
-def holders(devices: set[str], user_namespace: int) -> Iterator[Held]:
-    """Who can still use a delegation that is taken away: tokens, and open directories of it.
-
-    `devices` are the bpffs's, as mountinfo has them: a token is a file of the bpffs that it was
-    made from.  Only in the user namespace with that inode number is either of use.
-    """
-    for pid in sorted(pids()):
-        try:
-            if os.stat(f"/proc/{pid}/ns/user").st_ino != user_namespace:
-                continue
-            fds = os.listdir(f"/proc/{pid}/fd")
-            name = comm(pid)
-        except OSError:  # It has gone, or isn't ours to look at.
-            continue
-        for fd in fds:
-            what = _held(pid, fd, devices)
-            if what:
-                yield Held(pid=pid, name=name, fd=int(fd), what=what)
-
-
-def _held(pid: int, fd: str, devices: set[str]) -> str:
-    try:
-        status_ = os.stat(f"/proc/{pid}/fd/{fd}")
-        if f"{os.major(status_.st_dev)}:{os.minor(status_.st_dev)}" not in devices:
-            return ""
-        if S_ISDIR(status_.st_mode):
-            return "directory"
-        with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
-            # kernel/bpf/token.c, bpf_token_show_fdinfo; a map or a program has other fields.
-            return "token" if any(line.startswith("allowed_cmds:") for line in file) else ""
-    except OSError:
-        return ""
 
 
 def comm(pid: int) -> str:

@@ -25,7 +25,7 @@ from tests.support.podman import World
 from tests.support.policy import audited, in_force
 from tests.support.scratch import Scratch, bpf_mounts, hooks_alive
 from tests.support.situation import BPFFS, ROOT, command, findings, not_well
-from tests.test_processes import HOLDS
+from tests.test_holders import HOLDS
 from tests.test_running import started
 
 SCHEMA = json.loads((ROOT / "schema" / "delegate.schema.json").read_text())

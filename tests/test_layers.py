@@ -36,7 +36,7 @@ ROWS = (
         *("formats.documents", "formats.jsonfile", "formats.kubernetes", "formats.oci"),
         *("formats.podman", "formats.quadlet", "formats.read", "formats.readers"),
         *("formats.unitfile", "formats.writers"),
-        *("audited", "delegations", "page", "probes", "processes", "running"),
+        *("audited", "delegations", "holders", "page", "probes", "processes", "running"),
         *("doctor.container", "doctor.engines", "doctor.hooks", "doctor.host"),
         *("doctor.around", "doctor.objects", "doctor.programs", "doctor.selftest", "doctor.visit"),
     ),

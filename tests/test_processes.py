@@ -1,8 +1,5 @@
 """processes.py: what /proc tells of real processes."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from oci_bpf_hook.container import Process
@@ -10,7 +7,6 @@ from oci_bpf_hook.probes import CAP_BPF, CAP_SYS_ADMIN
 from oci_bpf_hook.processes import (
     comm,
     environment,
-    holders,
     inside_id,
     libraries,
     mounts,
@@ -20,17 +16,6 @@ from oci_bpf_hook.processes import (
 )
 from tests.support.scratch import FIRST_ID, Scratch
 from tests.support.situation import BPFFS, workload
-
-# Makes a token and opens the bpffs, and keeps both.
-HOLDS = """
-import ctypes, os, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-fd = os.open("/sys/fs/bpf", os.O_RDONLY)
-attr = struct.pack("=II", 0, fd)
-assert libc.syscall(int(sys.argv[1]), 36, attr, len(attr)) >= 0
-while data := os.read(0, 1):
-    os.write(1, data)
-"""
 
 
 def test_status() -> None:
@@ -66,25 +51,3 @@ def test_a_process_that_has_gone() -> None:
         scratch.init.wait()
         with pytest.raises(ProcessLookupError):
             status(process)
-
-
-def test_who_holds_a_token_or_the_directory() -> None:
-    import sys
-
-    from oci_bpf_hook import probes
-
-    number = str(probes.arch().bpf)
-    with workload(sys.executable, "-IS", "-c", HOLDS, number) as (pid, scratch):
-        with Process(pid) as process:
-            (mount,) = [mount for mount in mounts(process) if mount.delegates]
-        fd = os.open(f"/proc/{pid}/root{BPFFS}", os.O_RDONLY)
-        try:
-            user = Path(f"/proc/{pid}/ns/user").stat().st_ino
-            found = list(holders({mount.device}, user))
-            other = list(holders({mount.device}, user + 1))
-        finally:
-            os.close(fd)
-        assert scratch.init.pid != pid
-    # Ours is open too, but in another user namespace, where it makes no token.
-    assert {(held.pid, held.what) for held in found} == {(pid, "token"), (pid, "directory")}
-    assert other == []

@@ -6,7 +6,6 @@ The way is the hook's own, `hook.give`: the same policy, halves, read-back and r
 import argparse
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 from .. import inside
@@ -14,6 +13,7 @@ from ..annotations import MODE, PATH, PREFIX
 from ..container import Container
 from ..delegations import Delegation, of_container, shares, user_name
 from ..errors import BAD_STATE, DONE, MOUNT_FAILED, NO_BROKER, USAGE, HookError, quote
+from ..holders import DIRECTORY, MOUNT, TOKEN, holders
 from ..hook import give
 from ..masks import Grant, resolve, show
 from ..mount import ContainerHalf
@@ -22,13 +22,18 @@ from ..peer import groups_of, user_of
 from ..policy import ENGINES, Compiled, Decision, decide, identify
 from ..policycache import in_force
 from ..probes import CAP_SYS_ADMIN
-from ..processes import Held, holders, status
+from ..processes import status
 from ..running import Running
 from ..trail import Trail
 from . import request, target
 from .output import FAINT, HEAD, JSON, OK, WARNING, Output, print_json, styled
 from .table import argument
 
+_HAS = {
+    TOKEN: "has a token",
+    DIRECTORY: "has the old bpffs open, and can make tokens",
+    MOUNT: "sees the old bpffs, in a mount namespace of its own, and can make tokens",
+}
 _LISTS = tuple((kind.option.removeprefix("delegate_"), kind.option) for kind in KINDS)
 
 ARGUMENTS = (
@@ -193,12 +198,8 @@ def _cover(container: Container, path: str, trail: Trail) -> None:
 def _holders(one: Running, gone: list[Delegation]) -> list[dict[str, Any]]:
     return [
         {"pid": held.pid, "name": held.name, "fd": held.fd, "what": held.what}
-        for held in _held(one, gone)
+        for held in holders({each.device for each in gone}, one.mount)
     ]
-
-
-def _held(one: Running, gone: list[Delegation]) -> Iterator[Held]:
-    return holders({each.device for each in gone}, one.user)
 
 
 def _answer(outcome: str, one: Running, container: Container, path: str) -> dict[str, Any]:
@@ -247,10 +248,10 @@ def _print_old(out: Output, answer: dict[str, Any]) -> None:
         out.line("tokens that exist keep what they were made with, until who holds them ends.")
         out.line("a remount would change nothing: this kernel doesn't reconfigure a bpffs.")
     for held in answer["holders"]:
-        what = "a token" if held["what"] == "token" else "the old bpffs open, and can make tokens"
+        fd = "" if held["fd"] is None else f" (fd {held['fd']})"
         out.line(
             styled(WARNING, "still there"),
-            f": pid {held['pid']} ({held['name']}) has {what} (fd {held['fd']})",
+            f": pid {held['pid']} ({held['name']}) {_HAS[held['what']]}{fd}",
         )
     if answer["holders"]:
         out.line(f"to be rid of these, restart {answer['label']}")

@@ -1,0 +1,101 @@
+"""Who can still use a delegation that was taken away, as far as /proc shows it.
+
+A token is of use to whoever has its fd and is privileged over its user namespace, and a directory
+of the bpffs makes tokens whether it was reached by a path or not; so it counts in which process
+they are, and not in which namespace.  What is under way through a socket nobody sees.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from stat import S_ISDIR
+
+from .mountinfo import covered, parse
+from .probes import stat_known
+from .processes import comm, pids
+from .record import Record
+
+TOKEN = "token"  # noqa: S105
+DIRECTORY = "directory"
+MOUNT = "mount"
+
+
+class Held(Record):
+    """What a process has: a TOKEN, a DIRECTORY of the bpffs, or its MOUNT with nothing over it.
+
+    `fd` is None for a directory that the process is in, and for a mount.
+    """
+
+    __slots__ = ("fd", "name", "pid", "what")
+    pid: int
+    name: str
+    fd: int | None
+    what: str
+
+
+def holders(devices: set[str], mount_namespace: int) -> Iterator[Held]:
+    """Who has anything of the bpffs `devices`, which are major:minor as mountinfo has them.
+
+    A token is a file of the bpffs that it was made from.  The mounts of the namespace with the
+    inode number `mount_namespace` are those that were covered; of each other one where the
+    bpffs is in sight a single process is named.
+    """
+    namespaces = {mount_namespace}
+    for pid in sorted(pids()):
+        found: set[tuple[str, int]] = set()
+        name = "?"
+        with suppress(OSError):  # It has gone, or isn't ours to look at.
+            name = comm(pid)
+            for task in _tasks(pid):
+                with suppress(OSError):
+                    found.update(_held(task, devices))
+                with suppress(OSError):
+                    found.update(_seen(task, devices, namespaces))
+        for what, fd in sorted(found):
+            yield Held(pid=pid, name=name, fd=fd if fd >= 0 else None, what=what)
+
+
+def _tasks(pid: int) -> list[str]:
+    """The directories of the threads that may have files or mounts of their own."""
+    directory = f"/proc/{pid}"
+    ours = os.stat("/proc/self/ns/user").st_ino == os.stat(f"{directory}/ns/user").st_ino
+    if ours and os.stat(directory).st_uid == 0:  # The host's root hides nothing from itself.
+        return [directory]
+    return [f"{directory}/task/{tid}" for tid in os.listdir(f"{directory}/task")]
+
+
+def _held(task: str, devices: set[str]) -> Iterator[tuple[str, int]]:
+    for link in ("cwd", "root"):
+        if _what(f"{task}/{link}", "", devices):
+            yield DIRECTORY, -1
+    for fd in os.listdir(f"{task}/fd"):
+        what = _what(f"{task}/fd/{fd}", f"{task}/fdinfo/{fd}", devices)
+        if what:
+            yield what, int(fd)
+
+
+def _what(path: str, info: str, devices: set[str]) -> str:
+    try:
+        mode, device = stat_known(path)
+        if device not in devices:
+            return ""
+        if S_ISDIR(mode):
+            return DIRECTORY
+        with open(info, encoding="ascii") as file:
+            # kernel/bpf/token.c, bpf_token_show_fdinfo; a map or a program has other fields.
+            return TOKEN if any(line.startswith("allowed_cmds:") for line in file) else ""
+    except OSError:
+        return ""
+
+
+def _seen(task: str, devices: set[str], namespaces: set[int]) -> Iterator[tuple[str, int]]:
+    namespace = os.stat(f"{task}/ns/mnt").st_ino
+    if namespace in namespaces:
+        return
+    every = parse(Path(f"{task}/mountinfo").read_bytes().decode("utf-8", "replace"))
+    namespaces.add(namespace)
+    if any(mount.device in devices for mount in every):
+        hidden = covered(every)
+        if any(mount.device in devices and mount.id not in hidden for mount in every):
+            yield MOUNT, -1
