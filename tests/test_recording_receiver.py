@@ -253,8 +253,12 @@ def test_who_goes_without_a_word(tmp_path: Path) -> None:
 
 
 def test_the_socket_is_roots_alone(tmp_path: Path) -> None:
-    path = tmp_path / "made" / "sock"
+    path = tmp_path / "above" / "made" / "sock"
+    before = os.umask(0o077)
     with Receiver(path):
+        assert os.umask(before) == 0o077
+        # Where others have sockets too.
+        assert path.parent.parent.stat().st_mode & 0o777 == 0o755
         assert path.parent.stat().st_mode & 0o777 == 0o700
         assert path.stat().st_mode & 0o077 == 0
         with pytest.raises(HookError, match="can't be made: Address already in use"):

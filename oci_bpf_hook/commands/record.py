@@ -25,8 +25,6 @@ from ..recording.learn import learn
 from ..recording.recording import Recording
 from .table import argument
 
-# Where a recorded container's runtime connects to.
-_RUN = Path("/run/oci-bpf-hook/record")
 _NOT_A_NAME = re.compile(r"[^a-z0-9-]+")
 # The exit code of --verify where the needs aren't enough.
 NOT_ENOUGH = 1
@@ -152,12 +150,13 @@ def _settings(options: argparse.Namespace, *, silent: bool = False) -> session.S
 def _container(options: argparse.Namespace, command: list[str]) -> Recording:
     """Record a container of podman's, which is told to do what it takes."""
     name = f"record-{secrets.token_hex(4)}"
+    run = _run_directory()
     base = Path(options.seccomp) if options.seccomp else receiver.default_profile()
     recording = Recording(["podman", "run", *command])
-    seccomp = _RUN / f"{name}.json"
-    with receiver.Receiver(_RUN / f"{name}.sock") as socket:
+    seccomp = run / f"{name}.json"
+    with receiver.Receiver(run / f"{name}.sock") as socket:
         try:
-            made = receiver.profile(base.read_bytes(), _RUN / f"{name}.sock")
+            made = receiver.profile(base.read_bytes(), run / f"{name}.sock")
             seccomp.write_text(json.dumps(made), encoding="utf-8")
         except (OSError, ValueError) as error:
             raise HookError(USAGE, f"{base}: {error}") from None
@@ -169,6 +168,14 @@ def _container(options: argparse.Namespace, command: list[str]) -> Recording:
             seccomp.unlink()
     recording.end()
     return recording
+
+
+def _run_directory() -> Path:
+    """Where a recorded container's runtime connects to: root's, or the user's own."""
+    above = (
+        os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}") if os.geteuid() else "/run"
+    )
+    return Path(above, "oci-bpf-hook", "record")
 
 
 def _listen(path: Path) -> Recording:

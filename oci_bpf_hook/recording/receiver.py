@@ -37,9 +37,11 @@ class Receiver:
         """Listen.  Raises HookError (USAGE) where that can't be."""
         self._path = path
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o077)
+        # What is above it may be others' as well: the broker's socket is in /run/oci-bpf-hook.
+        before = os.umask(0o022)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.umask(0o077)
             _take_away(path)
             self._sock.bind(str(path))
             self._sock.listen()
