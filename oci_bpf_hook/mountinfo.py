@@ -67,49 +67,61 @@ def _numbers(*texts: str) -> bool:
 def covered(mounts: list[Mount]) -> set[int]:
     """The ids of those that can't be reached by their path, as another mount lies over it.
 
-    That is one on the very same place, or above it in the tree.
+    That is one on the very same place, or above it in the tree.  A container has as many mounts
+    as it likes, up to the sysctl fs.mount-max, and so nothing here looks at each for each.
     """
-    by_id = {mount.id: mount for mount in mounts}
-    below = {mount.parent for mount in mounts if _covers(mount, by_id.get(mount.parent))}
-    return {mount.id for mount in mounts if _is_covered(mount, mounts, by_id, below)}
+    tree = _Tree(mounts)
+    return {mount.id for mount in mounts if tree.is_covered(mount)}
 
 
-def _covers(mount: Mount, other: Mount | None) -> bool:
-    return other is not None and other is not mount and other.point == mount.point
+class _Tree:
+    """The mounts by what they are on, and what is known of each place so far."""
 
+    def __init__(self, mounts: list[Mount]) -> None:
+        self._by_id = {mount.id: mount for mount in mounts}
+        self._order = {mount.id: number for number, mount in enumerate(mounts)}
+        # Those that another lies on the very place of.
+        self._below = {mount.parent for mount in mounts if self._is_on_top(mount)}
+        # The last one on each place of each mount.
+        self._last = {(mount.parent, mount.point): number for number, mount in enumerate(mounts)}
+        # Whether what each mount is on can't be reached.
+        self._buried: dict[int, bool] = {}
 
-def _is_covered(
-    mount: Mount, mounts: list[Mount], by_id: dict[int, Mount], below: set[int]
-) -> bool:
-    if mount.id in below or _shadowed(mount, mounts):
-        return True
-    parent = by_id.get(mount.parent)
-    # The tree has no loops, but a file that was read while it changed may.
-    for _ in mounts:
-        if parent is None or parent is mount:
-            return False
-        # What lies on the very place of its parent is what covers that.
-        if parent.id in below and not _covers(mount, parent):
-            return True
-        if _shadowed(parent, mounts):
-            return True
-        mount, parent = parent, by_id.get(parent.parent)
-    return False
+    def is_covered(self, mount: Mount) -> bool:
+        return mount.id in self._below or self._shadowed(mount) or self._is_buried(mount)
 
+    def _is_on_top(self, mount: Mount) -> bool:
+        """Whether it lies on the very place of its parent."""
+        parent = self._by_id.get(mount.parent)
+        return parent is not None and parent is not mount and parent.point == mount.point
 
-def _shadowed(mount: Mount, mounts: list[Mount]) -> bool:
-    """Whether a later sibling lies on a directory above `mount`."""
-    later = False
-    for other in mounts:
-        if other.id == mount.id:
-            later = True
-        elif (
-            later
-            and other.parent == mount.parent
-            and mount.point.startswith(f"{other.point.rstrip('/')}/")
-        ):
-            return True
-    return False
+    def _is_buried(self, mount: Mount) -> bool:
+        chain: list[int] = []
+        while True:
+            parent = self._by_id.get(mount.parent)
+            # The tree has no loops, but a file that was read while it changed may.
+            if mount.id in self._buried or parent is None or parent is mount:
+                found = self._buried.get(mount.id, False)
+                break
+            chain.append(mount.id)
+            self._buried[mount.id] = False
+            # What lies on the very place of its parent is what covers that.
+            if (parent.id in self._below and not self._is_on_top(mount)) or self._shadowed(parent):
+                found = True
+                break
+            mount = parent
+        self._buried.update(dict.fromkeys(chain, found))
+        return found
+
+    def _shadowed(self, mount: Mount) -> bool:
+        """Whether a later sibling lies on a directory above `mount`."""
+        order = self._order[mount.id]
+        point = mount.point
+        while point:
+            point = point.rpartition("/")[0]
+            if self._last.get((mount.parent, point or "/"), -1) > order:
+                return True
+        return False
 
 
 def _plain(text: str) -> str:

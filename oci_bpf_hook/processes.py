@@ -11,8 +11,10 @@ from .mountinfo import Mount, parse
 from .record import Record
 from .state import read_all
 
-# Of a file that a container writes no more than this is read.
+# Of a file that a container writes no more than this is read; of its mounts, which may be as many
+# as the sysctl fs.mount-max says, all but what no engine makes.
 _MOST = 4 << 20
+_MOST_OF_MOUNTS = 256 << 20
 
 
 class Status(Record):
@@ -37,11 +39,11 @@ class Status(Record):
         return bool(self.effective >> capability & 1)
 
 
-def read(process: Process, name: str) -> str:
+def read(process: Process, name: str, most: int = _MOST) -> str:
     """The file `name` of the process's directory.  Raises OSError."""
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process.proc)
     try:
-        return read_all(fd, _MOST).decode("utf-8", "surrogateescape")
+        return read_all(fd, most).decode("utf-8", "surrogateescape")
     except ValueError as error:
         raise OSError(27, f"{name} is {error}") from None
     finally:
@@ -81,7 +83,7 @@ def _status(text: str) -> Status:
 
 def mounts(process: Process) -> list[Mount]:
     """The mounts that it sees.  Raises OSError."""
-    return parse(read(process, "mountinfo"))
+    return parse(read(process, "mountinfo", _MOST_OF_MOUNTS))
 
 
 def environment(process: Process) -> dict[str, str]:

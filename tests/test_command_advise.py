@@ -55,6 +55,7 @@ def test_json(xdp: Path) -> None:
     found = as_json(xdp)
     assert found["delegate_attachs"] == ["cgroup_inet_ingress", "xdp_devmap", "xdp_cpumap"]
     assert found["capabilities"] == ["net_admin", "bpf"]
+    assert json.loads(command("--json", xdp).stdout) == found
 
 
 @pytest.mark.parametrize("form", forms.FORMS)

@@ -149,6 +149,14 @@ def test_list(directory: Path, policy: Path) -> None:
     assert "ask the platform team" in done.stdout
 
 
+def as_json() -> tuple[int, int, list[str]]:
+    """The exit code of `cdi check`, how many devices it sees, and what is wrong."""
+    done = command("cdi", "check", "--json")
+    found = json.loads(done.stdout)
+    jsonschema.validate(found, json.loads((ROOT / "schema" / "cdi-check.schema.json").read_text()))
+    return done.returncode, len(found["devices"]), found["problems"]
+
+
 def test_check(directory: Path) -> None:
     launcher = install(directory / "hook")
     command("cdi", "generate", "--hook", launcher)
@@ -158,7 +166,10 @@ def test_check(directory: Path) -> None:
         "/etc/cdi/bpffs.io-profile.json is in order: 6 devices\n",
         "",
     )
+    assert as_json() == (DONE, 6, [])
     launcher.chmod(0o777)
+    code, _, problems = as_json()
+    assert (code, len(problems)) == (USAGE, 1)
     assert "others than root can change it" in command("cdi", "check").stderr
     launcher.chmod(0o644)
     assert "isn't executable" in command("cdi", "check").stderr

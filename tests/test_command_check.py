@@ -86,6 +86,23 @@ def test_by_the_built_in_policy() -> None:
         assert levels == ["problem", "problem", "hint"]
 
 
+def test_a_recording(tmp_path: Path) -> None:
+    """It has no lists, and is all that the policy allows."""
+    asked = annotated("record=x")
+    with in_force(None):
+        code, found = answer("check", *asked)
+    assert (code, found["containers"][0]["granted"]) == (REFUSED, None)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "version: 1\nrules: [{name: r, allow: {delegate_cmds: [map_create], record: true}}]\n"
+    )
+    code, found = answer("check", "--policy", policy, *asked)
+    assert (code, found["containers"][0]["granted"]) == (DONE, {"delegate_cmds": "map_create"})
+    code, found = answer("explain", "--policy", policy, *asked)
+    assert code == DONE
+    assert "delegate_cmds=map_create" in found["containers"][0]["mount"]
+
+
 def test_a_bad_policy(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text("version: 2\nrules: []\n")

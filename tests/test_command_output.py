@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+from oci_bpf_hook.commands.tree import Leaf, leaves
 from tests.support.terminal import ROOT, on_terminal
 
 _SAY = """
@@ -69,3 +70,16 @@ def test_a_narrow_terminal_loses_nothing() -> None:
     )
     _, text = on_terminal((sys.executable, "-c", say), columns=30)
     assert (text.count("x"), text.count("y")) == (30, 30)
+
+
+# These print what is for a machine anyway, or nothing but that they have written a file.
+NO_JSON = {("broker",), ("hook",), ("inject",), ("seccomp",), ("cdi", "generate")}
+
+
+def test_json_everywhere() -> None:
+    without = {leaf.words for leaf in leaves() if "--json" not in _options(leaf)}
+    assert without == NO_JSON
+
+
+def _options(leaf: Leaf) -> set[str]:
+    return {name for one in leaf.command.arguments for name in one.names}

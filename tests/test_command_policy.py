@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
 from oci_bpf_hook.errors import BAD_POLICY, REFUSED, USAGE
+from oci_bpf_hook.policyfile import schema
 from tests.support.command import answer
 from tests.support.policy import POLICY, in_force
 
@@ -27,6 +29,14 @@ def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str
         text=True,
         check=False,
     )
+
+
+def as_json(name: str, *arguments: str) -> dict[str, Any]:
+    done = command("policy", *arguments, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    jsonschema.validate(found, schema(name))
+    return found
 
 
 def test_check(tmp_path: Path) -> None:
@@ -50,6 +60,11 @@ def test_check(tmp_path: Path) -> None:
     assert "rule own: map_create-without-delegate_maps" not in found
     assert "profile a: map_create-without-delegate_maps: " in found
     assert "rule other" not in found
+    listed = as_json("policy-check", "check", str(own))
+    assert listed["rules"] == ["own", "other"]
+    assert ("rule own", "reaches-beyond") in {
+        (one["about"], one["code"]) for one in listed["findings"]
+    }
     bad = tmp_path / "p.yaml"
     bad.write_text("version: 1\nrules: []\nengin: podman\n")
     done = command("policy", "check", str(bad))
@@ -60,6 +75,8 @@ def test_check(tmp_path: Path) -> None:
     done = command("policy", "check", str(doubtful))
     assert done.returncode == 0
     assert f"{doubtful}:3:20: warning: whoever asks sets pod" in done.stdout
+    (warning,) = as_json("policy-check", "check", str(doubtful))["findings"]
+    assert (warning["line"], warning["column"]) == (3, 20)
 
 
 def test_show() -> None:
@@ -67,8 +84,12 @@ def test_show() -> None:
     assert done.stdout == f"# {POLICY}\n{POLICY.read_text()}"
     with in_force(None):
         done = command("policy", "show")
+        shown = as_json("policy-show", "show")
     assert done.stdout.splitlines()[0] == f"# built in; {POLICY} doesn't exist"
     assert Path(SHIPPED).read_text() in done.stdout
+    assert shown["file"] is None
+    jsonschema.validate(shown["policy"], schema("policy"))
+    assert as_json("policy-show", "show")["file"] == str(POLICY)
 
 
 def try_it(*arguments: str) -> tuple[int, dict[str, object]]:

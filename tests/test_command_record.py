@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
 from oci_bpf_hook.errors import USAGE
+from oci_bpf_hook.policyfile import schema
 from tests.support.consumer import SOURCES, Consumer
 from tests.support.podman import World
 from tests.support.policy import in_force
@@ -73,6 +75,17 @@ def test_what_can_be_spared() -> None:
     assert done.code == 0
     lost = "needed: it doesn't get prog_load cgroup_sock cgroup_inet_sock_create"
     assert f"without delegate_progs cgroup_sock: {lost}" in done.needed.splitlines()
+    done = record("sh", "-c", '"$0" own; exit 0', calls(), options=["--verify", "--json"])
+    found = json.loads(done.needed)
+    jsonschema.validate(found, schema("advise"))
+    assert found["verified"]["enough"]
+    assert {one["name"] for one in found["verified"]["bits"]} == {
+        name for option in LISTS for name in found[option]
+    }
+    # What is to be pasted has nothing else behind it.
+    done = record(calls(), "map", "1", options=["--verify", "--format", "policy"])
+    assert yaml.safe_load(done.needed)["profiles"]
+    assert done.stderr.startswith("enough: ")
 
 
 def test_not_enough() -> None:
@@ -115,7 +128,10 @@ def test_forms(tmp_path: Path) -> None:
         "--annotation=io.bpffs.delegate_maps=array",
     ]
     assert yaml.safe_load(form("policy"))["profiles"]["calls"]["delegate_maps"] == ["array"]
-    assert json.loads(form("json"))["reasons"][0]["source"] == "calls map 1"
+    found = json.loads(form("json"))
+    jsonschema.validate(found, schema("advise"))
+    assert found["reasons"][0]["source"] == "calls map 1"
+    assert command("record", "--from", saved, "--json").stdout == form("json")
     assert "map_create array" in form("text")
 
 
@@ -148,8 +164,24 @@ def test_merged_and_compared(consumer: Consumer, tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert "- delegate_progs cgroup_sock: it calls prog_load cgroup_sock" in "\n".join(lines)
     assert [line for line in lines if line.startswith("+ delegate_maps ringbuf: map ")]
+    found = json.loads(command("record", "--json", "--diff", saved, str(advised)).stdout)
+    jsonschema.validate(found, schema("record-diff"))
+    assert "cgroup_sock" in found["first"]["delegate_progs"]
+    assert "ringbuf" in found["second"]["delegate_maps"]
     same = command("record", "--diff", saved, saved)
     assert (same.returncode, same.stdout) == (0, "")
+
+
+def test_files_without_an_end() -> None:
+    for arguments, words in (
+        (("record", "--from", "/dev/zero"), "larger than 128 MiB"),
+        (("record", "--from-strace", "/dev/zero"), "a line without an end"),
+        (("check", "--file", "/dev/zero"), "larger than 64 MiB"),
+        (("explain", "--state", "/dev/zero"), "larger than 64 MiB"),
+    ):
+        done = command(*arguments)
+        assert (done.returncode, done.stdout) == (USAGE, "")
+        assert words in done.stderr
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

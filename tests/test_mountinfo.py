@@ -26,6 +26,16 @@ def test_a_path_that_looks_like_the_end_of_a_line() -> None:
         assert mount.delegates == {"delegate_cmds": "any"}
 
 
+def test_as_many_as_there_may_be() -> None:
+    """One on the other, at one place: a container's root can make a hundred thousand."""
+    many = [
+        f"{2 + n} {1 + n} 0:{n} / /deep/x rw - bpf bpf rw,delegate_cmds=any\n"
+        for n in range(99_999)
+    ]
+    mounts = parse("".join(["1 0 8:1 / / rw - ext4 /dev/vda rw\n", *many]))
+    assert covered(mounts) == {mount.id for mount in mounts[1:-1]}
+
+
 def test_parse() -> None:
     mounts = {mount.id: mount for mount in parse(TEXT)}
     assert list(mounts) == [68, 71, 112, 113, 120, 121, 122]

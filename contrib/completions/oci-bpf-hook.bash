@@ -125,11 +125,11 @@ _oci_bpf_hook() {
     '') _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain hook inject inspect ps install kernel lint policy record seccomp uninstall --help --version' ;;
     'cdi') _oci_bpf_hook_words 'generate list check remove' ;;
     'policy') _oci_bpf_hook_words 'check show test' ;;
-    'advise') case $cur in -*) _oci_bpf_hook_words '--format --loader --libbpf --exact --only --skip --btf --with --name --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
+    'advise') case $cur in -*) _oci_bpf_hook_words '--format --json --loader --libbpf --exact --only --skip --btf --with --name --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'broker') _oci_bpf_hook_words '--socket --mode --group --idle --workers --rate --header --help' ;;
     'cdi generate') _oci_bpf_hook_words '--profile --output --path --hook --engine --policy --help' ;;
     'cdi list') case $cur in -*) _oci_bpf_hook_words '--policy --json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
-    'cdi check') case $cur in -*) _oci_bpf_hook_words '--policy --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
+    'cdi check') case $cur in -*) _oci_bpf_hook_words '--policy --json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'cdi remove') _oci_bpf_hook_words '--hook --help' ;;
     'check') _oci_bpf_hook_words '--annotation --state --file --kernel --header --btf --policy --engine --attr --strict --json --help' ;;
     'convert') case $cur in -*) _oci_bpf_hook_words '--from --to --json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
@@ -142,10 +142,10 @@ _oci_bpf_hook() {
     'install') _oci_bpf_hook_words '--prefix --destdir --dry-run --stage --engine --precreate --json --help' ;;
     'kernel') _oci_bpf_hook_words '--kernel --header --btf --table --diff --json --help' ;;
     'lint') _oci_bpf_hook_words '--annotation --state --strict --json --help' ;;
-    'policy check') case $cur in -*) _oci_bpf_hook_words '--help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
-    'policy show') _oci_bpf_hook_words '--help' ;;
+    'policy check') case $cur in -*) _oci_bpf_hook_words '--json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
+    'policy show') _oci_bpf_hook_words '--json --help' ;;
     'policy test') _oci_bpf_hook_words '--annotation --state --policy --engine --attr --json --help' ;;
-    'record') _oci_bpf_hook_words '--container --listen --from --from-strace --diff --verify --exact --format --name --save --output --path --private-network --seccomp --help' ;;
+    'record') _oci_bpf_hook_words '--container --listen --from --from-strace --diff --verify --exact --format --json --name --save --output --path --private-network --seccomp --help' ;;
     'seccomp') _oci_bpf_hook_words '--base --output --help' ;;
     'uninstall') _oci_bpf_hook_words '--prefix --destdir --dry-run --json --help' ;;
     esac

@@ -16,6 +16,7 @@ from ..btf import BtfError
 from ..errors import BAD_OBJECT, DONE, USAGE, HookError, quote
 from ..names import KINDS
 from ..recording.files import load_needs
+from .output import JSON_FORM
 from .table import argument
 
 ABOUT = """
@@ -33,6 +34,7 @@ ARGUMENTS = (
         help="a compiled BPF object, or a program that embeds some",
     ),
     argument("--format", choices=forms.FORMS, default="text", help="what to print it as"),
+    JSON_FORM,
     argument(
         *("--loader",),
         choices=sections.LOADERS,
@@ -175,7 +177,10 @@ def _check_names(found: Sequence[objects.Object], names: Sequence[str]) -> None:
 
 def _others(options: argparse.Namespace, target: Kernel) -> Iterator[needs.Needs]:
     for path in options.others:
-        yield load_needs(path, target.names, exact=options.exact)
+        try:
+            yield load_needs(path, target.names, exact=options.exact)
+        except HookError as error:
+            raise HookError(error.code, *(f"--with {text}" for text in error.problems)) from None
 
 
 def _name(options: argparse.Namespace) -> str:

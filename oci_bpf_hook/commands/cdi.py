@@ -162,6 +162,10 @@ def _check(options: argparse.Namespace) -> int:
         except HookError as error:
             code = error.code if not problems else code
             problems += [f"{cdi.KIND}={one.name}: {problem}" for problem in error.problems]
+    if options.json:
+        names = [f"{cdi.KIND}={one.name}" for one in found]
+        print_json({"file": options.file, "devices": names, "problems": problems})
+        return code if problems else DONE
     if problems:
         raise HookError(code, *(f"{options.file}: {problem}" for problem in problems))
     count = len(found)
@@ -256,7 +260,7 @@ COMMANDS = (
     Command(
         name="check",
         help="find what is wrong with a CDI file of ours, its hook and its directory",
-        arguments=(_FILE, _POLICY),
+        arguments=(_FILE, _POLICY, JSON),
         run=_check,
     ),
     Command(

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 # The one option that each command with an answer has.
 JSON = argument("--json", action="store_true", help="as JSON")
+# Of those that have several forms, JSON among them.
+JSON_FORM = argument(
+    "--json", action="store_const", const="json", dest="format", help="the same as --format json"
+)
 
 # How a piece of text is meant; what it looks like is decided here.
 OK = "ok"

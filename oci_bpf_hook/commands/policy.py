@@ -11,7 +11,7 @@ from ..lint import lint
 from ..masks import resolve, show
 from ..names import CMDS, KINDS
 from . import request, rules
-from .output import JSON
+from .output import JSON, print_json
 from .table import Command, argument
 
 
@@ -27,9 +27,22 @@ def _check(options: argparse.Namespace) -> int:
         if CMDS.option in masks
     }
     lists |= {f"rule {rule['name']}": rule["masks"] for rule in loaded.listed}
-    for what, masks in lists.items():
-        for finding in lint(masks, enums):
-            print(f"{options.file}: {what}: {finding.code}: {finding}")
+    doubtful = [(what, found) for what, masks in lists.items() for found in lint(masks, enums)]
+    if options.json:
+        findings: list[dict[str, Any]] = [
+            {"about": what, "line": None, "column": None, "code": found.code, "text": str(found)}
+            for what, found in doubtful
+        ]
+        findings += [
+            {**dict.fromkeys(("about", "code")), "line": one.line, "column": one.column}
+            | {"text": one.text}
+            for one in loaded.warnings
+        ]
+        names = [rule["name"] for rule in loaded.rules]
+        print_json({"file": options.file, "rules": names, "findings": findings})
+        return DONE
+    for what, found in doubtful:
+        print(f"{options.file}: {what}: {found.code}: {found}")
     for one in loaded.warnings:
         print(f"{options.file}:{one.line}:{one.column}: warning: {one.text}")
     count = len(loaded.rules)
@@ -43,9 +56,15 @@ def _show(options: argparse.Namespace) -> int:
     etc = Path(policycache.ETC)
     builtin = Path(__file__).parents[1].joinpath("policy.yaml")
     source = etc if etc.exists() else builtin
+    text = source.read_text(encoding="utf-8")
+    if options.json:
+        from yaml import safe_load
+
+        print_json({"file": str(etc) if source is etc else None, "policy": safe_load(text)})
+        return DONE
     origin = str(etc) if source is etc else f"built in; {etc} doesn't exist"
     print(f"# {origin}")
-    print(source.read_text(encoding="utf-8"), end="")
+    print(text, end="")
     return DONE
 
 
@@ -100,13 +119,14 @@ COMMANDS = (
                 metavar="FILE",
                 help=f"the file; default {policycache.ETC}",
             ),
+            JSON,
         ),
         run=_check,
     ),
     Command(
         name="show",
         help="print the policy in force, and where it comes from",
-        arguments=(),
+        arguments=(JSON,),
         run=_show,
     ),
     Command(

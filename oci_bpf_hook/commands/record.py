@@ -23,6 +23,8 @@ from ..names import KINDS, Enum
 from ..recording import files, receiver, session, verify
 from ..recording.learn import learn
 from ..recording.recording import Recording
+from ..recording.verify import Verdict
+from .output import JSON_FORM, print_json
 from .table import argument
 
 _NOT_A_NAME = re.compile(r"[^a-z0-9-]+")
@@ -73,6 +75,7 @@ ARGUMENTS = (
         help="keep attach types that libbpf can do without, and what it takes to keep them",
     ),
     argument("--format", choices=forms.FORMS, default="text", help="what to print it as"),
+    JSON_FORM,
     argument("--name", help="of the profile or container that is printed (the command's)"),
     argument("--save", metavar="FILE", help="write the recording itself, as JSON"),
     argument(
@@ -104,16 +107,16 @@ def run(options: argparse.Namespace) -> int:
     _check(options, command)
     if options.diff:
         one, other = options.diff
-        return _diff(one, other, enums, exact=options.exact)
+        return _diff(one, other, enums, exact=options.exact, as_json=options.format == "json")
     with _output(options) as output:
         recording = _record(options, command, enums)
         if options.save:
             files.save(options.save, recording, enums)
         needed = learn(recording, enums, exact=options.exact)
         text = forms.render(options.format, needed, enums, _name(options, recording))
-        print(text, file=output, flush=True)
         if options.verify:
-            return _verify(options, command, recording, needed, enums, output=output)
+            return _verify(options, command, recording, needed, enums, text=text, output=output)
+        print(text, file=output, flush=True)
     return DONE if options.recording else _end_as(recording.exit)
 
 
@@ -217,13 +220,17 @@ def _opened(path: str) -> TextIO:
         raise HookError(USAGE, f"{path}: {error.strerror}") from None
 
 
-def _diff(one: str, other: str, enums: Mapping[str, Enum], *, exact: bool) -> int:
+def _diff(one: str, other: str, enums: Mapping[str, Enum], *, exact: bool, as_json: bool) -> int:
     first, second = (files.load_needs(path, enums, exact=exact) for path in (one, other))
-    for mark, mine, theirs in (("-", first, second), ("+", second, first)):
-        for option, names in needs_of.difference(mine, theirs, enums).items():
-            for name in names:
-                why = "; ".join(dict.fromkeys(reason.why for reason in mine.why(option, name)))
-                print(f"{mark} {option} {name}: {why}")
+    if as_json:
+        lacks = needs_of.difference(first, second, enums), needs_of.difference(second, first, enums)
+        print_json(dict(zip(("first", "second"), lacks, strict=True)))
+    else:
+        for mark, mine, theirs in (("-", first, second), ("+", second, first)):
+            for option, names in needs_of.difference(mine, theirs, enums).items():
+                for name in names:
+                    why = "; ".join(dict.fromkeys(reason.why for reason in mine.why(option, name)))
+                    print(f"{mark} {option} {name}: {why}")
     return DONE if first.bits == second.bits else NOT_ENOUGH
 
 
@@ -234,20 +241,37 @@ def _verify(
     needed: Needs,
     enums: Mapping[str, Enum],
     *,
+    text: str,
     output: TextIO,
 ) -> int:
+    """Print the needs as `text`, and what comes of running the command with these."""
+
     def again(masks: Mapping[str, int]) -> Recording:
         return session.record(command, _settings(options, silent=True), enums, masks=masks)
 
+    if options.format != "json":
+        print(text, file=output, flush=True)
     why = verify.enough(recording, needed, again, enums)
+    verdicts = iter(()) if why else verify.verdicts(recording, needed, again, enums)
+    if options.format == "json":
+        bits = [{"option": one.option, "name": one.name, "why": one.why} for one in verdicts]
+        verified = {"enough": not why, "why": why, "bits": bits}
+        print(json.dumps({**json.loads(text), "verified": verified}, indent=2), file=output)
+    else:
+        # Below what is to be read, and beside what is to be pasted.
+        _print_verified(why, verdicts, output if options.format == "text" else sys.stderr)
+    return NOT_ENOUGH if why else DONE
+
+
+def _print_verified(why: str, verdicts: Iterator[Verdict], output: TextIO) -> None:
+    """Print each verdict as it comes: every one is a run of the command."""
     if why:
         print(f"not enough: with exactly this {why}", file=output)
-        return NOT_ENOUGH
+        return
     print("enough: with exactly this it does the same", file=output, flush=True)
-    for verdict in verify.verdicts(recording, needed, again, enums):
-        said = f"needed: {verdict.why}" if verdict.why else "not needed: nothing changes"
-        print(f"without {verdict.option} {verdict.name}: {said}", file=output, flush=True)
-    return DONE
+    for one in verdicts:
+        said = f"needed: {one.why}" if one.why else "not needed: nothing changes"
+        print(f"without {one.option} {one.name}: {said}", file=output, flush=True)
 
 
 def _end_as(code: int | None) -> int:

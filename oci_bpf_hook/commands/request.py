@@ -2,13 +2,15 @@
 
 import argparse
 import sys
-from pathlib import Path
+from contextlib import ExitStack
 
 from ..annotations import PREFIX, Request, parse
 from ..errors import BAD_STATE, USAGE, HookError, quote
 from ..state import annotations_of, load_json
 from .table import argument
 
+# A list of all pods of a cluster is less.
+_MOST = 64 << 20
 ARGUMENTS = (
     argument(
         *("--annotation",),
@@ -38,7 +40,7 @@ def annotations(options: argparse.Namespace) -> dict[str, str]:
 def read_state(path: str) -> object:
     """The decoded JSON of the state in the file `path`, - for stdin.  Raises HookError."""
     try:
-        return load_json(sys.stdin.buffer.read() if path == "-" else read(path))
+        return load_json(read(path))
     except ValueError as error:
         raise HookError(BAD_STATE, f"{path}: {error}") from None
 
@@ -52,11 +54,17 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def read(path: str) -> bytes:
-    """The file `path`, of whoever calls us.  Raises HookError (USAGE)."""
+    """The file `path`, of whoever calls us, - for stdin.  Raises HookError (USAGE)."""
+    name = "standard input" if path == "-" else path
     try:
-        return Path(path).read_bytes()
+        with ExitStack() as stack:
+            file = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
+            data = file.read(_MOST + 1)
     except OSError as error:
-        raise HookError(USAGE, f"{path}: {error.strerror}") from None
+        raise HookError(USAGE, f"{name}: {error.strerror}") from None
+    if len(data) > _MOST:
+        raise HookError(USAGE, f"{name} is larger than {_MOST >> 20} MiB, which no request is")
+    return data
 
 
 def request(annotations: dict[str, str]) -> Request:

@@ -6,7 +6,6 @@ be, so that everything is said at once.  The exit code is the one that the hook 
 
 import argparse
 import re
-import sys
 from collections.abc import Iterable, Sequence
 
 from .. import kernel, policy
@@ -118,7 +117,7 @@ def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, str]:
     from ..formats.read import read as read_file  # Some of these files take YAML.
 
     name = "standard input" if options.file == "-" else options.file
-    data = sys.stdin.buffer.read() if options.file == "-" else request.read(options.file)
+    data = request.read(options.file)
     return read_file(data, name), name, data.decode("utf-8", "replace")
 
 
@@ -150,7 +149,8 @@ def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
             findings.problems(error)
         try:
             wanted, dropped = resolve(asked, enums, kernel.table, compiled.profiles)
-            decision = policy.decide(compiled, who, asked, wanted, enums) if wanted.masks else None
+            if wanted.masks or asked.record:
+                decision = policy.decide(compiled, who, asked, wanted, enums)
         except HookError as error:
             findings.problems(error)
         if wanted:

@@ -1,9 +1,9 @@
 """Recordings and needs in files: JSON of ours, or a trace of strace's."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..advise import needs
 from ..advise.needs import Needs, NeedsError
@@ -13,13 +13,17 @@ from . import strace
 from .learn import learn
 from .recording import Recording, RecordingError, as_json, from_json
 
+# A program of a million instructions, the most that the verifier takes, is a line of these.
+_LONGEST = 128 << 20
+_LARGEST = 128 << 20
+
 
 def from_strace(path: str, enums: Mapping[str, Enum]) -> Recording:
     """The recording that the trace in the file `path` is.  Raises HookError (USAGE)."""
     recording = Recording([f"strace {Path(path).name}"])
     try:
-        with open(path, encoding="utf-8", errors="replace") as lines:
-            for call in strace.calls(lines, enums):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for call in strace.calls(_lines(file), enums):
                 recording.add(call)
     except OSError as error:
         raise HookError(USAGE, f"{path}: {error.strerror}") from None
@@ -27,6 +31,14 @@ def from_strace(path: str, enums: Mapping[str, Enum]) -> Recording:
         raise HookError(USAGE, f"{path}: {error}") from None
     recording.end()
     return recording
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of `file`.  Raises RecordingError for one that never ends."""
+    while line := file.readline(_LONGEST):
+        if len(line) == _LONGEST:
+            raise RecordingError("this is no text: it has a line without an end")
+        yield line
 
 
 def load(path: str, enums: Mapping[str, Enum]) -> Recording:
@@ -59,11 +71,15 @@ def save(path: str, recording: Recording, enums: Mapping[str, Enum]) -> None:
 
 def _json(path: str) -> Any:
     try:
-        return json.loads(Path(path).read_bytes())
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise HookError(USAGE, f"{path} is larger than {_LARGEST >> 20} MiB")
+        return json.loads(data)
     except OSError as error:
         raise HookError(USAGE, f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise HookError(USAGE, f"{path} is no JSON: {error}") from None
+        raise HookError(USAGE, f"{path}: this is no JSON: {error}") from None
 
 
 def _parsed(path: str, data: Any, enums: Mapping[str, Enum]) -> Recording:
