@@ -95,3 +95,22 @@ def with_pid(one: Running, pid: int) -> Running:
 def test_nothing_is_delegated_to_the_host() -> None:
     ours = Path("/proc/self/ns/mnt").stat().st_ino
     assert ours not in [one.container.mount for one in delegations(ENUMS)]
+
+
+# Binds a directory with a long name on itself, and what is there again, so that the whole is more
+# than anybody wants to read.
+CROWD = """
+for number in range(60):
+    name = root + "/opt/" + "x" * 230 + str(number)
+    os.mkdir(name)
+    for _ in range(200):
+        mount(name, name, None, BIND)
+"""
+
+
+def test_among_thousands_of_mounts() -> None:
+    """A container's root can hide nothing there."""
+    with Scratch(setup=CROWD) as scratch:
+        delegate(scratch.init.pid, SOCKET)
+        assert len(Path(f"/proc/{scratch.init.pid}/mountinfo").read_bytes()) > 4 << 20
+        assert [one.path for one in of(scratch.init.pid)] == [BPFFS]
