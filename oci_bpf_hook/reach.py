@@ -21,12 +21,13 @@ HOST = "host"
 
 
 class Exposure(Record):
-    """A way out of the container: `code`, the types that are it, and what they can do."""
+    """A way out of the container: `code`, the types that are it, what they can do, its `fix`."""
 
-    __slots__ = ("code", "names", "what")
+    __slots__ = ("code", "fix", "names", "what")
     code: str
     names: tuple[str, ...]
     what: str
+    fix: str
 
 
 def reach(option: str, name: str) -> str:
@@ -50,6 +51,7 @@ def exposures(
             names=network,
             what="attach to the host's network, which the container or its user shares, and see "
             "and change its traffic",
+            fix="podman run --network bridge ...",
         )
     cgroups = tuple(name for name in given if name in ON_CGROUP)
     if host_cgroup and cgroups:
@@ -57,6 +59,7 @@ def exposures(
             code="host-cgroup",
             names=cgroups,
             what="attach to cgroups of others, which the container or its user can see",
+            fix="podman run --cgroupns private ...",
         )
     host = tuple(name for name in given if name in BEYOND)
     if host:
@@ -64,4 +67,5 @@ def exposures(
             code="reaches-beyond",
             names=host,
             what="; ".join(dict.fromkeys(BEYOND[name] for name in host)),
+            fix=f"leave {', '.join(host)} out of {PROGS.option}, if nothing in it needs them",
         )

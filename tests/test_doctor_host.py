@@ -17,7 +17,7 @@ from oci_bpf_hook.policycache import ETC as POLICY
 from tests.support.engines import make_work_directory, remove_work_directory
 from tests.support.podman import seccomp_profile
 from tests.support.scratch import LAUNCHER, install
-from tests.support.situation import ROOT, findings, not_well, with_filter
+from tests.support.situation import ROOT, command, findings, not_well, with_filter
 
 HOOK_JSON = LAUNCHER.with_suffix(".json")
 SUBORDINATE = "containers:2147483648:2147483647\n"
@@ -263,7 +263,12 @@ def test_an_engine_s_seccomp_profile(host: Host) -> None:
         if "bpf" in rule["names"] and rule.get("includes"):
             rule["includes"] = {"caps": ["CAP_SYS_ADMIN"]}
     (host.containers / "seccomp.json").write_text(json.dumps(profile))
-    assert causes(host.doctor()) == {"engine-seccomp"}
+    found = host.doctor()
+    assert causes(found) == {"engine-seccomp"}
+    assert not_well(found)["engine-seccomp"]["fix"].startswith("oci-bpf-hook seccomp > /etc/")
+    fixed = command("seccomp", "--base", str(host.containers / "seccomp.json")).stdout
+    (host.containers / "seccomp.json").write_text(fixed)
+    assert causes(host.doctor()) == set()
     (host.containers / "seccomp.json").write_text("[]")
     found = host.doctor()
     assert set(not_well(found)) == {"engine-seccomp"}

@@ -21,7 +21,7 @@ from ..names import KINDS
 from ..peer import groups_of, user_of
 from ..policy import ENGINES, Compiled, Decision, decide, identify
 from ..policycache import in_force
-from ..probes import CAP_SYS_ADMIN
+from ..probes import CAP_BPF, CAP_SYS_ADMIN
 from ..processes import status
 from ..running import Running
 from ..trail import Trail
@@ -62,8 +62,14 @@ ARGUMENTS = (
 
 def run(options: argparse.Namespace) -> int:
     asked = _annotations(options)
-    if options.revoke and asked.keys() - {f"{PREFIX}path"}:
+    lists = asked.keys() - {f"{PREFIX}path"}
+    if options.revoke and lists:
         raise HookError(USAGE, "--revoke takes nothing to delegate")
+    if not options.revoke and not lists:
+        raise HookError(
+            USAGE,
+            "nothing is asked for: give --profile, or some of --cmds, --maps, --progs, --attachs",
+        )
     if os.geteuid():
         raise HookError(NO_BROKER, "to delegate BPF takes root; run this with sudo")
     # Ignored, the kernel would reap the container half, and its pid be anybody's.
@@ -74,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
             raise HookError(BAD_STATE, f"{one.label} has ended meanwhile")
         trail = Trail(one.id or f"pid-{one.pid}", asked, in_force)
         enums = trail.policy().enums
-        before = [each for each in of_container(one, enums, {}) if not each.covered]
+        before = list(of_container(one, enums, {}))
         work = _revoke if options.revoke else _delegate
         answer = work(one, container, trail, before, options)
     if options.json:
@@ -106,7 +112,8 @@ def _delegate(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     asked = request.request(_annotations(options))
-    covers = [each for each in before if each.path == asked.path]
+    below = [each for each in before if each.path == asked.path]
+    covers = [each for each in below if not each.covered]
 
     def subject(policy: Compiled) -> dict[str, object]:
         return _subject(one, container, policy)
@@ -139,7 +146,8 @@ def _delegate(
         "rule": decision.rule,
         "trimmed": list(decision.trimmed),
         "covers": [each.shown for each in covers] if outcome != "already delegated" else [],
-        "holders": _holders(one, covers) if outcome == "delegated" and covers else [],
+        "holders": _holders(one, below) if outcome == "delegated" and covers else [],
+        "unusable": not status(container).bounding >> CAP_BPF & 1,
     }
 
 
@@ -168,19 +176,23 @@ def _revoke(
     before: list[Delegation],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    gone = [each for each in before if options.path in (None, each.path)]
-    if not gone:
+    every = [each for each in before if options.path in (None, each.path)]
+    if not every:
         where = f" at {quote(options.path)}" if options.path else ""
         raise HookError(USAGE, f"{one.label} has nothing delegated{where}")
-    if not options.dry_run:
+    gone = [each for each in every if not each.covered]
+    outcome = "would revoke" if options.dry_run else "revoked"
+    if not gone:
+        outcome = "already revoked"
+    elif not options.dry_run:
         for path in dict.fromkeys(each.path for each in gone):
             _cover(container, path, trail)
-    outcome = "would revoke" if options.dry_run else "revoked"
     return {
-        **_answer(outcome, one, container, gone[0].path),
-        "paths": [each.path for each in gone],
+        **_answer(outcome, one, container, every[0].path),
+        "paths": list(dict.fromkeys(each.path for each in gone or every)),
         "covers": [each.shown for each in gone],
-        "holders": _holders(one, gone),
+        # Of those that were covered before there may be tokens too.
+        "holders": _holders(one, every),
         "uncoverable": bool(status(container).bounding >> CAP_SYS_ADMIN & 1),
     }
 
@@ -255,6 +267,12 @@ def _print_old(out: Output, answer: dict[str, Any]) -> None:
         )
     if answer["holders"]:
         out.line(f"to be rid of these, restart {answer['label']}")
+    if answer.get("unusable"):
+        out.line(
+            styled(WARNING, "of no use"),
+            ": no process of this container can have CAP_BPF, which to make a token takes; start "
+            "it with --cap-add BPF",
+        )
     if answer.get("uncoverable"):
         out.line(
             styled(WARNING, "not for good"),

@@ -309,7 +309,7 @@ class _Examination:
             yield problem(
                 "seccomp",
                 f"its seccomp filter keeps bpf(2) from the kernel: it {refused[0]}",
-                "podman run --security-opt seccomp=PROFILE ... with bpf among the names allowed",
+                "oci-bpf-hook seccomp > bpf.json && podman run --security-opt seccomp=bpf.json ...",
             )
 
     # ---- the token ----

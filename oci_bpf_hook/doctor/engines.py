@@ -129,9 +129,7 @@ def _seccomp() -> Iterator[Finding]:
         "engine-seccomp",
         f"{path} lets bpf(2) through with CAP_SYS_ADMIN alone, so a container with CAP_BPF gets "
         "EPERM; give it a profile that does, by --security-opt seccomp=FILE",
-        'jq \'.syscalls |= [{names:["bpf"],action:"SCMP_ACT_ALLOW",includes:{caps:["CAP_BPF"]}}]'
-        ' + map(.names -= ["bpf"])\' '
-        f"{path} > /etc/containers/seccomp.json.new && "
+        "oci-bpf-hook seccomp > /etc/containers/seccomp.json.new && "
         "mv /etc/containers/seccomp.json.new /etc/containers/seccomp.json",
     )
 

@@ -29,7 +29,8 @@ def check(process: Process, status: Status, programs: Sequence[str]) -> Iterator
         )
     network, cgroup = shares(process)
     for exposure in exposures(programs, host_network=network, host_cgroup=cgroup):
-        yield warning(exposure.code, f"{', '.join(exposure.names)}: {exposure.what}")
+        names = ", ".join(exposure.names)
+        yield warning(exposure.code, f"{names}: {exposure.what}", exposure.fix)
 
 
 def _second_capabilities(status: Status, programs: Sequence[str]) -> Iterator[Finding]:

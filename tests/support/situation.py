@@ -20,8 +20,6 @@ from .scratch import Scratch
 
 ROOT = Path(__file__).parents[2]
 DOCTOR_SCHEMA = json.loads((ROOT / "schema" / "doctor.schema.json").read_text())
-# What a container reaches isn't what is wrong with it, and is told beside that.
-EXPOSURES = {"host-network", "host-cgroup", "reaches-beyond"}
 SOCKET = {
     "delegate_cmds": "map_create:prog_load:btf_load",
     "delegate_maps": "hash",
@@ -66,10 +64,8 @@ def findings(
 
 
 def not_well(found: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
-    """What isn't well among what was found, by its name; exposures left out."""
-    return {
-        one["what"]: one for one in found if one["state"] != "ok" and one["what"] not in EXPOSURES
-    }
+    """What isn't well among what was found, by its name."""
+    return {one["what"]: one for one in found if one["state"] != "ok"}
 
 
 def masks(lists: Mapping[str, str]) -> dict[str, int]:
