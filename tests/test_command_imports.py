@@ -23,6 +23,9 @@ INCUS = "config: {security.bpffs.delegate_cmds: any}\n"
 ASK = "--annotation=io.bpffs.delegate_cmds=map_create"
 # A call, what of DEAR it may import, and which commands' modules beside its own.
 CALLS = [
+    # Without a library of ours: that is pyelftools' own doing.
+    (("advise", "/usr/sbin/execsnoop"), {"dataclasses"}, set()),
+    (("record", "--diff", "advised.json", "advised.json"), {"_ctypes", "subprocess"}, set()),
     (("cdi", "generate", "--profile", "xdp", "--output", "-"), {"subprocess"}, set()),
     (("check", ASK), set(), set()),
     (("check", "--file", "config.json"), set(), set()),
@@ -73,8 +76,7 @@ def imported(*arguments: str, cwd: Path) -> set[str]:
 
 def commands(modules: set[str]) -> set[str]:
     """The commands whose own modules are among these."""
-    names = {name.removeprefix("oci_bpf_hook.commands.") for name in modules}
-    return names & {entry.name for entry in ENTRIES}
+    return {entry.name for entry in ENTRIES if f"oci_bpf_hook.commands.{entry.name}" in modules}
 
 
 def dear(modules: set[str]) -> set[str]:
@@ -88,6 +90,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "unit").write_text("[Service]\nBPFDelegateCommands=any\n")
     (tmp_path / "list").write_text("io.bpffs.delegate_cmds=any\n")
     (tmp_path / "incus.yaml").write_text(INCUS)
+    (tmp_path / "advised.json").write_text('{"delegate_cmds": ["map_create"]}')
     (tmp_path / "config.json").write_text('{"process": {}}')
     (tmp_path / "policy.yaml").write_text("version: 1\nrules: []\n")
     # Another would have to be compiled now and then.
