@@ -245,7 +245,7 @@ def test_the_policy_decides() -> None:
         # The host's network and cgroups: nothing that attaches to them.
         assert int(done.recording["granted"]["delegate_progs"], 16) & 1 << 6 == 0
         (line,) = audited()[-1:]
-        assert (line["outcome"], line["requester"]) == ("granted", {"user": os.getuid()})
+        assert (line["outcome"], line["requester"]["user"]) == ("granted", os.getuid())
         jsonschema.validate(line, schema("audit"))
         done = record(calls(), "map", "1", options=["--private-network"])
         assert int(done.recording["granted"]["delegate_progs"], 16) & 1 << 6
@@ -253,6 +253,10 @@ def test_the_policy_decides() -> None:
         done = record(calls(), "map", "1")
         assert (done.code, done.stdout) == (REFUSED, "")
         assert "ask the platform team" in done.stderr
+    (line,) = audited()[-1:]
+    assert (line["outcome"], line["rule"]) == ("refused", "none")
+    assert line["container"].startswith("record ")
+    jsonschema.validate(line, schema("audit"))
 
 
 def test_the_policy_decides_for_who_called_sudo() -> None:
@@ -260,6 +264,10 @@ def test_the_policy_decides_for_who_called_sudo() -> None:
     with in_force(rules):
         assert record("true").code == REFUSED
         assert record("true", env={"SUDO_UID": "4711"}).code == 0
+    # nobody's group, by the host's database, and root is in none of that id.
+    with in_force(EVERYTHING.replace("allow:", "match: {group: 65534}\n    allow:")):
+        assert record("true").code == REFUSED
+        assert record("true", env={"SUDO_UID": "65534"}).code == 0
 
 
 def test_a_network_of_its_own() -> None:

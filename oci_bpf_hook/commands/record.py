@@ -24,7 +24,7 @@ from ..recording import files, receiver, session, verify
 from ..recording.learn import learn
 from ..recording.recording import Recording
 from ..recording.verify import Verdict
-from .output import JSON_FORM, print_json
+from .output import JSON_FORM, print_json, printable
 from .table import argument
 
 _NOT_A_NAME = re.compile(r"[^a-z0-9-]+")
@@ -230,7 +230,7 @@ def _diff(one: str, other: str, enums: Mapping[str, Enum], *, exact: bool, as_js
             for option, names in needs_of.difference(mine, theirs, enums).items():
                 for name in names:
                     why = "; ".join(dict.fromkeys(reason.why for reason in mine.why(option, name)))
-                    print(f"{mark} {option} {name}: {why}")
+                    print(printable(f"{mark} {option} {name}: {why}"))
     return DONE if first.bits == second.bits else NOT_ENOUGH
 
 

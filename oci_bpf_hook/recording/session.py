@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from .. import audit, policycache
+from .. import policycache
 from ..container import Container
-from ..errors import DONE, NO_BROKER, HookError
-from ..masks import Grant, show
+from ..errors import NO_BROKER, HookError
+from ..masks import Grant
 from ..names import Enum
+from ..peer import groups_of
 from ..policy import Compiled, Decision, everything, identify
 from ..record import Record
+from ..trail import Trail
 from .recording import Recording
 from .sandbox import Sandbox
 from .supervisor import Supervisor
@@ -51,9 +53,16 @@ def record(
     policy = policycache.in_force()
     sandbox = Sandbox(command, private_network=settings.private_network, silent=settings.silent)
     with sandbox:
-        decision = _decide(policy, sandbox.pid, settings.path, masks)
-        _put_on_record(policy, sandbox.pid, decision)
+        trail = Trail(f"record {sandbox.pid}", {}, lambda: policy)
+        try:
+            decision = _decide(policy, trail, sandbox.pid, settings.path, masks)
+        except HookError as error:
+            trail.refused(error)
+            raise
+        trail.prepare(decision, ())
+        trail.granted()
         sandbox.delegate(decision.grant, enums)
+        trail.say(mounted=True)
         recording = Recording(command, granted=decision.grant.masks)
         supervisor = Supervisor(recording.add)
         # From its first moment on the program may be sent signals, by way of us.
@@ -73,12 +82,17 @@ def invoker() -> int:
     return int(text) if text.isascii() and text.isdecimal() else os.getuid()
 
 
-def _decide(policy: Compiled, pid: int, path: str, masks: Mapping[str, int] | None) -> Decision:
+def _decide(
+    policy: Compiled, trail: Trail, pid: int, path: str, masks: Mapping[str, int] | None
+) -> Decision:
     """All that the policy allows the sandbox of `pid` and its user, or `masks` of it."""
-    subject = {**identify({}, None), "user": invoker(), "group": (os.getgid(),), "rootless": False}
+    user = invoker()
+    subject = {**identify({}, None), "user": user, "group": tuple(groups_of(user))}
+    subject["rootless"] = False
     with Container(pid) as container:
         subject["host_network"] = container.has_host_network()
         subject["host_cgroup"] = container.sees_host_cgroups("/")
+    trail.subject = subject
     decision = everything(policy, subject, path)
     if masks is None:
         return decision
@@ -88,23 +102,6 @@ def _decide(policy: Compiled, pid: int, path: str, masks: Mapping[str, int] | No
     return Decision(
         rule=decision.rule, grant=Grant(masks=less, path=path, mode=grant.mode), trimmed=()
     )
-
-
-def _put_on_record(policy: Compiled, pid: int, decision: Decision) -> None:
-    masks = decision.grant.masks
-    shown = {option: show(mask, policy.enums[option]) for option, mask in masks.items()}
-    fields: dict[str, object] = {
-        "container": f"record {pid}",
-        "engine": None,
-        "requester": {"user": invoker()},
-        "requested": {},
-        "granted": shown,
-        "rule": decision.rule,
-        "trimmed": [],
-        "outcome": "granted",
-        "code": DONE,
-    }
-    audit.write(policy.audit_to, audit.line(fields), required=policy.audit_required)
 
 
 @contextmanager
