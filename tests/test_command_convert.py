@@ -125,10 +125,10 @@ def test_lxd() -> None:
 def test_systemd() -> None:
     done = convert("systemd", "annotations", SYSTEMD)
     assert done.stdout == (
-        "io.bpffs.delegate_cmds=bpfmapcreate:bpfprogload:bpfbtfload\n"
-        "io.bpffs.delegate_maps=bpfmaptypecpumap\n"
-        "io.bpffs.delegate_progs=bpfprogtypenetfilter\n"
-        "io.bpffs.delegate_attachs=bpfnetfilter\n"
+        "io.bpffs.delegate_cmds=map_create:prog_load:btf_load\n"
+        "io.bpffs.delegate_maps=cpumap\n"
+        "io.bpffs.delegate_progs=netfilter\n"
+        "io.bpffs.delegate_attachs=netfilter\n"
     )
     assert "takes BPFProgTypeNetfilter for the program type syscall" in done.stderr
     off = SYSTEMD.replace("PrivateBPF=yes\n", "")

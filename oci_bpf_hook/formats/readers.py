@@ -5,13 +5,14 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..annotations import PREFIX, container_name
+from ..annotations import PREFIX, container_name, split
 from ..errors import USAGE, HookError, quote
 from ..places import Fault
 from ..record import Record
 from ..state import load_json
 from . import podman
 from .asker import Asker
+from .delegation import enums
 from .unitfile import settings
 from .writers import INCUS, LXD, SYSTEMD
 
@@ -128,10 +129,22 @@ def systemd(data: bytes, name: str) -> list[Found]:
             "written is netfilter, and that it is here"
         )
     stem = name.rpartition("/")[2].partition(".")[0]
-    given = {PREFIX + option: ":".join(texts) for option, texts in lists.items() if texts}
+    given = {
+        PREFIX + option: _kernel_names(option, texts) for option, texts in lists.items() if texts
+    }
     return [
         found(stem if re.fullmatch(r"[\w@-]+", stem) else "container", given, notes=tuple(notes))
     ]
+
+
+def _kernel_names(option: str, texts: list[str]) -> str:
+    """What systemd's list has, by the kernel's names; what is unknown stays as it is."""
+    enum = enums()[option]
+    items = []
+    for item in split(":".join(texts)):
+        value = enum.find(item.lower())
+        items.append(item if value is None else enum.names[value])
+    return ":".join(items)
 
 
 def incus(data: bytes, name: str) -> list[Found]:
