@@ -2,12 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import HookError
 from .policycache import in_force
 
+# The rule that granted, by the container's id and the user whose it is.
+Rules = Mapping[tuple[str, int], str]
 # So much of the trail's end is looked at.
 _MOST = 8 << 20
 
@@ -31,13 +33,25 @@ def entries() -> Iterator[dict[str, Any]]:
                 yield entry
 
 
-def granted_rules() -> dict[str, str]:
-    """The rule that granted each container its delegation, by the container's id."""
+def granted_rules() -> Rules:
+    """The rule that granted each container its delegation, by its id and the user whose it is.
+
+    A broker is told ids by whoever asks it, and so another user's is no other's container.
+    """
     return {
-        entry["container"]: entry["rule"]
+        (entry["container"], user): entry["rule"]
         for entry in entries()
-        if entry.get("outcome") == "granted" and isinstance(entry.get("rule"), str)
+        if entry.get("outcome") == "granted"
+        and isinstance(entry.get("rule"), str)
+        and (user := asker(entry)) is not None
     }
+
+
+def asker(entry: dict[str, Any]) -> int | None:
+    """The user for whom was asked, by the kernel's word; None if the line doesn't say."""
+    requester = entry.get("requester")
+    user = requester.get("user") if isinstance(requester, dict) else None
+    return user if isinstance(user, int) else None
 
 
 def last_refusal(name: str) -> dict[str, Any] | None:

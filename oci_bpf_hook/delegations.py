@@ -4,11 +4,12 @@ import pwd
 from collections.abc import Iterator, Mapping
 
 from . import mountinfo, running
-from .audited import granted_rules
+from .audited import Rules, granted_rules
 from .container import Process
 from .errors import HookError
 from .masks import parse_shown
 from .names import PROGS, Enum
+from .peer import user_of
 from .processes import mounts
 from .reach import exposures
 from .record import Record
@@ -72,9 +73,7 @@ def delegations(enums: Mapping[str, Enum]) -> list[Delegation]:
     return found
 
 
-def of_container(
-    one: Running, enums: Mapping[str, Enum], rules: Mapping[str, str]
-) -> Iterator[Delegation]:
+def of_container(one: Running, enums: Mapping[str, Enum], rules: Rules) -> Iterator[Delegation]:
     """The delegations of `one`; none if it has just ended."""
     try:
         with Process(one.pid) as process:
@@ -85,13 +84,14 @@ def of_container(
 
 
 def _of_process(
-    one: Running, process: Process, enums: Mapping[str, Enum], rules: Mapping[str, str]
+    one: Running, process: Process, enums: Mapping[str, Enum], rules: Rules
 ) -> Iterator[Delegation]:
     every = mounts(process)
     hidden = mountinfo.covered(every)
     if not any(mount.delegates for mount in every):
         return
     network, cgroup = shares(process)
+    rule = rules.get((one.id or f"pid-{one.pid}", user_of(process.outermost_owner())))
     for mount in every:
         shown = mount.delegates
         if not shown:
@@ -108,7 +108,7 @@ def _of_process(
             covered=mount.id in hidden,
             host_network=network,
             host_cgroup=cgroup,
-            rule=rules.get(one.id or f"pid-{one.pid}"),
+            rule=rule,
             warnings=tuple(warnings(masks, enums, host_network=network, host_cgroup=cgroup)),
         )
 

@@ -17,7 +17,7 @@ def test_a_grant_and_a_refusal() -> None:
         assert scratch.hook(ASKED, id="granted-one").returncode == 0
         with in_force("version: 1\nrules: []\n"):
             assert scratch.hook(ASKED, id="refused-one").returncode == 12
-    assert granted_rules()["granted-one"] == "everything"
+    assert granted_rules()["granted-one", 0] == "everything"
     assert last_refusal("granted-one") is None
     refusal = last_refusal("refused-one")
     assert refusal is not None
@@ -32,7 +32,7 @@ def test_rotated_away() -> None:
     old = AUDIT.with_name(f"{AUDIT.name}.1")
     AUDIT.rename(old)
     try:
-        assert granted_rules()["rotated"] == "everything"
+        assert granted_rules()["rotated", 0] == "everything"
     finally:
         old.rename(AUDIT)
 

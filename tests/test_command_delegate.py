@@ -149,6 +149,16 @@ def test_revoke_what_lies_below_another() -> None:
         assert delegate(pid, "--revoke")["holders"] == []
 
 
+def test_revoke_one_that_is_bound_elsewhere() -> None:
+    with Scratch() as scratch:
+        pid, other = scratch.init.pid, str(scratch.root / "opt")
+        delegate(pid, *XDP)
+        assert scratch.enter("mount", "--bind", BPFFS, other).returncode == 0
+        assert delegate(pid, "--revoke", "--path", BPFFS)["in_reach"] == [other]
+        answer = delegate(pid, "--revoke")
+        assert (answer["paths"], answer["in_reach"]) == ([other], [])
+
+
 def test_without_cap_bpf() -> None:
     """It is delegated, and of no use."""
     with Scratch() as scratch:

@@ -49,6 +49,17 @@ def test_the_rule_by_the_audit_trail() -> None:
         assert one.rule == "everything"
 
 
+def test_the_rule_of_another_user_s_with_that_id() -> None:
+    """Who asks a broker says for which container."""
+    with Scratch() as scratch:
+        identity = f"pid-{scratch.init.pid}"
+        delegate(scratch.init.pid, SOCKET)
+        one = of_process(scratch.init.pid)
+        (theirs,) = of_container(one, ENUMS, {(identity, 61997): "theirs"})
+        (ours,) = of_container(one, ENUMS, {(identity, 61997): "theirs", (identity, 0): "ours"})
+    assert (theirs.rule, ours.rule) == (None, "ours")
+
+
 def test_warnings() -> None:
     lists = SOCKET | {"delegate_progs": "xdp:cgroup_skb:kprobe"}
     with workload(network=True, lists=lists) as (pid, _):

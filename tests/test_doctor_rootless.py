@@ -67,6 +67,7 @@ def test_the_broker_refuses_by_policy(alice: World) -> None:
         found = not_well(findings("--container", "too-much"))
     assert set(found) == {"refused"}
     assert 'io.bpffs.delegate_cmds "any"' in found["refused"]["why"]
+    assert f"asked for by {ALICE.name}" in found["refused"]["why"]
 
 
 def test_delegate(alice: World) -> None:

@@ -182,15 +182,21 @@ def _revoke(
         raise HookError(USAGE, f"{one.label} has nothing delegated{where}")
     gone = [each for each in every if not each.covered]
     outcome = "would revoke" if options.dry_run else "revoked"
+    in_reach: list[str] = []
     if not gone:
         outcome = "already revoked"
     elif not options.dry_run:
         for path in dict.fromkeys(each.path for each in gone):
             _cover(container, path, trail)
+        # Its root may have moved them meanwhile, or bound them elsewhere before.
+        devices = {each.device for each in gone}
+        after = of_container(one, trail.policy().enums, {})
+        in_reach = [each.path for each in after if not each.covered and each.device in devices]
     return {
         **_answer(outcome, one, container, every[0].path),
         "paths": list(dict.fromkeys(each.path for each in gone or every)),
         "covers": [each.shown for each in gone],
+        "in_reach": in_reach,
         # Of those that were covered before there may be tokens too.
         "holders": _holders(one, every),
         "uncoverable": bool(status(container).bounding >> CAP_SYS_ADMIN & 1),
@@ -259,6 +265,8 @@ def _print_old(out: Output, answer: dict[str, Any]) -> None:
         out.line(f"new tokens {new}.")
         out.line("tokens that exist keep what they were made with, until who holds them ends.")
         out.line("a remount would change nothing: this kernel doesn't reconfigure a bpffs.")
+    for path in answer.get("in_reach", ()):
+        out.line(styled(WARNING, "still there"), f": the same bpffs, at {path}")
     for held in answer["holders"]:
         fd = "" if held["fd"] is None else f" (fd {held['fd']})"
         out.line(

@@ -14,7 +14,7 @@ from typing import TypeVar
 from .. import mountinfo, probes
 from ..advise.needs import Needs
 from ..annotations import PATH
-from ..audited import last_refusal
+from ..audited import asker, last_refusal
 from ..container import Container, Process
 from ..delegations import names, user_name
 from ..errors import BAD_STATE, REFUSED, HookError
@@ -89,9 +89,13 @@ def refused(name: str) -> Iterator[Finding]:
         return
     by_policy = entry.get("code") == REFUSED
     why = "; ".join(map(str, entry.get("problems") or ["nothing says why"]))
+    user = asker(entry)
+    # Who asks a broker calls it what they like.
+    whose = f" (asked for by {user_name(user)})" if user else ""
+    refused_by = "the policy refused it" if by_policy else "it was refused"
     yield problem(
         "refused",
-        f"it doesn't run, as {'the policy refused it' if by_policy else 'it was refused'}: {why}",
+        f"it doesn't run, as {refused_by}{whose}: {why}",
         f"edit {POLICY}" if by_policy else f"oci-bpf-hook check, with {name}'s annotations",
     )
 
