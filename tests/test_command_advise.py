@@ -181,8 +181,8 @@ def test_a_file_with_an_odd_name(tmp_path: Path) -> None:
     [
         (("--only", "at_cpus"), 'no program "at_cpus"; did you mean "at_cpu"?'),
         (("--skip", "zzz"), 'no program "zzz"'),
-        (("--with", "/does/not/exist"), "/does/not/exist: No such file"),
-        (("--with", "/etc/passwd"), "/etc/passwd is no JSON: "),
+        (("--with", "/does/not/exist"), "--with /does/not/exist: No such file"),
+        (("--with", "/etc/passwd"), "--with /etc/passwd: this is no JSON: "),
         (("--btf", "/etc/passwd"), "--btf /etc/passwd: "),
         (("--btf", "/does/not/exist"), "--btf /does/not/exist: No such file"),
         (("--libbpf", "1.0"), "invalid choice"),

@@ -211,12 +211,6 @@ def test_a_profile_is_written_out(tmp_path: Path) -> None:
     assert "the profile sk-lookup is written out" in done.stderr
 
 
-def test_a_recording_is_nothing_that_others_have() -> None:
-    done = convert("annotations", "incus", "io.bpffs.record=x\n")
-    assert "security.bpffs" not in done.stdout
-    assert "all that the policy allows, to be recorded, is nothing" in done.stderr
-
-
 def test_a_name_cant_add_a_line() -> None:
     hostile = yaml.safe_dump({"name": "a\nUser=0", "config": _data(INCUS)["config"]})  # type: ignore[index]
     assert "\nUser=0" not in convert("incus", "quadlet", hostile).stdout

@@ -265,7 +265,10 @@ def test_an_engine_s_seccomp_profile(host: Host) -> None:
     (host.containers / "seccomp.json").write_text(json.dumps(profile))
     found = host.doctor()
     assert causes(found) == {"engine-seccomp"}
-    assert not_well(found)["engine-seccomp"]["fix"].startswith("oci-bpf-hook seccomp > /etc/")
+    assert (
+        not_well(found)["engine-seccomp"]["fix"]
+        == "oci-bpf-hook seccomp --output /etc/containers/seccomp.json"
+    )
     fixed = command("seccomp", "--base", str(host.containers / "seccomp.json")).stdout
     (host.containers / "seccomp.json").write_text(fixed)
     assert causes(host.doctor()) == set()

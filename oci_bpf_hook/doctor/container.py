@@ -313,7 +313,7 @@ class _Examination:
             yield problem(
                 "seccomp",
                 f"its seccomp filter keeps bpf(2) from the kernel: it {refused[0]}",
-                "oci-bpf-hook seccomp > bpf.json && podman run --security-opt seccomp=bpf.json ...",
+                "oci-bpf-hook seccomp --output FILE; podman run --security-opt seccomp=FILE ...",
             )
 
     # ---- the token ----

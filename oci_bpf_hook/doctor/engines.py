@@ -129,8 +129,7 @@ def _seccomp() -> Iterator[Finding]:
         "engine-seccomp",
         f"{path} lets bpf(2) through with CAP_SYS_ADMIN alone, so a container with CAP_BPF gets "
         "EPERM; give it a profile that does, by --security-opt seccomp=FILE",
-        "oci-bpf-hook seccomp > /etc/containers/seccomp.json.new && "
-        "mv /etc/containers/seccomp.json.new /etc/containers/seccomp.json",
+        f"oci-bpf-hook seccomp --output {_SECCOMP[0]}",
     )
 
 

@@ -60,8 +60,6 @@ def names(
             found[option] = [enum.names[bit] for bit in sorted(enum.names) if named >> bit & 1]
         if named == enum.known:
             notes.append(f"{option}: these are all names so far; later kernels' aren't among them")
-    if request.record:
-        notes.append("all that the policy allows, to be recorded, is nothing that others have")
     notes.extend(
         f"the profile {profile} is written out as it is in this host's policy"
         for profile in request.profiles
