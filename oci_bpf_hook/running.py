@@ -183,7 +183,8 @@ def _by_watcher(pid: int) -> _Named | None:
             return None
         words = arguments.rstrip("\0").split("\0")
         command = words[0].rpartition("/")[2]
-        given = dict(zip(words, words[1:], strict=False))
+        # The first of two counts: an engine's own come before what whoever runs it may add.
+        given = dict(zip(words[-2::-1], words[:0:-1], strict=False))
         if command != "conmon" and not command.startswith("containerd-shim"):
             continue
         roots = _is_roots(parent, command)

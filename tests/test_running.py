@@ -137,9 +137,10 @@ def watched(
     scratch: Scratch, name: str, identity: str, runtime: str = "/usr/bin/crun"
 ) -> Iterator[int]:
     """A process in namespaces of its own within a container, and one that calls itself conmon."""
-    words = ("conmon", "-n", name, "-c", identity, "-r", runtime, "libpod")
-    code = (
-        "import os, subprocess, sys\n"
+    words = ("-n", name, "-c", identity, "-r", runtime, "libpod", "-n", "of-no-account")
+    program = scratch.outside / "watch.py"
+    program.write_text(
+        "import os, subprocess\n"
         "inner = ['unshare', '-U', '-r', '-m', 'cat']\n"
         "pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}\n"
         "with subprocess.Popen(inner, bufsize=0, **pipes) as one:\n"
@@ -147,8 +148,8 @@ def watched(
         "        one.stdin.write(data)\n"
         "        os.write(1, one.stdout.read(1))\n"
     )
-    shell = f'exec -a conmon {sys.executable} -IS -c "$CODE" {" ".join(words[1:])}'
-    with scratch.running("env", f"CODE={code}", "bash", "-c", shell) as process:
+    shell = f"exec -a conmon {sys.executable} -IS {program} {' '.join(words)}"
+    with scratch.running("bash", "-c", shell) as process:
         (child,) = _children(process.pid)
         yield child
 
