@@ -15,6 +15,11 @@ from .reach import exposures
 from .record import Record
 from .running import Running
 
+# A container's root can put a mount over it, to hide it from whoever looks.
+_COVERED = (
+    "covered: another mount lies over it; who has a token of it, or can unmount that, still has it"
+)
+
 
 class Delegation(Record):
     """A bpffs with delegate_* options that a container sees.
@@ -97,6 +102,8 @@ def _of_process(
         if not shown:
             continue
         masks = {option: _mask(text, enums[option]) for option, text in shown.items()}
+        is_covered = mount.id in hidden
+        reaches = warnings(masks, enums, host_network=network, host_cgroup=cgroup)
         yield Delegation(
             container=one,
             path=mount.point,
@@ -105,11 +112,11 @@ def _of_process(
             masks=masks,
             owner=_owner(process),
             user_namespace=one.user,
-            covered=mount.id in hidden,
+            covered=is_covered,
             host_network=network,
             host_cgroup=cgroup,
             rule=rule,
-            warnings=tuple(warnings(masks, enums, host_network=network, host_cgroup=cgroup)),
+            warnings=(*([_COVERED] * is_covered), *reaches),
         )
 
 

@@ -63,14 +63,26 @@ def test_a_row() -> None:
         assert row.endswith("  host-network")
 
 
-def test_what_is_covered_is_for_one_in_full(world: World) -> None:
+def test_what_is_covered_is_there_still(world: World) -> None:
     with detached(world) as name:
         done = command("delegate", "--container", name, "--cmds=any", "--maps=any")
         assert done.returncode == DONE, done.stderr
-        (one,) = (one for one in inspect() if one["container"]["name"] == name)
-        assert one["delegated"] == {"delegate_cmds": "any", "delegate_maps": "any"}
-        assert [one["covered"] for one in inspect(name)] == [True, False]
-        assert f"  {BPFFS} (covered by what is mounted over it)\n" in command("ps", name).stdout
+        below, above = (one for one in inspect() if one["container"]["name"] == name)
+        assert above["delegated"] == {"delegate_cmds": "any", "delegate_maps": "any"}
+        assert (below["covered"], above["covered"]) == (True, False)
+        assert inspect(name) == [below, above]
+        assert "warning covered: another mount lies over it; " in command("ps", name).stdout
+
+
+def test_a_container_s_root_hides_nothing_below_a_mount() -> None:
+    with workload() as (_, scratch):
+        assert scratch.enter("mount", "-t", "tmpfs", "none", BPFFS).returncode == 0
+        (row,) = (
+            line
+            for line in command("inspect").stdout.splitlines()
+            if line.startswith(f"pid {scratch.init.pid} ")
+        )
+        assert row.endswith("  covered")
 
 
 def test_a_user_sees_their_own() -> None:

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
                 USAGE, f"{quote(options.name)} has no delegation; oci-bpf-hook doctor says why"
             )
     else:
-        found = [one for one in delegations(enums) if not one.covered]
+        found = delegations(enums)
     if options.html:
         _write(options.html, found, enums)
     elif options.json:
@@ -144,11 +144,10 @@ def _print_full(found: Sequence[Delegation], enums: dict[str, Enum]) -> None:
     for key, text in about.items():
         out.line(styled(FAINT, f"  {key:8}"), f" {text or '?'}")
     for one in found:
-        covered = " (covered by what is mounted over it)" if one.covered else ""
-        out.line(styled(HEAD, f"  {one.path}"), covered)
+        out.line(styled(HEAD, f"  {one.path}"))
         for option, mask in one.masks.items():
             out.line(styled(FAINT, f"    {option:16}"), f" {show(mask, enums[option])}")
-        for sentence in () if one.covered else one.warnings:
+        for sentence in one.warnings:
             out.line("    ", styled(WARNING, "warning"), f" {sentence}")
 
 
@@ -166,7 +165,7 @@ def _write(path: str, found: Sequence[Delegation], enums: dict[str, Enum]) -> No
 def _watch(interval: float, enums: dict[str, Enum], *, as_json: bool) -> None:
     before: list[Delegation] | None = None
     while True:
-        now = [one for one in delegations(enums) if not one.covered]
+        now = delegations(enums)
         if now != before:
             _show_change(before or [], now, enums, json_lines=as_json)
             sys.stdout.flush()
