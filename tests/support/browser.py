@@ -10,6 +10,8 @@ NAME: Final = "chromium"
 _OPTIONS: Final = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
     *("--hide-scrollbars", "--force-color-profile=srgb", "--no-first-run"),
+    # No picture before all of it is drawn, however busy the machine is.
+    "--run-all-compositor-stages-before-draw",
 )
 _SECONDS: Final = 60
 
