@@ -14,6 +14,7 @@ from oci_bpf_hook.errors import (
     BAD_ANNOTATION,
     BAD_STATE,
     DONE,
+    MOUNT_FAILED,
     NO_BROKER,
     NO_USER_NAMESPACE,
     REFUSED,
@@ -157,6 +158,31 @@ def test_revoke_one_that_is_bound_elsewhere() -> None:
         assert delegate(pid, "--revoke", "--path", BPFFS)["in_reach"] == [other]
         answer = delegate(pid, "--revoke")
         assert (answer["paths"], answer["in_reach"]) == ([other], [])
+
+
+def test_revoke_where_no_path_leads() -> None:
+    """One that can't be covered keeps no other from being so."""
+    deep = (
+        "import ctypes, os, sys\n"
+        "os.chdir(sys.argv[1])\n"
+        "for _ in range(20):\n"
+        "    os.mkdir('x' * 250)\n"
+        "    os.chdir('x' * 250)\n"
+        f"assert ctypes.CDLL(None).mount({BPFFS.encode()!r}, b'.', None, 4096, None) == 0\n"
+    )
+    with Scratch() as scratch:
+        pid = scratch.init.pid
+        delegate(pid, *XDP)
+        done = scratch.enter(sys.executable, "-IS", "-c", deep, str(scratch.root / "opt"))
+        assert done.returncode == 0, done.stderr
+        done = command("delegate", "--pid", str(pid), "--revoke", "--json")
+        assert (done.returncode, done.stderr) == (MOUNT_FAILED, "")
+        answer = json.loads(done.stdout)
+        jsonschema.validate(answer, SCHEMA)
+        assert "File name too long" in answer["failed"][0]
+        (left,) = answer["in_reach"]
+        assert len(left) > 5000
+        assert set(not_well(findings("--pid", str(pid)))) == {"token-path"}
 
 
 def test_without_cap_bpf() -> None:

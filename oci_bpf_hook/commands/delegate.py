@@ -26,7 +26,7 @@ from ..processes import status
 from ..running import Running
 from ..trail import Trail
 from . import request, target
-from .output import FAINT, HEAD, JSON, OK, WARNING, Output, print_json, styled
+from .output import FAINT, HEAD, JSON, OK, PROBLEM, WARNING, Output, print_json, styled
 from .table import argument
 
 _HAS = {
@@ -87,7 +87,8 @@ def run(options: argparse.Namespace) -> int:
         print_json(answer)
     else:
         _print(answer)
-    return DONE
+    left = answer.get("failed") or (answer.get("in_reach") and options.path is None)
+    return MOUNT_FAILED if left else DONE
 
 
 def _annotations(options: argparse.Namespace) -> dict[str, str]:
@@ -183,11 +184,15 @@ def _revoke(
     gone = [each for each in every if not each.covered]
     outcome = "would revoke" if options.dry_run else "revoked"
     in_reach: list[str] = []
+    failed: list[str] = []
     if not gone:
         outcome = "already revoked"
     elif not options.dry_run:
         for path in dict.fromkeys(each.path for each in gone):
-            _cover(container, path, trail)
+            try:
+                _cover(container, path, trail)
+            except HookError as error:  # Its root can make one fail, and the others are to go.
+                failed += error.problems
         # Its root may have moved them meanwhile, or bound them elsewhere before.
         devices = {each.device for each in gone}
         after = of_container(one, trail.policy().enums, {})
@@ -197,6 +202,7 @@ def _revoke(
         "paths": list(dict.fromkeys(each.path for each in gone or every)),
         "covers": [each.shown for each in gone],
         "in_reach": in_reach,
+        "failed": failed,
         # Of those that were covered before there may be tokens too.
         "holders": _holders(one, every),
         "uncoverable": bool(status(container).bounding >> CAP_SYS_ADMIN & 1),
@@ -265,6 +271,8 @@ def _print_old(out: Output, answer: dict[str, Any]) -> None:
         out.line(f"new tokens {new}.")
         out.line("tokens that exist keep what they were made with, until who holds them ends.")
         out.line("a remount would change nothing: this kernel doesn't reconfigure a bpffs.")
+    for text in answer.get("failed", ()):
+        out.line(styled(PROBLEM, "not revoked"), f": {text}")
     for path in answer.get("in_reach", ()):
         out.line(styled(WARNING, "still there"), f": the same bpffs, at {path}")
     for held in answer["holders"]:
