@@ -92,15 +92,15 @@ def containers() -> list[Running]:
 def find(name: str) -> Running:
     """The one container that is called `name`, or whose id is it or begins with it.
 
-    What somebody made within a container is that container.  A user's container that has the name
-    and id of another is another still, and then none is the one.  Raises HookError (USAGE).
+    What somebody made within a container is that container.  Our own come first: what others call
+    theirs is up to them.  Raises HookError (USAGE) where there is none, or more than one.
     """
     every = containers()
-    found = [one for one in every if name in (one.name, one.id)]
-    found = found or [one for one in every if one.id and one.id.startswith(name)]
+    around = {one.pid: _outermost(one) for one in every}
+    ours = [one for one in every if around[one.pid][1] == os.geteuid()]
     oldest: dict[tuple[str | int | None, ...], Running] = {}
-    for one in found:
-        oldest.setdefault((one.engine, one.name, one.id, _outermost(one)), one)
+    for one in _called(name, ours) or _called(name, every):
+        oldest.setdefault((one.engine, one.name, one.id, around[one.pid][0]), one)
     found = list(oldest.values())
     if len(found) == 1:
         return found[0]
@@ -124,13 +124,18 @@ def of_process(pid: int) -> Running:
         raise HookError(BAD_STATE, f"process {pid} can't be looked at: {error.strerror}") from None
 
 
-def _outermost(one: Running) -> int:
-    """The user namespace that it and all that was made within it are in."""
+def _called(name: str, those: list[Running]) -> list[Running]:
+    found = [one for one in those if name in (one.name, one.id)]
+    return found or [one for one in those if one.id and one.id.startswith(name)]
+
+
+def _outermost(one: Running) -> tuple[int, int]:
+    """The user namespace that it and all that was made within it are in, and whose that is."""
     try:
         with Process(one.pid) as process:
-            return process.outermost()[0]
+            return process.outermost()
     except (HookError, OSError):
-        return one.user
+        return one.user, -1
 
 
 def _start_of(one: _Seen) -> int:

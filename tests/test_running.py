@@ -116,17 +116,33 @@ def test_a_watcher_within_a_container_is_not_believed() -> None:
             assert found.runtime is None
 
 
-def test_a_user_s_container_is_not_taken_for_another(world: World) -> None:
+def test_a_user_s_container_is_not_taken_for_ours(world: World) -> None:
     """Its name and id are what that user says, and what is older comes first."""
+    with Scratch(prefix=NOBODYS) as scratch, started(world, "twin") as identity:
+        for name, its_id in (("twin", identity), (identity[:12], "b" * 64)):
+            with watched(scratch, name, its_id) as child:
+                assert (running.of_process(child).name, running.of_process(child).id) == (
+                    name,
+                    its_id,
+                )
+                for given in ("twin", identity, identity[:12]):
+                    found = running.find(given)
+                    assert (found.name, found.id) == ("twin", identity)
+                    assert found.pid != child
+
+
+def test_two_users_with_one_name() -> None:
+    other = ("setpriv", "--reuid=61995", "--regid=61995", "--clear-groups")
     with (
-        Scratch(prefix=NOBODYS) as scratch,
-        started(world, "twin") as identity,
-        watched(scratch, "twin", identity) as child,
+        Scratch(prefix=NOBODYS) as one,
+        Scratch(prefix=other) as two,
+        watched(one, "same", "a" * 64) as first,
+        watched(two, "same", "a" * 64) as second,
+        pytest.raises(HookError) as caught,
     ):
-        with pytest.raises(HookError, match=rf"twin \(pid {child}\).*; say which by --pid"):
-            running.find("twin")
-        with pytest.raises(HookError, match="say which by --pid"):
-            running.find(identity)
+        running.find("same")
+    assert f"same (pid {first})" in str(caught.value)
+    assert f"same (pid {second})" in str(caught.value)
 
 
 NOBODYS = ("setpriv", "--reuid=61996", "--regid=61996", "--clear-groups")
