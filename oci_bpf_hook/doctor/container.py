@@ -77,7 +77,7 @@ def _unreachable(one: Running, reason: str) -> Finding:
         return problem(
             "container",
             f"process {one.pid} isn't this user's to look at",
-            "sudo oci-bpf-hook doctor ...",
+            f"sudo oci-bpf-hook doctor --pid {one.pid}",
         )
     return problem("container", f"process {one.pid} can't be looked at: {reason}")
 
@@ -240,12 +240,13 @@ class _Examination:
         )
 
     def _target(self) -> str:
-        if self.one.name or self.one.id:
+        # A user's container may have the name of one of root's, who is to be asked.
+        if os.geteuid() == 0 and (self.one.name or self.one.id):
             return f"--container {quote(self.one.label)}"
         return f"--pid {self.one.pid}"
 
     def _delegate(self) -> str:
-        return f"oci-bpf-hook delegate {self._target()} --profile NAME"
+        return f"{objects.as_root()}oci-bpf-hook delegate {self._target()} --profile NAME"
 
     # ---- capabilities ----
 
@@ -302,7 +303,7 @@ class _Examination:
                 "seccomp",
                 f"its seccomp filter can't be read ({reason}); if bpf(2) with TOKEN_CREATE and fd "
                 "-1 gets EPERM in it and not EBADF, the filter is it",
-                "sudo oci-bpf-hook doctor ..." if os.geteuid() else "",
+                f"sudo oci-bpf-hook doctor {self._target()}" if os.geteuid() else "",
             )
             return
         refused = [found for found in answers.values() if not found.allows]
@@ -323,7 +324,9 @@ class _Examination:
             return
         if os.geteuid():
             yield warning(
-                "token", "no token was tried: that takes root", "sudo oci-bpf-hook doctor ..."
+                "token",
+                "no token was tried: that takes root",
+                f"sudo oci-bpf-hook doctor {self._target()}",
             )
             return
         try:

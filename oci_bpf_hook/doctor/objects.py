@@ -1,5 +1,6 @@
 """Whether what is delegated is enough for BPF objects: which bit is missing, and who wants it."""
 
+import os
 from collections.abc import Iterator, Mapping
 
 from ..advise.needs import CAPABILITIES, CAPABILITY, Caution, Needs
@@ -84,4 +85,9 @@ def _delegate(needs: Needs, enums: Mapping[str, Enum], target: str) -> str:
         for kind in KINDS
         if lists[kind.option]
     )
-    return f"oci-bpf-hook delegate {target} {' '.join(options)}"
+    return f"{as_root()}oci-bpf-hook delegate {target} {' '.join(options)}"
+
+
+def as_root() -> str:
+    """What a user puts before a command of root's."""
+    return "sudo " if os.geteuid() else ""
