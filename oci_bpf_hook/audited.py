@@ -2,14 +2,29 @@
 
 import json
 import os
+from calendar import timegm
 from collections.abc import Iterator, Mapping
+from time import strptime
 from typing import Any
 
+from .annotations import PATH, PREFIX
 from .errors import HookError
+from .names import KINDS
 from .policycache import in_force
+from .record import Record
 
-# The rule that granted, by the container's id and the user whose it is.
-Rules = Mapping[tuple[str, int], str]
+
+class Granted(Record):
+    """A grant: the `rule`, the delegate_* options as `shown`, the `path`, and when in seconds."""
+
+    __slots__ = ("path", "rule", "shown", "time")
+    time: float
+    rule: str
+    shown: dict[str, str]
+    path: str
+
+
+Grants = Mapping[tuple[str, int], Granted]
 # So much of the trail's end is looked at.
 _MOST = 8 << 20
 
@@ -33,18 +48,46 @@ def entries() -> Iterator[dict[str, Any]]:
                 yield entry
 
 
-def granted_rules() -> Rules:
-    """The rule that granted each container its delegation, by its id and the user whose it is.
+def grants() -> Grants:
+    """The last grant of each container, by its id and the user whose it is.
 
     A broker is told ids by whoever asks it, and so another user's is no other's container.
     """
     return {
-        (entry["container"], user): entry["rule"]
+        (entry["container"], user): Granted(
+            rule=entry["rule"],
+            shown=_shown(entry.get("granted")),
+            path=_path(entry),
+            time=_time(entry),
+        )
         for entry in entries()
         if entry.get("outcome") == "granted"
         and isinstance(entry.get("rule"), str)
         and (user := asker(entry)) is not None
     }
+
+
+def _shown(granted: object) -> dict[str, str]:
+    options = granted if isinstance(granted, dict) else {}
+    return {
+        kind.option: text for kind in KINDS if isinstance(text := options.get(kind.option), str)
+    }
+
+
+def _time(entry: dict[str, Any]) -> float:
+    try:
+        return timegm(strptime(entry["time"], "%Y-%m-%dT%H:%M:%SZ"))
+    except (KeyError, TypeError, ValueError):
+        return 0
+
+
+def _path(entry: dict[str, Any]) -> str:
+    """Where it was asked for, as far as the line says that."""
+    asked = entry.get("requested")
+    for key, text in asked.items() if isinstance(asked, dict) else ():
+        if key.startswith(f"{PREFIX}path") and isinstance(text, str) and text.startswith("/"):
+            return text
+    return PATH
 
 
 def asker(entry: dict[str, Any]) -> int | None:

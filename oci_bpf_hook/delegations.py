@@ -4,13 +4,14 @@ import pwd
 from collections.abc import Iterator, Mapping
 
 from . import mountinfo, running
-from .audited import Rules, granted_rules
+from .audited import Granted, Grants, grants
 from .container import Process
 from .errors import HookError
 from .masks import parse_shown
+from .mountinfo import Mount
 from .names import PROGS, Enum
 from .peer import user_of
-from .processes import mounts
+from .processes import mounts, started
 from .reach import exposures
 from .record import Record
 from .running import Running
@@ -18,6 +19,12 @@ from .running import Running
 # A container's root can put a mount over it, to hide it from whoever looks.
 _COVERED = (
     "covered: another mount lies over it; who has a token of it, or can unmount that, still has it"
+)
+# The trail has whole seconds, and the kernel's clock of processes isn't set with the other.
+_CLOCKS = 2
+_UNMOUNTED = (
+    "unmounted: it was granted this, and no mount of it is to be seen; it may have tokens, or the "
+    "bpffs open"
 )
 
 
@@ -66,58 +73,101 @@ def delegations(enums: Mapping[str, Enum]) -> list[Delegation]:
     A mount namespace that was copied from a container's shows the container's mounts again, and
     is left out.
     """
-    rules = granted_rules()
+    known = grants()
     found: list[Delegation] = []
     seen: set[tuple[int, str, str]] = set()
-    for one in running.containers():
-        for delegation in of_container(one, enums, rules):
+    every = running.containers()
+    for one in every:
+        for delegation in of_container(one, enums, known):
             key = (delegation.user_namespace, delegation.device, delegation.path)
             if key not in seen:
                 seen.add(key)
                 found.append(delegation)
+    shown = {delegation.container.id for delegation in found}
+    for one in every:
+        if one.id not in shown:
+            shown.add(one.id)
+            found += unmounted(one, enums, known)
     return found
 
 
-def of_container(one: Running, enums: Mapping[str, Enum], rules: Rules) -> Iterator[Delegation]:
+def unmounted(one: Running, enums: Mapping[str, Enum], known: Grants) -> Iterator[Delegation]:
+    """What `one` was granted, by the audit trail, though there is no mount of it to be seen.
+
+    A container's root can keep a token, or the bpffs open, and take the mount away.
+    """
+    if one.id is None:
+        return
+    try:
+        with Process(one.pid) as process:
+            granted = known.get((one.id, user_of(process.outermost_owner())))
+            # One that was restarted since has no token any more.
+            if (
+                granted
+                and granted.shown
+                and granted.time >= int(started(process)) - _CLOCKS
+                and process.is_in(one.user, one.mount)
+            ):
+                yield _delegation(one, process, enums, granted, shares(process))
+    except (HookError, OSError):
+        return
+
+
+def of_container(one: Running, enums: Mapping[str, Enum], known: Grants) -> Iterator[Delegation]:
     """The delegations of `one`; none if it has just ended."""
     try:
         with Process(one.pid) as process:
             if process.is_in(one.user, one.mount):  # Else its pid is another's by now.
-                yield from _of_process(one, process, enums, rules)
+                yield from _of_process(one, process, enums, known)
     except (HookError, OSError):
         return
 
 
 def _of_process(
-    one: Running, process: Process, enums: Mapping[str, Enum], rules: Rules
+    one: Running, process: Process, enums: Mapping[str, Enum], known: Grants
 ) -> Iterator[Delegation]:
     every = mounts(process)
     hidden = mountinfo.covered(every)
     if not any(mount.delegates for mount in every):
         return
-    network, cgroup = shares(process)
-    rule = rules.get((one.id or f"pid-{one.pid}", user_of(process.outermost_owner())))
+    shared = shares(process)
+    granted = known.get((one.id or f"pid-{one.pid}", user_of(process.outermost_owner())))
     for mount in every:
-        shown = mount.delegates
-        if not shown:
-            continue
-        masks = {option: _mask(text, enums[option]) for option, text in shown.items()}
-        is_covered = mount.id in hidden
-        reaches = warnings(masks, enums, host_network=network, host_cgroup=cgroup)
-        yield Delegation(
-            container=one,
-            path=mount.point,
-            device=mount.device,
-            shown=shown,
-            masks=masks,
-            owner=_owner(process),
-            user_namespace=one.user,
-            covered=is_covered,
-            host_network=network,
-            host_cgroup=cgroup,
-            rule=rule,
-            warnings=(*([_COVERED] * is_covered), *reaches),
-        )
+        if mount.delegates:
+            covered = mount.id in hidden
+            yield _delegation(one, process, enums, granted, shared, mount=mount, covered=covered)
+
+
+def _delegation(
+    one: Running,
+    process: Process,
+    enums: Mapping[str, Enum],
+    granted: Granted | None,
+    shared: tuple[bool, bool],
+    *,
+    mount: Mount | None = None,
+    covered: bool = False,
+) -> Delegation:
+    """That of a `mount`, or what was `granted` without one."""
+    network, cgroup = shared
+    shown = mount.delegates if mount else granted.shown if granted else {}
+    masks = {option: _mask(text, enums[option]) for option, text in shown.items()}
+    hidden = _COVERED if covered else "" if mount else _UNMOUNTED
+    reaches = warnings(masks, enums, host_network=network, host_cgroup=cgroup)
+    return Delegation(
+        container=one,
+        path=mount.point if mount else granted.path if granted else "",
+        device=mount.device if mount else "",
+        shown=shown,
+        masks=masks,
+        owner=_owner(process),
+        user_namespace=one.user,
+        covered=covered,
+        host_network=network,
+        host_cgroup=cgroup,
+        rule=granted.rule if granted else None,
+        warnings=(*([hidden] if hidden else []), *reaches),
+    )
 
 
 def _mask(text: str, enum: Enum) -> int:

@@ -86,6 +86,15 @@ def mounts(process: Process) -> list[Mount]:
     return parse(read(process, "mountinfo", _MOST_OF_MOUNTS))
 
 
+def started(process: Process) -> float:
+    """When it was started, in seconds as time.time() has them.  Raises OSError."""
+    # The 22nd field; the command's name, in parentheses, may itself have blanks and parentheses.
+    ticks = int(read(process, "stat").rpartition(")")[2].split()[19])
+    with open("/proc/stat", encoding="ascii") as file:
+        boot = next(int(line.split()[1]) for line in file if line.startswith("btime "))
+    return boot + ticks / os.sysconf("SC_CLK_TCK")
+
+
 def environment(process: Process) -> dict[str, str]:
     """The environment that it was started with.  Raises OSError."""
     items = (item.partition("=") for item in read(process, "environ").split("\0") if item)

@@ -5,7 +5,7 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oci_bpf_hook.audited import entries, granted_rules, last_refusal
+from oci_bpf_hook.audited import entries, grants, last_refusal
 from tests.support.policy import AUDIT, in_force
 from tests.support.scratch import Scratch, io
 
@@ -17,7 +17,7 @@ def test_a_grant_and_a_refusal() -> None:
         assert scratch.hook(ASKED, id="granted-one").returncode == 0
         with in_force("version: 1\nrules: []\n"):
             assert scratch.hook(ASKED, id="refused-one").returncode == 12
-    assert granted_rules()["granted-one", 0] == "everything"
+    assert grants()["granted-one", 0].rule == "everything"
     assert last_refusal("granted-one") is None
     refusal = last_refusal("refused-one")
     assert refusal is not None
@@ -32,7 +32,7 @@ def test_rotated_away() -> None:
     old = AUDIT.with_name(f"{AUDIT.name}.1")
     AUDIT.rename(old)
     try:
-        assert granted_rules()["rotated", 0] == "everything"
+        assert grants()["rotated", 0].rule == "everything"
     finally:
         old.rename(AUDIT)
 
@@ -51,8 +51,12 @@ def test_no_file_is_named() -> None:
             st.builds(
                 lambda value: json.dumps(value).encode(),
                 st.dictionaries(
-                    st.sampled_from(["container", "outcome", "rule", "requester"]),
-                    st.sampled_from(["granted", "refused", 1, None, [], {}, {"container": 1}]),
+                    st.sampled_from(
+                        ["container", "outcome", "rule", "requester", "granted", "requested"]
+                    ),
+                    st.sampled_from(
+                        ["granted", "refused", 1, None, [], {}, {"container": 1, "user": 0}]
+                    ),
                 ),
             ),
         )
@@ -63,7 +67,7 @@ def test_any_file(lines: list[bytes]) -> None:
     before = AUDIT.read_bytes() if AUDIT.exists() else b""
     AUDIT.write_bytes(b"\n".join(lines))
     try:
-        granted_rules()
+        grants()
         last_refusal("granted")
     finally:
         AUDIT.write_bytes(before)

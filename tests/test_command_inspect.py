@@ -15,6 +15,7 @@ import pytest
 from oci_bpf_hook.errors import DONE, USAGE
 from tests.support.engines import RUNTIMES, Runtime
 from tests.support.podman import World
+from tests.support.policy import AUDIT
 from tests.support.scratch import Scratch
 from tests.support.situation import BPFFS, ROOT, SOCKET, command, delegate, workload
 from tests.support.terminal import on_terminal
@@ -83,6 +84,33 @@ def test_a_container_s_root_hides_nothing_below_a_mount() -> None:
             if line.startswith(f"pid {scratch.init.pid} ")
         )
         assert row.endswith("  covered")
+
+
+def test_a_container_s_root_hides_nothing_by_unmounting(world: World) -> None:
+    """It may have a token, or the bpffs open; the audit trail says what was granted."""
+    with detached(world, "--cap-add=BPF,SYS_ADMIN") as name:
+        world.podman("exec", name, "umount", BPFFS)
+        (one,) = (one for one in inspect() if one["container"]["name"] == name)
+        assert (one["path"], one["delegated"], one["rule"]) == (BPFFS, SOCKET, "everything")
+        assert [text.partition(":")[0] for text in one["warnings"]] == ["unmounted"]
+        assert inspect(name) == [one]
+
+
+def test_a_container_that_was_started_anew_has_nothing_of_before(world: World) -> None:
+    with started(world, "anew") as identity:
+        for arguments in (("--cmds=any",), ("--revoke",)):
+            assert command("delegate", "--container", "anew", *arguments).returncode == DONE
+        world.podman("restart", "--time", "0", "anew")
+        # As if that had been a while after: the trail has whole seconds.
+        before = AUDIT.read_text()
+        lines = [json.loads(line) for line in before.splitlines() if identity in line]
+        assert len(lines) == 2
+        old = (json.dumps(line | {"time": "2020-01-01T00:00:00Z"}) for line in lines)
+        AUDIT.write_text("".join(f"{line}\n" for line in old))
+        try:
+            assert [one for one in inspect() if one["container"]["name"] == "anew"] == []
+        finally:
+            AUDIT.write_text(before)
 
 
 def test_a_user_sees_their_own() -> None:

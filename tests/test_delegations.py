@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from oci_bpf_hook import kernel
+from oci_bpf_hook.audited import Granted
 from oci_bpf_hook.delegations import Delegation, delegations, of_container
 from oci_bpf_hook.names import KINDS
 from oci_bpf_hook.running import Running, of_process
@@ -55,8 +56,10 @@ def test_the_rule_of_another_user_s_with_that_id() -> None:
         identity = f"pid-{scratch.init.pid}"
         delegate(scratch.init.pid, SOCKET)
         one = of_process(scratch.init.pid)
-        (theirs,) = of_container(one, ENUMS, {(identity, 61997): "theirs"})
-        (ours,) = of_container(one, ENUMS, {(identity, 61997): "theirs", (identity, 0): "ours"})
+        known = {(identity, 61997): Granted(rule="theirs", shown={}, path=BPFFS, time=0)}
+        (theirs,) = of_container(one, ENUMS, known)
+        known[identity, 0] = Granted(rule="ours", shown={}, path=BPFFS, time=0)
+        (ours,) = of_container(one, ENUMS, known)
     assert (theirs.rule, ours.rule) == (None, "ours")
 
 

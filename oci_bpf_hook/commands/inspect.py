@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import kernel, running
-from ..audited import granted_rules
-from ..delegations import Delegation, delegations, names, of_container
+from ..audited import grants
+from ..delegations import Delegation, delegations, names, of_container, unmounted
 from ..errors import DONE, USAGE, HookError, quote
 from ..masks import show
 from ..names import KINDS, Enum
@@ -49,7 +49,9 @@ def run(options: argparse.Namespace) -> int:
             _watch(options.watch, enums, as_json=options.json)
         return DONE
     if options.name:
-        found = list(of_container(running.find(options.name), enums, granted_rules()))
+        one, known = running.find(options.name), grants()
+        found = list(of_container(one, enums, known))
+        found = found or list(unmounted(one, enums, known))
         if not found:
             raise HookError(
                 USAGE, f"{quote(options.name)} has no delegation; oci-bpf-hook doctor says why"
