@@ -9,9 +9,7 @@ import yaml
 
 from .errors import quote
 from .places import Fault, Place
-
-# libyaml's, ten times as fast, where PyYAML was built with it.
-_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from .yamlloader import LOADER, too_deep
 
 # The tags of plain data, behind YAML's own prefix; what doubles as something else, such as a
 # date, is meant as a text wherever it stands here.
@@ -26,14 +24,13 @@ def parse(text: bytes, faults: list[Fault]) -> tuple[Any, dict[Place, yaml.Mark]
     """The data in `text`, and where each part of it stands."""
     places: dict[Place, yaml.Mark] = {}
     try:
-        loader = _Loader(text)
+        loader = LOADER(text)
     except yaml.YAMLError as error:
         faults.append(_no_yaml(error))
         return None, places
     try:
-        deep = _too_deep(text)
-        if deep:
-            faults.append(deep)
+        if deep := too_deep(text, _DEEPEST):
+            faults.append(at(deep, "this is nested too deeply"))
             return None, places
         node = loader.get_single_node()
         if node is None:
@@ -48,21 +45,6 @@ def parse(text: bytes, faults: list[Fault]) -> tuple[Any, dict[Place, yaml.Mark]
         return None, places
     finally:
         loader.dispose()
-
-
-def _too_deep(text: bytes) -> Fault | None:
-    """The fault of data that is nested deeper than anything that has a meaning here.
-
-    PyYAML 6.0 makes nodes by recursion in C, which ends the process without a word.
-    """
-    depth = 0
-    event: Any
-    for event in yaml.parse(text, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST:
-            return at(event.start_mark, "this is nested too deeply")
-    return None
 
 
 class _Walk:

@@ -11,9 +11,8 @@ import yaml
 
 from ..errors import quote
 from ..places import Fault, Place, Spot, fault
+from ..yamlloader import LOADER, too_deep
 
-# libyaml's, ten times as fast, where PyYAML was built with it.
-_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST = 64
 # So many places at most: an alias of an alias of an alias is a file of a hundred bytes and
 # gigabytes of data.
@@ -31,8 +30,9 @@ def documents(text: bytes, faults: list[Fault]) -> list[tuple[Any, dict[Place, S
     loader: yaml.SafeLoader | None = None
     found: list[tuple[Any, dict[Place, Spot]]] = []
     try:
-        _check_depth(text)
-        loader = _Loader(text)
+        if deep := too_deep(text, _DEEPEST):
+            raise yaml.MarkedYAMLError(None, None, "it is nested too deeply", deep)
+        loader = LOADER(text)
         while loader.check_node():
             node = loader.get_node()
             assert node is not None  # check_node looked.
@@ -52,20 +52,6 @@ def documents(text: bytes, faults: list[Fault]) -> list[tuple[Any, dict[Place, S
         if loader:
             loader.dispose()
     return found
-
-
-def _check_depth(text: bytes) -> None:
-    """Raise MarkedYAMLError for what is nested deeper than any such file.
-
-    PyYAML 6.0 makes nodes by recursion in C, which ends the process without a word.
-    """
-    depth = 0
-    event: Any
-    for event in yaml.parse(text, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST:
-            raise yaml.MarkedYAMLError(None, None, "it is nested too deeply", event.start_mark)
 
 
 def _spots(node: yaml.Node, faults: list[Fault]) -> dict[Place, Spot]:

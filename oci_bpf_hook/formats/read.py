@@ -4,6 +4,7 @@ from ..errors import BAD_STATE, USAGE, HookError
 from ..places import Fault
 from ..state import load_json
 from .asker import Asker
+from .faulty import raise_if_any, text_of
 
 KINDS = "an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a *.container"
 
@@ -18,8 +19,8 @@ def read(data: bytes, name: str) -> tuple[Asker, ...]:
 
         faults: list[Fault] = []
         stem = name.rpartition("/")[2].partition(".")[0]
-        found = (quadlet.read(_text(data, name), stem, faults),)
-        _raise(faults, name)
+        found = (quadlet.read(text_of(data, name), stem, faults),)
+        raise_if_any(faults, name)
         return found
     if data.lstrip()[:1] == b"{":
         return _json(data, name)
@@ -29,7 +30,7 @@ def read(data: bytes, name: str) -> tuple[Asker, ...]:
 def _json(data: bytes, name: str) -> tuple[Asker, ...]:
     from . import compose, jsonfile, kubernetes, oci
 
-    text = _text(data, name)
+    text = text_of(data, name)
     try:
         decoded = load_json(data)
     except ValueError:
@@ -49,7 +50,7 @@ def _json(data: bytes, name: str) -> tuple[Asker, ...]:
         found = tuple(compose.read(decoded, spots, faults))
     else:
         raise _none_of_them(name)
-    _raise(faults, name)
+    raise_if_any(faults, name)
     return found
 
 
@@ -59,7 +60,7 @@ def _yaml(data: bytes, name: str) -> tuple[Asker, ...]:
 
     faults: list[Fault] = []
     parsed = documents(data, faults)
-    _raise(faults, name)
+    raise_if_any(faults, name)
     found: list[Asker] = []
     known = False
     for document, spots in parsed:
@@ -71,22 +72,8 @@ def _yaml(data: bytes, name: str) -> tuple[Asker, ...]:
             found += compose.read(document, spots, faults)
     if not known:
         raise _none_of_them(name)
-    _raise(faults, name)
+    raise_if_any(faults, name)
     return tuple(found)
-
-
-def _text(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise HookError(USAGE, f"{name}: this is no UTF-8, from byte {error.start} on") from None
-
-
-def _raise(faults: list[Fault], name: str) -> None:
-    """Raise a HookError if there are any."""
-    if faults:
-        lines = sorted(faults, key=lambda fault: (fault.line, fault.column))
-        raise HookError(USAGE, *(f"{name}:{one.line}:{one.column}: {one.text}" for one in lines))
 
 
 def _none_of_them(name: str) -> HookError:

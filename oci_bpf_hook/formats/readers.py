@@ -13,6 +13,7 @@ from ..state import load_json
 from . import podman
 from .asker import Asker
 from .delegation import enums
+from .faulty import raise_if_any, text_of
 from .unitfile import settings
 from .writers import INCUS, LXD, SYSTEMD
 
@@ -53,7 +54,7 @@ def found(
 
 def annotations(data: bytes, name: str) -> list[Found]:
     """Lines of KEY=VALUE, or a JSON object."""
-    text = _text(data, name)
+    text = text_of(data, name)
     if text.lstrip()[:1] == "{":
         try:
             decoded = load_json(data)
@@ -81,7 +82,7 @@ def podman_command(data: bytes, name: str) -> list[Found]:
     """A command line of podman's."""
     try:
         # To shlex a line that goes on in the next one is no different from an escaped character.
-        words = shlex.split(_text(data, name).replace("\\\n", " "), comments=True)
+        words = shlex.split(text_of(data, name).replace("\\\n", " "), comments=True)
     except ValueError as error:
         raise HookError(USAGE, f"{name}: this is no command line: {error}") from None
     said = podman.arguments(words)
@@ -101,8 +102,8 @@ def quadlet(data: bytes, name: str) -> list[Found]:
 
     faults: list[Fault] = []
     stem = name.rpartition("/")[2].partition(".")[0]
-    one = unit.read(_text(data, name), stem or "container", faults)
-    _raise(faults, name)
+    one = unit.read(text_of(data, name), stem or "container", faults)
+    raise_if_any(faults, name)
     return [_of_asker(one)]
 
 
@@ -112,14 +113,14 @@ def systemd(data: bytes, name: str) -> list[Found]:
     lists: dict[str, list[str]] = {}
     options = {setting: option for option, setting in SYSTEMD.items()}
     private = False
-    for one in settings(_text(data, name), faults):
+    for one in settings(text_of(data, name), faults):
         if one.key == "PrivateBPF":
             private = one.value.lower() in ("1", "yes", "y", "true", "t", "on")
         elif one.key in options:
             # An empty value takes back what was there.
             before = lists.get(options[one.key], []) if one.value else []
             lists[options[one.key]] = [*before, one.value] if one.value else []
-    _raise(faults, name)
+    raise_if_any(faults, name)
     notes: list[str] = []
     if lists and not private:
         notes.append("without PrivateBPF=yes systemd mounts nothing, and this would delegate")
@@ -185,7 +186,7 @@ def _instances(
 
     faults: list[Fault] = []
     parsed = documents(data, faults)
-    _raise(faults, name)
+    raise_if_any(faults, name)
     result: list[Found] = []
     for document, _ in parsed:
         for one in document if isinstance(document, list) else [document]:
@@ -211,15 +212,3 @@ def _of_asker(one: Asker) -> Found:
     name = str(label or "container")
     image = one.subject.get("image")
     return found(name, given, image=image, label=name, notes=notes)
-
-
-def _text(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise HookError(USAGE, f"{name}: this is no UTF-8, from byte {error.start} on") from None
-
-
-def _raise(faults: list[Fault], name: str) -> None:
-    if faults:
-        raise HookError(USAGE, *(f"{name}:{one.line}:{one.column}: {one.text}" for one in faults))

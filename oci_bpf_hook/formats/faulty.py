@@ -1,0 +1,19 @@
+"""What is wrong with a file, as an error."""
+
+from ..errors import USAGE, HookError
+from ..places import Fault
+
+
+def text_of(data: bytes, name: str) -> str:
+    """The text of the file `name`.  Raises HookError (USAGE) if it is none."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise HookError(USAGE, f"{name}: this is no UTF-8, from byte {error.start} on") from None
+
+
+def raise_if_any(faults: list[Fault], name: str) -> None:
+    """Raise HookError (USAGE) with all `faults` of the file `name`, in their order there."""
+    if faults:
+        lines = sorted(faults, key=lambda fault: (fault.line, fault.column))
+        raise HookError(USAGE, *(f"{name}:{one.line}:{one.column}: {one.text}" for one in lines))
