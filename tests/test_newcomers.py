@@ -24,6 +24,7 @@ _SYSTEMCTL = """#!/bin/sh -eu
 [ "$*" = "enable --now oci-bpf-hook-broker.socket" ]
 socket=$(sed -n 's/^ListenSequentialPacket=//p' {units}.socket)
 mkdir -p "$(dirname "$socket")"
+rm -f "$socket"
 systemd-socket-activate --seqpacket --listen "$socket" \\
     $(sed -n 's/^ExecStart=//p' {units}.service) </dev/null >/dev/null 2>&1 &
 echo $! > {pid}
