@@ -194,7 +194,7 @@ def test_dpkg_installs_upgrades_removes_and_purges(built: Path, newer: Path, hos
 def test_dpkg_puts_the_json_last_and_takes_it_first(built: Path, host: Path) -> None:
     trace = host / "trace"
     calls = ("-e", "trace=rename,unlink,unlinkat,rmdir")
-    strace = ("strace", "-f", "-qq", "-s", "300", *calls, "-o", str(trace), "--")
+    strace = ("strace", "-f", "--seccomp-bpf", "-qq", "-s", "300", *calls, "-o", str(trace), "--")
     run(*strace, "dpkg", "-i", package(built, "deb"))
     placed = [path for call, path in changes(trace) if call == "rename" and ".pyc" not in path]
     ours = [path for path in placed if path.startswith(f"{LIBEXEC}/")]
