@@ -11,7 +11,7 @@ TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema 
 	python3-rich linux-libc-dev libbpf-dev clang gcc-bpf libbpf-tools xdp-tools libxdp1 libxdp-dev \
 	logrotate strace util-linux libcap2-bin shellcheck systemd man-db mandoc zsh fish \
 	chromium fonts-dejavu-core $(PACKAGERS) lintian rpm
-PACKAGERS = python3 dpkg-dev debhelper dh-python
+PACKAGERS = python3 build-essential dpkg-dev debhelper dh-python
 
 .PHONY: help demo demo-rootless test bench pictures install uninstall deb rpm clean
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .samples import Group, Row, Spread
+from .samples import DIGITS, Group, Row, Spread
 
 PROGRAMS: Final = ("podman", "crun", "runc")
 
@@ -63,16 +63,16 @@ def _row(row: Row) -> dict[str, Any]:
         "ratio": _spread(row.ratio),
         "budget": row.budget,
         "verdict": row.verdict or None,
-        "samples": [round(figure, 3) for figure in row.samples],
-        "ratios": [round(ratio, 3) for ratio in row.ratios],
+        "samples": [round(figure, DIGITS) for figure in row.samples],
+        "ratios": [round(ratio, DIGITS) for ratio in row.ratios],
     }
 
 
 def _spread(spread: Spread) -> dict[str, float]:
     return {
-        "q1": round(spread.q1, 3),
-        "median": round(spread.median, 3),
-        "q3": round(spread.q3, 3),
+        "q1": round(spread.q1, DIGITS),
+        "median": round(spread.median, DIGITS),
+        "q3": round(spread.q3, DIGITS),
     }
 
 

@@ -17,6 +17,8 @@ Unit = Literal["ms", "MiB"]
 # A pipe holds that much with nobody reading, so that no writer has to run beside the candidate.
 _PIPE = 1 << 16
 _WARM_UP = 2
+# Digits behind the point that are kept.
+DIGITS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +64,10 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """`within` or `over` the budget, or nothing where there is none."""
+        """`within` or `over` the budget, by the ratio as it is on file; nothing where there is none."""
         if self.budget is None:
             return ""
-        return "within" if self.ratio.median <= self.budget else "over"
+        return "within" if round(self.ratio.median, DIGITS) <= self.budget else "over"
 
 
 @dataclass(frozen=True, kw_only=True)
