@@ -64,7 +64,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """`within` or `over` the budget, by the ratio as it is on file; nothing where there is none."""
+        """`within` or `over` the budget, by the ratio as it is on file; "" where there is none."""
         if self.budget is None:
             return ""
         return "within" if round(self.ratio.median, DIGITS) <= self.budget else "over"
