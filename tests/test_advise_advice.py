@@ -96,10 +96,10 @@ def test_struct_ops_can_make_it_succeed() -> None:
 def test_shares() -> None:
     both = advised("tcx", "functions")
     assert both.sources == ("tcx", "functions")
-    assert (both.share("tcx") | both.share("functions")).bits == both.bits
+    assert (both.shares()["tcx"] | both.shares()["functions"]).bits == both.bits
     # Each share is enough for its object.
     for name in both.sources:
-        assert both.share(name).bits == advised(name).bits
+        assert both.shares()[name].bits == advised(name).bits
 
 
 def test_a_share_with_anothers_probe() -> None:
@@ -107,7 +107,7 @@ def test_a_share_with_anothers_probe() -> None:
     both = advice.advise(
         [program("cgroup/connect4"), objects.read(compiled("functions"), "f")], DEFAULTS, KERNEL
     )
-    share = lists(both.share("cgroup/connect4"))
+    share = lists(both.shares()["cgroup/connect4"])
     assert share["delegate_progs"] == ["tracepoint", "cgroup_sock_addr"]
     assert "perfmon" in share["capabilities"]
 

@@ -31,8 +31,8 @@ def test_union_and_shares() -> None:
     both = hash_map("a.o") | xdp("b.o") | xdp("a.o")
     assert both == needs.union([hash_map("a.o"), xdp("b.o"), xdp("a.o"), xdp("b.o")])
     assert both.sources == ("a.o", "b.o")
-    assert both.share("b.o") == xdp("b.o")
-    assert both.share("a.o") == hash_map("a.o") | xdp("a.o")
+    assert both.shares()["b.o"] == xdp("b.o")
+    assert both.shares()["a.o"] == hash_map("a.o") | xdp("a.o")
     assert needs.union([]) == needs.NOTHING
 
 

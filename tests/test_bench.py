@@ -19,7 +19,7 @@ ROWS = {
     "broker": ["floor", "first", "late", "hundred"],
     "broker-memory": ["before", "after"],
     "memory": ["bare", "request", "nothing"],
-    "advise": ["start", "one", "many"],
+    "advise": ["start", "table", "one", "many"],
 }
 BUDGETS = {
     ("launcher", "request"): 2.0,

@@ -2,8 +2,8 @@
 
 pyelftools knows what the headers are; its ELFFile, which wants a file and brings the half of DWARF
 with it, takes longer to import than all of this.  The bytes of sections are only ever slices of the
-file, and symbols and relocations, of which there are many, are unpacked here: a file of somebody
-else's making may claim any size, and pyelftools takes a hundred times as long for a symbol.
+file, and what there is many of is unpacked here: a file of somebody else's making may claim any
+size, and pyelftools takes a hundred times as long for a symbol.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ByteOrder = Literal["little", "big"]
 
 MAGIC = b"\x7fELF"
+ALLOC = 2
 EXECINSTR = 4
 # Sections, by the names that pyelftools has for their types.
 PROGBITS = "SHT_PROGBITS"
@@ -35,6 +36,8 @@ _ET_REL = 1
 # No BPF object has as many; whoever says so wants us to be slow.
 _SECTIONS_MAX = 8192
 _HEADER = _SECTION = 64
+# Name, type, flags, address, offset, size, link, info, alignment, size of an entry.
+_SECTION_HEADER = "IIQQQQIIQQ"
 _NOBITS = 8
 
 
@@ -70,7 +73,10 @@ class Relocation(NamedTuple):
 
 
 class Elf(Record):
-    """One object; `relocations` are by the number of the section that they are for."""
+    """One object; `relocations` are by the number of the section that they are for.
+
+    Those for debug information and BTF, most of all, are left out.
+    """
 
     __slots__ = ("order", "relocations", "sections", "symbols")
     order: ByteOrder
@@ -110,21 +116,17 @@ def _parse(data: bytes) -> Elf:
     if extent(data, 0) > len(data):
         raise ElfError("it is cut short: its section headers are beyond its end")
     first = header["e_shoff"]
-    raw = [
-        structs.Elf_Shdr.parse(data[at : at + _SECTION])
-        for at in range(first, first + header["e_shnum"] * _SECTION, _SECTION)
-    ]
+    layout = Struct(_format(order) + _SECTION_HEADER)
+    raw = list(layout.iter_unpack(data[first : first + header["e_shnum"] * _SECTION]))
     strings = raw[header["e_shstrndx"]]
-    names = data[strings["sh_offset"] : strings["sh_offset"] + strings["sh_size"]]
+    names = data[strings[4] : strings[4] + strings[5]]
     headers = []
-    for number, one in enumerate(raw):
-        name, kind = _string(names, one["sh_name"]), str(one["sh_type"])
-        offset, size = one["sh_offset"], one["sh_size"]
+    for number, (at, type_, flags, _, offset, size, link, info, *_) in enumerate(raw):
+        name, kind = _string(names, at), _kinds().get(type_, str(type_))
         end = offset if kind == NOBITS else offset + size
         if end > len(data):
             raise ElfError(f"it is cut short: its section {name!r:.64} is beyond its end")
-        content = Section(number, name, kind, one["sh_flags"], size, data[offset:end])
-        headers.append((content, one["sh_link"], one["sh_info"]))
+        headers.append((Section(number, name, kind, flags, size, data[offset:end]), link, info))
     sections = tuple(section for section, _, _ in headers)
     symbols: tuple[Symbol, ...] = ()
     for section, link, _ in headers:
@@ -133,10 +135,21 @@ def _parse(data: bytes) -> Elf:
             symbols = tuple(_symbols(section.data, strings, sections, order))
     relocations: dict[int, tuple[Relocation, ...]] = {}
     for section, _, target in headers:
-        if section.kind in ("SHT_REL", "SHT_RELA"):
+        if section.kind in ("SHT_REL", "SHT_RELA") and _is_loaded(sections, target):
             more = _relocations(section.data, symbols, order, addends=section.kind == "SHT_RELA")
             relocations[target] = (*relocations.get(target, ()), *more)
     return Elf(order=order, sections=sections, symbols=symbols, relocations=relocations)
+
+
+def _is_loaded(sections: tuple[Section, ...], number: int) -> bool:
+    return number < len(sections) and bool(sections[number].flags & ALLOC)
+
+
+@cache
+def _kinds() -> dict[int, str]:
+    from elftools.elf.enums import ENUM_SH_TYPE_BASE
+
+    return {number: name for name, number in ENUM_SH_TYPE_BASE.items() if isinstance(number, int)}
 
 
 @cache
@@ -162,7 +175,7 @@ def extent(data: "Buffer", start: int) -> int:
         raise ElfError("it has no section headers that make sense")
     end = start + offset + size * count
     headers = bytes(data[start + offset : end])
-    for _, kind, _, _, place, length, *_ in Struct(_format(order) + "IIQQQQIIQQ").iter_unpack(
+    for _, kind, _, _, place, length, *_ in Struct(_format(order) + _SECTION_HEADER).iter_unpack(
         headers[: len(headers) - len(headers) % _SECTION]
     ):
         # Compilers put the headers last; what is beyond the file is for parse() to complain of.

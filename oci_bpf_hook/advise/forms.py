@@ -41,10 +41,10 @@ def _text(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
                 yield f"  {_plain(source)}"
                 yield from (f"    {_plain(text)}" for text in why)
     if len(needs.sources) > 1:
-        for source in needs.sources:
+        for source, alone in needs.shares().items():
             yield ""
             yield f"{_plain(source)} alone"
-            share = needs.share(source).lists(enums)
+            share = alone.lists(enums)
             for option in LISTS:
                 if share[option]:
                     yield f"  {option}: {', '.join(_shown(option, share))}"

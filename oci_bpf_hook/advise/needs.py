@@ -77,12 +77,18 @@ class Needs(Record):
         found = [one.source for one in self.reasons] + [one.source for one in self.warnings]
         return tuple(dict.fromkeys(found))
 
-    def share(self, source: str) -> "Needs":
-        """What `source` alone needs."""
-        return Needs(
-            reasons=tuple(reason for reason in self.reasons if reason.source == source),
-            warnings=tuple(one for one in self.warnings if one.source == source),
-        )
+    def shares(self) -> dict[str, "Needs"]:
+        """What each of the sources alone needs."""
+        reasons: dict[str, list[Reason]] = {source: [] for source in self.sources}
+        warnings: dict[str, list[Caution]] = {source: [] for source in reasons}
+        for reason in self.reasons:
+            reasons[reason.source].append(reason)
+        for warning in self.warnings:
+            warnings[warning.source].append(warning)
+        return {
+            source: Needs(reasons=tuple(reasons[source]), warnings=tuple(warnings[source]))
+            for source in reasons
+        }
 
     def why(self, option: str, name: str) -> tuple[Reason, ...]:
         """The reasons for one bit."""

@@ -53,7 +53,8 @@ class _State(NamedTuple):
 def takes_perfmon(code: bytes, order: ByteOrder, prog: str) -> str | None:
     """What a program of the type `prog` does that takes CAP_PERFMON; None if nothing is found."""
     fields = _CONTEXTS.get(prog)
-    instructions = list(_decode(code, order))
+    # Most types have no pointers to look for.
+    instructions = [] if fields is None else list(_decode(code, order))
     if fields is None or not instructions:
         return None
     start = [_NUMBER] * 11

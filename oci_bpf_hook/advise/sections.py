@@ -4,6 +4,7 @@ Data: libbpf's section_defs (src/libbpf.c, after 1.7), which cilium/ebpf generat
 from, and aya's.  A section's name is a default that an application can change before it loads.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 # The enum's 0, which programs without an attach type have.
@@ -194,6 +195,7 @@ def rows(loader: str) -> tuple[Row, ...]:
     return _TABLES[loader]
 
 
+@lru_cache(maxsize=1024)
 def find(section: str, loader: str) -> Row | None:
     """The row for a program in the section of this name, without its `?`; the first that fits."""
     for row in _TABLES[loader]:

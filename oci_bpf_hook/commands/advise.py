@@ -15,7 +15,6 @@ from ..advise.target import Kernel, union
 from ..btf import BtfError
 from ..errors import BAD_OBJECT, DONE, USAGE, HookError, quote
 from ..names import KINDS
-from ..recording.files import load_needs
 from .output import JSON_FORM
 from .table import argument
 
@@ -176,6 +175,8 @@ def _check_names(found: Sequence[objects.Object], names: Sequence[str]) -> None:
 
 
 def _others(options: argparse.Namespace, target: Kernel) -> Iterator[needs.Needs]:
+    if options.others:
+        from ..recording.files import load_needs
     for path in options.others:
         try:
             yield load_needs(path, target.names, exact=options.exact)
