@@ -18,7 +18,7 @@ from .container import is_initial
 from .errors import BAD_STATE, NO_BROKER, HookError
 from .log import ERROR, INFO, log
 from .peer import Peer
-from .policycache import Watched
+from .policywatch import Watched
 from .record import Record
 
 # Seconds that a connection may be silent, and that it may wait for its turn.

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 MAGIC = b"OBPFPOL2"
 # The magic, the length of the header, and the number of buckets.
-_PREAMBLE = Struct("<8sII")
+PREAMBLE = Struct("<8sII")
 # A bucket's place behind the header, and its length.
-_BUCKET = Struct("<II")
+BUCKET = Struct("<II")
 
 ADMINISTRATOR = "administrator"
 KERNEL = "kernel"
@@ -109,12 +109,12 @@ class Compiled:
     ) -> None:
         self._read = read
         self._load = load_json
-        preamble = read(0, _PREAMBLE.size)
-        if len(preamble) != _PREAMBLE.size or not preamble.startswith(MAGIC):
+        preamble = read(0, PREAMBLE.size)
+        if len(preamble) != PREAMBLE.size or not preamble.startswith(MAGIC):
             raise ValueError("no compiled policy")
-        _, size, self._buckets = _PREAMBLE.unpack(preamble)
-        self._table = _PREAMBLE.size
-        header_at = self._table + self._buckets * _BUCKET.size
+        _, size, self._buckets = PREAMBLE.unpack(preamble)
+        self._table = PREAMBLE.size
+        header_at = self._table + self._buckets * BUCKET.size
         self._data = header_at + size
         header = load_json(read(header_at, size))
         self.identity: list[object] = header["identity"]
@@ -137,8 +137,8 @@ class Compiled:
         return (rule for _, rule in sorted(found, key=lambda entry: entry[0]))
 
     def _bucket(self, key: str) -> "list[tuple[int, str, Rule]]":
-        at = self._table + bucket(key, self._buckets) * _BUCKET.size
-        offset, size = _BUCKET.unpack(self._read(at, _BUCKET.size))
+        at = self._table + bucket(key, self._buckets) * BUCKET.size
+        offset, size = BUCKET.unpack(self._read(at, BUCKET.size))
         if not size:
             return []
         loaded: list[tuple[int, str, Rule]] = self._load(self._read(self._data + offset, size))
@@ -148,42 +148,6 @@ class Compiled:
 def bucket(key: str, count: int) -> int:
     """The bucket of `key` among `count`; the same in every process, as hash() is not."""
     return int.from_bytes(key.encode("utf-8", "surrogatepass"), "big") % count
-
-
-def pack(header: "Mapping[str, Any]", rules: "Sequence[Rule]") -> bytes:
-    """The compiled form of a policy with this `header` and these `rules`, in their order."""
-    from json import dumps  # Once for each version of the file.
-
-    def text(value: object) -> bytes:
-        return dumps(value, separators=(",", ":")).encode("ascii")
-
-    general: list[tuple[int, Rule]] = []
-    keyed: list[tuple[int, str, Rule]] = []
-    for number, rule in enumerate(rules):
-        keys = _keys(rule)
-        keyed += [(number, key, rule) for key in keys]
-        if not keys:
-            general.append((number, rule))
-    buckets: list[list[tuple[int, str, Rule]]] = [[] for _ in range(len(keyed) | bool(keyed))]
-    for entry in keyed:
-        buckets[bucket(entry[1], len(buckets))].append(entry)
-    texts = [text(entries) if entries else b"" for entries in buckets]
-    table: list[bytes] = []
-    offset = 0
-    for entries_text in texts:
-        table.append(_BUCKET.pack(offset, len(entries_text)))
-        offset += len(entries_text)
-    head = text({**header, "general": general})
-    return b"".join([_PREAMBLE.pack(MAGIC, len(head), len(texts)), *table, head, *texts])
-
-
-def _keys(rule: "Rule") -> list[str]:
-    """The buckets' keys of a rule, or none if it has to be tried for everybody."""
-    for attribute in INDEXED:
-        wanted = rule["match"].get(attribute)
-        if wanted and not any("*" in str(one) or "?" in str(one) for one in wanted):
-            return [f"{attribute}={one}" for one in wanted]
-    return []
 
 
 def holds(rule: "Rule", subject: "Subject") -> bool:

@@ -15,7 +15,7 @@ GRANT = {
 }
 # Once for each boot and each version of the policy: the kernel's names, but never YAML, nor a
 # schema, where the built-in policy holds.
-FIRST = {"btf", "kernel"}
+FIRST = {"btf", "kernel", "policypack", "policysource"}
 
 
 def _loaded(*arguments: str, stdin: str = "") -> set[str]:

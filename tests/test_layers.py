@@ -15,7 +15,7 @@ ROWS = (
     (
         *("errors", "record", "names", "annotations", "masks", "policy", "lint", "btf", "header"),
         *("table", "wire", "places", "mountinfo", "reach", "seccomp", "cdi", "bundle"),
-        *("seccomprules", "splice"),
+        *("seccomprules", "splice", "policypack"),
         *("advise.__init__", "advise.advice", "advise.btftypes", "advise.calls"),
         *("advise.cautions", "advise.elf", "advise.embedded", "advise.forms", "advise.maps"),
         *("advise.needs", "advise.objects", "advise.pointers", "advise.probes", "advise.sections"),
@@ -32,13 +32,12 @@ ROWS = (
             "trail",
             "policycache",
             "policyfile",
+            "policysource",
+            "policywatch",
             "yamlfile",
             "yamlloader",
-            "peer",
-            "client",
-            "installation",
         ),
-        *("plan", "proposed"),
+        *("peer", "client", "installation", "plan", "proposed"),
         *("recording.breakpoint", "recording.files", "recording.notify", "recording.receiver"),
         *("recording.sandbox", "recording.session", "recording.supervisor", "recording.syscalls"),
         *("formats.__init__", "formats.asker", "formats.compose", "formats.delegation"),
@@ -97,7 +96,7 @@ PURE_IMPORTS = {
     *("struct", "typing"),
 }
 # The one module that reads ELF.
-ELF_IMPORTS = {"elftools.construct", "elftools.elf.structs"}
+ELF_IMPORTS = {"elftools.construct", "elftools.elf.enums", "elftools.elf.structs"}
 
 
 def _name(path: Path) -> str:

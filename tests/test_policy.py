@@ -24,8 +24,8 @@ from oci_bpf_hook.policy import (
     holds,
     identify,
     origin,
-    pack,
 )
+from oci_bpf_hook.policypack import pack
 from oci_bpf_hook.state import load_json
 
 STATES = Path(__file__).parent / "data" / "states"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook import kernel, policycache
+from oci_bpf_hook import kernel, policycache, policysource
 from oci_bpf_hook.errors import BAD_POLICY, HookError
 from oci_bpf_hook.policy import Compiled
-from oci_bpf_hook.policycache import Watched, in_force
+from oci_bpf_hook.policycache import in_force
+from oci_bpf_hook.policywatch import Watched
 
 DENY = "version: 1\nrules:\n- {{name: {name}, deny: because}}\n"
 
@@ -50,7 +51,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     directory = Path("/run") / f"policy-test-{os.getpid()}"
     directory.mkdir(mode=0o755)
     # The change time can't be set back, and so nothing here would ever be settled.
-    monkeypatch.setattr(policycache, "_SETTLED", -1)
+    monkeypatch.setattr(policysource, "SETTLED", -1)
     yield Place(directory)
     for path in sorted(directory.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
@@ -93,7 +94,7 @@ def test_a_change_is_seen(place: Place) -> None:
 def test_the_compiled_form_is_used(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.write(DENY.format(name="one"))
     place.policy()
-    monkeypatch.setattr(policycache, "_compile", None)
+    monkeypatch.setattr(policysource, "compile_policy", None)
     assert place.name() == "one"
 
 
@@ -108,7 +109,7 @@ def test_a_file_of_the_same_size_and_time_is_another(place: Place) -> None:
 
 
 def test_what_has_just_changed_is_not_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policycache, "_SETTLED", 3600 * 10**9)
+    monkeypatch.setattr(policysource, "SETTLED", 3600 * 10**9)
     place.write(DENY.format(name="one"))
     assert place.name() == "one"
     assert not place.cache.exists()

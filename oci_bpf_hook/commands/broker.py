@@ -9,7 +9,7 @@ from .. import broker
 from ..client import SOCKET
 from ..errors import DONE, USAGE, HookError, quote
 from ..log import INFO, log
-from ..policycache import Watched
+from ..policywatch import Watched
 from .table import argument
 
 

@@ -36,10 +36,11 @@ def read_policy(path: str | None) -> policy.Compiled:
     if path is None:
         return policycache.in_force()
     from ..policyfile import load
+    from ..policypack import pack
 
     loaded = load(request.read(path), path)
     names = {option: enum.values for option, enum in kernel.enums(KINDS).items()}
-    data = policy.pack({**loaded.header, "identity": [], "names": names}, loaded.rules)
+    data = pack({**loaded.header, "identity": [], "names": names}, loaded.rules)
     return policy.Compiled(lambda offset, size: data[offset : offset + size], load_json)
 
 

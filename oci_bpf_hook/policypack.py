@@ -1,0 +1,47 @@
+"""The compiled form of a policy, made; `policy.Compiled` reads it."""
+
+from json import dumps
+
+from .policy import BUCKET, INDEXED, MAGIC, PREAMBLE, bucket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from .policy import Rule
+
+
+def pack(header: "Mapping[str, Any]", rules: "Sequence[Rule]") -> bytes:
+    """The compiled form of a policy with this `header` and these `rules`, in their order."""
+
+    def text(value: object) -> bytes:
+        return dumps(value, separators=(",", ":")).encode("ascii")
+
+    general: list[tuple[int, Rule]] = []
+    keyed: list[tuple[int, str, Rule]] = []
+    for number, rule in enumerate(rules):
+        keys = _keys(rule)
+        keyed += [(number, key, rule) for key in keys]
+        if not keys:
+            general.append((number, rule))
+    buckets: list[list[tuple[int, str, Rule]]] = [[] for _ in range(len(keyed) | bool(keyed))]
+    for entry in keyed:
+        buckets[bucket(entry[1], len(buckets))].append(entry)
+    texts = [text(entries) if entries else b"" for entries in buckets]
+    table: list[bytes] = []
+    offset = 0
+    for entries_text in texts:
+        table.append(BUCKET.pack(offset, len(entries_text)))
+        offset += len(entries_text)
+    head = text({**header, "general": general})
+    return b"".join([PREAMBLE.pack(MAGIC, len(head), len(texts)), *table, head, *texts])
+
+
+def _keys(rule: "Rule") -> list[str]:
+    """The buckets' keys of a rule, or none if it has to be tried for everybody."""
+    for attribute in INDEXED:
+        wanted = rule["match"].get(attribute)
+        if wanted and not any("*" in str(one) or "?" in str(one) for one in wanted):
+            return [f"{attribute}={one}" for one in wanted]
+    return []

@@ -1,0 +1,126 @@
+"""The policy in the file that people write, or the one that is shipped, in its compiled form.
+
+This takes YAML and a schema, far longer than all else, and so it is done once for each file: what
+comes of it is kept (`policycache`).
+"""
+
+import posix
+from time import time_ns
+
+from . import kernel, policycache
+from .errors import BAD_POLICY, HookError
+from .names import KINDS
+from .policycache import CACHE, FILE
+from .policypack import pack
+from .state import load_json, read_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .policy import Rule
+
+_MAX = 16 << 20
+# A file that was changed this recently, in nanoseconds, may change again within the same
+# tick of the file system's clock and look the same.
+SETTLED = 2_000_000_000
+_TRIES = 100
+_NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
+
+
+def compile_policy(
+    source: int, identity: list[object], header: str | None, etc: str, run: str
+) -> bytes:
+    """The compiled form of the policy in the file `source`, -1 for the built-in one.
+
+    `source` is open on the path `etc`, and the policy of that `identity`, which stands for the
+    kernel and the C `header` too; below `run` it is kept for the next time.  Raises HookError
+    (BAD_POLICY), and USAGE for the header.
+    """
+    settled = True
+    if source < 0:
+        head, rules = _builtin()
+    else:
+        text = _steady(source, etc)
+        status = posix.fstat(source)
+        settled = time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED
+        head, rules = _load(text, etc)
+    names = {option: enum.values for option, enum in kernel.enums(KINDS, header=header).items()}
+    compiled = pack({**head, "identity": identity, "names": names}, rules)
+    if settled:
+        _keep(run, compiled)
+    return compiled
+
+
+def _builtin() -> "tuple[dict[str, Any], list[Rule]]":
+    """The built-in policy: the shipped file, compiled by contrib/compile-builtin-policy."""
+    fd = posix.open(policycache.BUILTIN, FILE)
+    try:
+        builtin = load_json(_whole(fd, policycache.BUILTIN))
+    finally:
+        posix.close(fd)
+    assert isinstance(builtin, dict)  # It is ours.
+    return builtin["header"], builtin["rules"]
+
+
+def _load(text: bytes, etc: str) -> "tuple[dict[str, Any], list[Rule]]":
+    """The policy that people wrote; this alone needs what isn't in the standard library."""
+    import site
+    import sys
+
+    # The launcher leaves them out, for speed: directories of root's, and no .pth files.
+    sys.path += [path for path in site.getsitepackages() if path not in sys.path]
+    try:
+        from .policyfile import load
+    except ImportError as error:
+        raise HookError(
+            BAD_POLICY,
+            f"to read {etc} takes PyYAML and jsonschema for /usr/bin/python3 ({error}); "
+            "install python3-yaml and python3-jsonschema",
+        ) from None
+    loaded = load(text, etc)
+    return loaded.header, loaded.rules
+
+
+def _keep(run: str, compiled: bytes) -> None:
+    """Keep the compiled form for the next time, whole or not at all; never an error."""
+    name = f"{run}/.{CACHE}.{posix.getpid()}"
+    try:
+        try:
+            posix.mkdir(run, 0o755)
+            # Whatever the umask: the broker's socket is there as well, for everybody.
+            posix.chmod(run, 0o755)
+        except FileExistsError:
+            pass
+        fd = posix.open(name, _NEW, 0o600)
+    except OSError:
+        return
+    try:
+        try:
+            view = memoryview(compiled)
+            while view:
+                view = view[posix.write(fd, view) :]
+        finally:
+            posix.close(fd)
+        posix.rename(name, f"{run}/{CACHE}")
+    except OSError:
+        posix.unlink(name)
+
+
+def _steady(fd: int, path: str) -> bytes:
+    """The content of `fd`, read while nobody wrote to it; replaced it may be meanwhile."""
+    for _ in range(_TRIES):
+        before = posix.fstat(fd)
+        posix.lseek(fd, 0, 0)
+        text = _whole(fd, path)
+        after = posix.fstat(fd)
+        if (before.st_mtime_ns, len(text)) == (after.st_mtime_ns, after.st_size):
+            return text
+    raise HookError(BAD_POLICY, f"{path} changes all the time while it is read")
+
+
+def _whole(fd: int, path: str) -> bytes:
+    try:
+        return read_all(fd, _MAX)
+    except ValueError:
+        raise HookError(BAD_POLICY, f"{path} is larger than {_MAX} bytes") from None

@@ -1,0 +1,59 @@
+"""The policy in force, for a process that stays: kept until its file is another."""
+
+import posix
+from time import time_ns
+
+from . import policysource
+from .errors import HookError
+from .log import ERROR, INFO, log
+from .policy import Compiled
+from .policycache import ETC, RUN, identity_of, in_force, open_source
+
+
+class Watched:
+    """The policy in force, for a process that stays: kept until its file is another."""
+
+    def __init__(self, *, header: str | None = None, etc: str = ETC, run: str = RUN) -> None:
+        self._header = header
+        self._etc = etc
+        self._run = run
+        self._kept: Compiled | HookError | None = None
+        # What file it was read from, and whether that may have changed unseen since.
+        self._identity: list[object] = []
+        self._steady = False
+
+    def get(self) -> "Compiled | HookError":
+        """The policy in force, or what is wrong with it; holds no fd."""
+        try:
+            identity = self._now()
+            if self._kept is None or not self._steady or identity != self._identity:
+                self._load(identity)
+        except HookError as error:
+            if str(error) != str(self._kept):
+                log(ERROR, f"broker: the policy is out of order: {error}")
+            self._kept = error
+            self._steady = False
+        assert self._kept is not None
+        return self._kept
+
+    def forget(self) -> None:
+        """Read the file again the next time, whether it looks changed or not."""
+        self._kept = None
+
+    def _load(self, identity: list[object]) -> None:
+        before = self._kept
+        now = time_ns()
+        self._kept = in_force(header=self._header, etc=self._etc, run=self._run, in_memory=True)
+        times = [changed for changed in identity[-2:] if isinstance(changed, int)]
+        self._steady = all(now - changed > policysource.SETTLED for changed in times)
+        if before is None or identity != self._identity:
+            log(INFO, "broker: the policy is in order and in force")
+        self._identity = identity
+
+    def _now(self) -> list[object]:
+        source = open_source(self._etc)
+        try:
+            return identity_of(source, self._header)
+        finally:
+            if source >= 0:
+                posix.close(source)
