@@ -19,7 +19,7 @@ ROWS = {
     "broker": ["floor", "first", "late", "hundred"],
     "broker-memory": ["before", "after"],
     "memory": ["bare", "request", "nothing"],
-    "advise": ["start", "table", "one", "many"],
+    "advise": ["start", "help", "one", "many"],
 }
 BUDGETS = {
     ("launcher", "request"): 2.0,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from oci_bpf_hook import kernel, running
+from oci_bpf_hook.cdi import TOKEN_PATH
 from oci_bpf_hook.doctor import container
-from oci_bpf_hook.doctor.container import TOKEN_PATH
 from oci_bpf_hook.errors import BAD_STATE, DONE, REFUSED, USAGE
 from oci_bpf_hook.names import KINDS
 from tests.support.engines import RUNTIMES

@@ -15,6 +15,7 @@ from .. import mountinfo, probes
 from ..advise.needs import Needs
 from ..annotations import PATH
 from ..audited import asker, last_refusal
+from ..cdi import TOKEN_PATH
 from ..container import Container, Process
 from ..delegations import names, user_name
 from ..errors import BAD_STATE, REFUSED, HookError
@@ -31,7 +32,6 @@ from .programs import add_capabilities
 from .visit import Tried, visit
 
 _Kind = TypeVar("_Kind", Process, Container)
-TOKEN_PATH = "LIBBPF_BPF_TOKEN_PATH"  # noqa: S105
 _SECCOMP_FILTER = 2
 # What an object may lack as well as what is delegated as a whole.
 _ALSO_OF_OBJECTS = ("cap-net-admin", "cap-perfmon", "perf-event-open")
