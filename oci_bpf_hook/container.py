@@ -281,7 +281,7 @@ class Container(Process):
 
 
 def _request(number: int) -> int:
-    return number | 1 << 29 if posix.uname().machine.startswith(_IOC_NONE_IS_1) else number
+    return number | 1 << 29 if syscalls.MACHINE.startswith(_IOC_NONE_IS_1) else number
 
 
 def _read_at(directory: int, path: str) -> bytes:

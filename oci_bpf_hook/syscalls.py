@@ -24,6 +24,9 @@ from _ctypes import (
 from _struct import pack, unpack_from
 from posix import strerror, uname
 
+# What the kernel calls this machine.
+MACHINE = uname().machine
+
 _MOVE_MOUNT = 429
 _FSOPEN = 430
 _FSCONFIG = 431
@@ -133,7 +136,7 @@ def _check(result: int, call: str, where: bytes = b"") -> int:
 
 def _common(number: int) -> int:
     """A number that is the same everywhere, checked: a wrong one would be another call."""
-    if uname().machine == "alpha":
+    if MACHINE == "alpha":
         raise OSError(_ENOSYS, "this machine has system call numbers of its own")
     return number
 
