@@ -67,4 +67,5 @@ class Policy:
 def put_back() -> None:
     """Have in force what was in force before the first of these."""
     for target in (POLICY.parent, CACHE.parent):
-        subprocess.run(["umount", "--quiet", str(target)], check=False)
+        if target.is_mount():
+            subprocess.run(["umount", str(target)], check=True)
