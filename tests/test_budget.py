@@ -8,7 +8,7 @@ from tests.support.scratch import LAUNCHER, Scratch
 
 # Modules of C, each a few tens of microseconds, beside what a bare interpreter has.
 ALLOWED = {"_ctypes", "_json", "_signal", "_socket", "_struct", "errno", "fcntl", "gc"}
-ASKED = {"annotations", "errors", "hook", "names", "record", "state"}
+ASKED = {"annotations", "errors", "hook", "loader", "names", "record", "state"}
 GRANT = {
     *("audit", "container", "half", "inside", "lint", "log", "masks", "mount", "policy"),
     *("policycache", "syscalls", "trail"),

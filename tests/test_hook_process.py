@@ -143,6 +143,13 @@ def test_traps_in_the_environment(container: Scratch, traps: Path) -> None:
     assert not (traps / "sprung").exists()
 
 
+def test_traps_beside_the_package(container: Scratch, installed: Path, traps: Path) -> None:
+    for path in traps.glob("*.py"):
+        path.rename(installed.parent / path.name)
+    assert_granted(container, run_hook(container.state(ASK), launcher=installed))
+    assert not (traps / "sprung").exists()
+
+
 def test_umask_0(container: Scratch, installed: Path) -> None:
     prefix = ("sh", "-c", 'umask 0; exec "$@"', "sh")
     state = container.state({**ASK, "io.bpffs.path": "/opt/new/deep"})

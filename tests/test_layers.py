@@ -28,6 +28,7 @@ ROWS = (
     # The edge: the kernel and files.
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
+        "loader",
         *(
             "trail",
             "policycache",
