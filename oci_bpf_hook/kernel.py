@@ -42,16 +42,20 @@ def enums(
 
 def from_btf(kinds: "Sequence[Kind]", path: str = VMLINUX) -> dict[str, Enum]:
     """The enums of `kinds` in the BTF file `path`.  Raises OSError, BtfError."""
+    return btf.enums(btf_in(path), kinds)
+
+
+def btf_in(path: str = VMLINUX) -> "btf.Buffer":
+    """The BTF in the file `path`, whatever that is.  Raises OSError."""
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         try:
             # Since 6.16 (a539e2a6d51d), and only private; spares a copy of 5 MB.
-            data: "btf.Buffer" = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+            return mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
         except (OSError, ValueError):
-            data = _in_place(fd)
+            return _in_place(fd)
     finally:
         posix.close(fd)
-    return btf.enums(data, kinds)
 
 
 def from_header(kinds: "Sequence[Kind]", path: str) -> dict[str, Enum]:

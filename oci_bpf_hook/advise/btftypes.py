@@ -50,42 +50,48 @@ class Types:
         self._data = data
         self._layout = layout_of(data)
         order = "<" if self._layout.order == "little" else ">"
-        self._two, self._three = Struct(order + "II"), Struct(order + "III")
-        self._records = [(0, 0, 0, 0), *self._read()]
+        self._one, self._three = Struct(order + "I"), Struct(order + "III")
+        # The numbers of data sections: there are few, and they are asked for by their names.
+        self._sections: list[int] = []
+        self._positions = self._walk()
 
-    def _read(self) -> list[tuple[int, int, int, int]]:
-        # Position, name, info and size or type of each.
-        records = []
+    def _walk(self) -> list[int]:
+        """Where each type is; most of them nobody asks for, and they are left as they are."""
+        # `void` is nowhere.
+        positions = [0]
         position, end = self._layout.types, self._layout.types_end
-        unpack = self._three.unpack_from
+        unpack = self._one.unpack_from
         while position < end:
             if position + 12 > end:
                 raise BtfError("a type that is cut short")
-            name, info, size = unpack(self._data, position)
-            records.append((position, name, info, size))
-            fixed, each = TAIL.get(info >> 24 & 0x1F, (-1, 0))
-            if fixed < 0:
-                raise BtfError(f"a type of the unknown kind {info >> 24 & 0x1F}")
-            position += 12 + fixed + each * (info & 0xFFFF)
+            (info,) = unpack(self._data, position + 4)
+            kind = info >> 24 & 0x1F
+            tail = TAIL.get(kind)
+            if tail is None:
+                raise BtfError(f"a type of the unknown kind {kind}")
+            if kind == DATASEC:
+                self._sections.append(len(positions))
+            positions.append(position)
+            position += 12 + tail[0] + tail[1] * (info & 0xFFFF)
         if position > end:
             raise BtfError("a type that is cut short")
-        return records
+        return positions
 
     def __len__(self) -> int:
         """One more than the last type's number."""
-        return len(self._records)
+        return len(self._positions)
 
     def kind(self, number: int) -> int:
         """The kind of a type; 0 for `void`."""
-        return self._record(number)[2] >> 24 & 0x1F
+        return self._record(number)[1] >> 24 & 0x1F
 
     def name(self, number: int) -> str:
         """The name of a type; empty where it has none."""
-        return self._string(self._record(number)[1])
+        return self._string(self._record(number)[0])
 
     def target(self, number: int) -> int:
         """What a pointer points to, a variable's type, what a qualifier is for."""
-        return self._record(number)[3]
+        return self._record(number)[2]
 
     def plain(self, number: int) -> int:
         """The type without typedefs and qualifiers."""
@@ -104,7 +110,7 @@ class Types:
     def members(self, number: int) -> list[Member]:
         """The members of a struct or union."""
         position = self._expect(number, STRUCT, UNION)
-        info = self._record(number)[2]
+        _, info, _ = self._record(number)
         found = []
         for at in range(position + 12, position + 12 + 12 * (info & 0xFFFF), 12):
             name, of, offset = self._three.unpack_from(self._data, at)
@@ -116,15 +122,17 @@ class Types:
 
     def section(self, name: str) -> list[Variable]:
         """The variables in the data section of this name; none if there is no such section."""
-        for number, (position, at, info, _) in enumerate(self._records):
-            if info >> 24 & 0x1F == DATASEC and self._string(at) == name:
+        for number in self._sections:
+            position = self._positions[number]
+            at, info, _ = self._record(number)
+            if self._string(at) == name:
                 return [
                     Variable(self.name(var), self.target(self._var(var)), offset, size)
                     for var, offset, size in (
                         self._three.unpack_from(self._data, entry)
                         for entry in range(position + 12, position + 12 + 12 * (info & 0xFFFF), 12)
                     )
-                    if number and self.kind(var) == VAR
+                    if self.kind(var) == VAR
                 ]
         return []
 
@@ -135,12 +143,16 @@ class Types:
     def _expect(self, number: int, *kinds: int) -> int:
         if self.kind(number) not in kinds:
             raise BtfError("a type that is not of the kind that it should be")
-        return self._record(number)[0]
+        return self._positions[number]
 
-    def _record(self, number: int) -> tuple[int, int, int, int]:
-        if number >= len(self._records):
+    def _record(self, number: int) -> tuple[int, int, int]:
+        """The name, info, and size or type of a type; that `void` is, which has none."""
+        if number >= len(self._positions):
             raise BtfError("a type that doesn't exist")
-        return self._records[number]
+        if not number:
+            return 0, 0, 0
+        name, info, size = self._three.unpack_from(self._data, self._positions[number])
+        return name, info, size
 
     def _string(self, offset: int) -> str:
         return string(self._data, self._layout, offset)

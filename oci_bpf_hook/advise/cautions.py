@@ -35,14 +35,16 @@ class Loads(Record):
 def find(loads: Loads, needs: Needs, loader: str, kernel: Kernel) -> list[Caution]:
     """What is to be said of one object, whose own needs are `needs`."""
     found = loads.found
+    bits = needs.bits
+    progs = sorted(name for option, name in bits if option == PROGS.option)
     texts = [
         *_unloadable(found, loader, kernel),
         *_attaching(loads),
         *(text for one in found.maps for text in _map(one, kernel)),
         *_operations(found, kernel),
         *_names(needs, kernel),
-        *_beyond(needs),
-        *_verifier(needs),
+        *_beyond(progs),
+        *_verifier(progs, perfmon=(CAPABILITY, "perfmon") in bits),
     ]
     return [Caution(code=code, source=found.source, text=text) for code, text in texts]
 
@@ -164,14 +166,14 @@ def _operations(found: Object, kernel: Kernel) -> Iterator[tuple[str, str]]:
 
 
 def _names(needs: Needs, kernel: Kernel) -> Iterator[tuple[str, str]]:
+    lists = needs.lists(kernel.names)
     for kind in KINDS:
-        for name in needs.lists(kernel.names)[kind.option]:
+        for name in lists[kind.option]:
             if name not in kernel.known[kind.option].values:
                 yield _say("not-in-kernel", f"this kernel has no {kind.what} {name}")
 
 
-def _beyond(needs: Needs) -> Iterator[tuple[str, str]]:
-    progs = [name for option, name in sorted(needs.bits) if option == PROGS.option]
+def _beyond(progs: list[str]) -> Iterator[tuple[str, str]]:
     for name in progs:
         if name in BEYOND:
             yield _say("reaches-beyond", f"{name} {BEYOND[name]}")
@@ -194,11 +196,9 @@ def _say(code: str, text: str) -> tuple[str, str]:
     return code, text
 
 
-def _verifier(needs: Needs) -> Iterator[tuple[str, str]]:
-    packets = [
-        name for option, name in sorted(needs.bits) if option == PROGS.option and name in _PACKETS
-    ]
-    if packets and (CAPABILITY, "perfmon") not in needs.bits:
+def _verifier(progs: list[str], *, perfmon: bool) -> Iterator[tuple[str, str]]:
+    packets = [name for name in progs if name in _PACKETS]
+    if packets and not perfmon:
         yield _say(
             "perhaps-perfmon",
             f"{_list(packets)}: some arithmetic with pointers, such as their difference, or to add "

@@ -102,12 +102,11 @@ class Needs(Record):
 
     def lists(self, enums: Mapping[str, Enum]) -> dict[str, list[str]]:
         """All of LISTS: the names in each, by their values in `enums`."""
-        bits = self.bits
+        names: dict[str, set[str]] = {option: set() for option in LISTS}
+        for reason in self.reasons:
+            names[reason.option].add(reason.name)
         return {
-            option: sorted(
-                (name for of, name in bits if of == option),
-                key=lambda name: _value(option, name, enums),
-            )
+            option: sorted(names[option], key=lambda name: _value(option, name, enums))
             for option in LISTS
         }
 

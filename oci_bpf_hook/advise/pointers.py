@@ -25,7 +25,8 @@ _CONTEXTS = {
 _NUMBER, _CONTEXT, _DATA, _END = 1, 2, 4, 8
 _POINTERS = _CONTEXT | _DATA | _END
 _FRAME = 10
-_CALLER_SAVED = range(6)
+# A call leaves numbers in the registers that it may use.
+_SCRATCHED = (_NUMBER,) * 6
 _EXIT, _CALL, _JA, _JA32 = 0x95, 0x85, 0x05, 0x06
 _MOV, _ADD, _SUB, _ADD_NUMBER, _SUB_NUMBER = 0xBF, 0x0F, 0x1F, 0x07, 0x17
 _LOAD_WORD, _LOAD, _STORE, _LOAD_64 = 0x61, 0x79, 0x7B, 0x18
@@ -44,28 +45,30 @@ class _Instruction(NamedTuple):
 
 
 class _State(NamedTuple):
-    """The registers, and what was stored on the stack, by its offset."""
+    """The registers, and what was stored on the stack, by its offset; neither ever changes."""
 
     registers: tuple[int, ...]
-    stack: tuple[tuple[int, int], ...]
+    stack: dict[int, int]
 
 
 def takes_perfmon(code: bytes, order: ByteOrder, prog: str) -> str | None:
     """What a program of the type `prog` does that takes CAP_PERFMON; None if nothing is found."""
     fields = _CONTEXTS.get(prog)
     # Most types have no pointers to look for.
-    instructions = [] if fields is None else list(_decode(code, order))
-    if fields is None or not instructions:
+    if fields is None:
         return None
-    start = [_NUMBER] * 11
-    start[1] = _CONTEXT
-    states: dict[int, _State] = {0: _State(tuple(start), ())}
+    layout = Struct(("<" if order == "little" else ">") + "BBhi")
+    instructions = list(layout.iter_unpack(code[: len(code) - len(code) % layout.size]))
+    if not instructions:
+        return None
+    start = _State((_NUMBER, _CONTEXT, *(_NUMBER,) * 9), {})
+    states: dict[int, _State] = {0: start}
     waiting = [0]
     for _ in range(_OFTEN * len(instructions)):
         if not waiting:
             break
         at = waiting.pop()
-        one, state = instructions[at], states[at]
+        one, state = _decoded(instructions[at], order), states[at]
         found = _prohibited(one, state.registers)
         if found:
             return found
@@ -73,20 +76,19 @@ def takes_perfmon(code: bytes, order: ByteOrder, prog: str) -> str | None:
         for following in _following(at, one):
             if not 0 <= following < len(instructions):
                 continue
-            merged = _merge(states.get(following), after)
-            if merged != states.get(following):
+            before = states.get(following)
+            merged = _merge(before, after)
+            if merged != before:
                 states[following] = merged
                 waiting.append(following)
     return None
 
 
-def _decode(code: bytes, order: ByteOrder) -> Iterator[_Instruction]:
-    layout = Struct(("<" if order == "little" else ">") + "BBhi")
-    whole = len(code) - len(code) % layout.size
-    for operation, registers, offset, immediate in layout.iter_unpack(code[:whole]):
-        low, high = registers & 15, registers >> 4
-        dst, src = (low, high) if order == "little" else (high, low)
-        yield _Instruction(operation, min(dst, _FRAME), min(src, _FRAME), offset, immediate)
+def _decoded(instruction: tuple[int, ...], order: ByteOrder) -> _Instruction:
+    operation, registers, offset, immediate = instruction
+    low, high = registers & 15, registers >> 4
+    dst, src = (low, high) if order == "little" else (high, low)
+    return _Instruction(operation, min(dst, _FRAME), min(src, _FRAME), offset, immediate)
 
 
 def _prohibited(one: _Instruction, registers: tuple[int, ...]) -> str | None:
@@ -102,22 +104,27 @@ def _prohibited(one: _Instruction, registers: tuple[int, ...]) -> str | None:
 
 
 def _execute(one: _Instruction, state: _State, fields: dict[int, str]) -> _State:
-    registers, stack = list(state.registers), dict(state.stack)
-    if one.code == _CALL:
-        for number in _CALLER_SAVED:
-            registers[number] = _NUMBER
-    elif one.code == _STORE:
-        if one.dst == _FRAME and one.offset in _STACK:
-            stack[one.offset] = registers[one.src]
-    elif one.code == _MOV:
-        registers[one.dst] = registers[one.src]
-    elif one.code == _LOAD_WORD and registers[one.src] == _CONTEXT and one.offset in fields:
-        registers[one.dst] = _DATA if fields[one.offset] == "data" else _END
-    elif one.code == _LOAD and one.src == _FRAME:
-        registers[one.dst] = stack.get(one.offset, _NUMBER)
-    elif one.code & 7 in (0, 1, 4, 7) and one.code not in (_ADD_NUMBER, _SUB_NUMBER):
-        registers[one.dst] = _NUMBER
-    return _State(tuple(registers), tuple(sorted(stack.items())))
+    registers, stack = state
+    code, dst, src, offset, _ = one
+    if code == _STORE:
+        if dst == _FRAME and offset in _STACK:
+            return _State(registers, {**stack, offset: registers[src]})
+        return state
+    if code == _CALL:
+        return _State((*_SCRATCHED, *registers[len(_SCRATCHED) :]), stack)
+    if code == _MOV:
+        held = registers[src]
+    elif code == _LOAD_WORD and registers[src] == _CONTEXT and offset in fields:
+        held = _DATA if fields[offset] == "data" else _END
+    elif code == _LOAD and src == _FRAME:
+        held = stack.get(offset, _NUMBER)
+    elif code & 7 in (0, 1, 4, 7) and code not in (_ADD_NUMBER, _SUB_NUMBER):
+        held = _NUMBER
+    else:
+        return state
+    if held == registers[dst]:
+        return state
+    return _State((*registers[:dst], held, *registers[dst + 1 :]), stack)
 
 
 def _following(at: int, one: _Instruction) -> Iterator[int]:
@@ -136,10 +143,10 @@ def _following(at: int, one: _Instruction) -> Iterator[int]:
 
 
 def _merge(one: _State | None, other: _State) -> _State:
-    if one is None:
+    if one is None or one == other:
         return other
     stack = dict(one.stack)
-    for offset, held in other.stack:
+    for offset, held in other.stack.items():
         stack[offset] = stack.get(offset, 0) | held
     registers = (a | b for a, b in zip(one.registers, other.registers, strict=True))
-    return _State(tuple(registers), tuple(sorted(stack.items())))
+    return _State(tuple(registers), stack)

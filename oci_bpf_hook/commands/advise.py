@@ -5,14 +5,11 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
-from pathlib import Path
 
-from .. import kernel
+from .. import btf, kernel
 from ..advise import advice, embedded, forms, needs, objects, probes, sections
 from ..advise.elf import ElfError
 from ..advise.target import Kernel, union
-from ..btf import BtfError
 from ..errors import BAD_OBJECT, DONE, USAGE, HookError, quote
 from ..names import KINDS
 from .output import JSON_FORM
@@ -106,8 +103,9 @@ def _kernel(path: str | None) -> Kernel:
     file = path or kernel.VMLINUX
     table = kernel.table().enums(KINDS)
     try:
-        known, data = kernel.from_btf(KINDS, file), Path(file).read_bytes()
-    except (OSError, BtfError) as error:
+        data = kernel.btf_in(file)
+        known = btf.enums(data, KINDS)
+    except (OSError, btf.BtfError) as error:
         if path:
             text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             raise HookError(USAGE, f"--btf {path}: {text}") from None
@@ -163,6 +161,10 @@ def _content(path: str) -> bytes:
 
 
 def _check_names(found: Sequence[objects.Object], names: Sequence[str]) -> None:
+    if not names:
+        return
+    from difflib import get_close_matches  # Only a mistake pays for it.
+
     known = [program.name for one in found for program in one.programs]
     problems = []
     for name in names:
@@ -185,5 +187,5 @@ def _others(options: argparse.Namespace, target: Kernel) -> Iterator[needs.Needs
 
 
 def _name(options: argparse.Namespace) -> str:
-    text = options.name or Path(options.files[0]).name.partition(".")[0]
+    text = options.name or os.path.basename(options.files[0]).partition(".")[0]
     return _NOT_A_NAME.sub("-", text.lower()).strip("-")[:63] or "programs"
