@@ -10,7 +10,7 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
 from . import inside, wire
 from .audit import json_object
 from .errors import BAD_ANNOTATION, HookError
-from .half import no_broker
+from .failure import no_broker
 from .masks import Grant
 from .mount import ASKING, ContainerHalf
 from .state import load_json

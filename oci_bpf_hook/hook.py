@@ -147,11 +147,16 @@ def _request(state: "State", options: "Mapping[str, str]") -> "Request | None":
     The device is the administrator's word, and no annotation adds to it.
     """
     from .annotations import device, parse
-    from .state import conmon_name
 
     if "profile" in options:
         return device(options["profile"], options.get("path"))
-    return parse(state.annotations, lambda: conmon_name(state.id))
+    return parse(state.annotations, lambda: _podmans_name(state))
+
+
+def _podmans_name(state: "State") -> str | None:
+    from .conmon import container_name
+
+    return container_name(state.id)
 
 
 def _ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
@@ -164,14 +169,14 @@ def _ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
     from .kernel import enums
     from .names import KINDS
     from .policy import identify
-    from .state import conmon_name, find_rootfs
+    from .state import find_rootfs
     from .wire import make_ask
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state, cwd=cwd)
         visible(request.path, rootfs.masked)
         claims = identify(state.annotations, None)
-        claims["container"] = claims["container"] or conmon_name(state.id)
+        claims["container"] = claims["container"] or _podmans_name(state)
         names = enums(KINDS, header=options.get("header"))
         grant(request, make_ask(request, state.id, claims), container, rootfs.path, names)
 
@@ -182,14 +187,15 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
         trail.off = True
         return
     from .container import Container
-    from .masks import no_profile
-    from .state import conmon_name, find_rootfs
+    from .state import find_rootfs
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state)
         visible(request.path, rootfs.masked)
         device = options.get("profile")
         if device is not None and device not in (profiles := trail.policy().profiles):
+            from .unknown import no_profile
+
             raise HookError(UNKNOWN_NAME, no_profile("the CDI device", device, profiles))
         give(
             container,
@@ -202,7 +208,7 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
                 rootfs.path,
                 policy,
                 options,
-                name=lambda: conmon_name(state.id),
+                name=lambda: _podmans_name(state),
             ),
             alone=device is not None,
         )

@@ -6,7 +6,7 @@ and lets it overwrite the names before it (kernel/bpf/inode.c, bpf_parse_param).
 
 from .annotations import PREFIX, Request
 from .errors import LISTED, UNKNOWN_NAME, HookError, quote
-from .names import ALL_BITS, KINDS, Enum, Kind
+from .names import ALL_BITS, KINDS, Enum
 from .record import Record
 
 TYPE_CHECKING = False
@@ -37,11 +37,12 @@ def resolve(
     A list is the union of the profiles and its items, less the union of its `!` items, in
     whatever order they stand.  Raises HookError (UNKNOWN_NAME) with every problem there is.
     """
-    problems = [
-        no_profile(f"{PREFIX}profile", name, profiles)
-        for name in request.profiles
-        if name not in profiles
-    ]
+    problems: list[str] = []
+    for name in request.profiles:
+        if name not in profiles:
+            from .unknown import no_profile
+
+            problems.append(no_profile(f"{PREFIX}profile", name, profiles))
     dropped: list[str] = []
     latest: Table | None = None
     masks: dict[str, int] = {}
@@ -53,10 +54,12 @@ def resolve(
             name = item.lstrip("!")
             mask = bits(name, enums.get(kind.option))
             if mask is None:
+                from .unknown import no_name
+
                 latest = latest or table()
                 # Only the problems that are printed are worth a search.
                 search = len(problems) < LISTED
-                problem, mask = _unknown(kind, name, enums[kind.option], latest, search=search)
+                problem, mask = no_name(kind, name, enums[kind.option], latest, search=search)
                 if not (request.drop_unknown and mask):
                     problems.append(f"{PREFIX}{kind.option}: {problem}")
                     continue
@@ -82,41 +85,12 @@ def bits(item: str, enum: Enum | None) -> int | None:
         return int(item, 16)
     assert enum is not None, "needed() says which enums it takes"
     value = enum.find(item)
-    return None if value is None else _bit(value)
+    return None if value is None else bit(value)
 
 
-def _bit(value: int) -> int | None:
+def bit(value: int) -> int | None:
+    """The mask of the one bit that stands for `value`; None for one beyond the last."""
     return 1 << value if value < 64 else None
-
-
-def _unknown(kind: Kind, item: str, enum: Enum, table: "Table", *, search: bool) -> tuple[str, int]:
-    """What to say about a name that this kernel lacks; its bit if a newer kernel has it, else 0."""
-    latest = table.enum(kind)
-    value = enum.find(item)
-    if value is not None:
-        return f"{quote(item)} is {kind.what} {value}, and a mask ends at 63", 0
-    value = latest.find(item)
-    if value is not None:
-        since = table.since(kind, latest.names[value])
-        problem = f"this kernel has no {kind.what} {quote(item)}, which Linux has since {since}"
-        return f"{problem}; take it out, or add {PREFIX}on_unknown=drop", _bit(value) or 0
-    if not search:
-        return f"no {kind.what} is called {quote(item)}", 0
-    from difflib import get_close_matches  # Only a mistake pays for it.
-
-    short = item.removeprefix(kind.prefix.lower())
-    near = get_close_matches(short[:64], enum.values, n=3, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(quote(name) for name in near)}?" if near else ""
-    return f"no {kind.what} is called {quote(item)}{hint}", 0
-
-
-def no_profile(what: str, name: str, profiles: "Mapping[str, object]") -> str:
-    """What to say where `what` names a profile that isn't among the policy's `profiles`."""
-    from difflib import get_close_matches  # Only a mistake pays for it.
-
-    near = get_close_matches(name[:64], profiles, n=1)
-    hint = f"did you mean {quote(near[0])}?" if near else f"it has {', '.join(profiles) or 'none'}"
-    return f"{what}: the policy has no profile {quote(name)}; {hint}"
 
 
 def show(mask: int, enum: Enum) -> str:

@@ -10,10 +10,10 @@ What a rule may match is only worth as much as whoever set it.  `origin` says wh
 
 from _struct import Struct
 
-from .annotations import MODE, PREFIX, Request
+from .annotations import MODE, Request
 from .errors import REFUSED, HookError, quote
-from .masks import Grant, bits, show
-from .names import ALL_BITS, KINDS, Enum
+from .masks import Grant
+from .names import KINDS, Enum
 from .record import Record
 
 TYPE_CHECKING = False
@@ -239,8 +239,10 @@ def decide(
             return _apply(rule, subject, request, wanted, enums)
     if device is not None and "cdi" not in policy.uses:
         return Decision(rule=f"cdi:{device}", grant=wanted, trimmed=())
+    from .refusal import advice
+
     raise HookError(
-        REFUSED, f"no rule of the policy is for this container; {_advice(wanted, subject, enums)}"
+        REFUSED, f"no rule of the policy is for this container; {advice(wanted, subject, enums)}"
     )
 
 
@@ -310,50 +312,17 @@ def _apply(
         if allowed:
             granted[kind.option] = allowed
         if mask != allowed:
-            excess += _items(request, kind.option, mask & ~allowed, enums.get(kind.option))
+            from .refusal import items
+
+            excess += items(request, kind.option, mask & ~allowed, enums.get(kind.option))
     problems += _misplaced(rule, wanted.path, wanted.mode)
     if excess and not rule["trim"]:
         problems += [f"rule {quote(name)} doesn't allow {item}" for item in excess]
     elif excess and not granted:
         problems.append(f"rule {quote(name)} allows nothing of what is asked for")
     if problems:
-        raise HookError(REFUSED, *problems, _advice(wanted, subject, enums), rule=name)
+        from .refusal import advice
+
+        raise HookError(REFUSED, *problems, advice(wanted, subject, enums), rule=name)
     grant = Grant(masks=granted, path=wanted.path, mode=wanted.mode)
     return Decision(rule=name, grant=grant, trimmed=tuple(excess))
-
-
-def _items(request: Request, option: str, excess: int, enum: Enum | None) -> list[str]:
-    """The items of a request that ask for bits of `excess`, in the request's words."""
-    found: list[str] = []
-    rest = excess
-    for item in request.lists.get(option, ()):
-        if item[0] != "!":
-            mask = bits(item, enum) or 0
-            if mask & excess:
-                named = f" (it has {show(mask & excess, enum)})" if enum and item != "any" else ""
-                plain = enum is not None and enum.find(item) is not None
-                found.append(f"{PREFIX}{option} {quote(item)}{'' if plain else named}")
-            rest &= ~mask
-    if rest:
-        words = show(rest, enum) if enum else ("any" if rest == ALL_BITS else f"{rest:#x}")
-        found.append(f"{PREFIX}profile's {option} {quote(words)}")
-    return found
-
-
-def _advice(wanted: Grant, subject: "Subject", enums: "Mapping[str, Enum]") -> str:
-    """The rule that would allow `wanted`, for an administrator to look at and to paste."""
-    lists = ", ".join(
-        f"{option}: [{show(mask, enums[option]).replace(':', ', ')}]"
-        for option, mask in wanted.masks.items()
-    )
-    known = ", ".join(
-        f"{attribute}: {quote(str(subject[attribute]))}"
-        for attribute in ("cdi", "namespace", "pod", "container")
-        if subject.get(attribute) is not None
-    )
-    if _claimed(subject):
-        known = f"user: {subject['user']}"
-    return (
-        "to allow it, an administrator puts before that rule in /etc/oci-bpf-hook/policy.yaml "
-        f"- {{name: NAME, match: {{{known}}}, allow: {{{lists}}}}}"
-    )

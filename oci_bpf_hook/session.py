@@ -7,7 +7,6 @@ is ever taken, and nothing of ours but a sentence is ever told.
 
 import _socket
 import array
-import difflib  # noqa: F401  For the names that a request gets wrong.
 import gc
 import os
 import signal
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 # What the hook imports only when it is needed is here before the first request is.
-from . import inside, lint, wire  # noqa: F401
+from . import failure, inside, lint, refusal, unknown, wire  # noqa: F401
 from .annotations import parse
 from .audit import json_object
 from .container import Container

@@ -13,7 +13,8 @@ ROWS = (
     ("__init__",),
     # The pure core: no os, no ctypes, no files, no clock.
     (
-        *("errors", "record", "names", "annotations", "masks", "policy", "lint", "btf", "header"),
+        *("errors", "record", "names", "annotations", "masks", "unknown", "policy", "refusal"),
+        *("lint", "btf", "header"),
         *("table", "wire", "places", "mountinfo", "reach", "seccomp", "cdi", "bundle"),
         *("seccomprules", "splice", "policypack"),
         *("advise.__init__", "advise.advice", "advise.btftypes", "advise.calls"),
@@ -28,7 +29,7 @@ ROWS = (
     # The edge: the kernel and files.
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
-        "loader",
+        *("loader", "failure", "conmon"),
         *(
             "trail",
             "policycache",

@@ -11,9 +11,10 @@ from .. import cdi, installation, kernel, policy
 from ..annotations import PATH, device
 from ..errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, quote
 from ..lint import lint
-from ..masks import no_profile, resolve, show
+from ..masks import resolve, show
 from ..names import CMDS
 from ..state import load_json
+from ..unknown import no_profile
 from . import launcher, request, rules
 from .output import FAINT, JSON, OK, PROBLEM, Output, print_json, styled
 from .table import Command, argument

@@ -1,0 +1,94 @@
+"""Why a half failed, as sentences for people: imported once one has.
+
+A half tells its step and the kernel's error; here that becomes what is wrong and what to do.
+"""
+
+import posix
+from errno import EACCES, EINVAL, ELOOP, ENODEV, ENOSYS, ENOTDIR, EPERM, EROFS
+
+from . import inside
+from .errors import BAD_STATE, KERNEL_CANNOT, MOUNT_FAILED, NO_BROKER, HookError, quote
+
+# What the half's steps take beyond root.
+_CAPABILITIES = {
+    "setgroups": "CAP_SETGID",
+    "join": "CAP_SYS_ADMIN and CAP_SYS_CHROOT",
+    "user": "CAP_SYS_ADMIN",
+}
+
+
+def of_call(call: str, error: OSError, context: int) -> HookError:
+    """Why `call` on the filesystem `context` failed with `error`."""
+    reason = f"{call}: {posix.strerror(error.errno or 0)}{_log(context)}"
+    # To set a mask takes the capability; a kernel that takes masks takes the rest.
+    if error.errno == EPERM and call != "fsconfig(create)":
+        return _unprivileged(reason)
+    if error.errno in (ENOSYS, EINVAL, EPERM):
+        return _kernel(reason)
+    return HookError(MOUNT_FAILED, f"the bpffs can't be made: {reason}")
+
+
+def _log(fd: int) -> str:
+    """What the kernel has to say about a filesystem context, to go behind a sentence."""
+    try:
+        return f" ({quote(posix.read(fd, 1024).decode('ascii', 'replace').strip())})"
+    except OSError:  # ENODATA: nothing.
+        return ""
+
+
+def of_message(message: bytes) -> HookError:
+    """The container half's OSError as a sentence for people."""
+    _, number = inside.FAILURE.unpack_from(message)
+    text = message[inside.FAILURE.size :].decode("utf-8", "backslashreplace")
+    step, reason, name = (*text.split("\0"), "", "")[:3]
+    where = f" {quote(name)}" if name else ""
+    if number == ENOSYS or (number in (EINVAL, ENODEV) and step in ("fsopen", "fsmount")):
+        return _kernel(reason)
+    if number == EPERM and step in _CAPABILITIES:
+        return _unprivileged(reason, _CAPABILITIES[step])
+    if step == "root":
+        return HookError(
+            BAD_STATE, f"the container's root filesystem isn't at{where or ' its place'}: {reason}"
+        )
+    if step == "broker":
+        return no_broker(reason)
+    if step == "path":
+        return HookError(MOUNT_FAILED, f"the target directory{where}: {_advice(number, reason)}")
+    return HookError(MOUNT_FAILED, f"the container half failed at {step}{where}: {reason}")
+
+
+def _advice(number: int, reason: str) -> str:
+    if number == ELOOP:
+        return "it is or goes through a symbolic link, and none is followed; name the directory"
+    if number == ENOTDIR:
+        return "it is or goes through something that is no directory"
+    if number in (EACCES, EPERM, EROFS):
+        return (
+            f"it is missing and can't be made there ({reason}); make it in the image, or set "
+            "io.bpffs.path to a directory that is there"
+        )
+    return reason
+
+
+def _kernel(reason: str) -> HookError:
+    return HookError(
+        KERNEL_CANNOT,
+        f"this kernel can't delegate BPF: {reason}; it takes Linux 6.9 or later",
+    )
+
+
+def no_broker(reason: str) -> HookError:
+    """There is none that answers, for this `reason`."""
+    return HookError(
+        NO_BROKER,
+        f"the broker, which delegates BPF for rootless engines, doesn't answer ({reason}); an "
+        "administrator starts it with systemctl enable --now oci-bpf-hook-broker.socket",
+    )
+
+
+def _unprivileged(reason: str, capability: str = "CAP_SYS_ADMIN") -> HookError:
+    return HookError(
+        NO_BROKER,
+        f"the hook may not delegate BPF ({reason}): that takes {capability} in the initial user "
+        "namespace, which the engine's service lacks",
+    )
