@@ -1,5 +1,6 @@
 """The types of objects and of this kernel."""
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,25 @@ def test_cut_short_and_unknown() -> None:
         Types(data[:-1])
     with pytest.raises(BtfError, match="unknown kind"):
         Types(data[: 24 + 4] + b"\0\0\0\x1f" + data[24 + 8 :])
+
+
+def test_a_few_bytes_that_say_much() -> None:
+    """65,535 variables of one struct of 3,000 members: two hundred million of them."""
+    names = b"\0.maps\0x\0"
+    member = struct.pack("<III", 7, 0, 0)
+    types = (
+        struct.pack("<III", 7, STRUCT << 24 | 3000, 4)
+        + member * 3000
+        + struct.pack("<IIII", 7, 14 << 24, 1, 1)
+        + struct.pack("<III", 1, 15 << 24 | 65535, 0)
+        + struct.pack("<III", 2, 0, 0) * 65535
+    )
+    lengths = (0, len(types), len(types), len(names))
+    found = Types(struct.pack("<HBBI4I", 0xEB9F, 1, 0, 24, *lengths) + types + names)
+    variables = found.section(".maps")
+    assert len(variables) == 65535
+    with pytest.raises(BtfError, match="without an end"):
+        [found.members(one.type) for one in variables]
 
 
 def test_structs_of_this_kernel() -> None:

@@ -1,6 +1,7 @@
 """Reading ELF: what compilers make, and what they don't."""
 
 import struct
+from collections.abc import Sequence
 
 import pytest
 
@@ -75,3 +76,67 @@ def test_extent() -> None:
     assert elf.extent(b"abc" + data + b"def", 3) == 3 + len(data)
     assert elf.is_object(b"abc" + data, 3)
     assert not elf.is_object(b"abc" + data, 2)
+
+
+BEFORE = 64
+
+
+def made(content: bytes, sections: Sequence[tuple[int, int, int, int, int]]) -> bytes:
+    """An object with `content` behind its header, and behind that the headers of these sections.
+
+    Each has its name, type, offset in `content`, size and link; the second has the names.
+    """
+    fields = (1, 247, 1, 0, 0, BEFORE + len(content), 0, 64, 0, 0, 64, len(sections), 1)
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    headers = (
+        struct.pack("<IIQQQQIIQQ", name, kind, 2, 0, BEFORE + at, size, link, 0, 1, 0)
+        for name, kind, at, size, link in sections
+    )
+    return ident + struct.pack("<HHIQQQIHHHHHH", *fields) + content + b"".join(headers)
+
+
+NULL, PROGBITS, SYMTAB, STRTAB = 0, 1, 2, 3
+
+
+def test_sections_that_overlap() -> None:
+    """Thousands of them would be thousands of copies of a file."""
+    content = bytes(1000)
+    names = (0, STRTAB, 0, 10, 0)
+    fine = [(0, NULL, 0, 0, 0), names, (0, PROGBITS, 10, 990, 0)]
+    assert len(elf.parse(made(content, fine)).sections) == 3
+    many = fine + [(0, PROGBITS, 1, 999, 0)] * 8000
+    with pytest.raises(ElfError, match="overlap"):
+        elf.parse(made(content, many))
+
+
+def test_names_without_an_end() -> None:
+    """Each symbol's name is the end of the one before: more text than anybody has memory."""
+    table, count = bytes(1) + b"a" * 100_000, 40_000
+    symbols = b"".join(struct.pack("<IBBHQQ", number, 2, 0, 1, 0, 8) for number in range(count))
+    content = table + symbols
+    sections = [
+        (0, NULL, 0, 0, 0),
+        (0, STRTAB, 0, len(table), 0),
+        (0, SYMTAB, len(table), len(symbols), 1),
+    ]
+    with pytest.raises(ElfError, match="names make no sense"):
+        elf.parse(made(content, sections))
+
+
+def test_names_that_many_have() -> None:
+    """Local labels are called the same, and a name may be the end of another."""
+    table = b"\0.text\0label\0"
+    symbols = struct.pack("<IBBHQQ", 7, 2, 0, 1, 0, 8) * 1000
+    symbols += struct.pack("<IBBHQQ", 8, 2, 0, 1, 0, 8)
+    sections = [
+        (0, NULL, 0, 0, 0),
+        (0, STRTAB, 0, len(table), 0),
+        (0, SYMTAB, len(table), len(symbols), 1),
+    ]
+    found = elf.parse(made(table + symbols, sections)).symbols
+    assert [one.name for one in found] == ["label"] * 1000 + ["abel"]
+
+
+def test_larger_than_any() -> None:
+    with pytest.raises(ElfError, match="larger than 64 MiB"):
+        elf.parse(compiled("variables") + bytes(1 << 26))

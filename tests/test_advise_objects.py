@@ -56,3 +56,18 @@ def test_types_that_make_no_sense() -> None:
     data = compiled("pinned").replace(b"\x9f\xeb\x01\x00", b"\x9f\xeb\x02\x00")
     with pytest.raises(ElfError, match="its BTF makes no sense"):
         objects.read(data, "")
+
+
+def test_functions_that_overlap() -> None:
+    """One or two names for the same are fine, thousands would be thousands of copies."""
+
+    def named(count: int) -> str:
+        more = "".join(
+            f'extern int again{number}(void *ctx) __attribute__((alias("program")));'
+            for number in range(count)
+        )
+        return f'{HEADERS}SEC("socket") int program(void *ctx) {{ return 0; }} {more}'
+
+    assert len(objects.read(compile_text(named(1)), "").programs) == 2
+    with pytest.raises(ElfError, match="functions overlap"):
+        objects.read(compile_text(named(100)), "")

@@ -85,3 +85,21 @@ def test_the_stack() -> None:
     assert takes_perfmon(code, "little", "xdp") == ADDITION
     # From another place comes a number.
     assert takes_perfmon(code.replace(b"\x79\xa7\xf8", b"\x79\xa7\xf0"), "little", "xdp") is None
+
+
+def test_where_no_pointer_can_be() -> None:
+    """The verifier wants the stack aligned, and what can't be there takes no memory of ours."""
+    code = bytes.fromhex(
+        "7b1af7ff00000000"  # *(u64 *)(r10 - 9) = r1
+        "79a7f7ff00000000"  # r7 = *(u64 *)(r10 - 9)
+        "0f70000000000000"  # r0 += r7
+    )
+    assert takes_perfmon(code, "little", "xdp") is None
+    aligned = code.replace(b"\xf7\xff", b"\xf8\xff")
+    assert takes_perfmon(aligned, "little", "xdp") == ADDITION
+
+
+def test_longer_than_any() -> None:
+    subtracts = bytes.fromhex("1f11000000000000")
+    assert takes_perfmon(subtracts, "little", "xdp") == DIFFERENCE
+    assert takes_perfmon(subtracts * (1 << 17), "little", "xdp") is None

@@ -167,6 +167,20 @@ def test_fifo_and_gigabytes(tmp_path: Path) -> None:
         assert words in done.stderr
 
 
+def test_objects_without_an_end(tmp_path: Path) -> None:
+    """The smallest object has 128 bytes; a file may have millions of them."""
+    smallest = compiled("variables")[:64] + bytes(64)
+    smallest = smallest[:40] + (64).to_bytes(8, "little") + smallest[48:60]
+    smallest += (1).to_bytes(2, "little") + bytes(2 + 64)
+    path = tmp_path / "many"
+    path.write_bytes(b"x" + smallest * 4097)
+    done = command(path)
+    assert done.returncode == BAD_OBJECT
+    assert "more than 4096 BPF objects" in done.stderr
+    path.write_bytes(b"x" + smallest * 3)
+    assert command(path).stdout.count("there is no program and no map") == 3
+
+
 def test_a_file_with_an_odd_name(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff\x1b[1m\n.o"
     with open(path, "wb") as file:

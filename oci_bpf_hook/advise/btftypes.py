@@ -24,6 +24,11 @@ DATASEC = 15
 _QUALIFIERS = {8, 9, 10, 11, 18}
 # Nobody nests qualifiers that deep but in a circle.
 _DEEP = 64
+# Nor has an object as many members of structs and variables, each counted as often as it's asked
+# for: a few bytes can say that a thousand maps are defined by one struct of a thousand members.
+_LOOKED_AT = 1 << 20
+# A longer name counts as several.
+_USUAL_NAME = 64
 
 
 class Variable(NamedTuple):
@@ -53,6 +58,7 @@ class Types:
         self._one, self._three = Struct(order + "I"), Struct(order + "III")
         # The numbers of data sections: there are few, and they are asked for by their names.
         self._sections: list[int] = []
+        self._left = _LOOKED_AT
         self._positions = self._walk()
 
     def _walk(self) -> list[int]:
@@ -111,6 +117,7 @@ class Types:
         """The members of a struct or union."""
         position = self._expect(number, STRUCT, UNION)
         _, info, _ = self._record(number)
+        self._look(info & 0xFFFF)
         found = []
         for at in range(position + 12, position + 12 + 12 * (info & 0xFFFF), 12):
             name, of, offset = self._three.unpack_from(self._data, at)
@@ -125,7 +132,9 @@ class Types:
         for number in self._sections:
             position = self._positions[number]
             at, info, _ = self._record(number)
+            self._look(1)
             if self._string(at) == name:
+                self._look(info & 0xFFFF)
                 return [
                     Variable(self.name(var), self.target(self._var(var)), offset, size)
                     for var, offset, size in (
@@ -135,6 +144,11 @@ class Types:
                     if self.kind(var) == VAR
                 ]
         return []
+
+    def _look(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise BtfError("types that refer to each other without an end")
 
     def _var(self, number: int) -> int:
         self._expect(number, VAR)
@@ -155,7 +169,10 @@ class Types:
         return name, info, size
 
     def _string(self, offset: int) -> str:
-        return string(self._data, self._layout, offset)
+        found = string(self._data, self._layout, offset)
+        if len(found) > _USUAL_NAME:
+            self._look(len(found) // _USUAL_NAME)
+        return found
 
 
 def struct_members(data: "Buffer", name: str) -> list[str] | None:

@@ -6,7 +6,7 @@ file, and what there is many of is unpacked here: a file of somebody else's maki
 size, and pyelftools takes a hundred times as long for a symbol.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from struct import Struct
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -26,6 +26,7 @@ EXECINSTR = 4
 # Sections, by the names that pyelftools has for their types.
 PROGBITS = "SHT_PROGBITS"
 NOBITS = "SHT_NOBITS"
+_NULL = "SHT_NULL"
 # Symbols.
 OBJECT = 1
 FUNCTION = 2
@@ -33,8 +34,10 @@ SECTION = 3
 UNDEFINED = 0
 _EM_BPF = 247
 _ET_REL = 1
-# No BPF object has as many; whoever says so wants us to be slow.
+# No BPF object has as many, or is as large; whoever says so wants us to be slow.
 _SECTIONS_MAX = 8192
+_LARGEST = 1 << 26
+_LONGEST_NAME = 4096
 _HEADER = _SECTION = 64
 # Name, type, flags, address, offset, size, link, info, alignment, size of an entry.
 _SECTION_HEADER = "IIQQQQIIQQ"
@@ -103,6 +106,8 @@ def parse(data: bytes) -> Elf:
 def _parse(data: bytes) -> Elf:
     if len(data) < _HEADER:
         raise ElfError("it is cut short within the ELF header")
+    if len(data) > _LARGEST:
+        raise ElfError(f"it is larger than {_LARGEST >> 20} MiB, which no BPF object is")
     if data[4] != 2 or data[5] not in (1, 2):
         raise ElfError("it is no 64-bit ELF file, which BPF objects are")
     order: ByteOrder = "little" if data[5] == 1 else "big"
@@ -118,27 +123,47 @@ def _parse(data: bytes) -> Elf:
     first = header["e_shoff"]
     layout = Struct(_format(order) + _SECTION_HEADER)
     raw = list(layout.iter_unpack(data[first : first + header["e_shnum"] * _SECTION]))
-    strings = raw[header["e_shstrndx"]]
-    names = data[strings[4] : strings[4] + strings[5]]
-    headers = []
-    for number, (at, type_, flags, _, offset, size, link, info, *_) in enumerate(raw):
-        name, kind = _string(names, at), _kinds().get(type_, str(type_))
-        end = offset if kind == NOBITS else offset + size
-        if end > len(data):
-            raise ElfError(f"it is cut short: its section {name!r:.64} is beyond its end")
-        headers.append((Section(number, name, kind, flags, size, data[offset:end]), link, info))
+    headers = _sections(data, raw, header["e_shstrndx"])
     sections = tuple(section for section, _, _ in headers)
     symbols: tuple[Symbol, ...] = ()
     for section, link, _ in headers:
         if section.kind == "SHT_SYMTAB":
-            strings = sections[link].data if link < len(sections) else b""
-            symbols = tuple(_symbols(section.data, strings, sections, order))
-    relocations: dict[int, tuple[Relocation, ...]] = {}
+            names = _Names(sections[link].data if link < len(sections) else b"")
+            symbols = tuple(_symbols(section.data, names, sections, order))
+    relocations: dict[int, list[Relocation]] = {}
     for section, _, target in headers:
         if section.kind in ("SHT_REL", "SHT_RELA") and _is_loaded(sections, target):
             more = _relocations(section.data, symbols, order, addends=section.kind == "SHT_RELA")
-            relocations[target] = (*relocations.get(target, ()), *more)
-    return Elf(order=order, sections=sections, symbols=symbols, relocations=relocations)
+            relocations.setdefault(target, []).extend(more)
+    return Elf(
+        order=order,
+        sections=sections,
+        symbols=symbols,
+        relocations={number: tuple(found) for number, found in relocations.items()},
+    )
+
+
+def _sections(
+    data: bytes, raw: Sequence[tuple[int, ...]], named_by: int
+) -> list[tuple[Section, int, int]]:
+    """Each section of `data` with the two numbers of others that its header has.
+
+    `raw` are the headers, and `named_by` is the number of the section that has their names.
+    """
+    strings = raw[named_by]
+    names = _Names(data[strings[4] : strings[4] + strings[5]])
+    headers, left = [], len(data)
+    for number, (at, type_, flags, _, offset, size, link, info, *_) in enumerate(raw):
+        name, kind = names.at(at), _kinds().get(type_, str(type_))
+        end = offset if kind in (NOBITS, _NULL) else offset + size
+        if end > len(data):
+            raise ElfError(f"it is cut short: its section {name!r:.64} is beyond its end")
+        left -= end - offset
+        if left < 0:
+            # Which ELF forbids, and a copy of each would be as large as anybody wants.
+            raise ElfError("its sections overlap")
+        headers.append((Section(number, name, kind, flags, size, data[offset:end]), link, info))
+    return headers
 
 
 def _is_loaded(sections: tuple[Section, ...], number: int) -> bool:
@@ -197,14 +222,13 @@ def is_object(data: "Buffer", start: int) -> bool:
 
 
 def _symbols(
-    data: bytes, strings: bytes, sections: tuple[Section, ...], order: ByteOrder
+    data: bytes, names: "_Names", sections: tuple[Section, ...], order: ByteOrder
 ) -> Iterator[Symbol]:
     layout = Struct(_format(order) + "IBBHQQ")
     whole = len(data) - len(data) % layout.size
     for name, info, _, section, value, size in layout.iter_unpack(data[:whole]):
-        text = _string(strings, name)
-        if info & 15 == SECTION and section < len(sections):
-            text = sections[section].name
+        named = info & 15 == SECTION and section < len(sections)
+        text = sections[section].name if named else names.at(name)
         yield Symbol(text, info & 15, info >> 4, section, value, size)
 
 
@@ -222,6 +246,25 @@ def _format(order: ByteOrder) -> str:
     return "<" if order == "little" else ">"
 
 
-def _string(strings: bytes, offset: int) -> str:
-    end = strings.find(b"\0", offset)
-    return strings[offset : end if end >= 0 else None].decode("utf-8", "replace")
+class _Names:
+    """A table of names, whose ends may be names as well: to be read, but not for ever.
+
+    Raises ElfError for names that together are far longer than the table is.
+    """
+
+    def __init__(self, strings: bytes) -> None:
+        self._strings = strings
+        self._known: dict[int, str] = {}
+        self._left = 8 * len(strings)
+
+    def at(self, offset: int) -> str:
+        """The name that begins at `offset`."""
+        found = self._known.get(offset)
+        if found is None:
+            end = self._strings.find(b"\0", offset, offset + _LONGEST_NAME)
+            text = self._strings[offset : end if end >= 0 else offset + _LONGEST_NAME]
+            self._left -= len(text)
+            if self._left < 0:
+                raise ElfError("its names make no sense")
+            found = self._known[offset] = text.decode("utf-8", "replace")
+        return found

@@ -13,6 +13,7 @@ from .structops import Operations
 # BPF_JMP | BPF_CALL, and its source register: 0 calls a helper.
 _CALL = 0x85
 _INSTRUCTION = 8
+_NAMES_OF_ONE = 16
 _WITH_BTF = (".maps", *structops.SECTIONS)
 
 
@@ -97,17 +98,23 @@ def _programs(found: Elf) -> Iterator[Program]:
     for section in code.values():
         if section.name == ".text":
             shared |= _helpers(section.data)
+    callers = {number for number, place in code.items() if _calls_text(found, place, code)}
+    # Functions may have several names, but not as many as would make copies without an end.
+    left = _NAMES_OF_ONE * sum(len(place.data) for place in code.values())
     for symbol in found.symbols:
         place = code.get(symbol.section)
         if place is None or symbol.kind != elf.FUNCTION or place.name == ".text":
             continue
         own = place.data[symbol.value : symbol.value + symbol.size if symbol.size else None]
+        left -= len(own)
+        if left < 0:
+            raise ElfError("its functions overlap")
         yield Program(
             name=symbol.name,
             section=place.name.removeprefix("?"),
             autoload=not place.name.startswith("?"),
             code=own,
-            helpers=_helpers(own) | shared if _calls_text(found, place, code) else _helpers(own),
+            helpers=_helpers(own) | shared if symbol.section in callers else _helpers(own),
         )
 
 

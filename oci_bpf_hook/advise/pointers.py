@@ -30,10 +30,12 @@ _SCRATCHED = (_NUMBER,) * 6
 _EXIT, _CALL, _JA, _JA32 = 0x95, 0x85, 0x05, 0x06
 _MOV, _ADD, _SUB, _ADD_NUMBER, _SUB_NUMBER = 0xBF, 0x0F, 0x1F, 0x07, 0x17
 _LOAD_WORD, _LOAD, _STORE, _LOAD_64 = 0x61, 0x79, 0x7B, 0x18
-# The stack, and how often an instruction is looked at, on the average: what compilers make is
-# through with after three times.
-_STACK = range(-512, 0)
+# Where the verifier lets a pointer be stored on the stack, and how often an instruction is looked
+# at, on the average: what compilers make is through with after three times.
+_STACK = range(-512, 0, 8)
 _OFTEN = 16
+# Longer programs aren't followed: what is known at each instruction would take too much memory.
+_LONGEST = 1 << 19
 
 
 class _Instruction(NamedTuple):
@@ -55,7 +57,7 @@ def takes_perfmon(code: bytes, order: ByteOrder, prog: str) -> str | None:
     """What a program of the type `prog` does that takes CAP_PERFMON; None if nothing is found."""
     fields = _CONTEXTS.get(prog)
     # Most types have no pointers to look for.
-    if fields is None:
+    if fields is None or len(code) > _LONGEST:
         return None
     layout = Struct(("<" if order == "little" else ">") + "BBhi")
     instructions = list(layout.iter_unpack(code[: len(code) - len(code) % layout.size]))

@@ -74,6 +74,8 @@ ARGUMENTS = (
 )
 # A program that embeds objects is seldom a tenth of it.
 _LARGEST = 1 << 29
+# Nor has one as many of them.
+_OBJECTS_MAX = 4096
 _NOT_A_NAME = re.compile(r"[^a-z0-9-]+")
 
 
@@ -140,6 +142,8 @@ def _read(path: str, shown: str) -> list[objects.Object]:
     for start, content in embedded.find(data):
         if start == 0 and len(content) == len(data):
             return [objects.read(content, shown)]
+        if len(found) == _OBJECTS_MAX:
+            raise ElfError(f"there are more than {_OBJECTS_MAX} BPF objects in it")
         try:
             found.append(objects.read(content, f"{shown}@{start:#x}"))
         except ElfError as error:
