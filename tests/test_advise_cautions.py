@@ -64,6 +64,14 @@ def test_loaders() -> None:
     assert "not-loaded" not in codes(section("?xdp"), loader="cilium")
 
 
+def test_programs_that_were_chosen() -> None:
+    """Of what is loaded nobody is told that it isn't, nor of what was left out on purpose."""
+    assert "not-loaded" not in codes(section("?xdp"), only=frozenset(["program"]))
+    assert "not-loaded" not in codes(section("?xdp"), skip=frozenset(["program"]))
+    assert "unknown-section" not in codes(section("whatever"), skip=frozenset(["program"]))
+    assert "unknown-section" in codes(section("whatever"), only=frozenset(["program"]))
+
+
 def test_names_that_the_kernel_lacks() -> None:
     values = {
         name: value

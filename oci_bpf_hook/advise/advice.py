@@ -83,7 +83,8 @@ def advise(
     warnings = []
     for one, share in zip(loads, shares, strict=True):
         programs = tuple((each.program, each.prog, each.attach) for each in one.loaded)
-        loaded = cautions.Loads(found=one.found, programs=programs)
+        unwanted = frozenset(each.name for each in one.found.programs if not _wanted(each, options))
+        loaded = cautions.Loads(found=one.found, programs=programs, unwanted=unwanted)
         warnings += cautions.find(loaded, share, options.loader, kernel)
     return union((given, *shares, make(reasons=(), warnings=warnings)))
 
@@ -92,10 +93,8 @@ def _loaded(found: Object, options: Options, kernel: Kernel) -> Iterator[_Loaded
     """The programs that a loader loads, with what it knows of them."""
     unused = _unused_operations(found)
     for program in found.programs:
-        if options.only and program.name not in options.only:
-            continue
         off = not program.autoload and options.loader != sections.CILIUM
-        if program.name in options.skip or (off and program.name not in options.only):
+        if not _wanted(program, options) or (off and program.name not in options.only):
             continue
         row = sections.find(program.section, options.loader)
         if row is None or (program.name in unused and program.name not in options.only):
@@ -121,6 +120,11 @@ def _loaded(found: Object, options: Options, kernel: Kernel) -> Iterator[_Loaded
             declared=attach if row.flag == OPTIONAL else None,
             why=why,
         )
+
+
+def _wanted(program: Program, options: Options) -> bool:
+    named = not options.only or program.name in options.only
+    return named and program.name not in options.skip
 
 
 def _unused_operations(found: Object) -> set[str]:

@@ -25,10 +25,14 @@ _PACKETS = {
 
 
 class Loads(Record):
-    """What is loaded of an object: each program with its type, and its attach type or None."""
+    """What is loaded of an object: each program with its type, and its attach type or None.
 
-    __slots__ = ("found", "programs")
+    `unwanted` are the names of those that were told not to be.
+    """
+
+    __slots__ = ("found", "programs", "unwanted")
     found: Object
+    unwanted: frozenset[str]
     programs: tuple[tuple[Program, str, str | None], ...]
 
 
@@ -38,7 +42,7 @@ def find(loads: Loads, needs: Needs, loader: str, kernel: Kernel) -> list[Cautio
     bits = needs.bits
     progs = sorted(name for option, name in bits if option == PROGS.option)
     texts = [
-        *_unloadable(found, loader, kernel),
+        *_unloadable(loads, loader),
         *_attaching(loads),
         *(text for one in found.maps for text in _map(one, kernel)),
         *_operations(found, kernel),
@@ -49,10 +53,14 @@ def find(loads: Loads, needs: Needs, loader: str, kernel: Kernel) -> list[Cautio
     return [Caution(code=code, source=found.source, text=text) for code, text in texts]
 
 
-def _unloadable(found: Object, loader: str, kernel: Kernel) -> Iterator[tuple[str, str]]:
+def _unloadable(loads: Loads, loader: str) -> Iterator[tuple[str, str]]:
+    found = loads.found
     if loader == AYA:
         yield _say("loader-without-token", "aya doesn't use tokens yet, and so gets EPERM")
+    loaded = {program for program, _, _ in loads.programs}
     for program in found.programs:
+        if program in loaded or program.name in loads.unwanted:
+            continue
         if sections.find(program.section, loader) is None:
             yield _say(
                 "unknown-section",
