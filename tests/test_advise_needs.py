@@ -94,6 +94,14 @@ def test_lists_alone() -> None:
         {"reasons": [{"option": "delegate_maps"}]},
         {"reasons": [{"option": "m", "name": "n", "source": "", "kind": "", "why": ""}]},
         {"warnings": [7]},
+        # What the schema doesn't have, advise --with would print again.
+        {
+            "reasons": [
+                {"option": "delegate_maps", "name": "hash", "source": "", "kind": "x", "why": ""}
+            ]
+        },
+        {"warnings": [{"code": "A code", "source": "", "text": ""}]},
+        {"warnings": [{"code": "", "source": "", "text": ""}]},
     ],
     ids=repr,
 )

@@ -6,6 +6,7 @@ one's share, the difference between two, and the JSON form (`schema/advise.schem
 write and read.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ BTF = "btf"
 PROBE = "probe"
 CALL = "call"
 KINDS_OF_REASON = (PROGRAM, MAP, DATA, BTF, PROBE, CALL)
+# A caution's code, as the schema has it.
+_CODE = re.compile(r"[a-z0-9-]+")
 
 
 class NeedsError(ValueError):
@@ -188,6 +191,13 @@ def from_json(data: Any, enums: Mapping[str, Enum]) -> Needs:
         for option, name in listed
         if (option, name) not in explained
     ]
+    for reason in reasons:
+        if reason.kind not in KINDS_OF_REASON:
+            kinds = ", ".join(KINDS_OF_REASON)
+            raise NeedsError(f"{reason.kind!r:.64} is none of the kinds {kinds}")
+    for warning in warnings:
+        if not _CODE.fullmatch(warning.code):
+            raise NeedsError(f"{warning.code!r:.64} is no code of a warning")
     for option, name in (*listed, *explained):
         known = CAPABILITIES if option == CAPABILITY else _known(option, enums)
         if name not in known:
