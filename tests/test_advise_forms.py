@@ -118,3 +118,20 @@ def test_names_of_somebody_elses(form: str) -> None:
     text = render(form, hostile)
     assert all(character.isprintable() or character == "\n" for character in text)
     assert not any(line.startswith("- evil") for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("counters", "counters"),
+        ("My_Agent v2", "my-agent-v2"),
+        ("-x-", "x"),
+        ("", "other"),
+        ("\u00e9", "other"),
+        ("a" * 100, "a" * 63),
+        # Kubernetes takes no name that ends in one.
+        ("a" * 62 + "_b", "a" * 62),
+    ],
+)
+def test_names(text: str, expected: str) -> None:
+    assert forms.name_of(text, "other") == expected

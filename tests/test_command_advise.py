@@ -199,6 +199,8 @@ def test_a_file_with_an_odd_name(tmp_path: Path) -> None:
         (("--with", "/etc/passwd"), "--with /etc/passwd: this is no JSON: "),
         (("--btf", "/etc/passwd"), "--btf /etc/passwd: "),
         (("--btf", "/does/not/exist"), "--btf /does/not/exist: No such file"),
+        (("--btf", "/dev/zero"), "--btf /dev/zero: it is a device"),
+        (("--btf", sys.executable), "it is an ELF file, and its section .BTF alone"),
         (("--libbpf", "1.0"), "invalid choice"),
         (("--loader", "bcc"), "invalid choice"),
     ],

@@ -4,6 +4,7 @@ Names of programs and files are somebody else's: what isn't printable in them is
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 from ..annotations import PREFIX
@@ -18,6 +19,13 @@ _SYSTEMD = {
     PROGS.option: "BPFDelegatePrograms",
     ATTACHS.option: "BPFDelegateAttachments",
 }
+
+_NOT_A_NAME = re.compile(r"[^a-z0-9-]+")
+
+
+def name_of(text: str, otherwise: str) -> str:
+    """A name for a profile or container, as policies and Kubernetes take them, from any text."""
+    return _NOT_A_NAME.sub("-", text.lower()).strip("-")[:63].rstrip("-") or otherwise
 
 
 def render(form: str, needs: Needs, enums: Mapping[str, Enum], name: str) -> str:

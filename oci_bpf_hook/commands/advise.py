@@ -2,13 +2,12 @@
 
 import argparse
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
 
 from .. import btf, kernel
 from ..advise import advice, embedded, forms, needs, objects, probes, sections
-from ..advise.elf import ElfError
+from ..advise.elf import MAGIC, ElfError
 from ..advise.target import Kernel, union
 from ..errors import BAD_OBJECT, DONE, USAGE, HookError, quote
 from ..names import KINDS
@@ -76,7 +75,10 @@ ARGUMENTS = (
 _LARGEST = 1 << 29
 # Nor has one as many of them.
 _OBJECTS_MAX = 4096
-_NOT_A_NAME = re.compile(r"[^a-z0-9-]+")
+_ELF = (
+    "it is an ELF file, and its section .BTF alone is wanted; objcopy -O binary "
+    "--only-section=.BTF --set-section-flags .BTF=alloc VMLINUX FILE writes that"
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -105,15 +107,25 @@ def _kernel(path: str | None) -> Kernel:
     file = path or kernel.VMLINUX
     table = kernel.table().enums(KINDS)
     try:
+        if path and stat.S_ISCHR(os.stat(path).st_mode):
+            raise btf.BtfError("it is a device")
         data = kernel.btf_in(file)
         known = btf.enums(data, KINDS)
     except (OSError, btf.BtfError) as error:
         if path:
             text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            raise HookError(USAGE, f"--btf {path}: {text}") from None
+            raise HookError(USAGE, f"--btf {path}: {_ELF if _is_elf(path) else text}") from None
         # Any host will do; what takes a kernel's own BTF says so.
         return Kernel(names=table, known=table, btf=None)
     return Kernel(names=union(table, known), known=known, btf=data)
+
+
+def _is_elf(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def _objects(paths: Sequence[str]) -> list[objects.Object]:
@@ -192,4 +204,4 @@ def _others(options: argparse.Namespace, target: Kernel) -> Iterator[needs.Needs
 
 def _name(options: argparse.Namespace) -> str:
     text = options.name or os.path.basename(options.files[0]).partition(".")[0]
-    return _NOT_A_NAME.sub("-", text.lower()).strip("-")[:63] or "programs"
+    return forms.name_of(text, "programs")

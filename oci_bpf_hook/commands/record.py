@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 import resource
 import secrets
 import signal
@@ -27,7 +26,6 @@ from ..recording.verify import Verdict
 from .output import JSON_FORM, print_json, printable
 from .table import argument
 
-_NOT_A_NAME = re.compile(r"[^a-z0-9-]+")
 # The exit code of --verify where the needs aren't enough.
 NOT_ENOUGH = 1
 
@@ -199,7 +197,7 @@ def _listen(path: Path) -> Recording:
 
 def _name(options: argparse.Namespace, recording: Recording) -> str:
     text = options.name or Path(recording.name.partition(" ")[0]).name.partition(".")[0]
-    return _NOT_A_NAME.sub("-", text.lower()).strip("-")[:63] or "program"
+    return forms.name_of(text, "program")
 
 
 @contextmanager
