@@ -24,6 +24,7 @@ _INTERRUPTED = 130
 def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run the command with `arguments` (default: the process's own); its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
+    _have_streams()
     for stream in (sys.stdout, sys.stderr):
         # What can't be encoded is shown as an escape, whatever the locale.
         if hasattr(stream, "reconfigure"):
@@ -50,6 +51,17 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
         print(f"{PROGRAM}: {bug(error)}", file=sys.stderr)
         return BUG
     return code
+
+
+def _have_streams() -> None:
+    """Have something to write on where we were started with a standard stream closed.
+
+    print() takes the output for what is None, and so errors would be in it.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Closed at an exec like all that Python opens: a program that we run has what we had.
+            setattr(sys, name, open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _complain(error: HookError) -> None:

@@ -58,6 +58,18 @@ def test_a_full_disk_is_a_line() -> None:
     assert done.stderr == "oci-bpf-hook: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code"), [(1, "--version", 0), (2, "nothing", 2), (1, "nothing", 2)]
+)
+def test_a_stream_that_is_closed(closed: int, arguments: str, code: int) -> None:
+    """What would be written there is written nowhere."""
+    words = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", *COMMAND, arguments]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert (done.stderr != "") == (closed == 1 and code != 0)
+
+
 def test_a_reader_that_has_seen_enough() -> None:
     ours, theirs = os.pipe()
     os.close(ours)

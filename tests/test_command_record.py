@@ -148,6 +148,20 @@ def test_output_that_cannot_be_written() -> None:
     done = command("record", "--output", "/no/such/place", "--", "echo", "run")
     assert (done.returncode, done.stdout) == (USAGE, "")
     assert done.stderr == "oci-bpf-hook: /no/such/place: No such file or directory\n"
+    done = command("record", "--save", "/no/such/place", "--", "echo", "run")
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert done.stderr == "oci-bpf-hook: /no/such/place: No such file or directory\n"
+
+
+def test_what_was_saved_stays_where_nothing_runs(tmp_path: Path) -> None:
+    saved = tmp_path / "recording.json"
+    saved.write_text("of last week")
+    assert command("record", "--save", str(saved), "--", "/no/such/program").returncode == 127
+    assert saved.read_text() == "of last week"
+    saved.unlink()
+    assert command("record", "--save", str(saved), "--", "/no/such/program").returncode == 127
+    assert not saved.exists()
+    assert command("record", "--save", str(tmp_path), "--", "true").returncode == USAGE
 
 
 def test_merged_and_compared(consumer: Consumer, tmp_path: Path) -> None:

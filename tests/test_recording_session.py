@@ -140,10 +140,44 @@ def test_environment_and_place() -> None:
 
 
 def test_killed_by_a_signal() -> None:
-    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV):
+    # The C library keeps 32 and 33 for itself, but anybody can send them.
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, 32, 33, signal.SIGRTMAX):
         done = record("sh", "-c", f"kill -{int(number)} $$")
         assert done.code == -number
         assert done.recording["exit"] == -number
+
+
+def test_a_parent_that_waits_for_nobody() -> None:
+    """Started with SIGCHLD ignored, as some services do: the program is too, and we wait for it."""
+    program = ["grep", "-q", "SigIgn:.*1....$", "/proc/self/status"]
+    for ending, code in ((program, 0), (["sh", "-c", "exit 7"], 7)):
+        words = recorder.argv("record", "--output", os.devnull, "--", *ending)
+        ignoring = f"""
+import os, signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv({sys.executable!r}, {words!r})
+"""
+        assert subprocess.run([sys.executable, "-c", ignoring], check=False).returncode == code
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_standard_streams_that_are_closed(closed: tuple[int, ...], tmp_path: Path) -> None:
+    """The program finds them closed as well, and nothing of ours in their place."""
+    program = ["sh", "-c", f"ls /proc/self/fd > {tmp_path}/fds; exit 4"]
+    closing = ["sh", "-c", f'exec "$@" {" ".join(f"{fd}>&-" for fd in closed)}', "sh"]
+
+    def run(*words: str) -> tuple[int, str, str]:
+        done = subprocess.run([*closing, *words], capture_output=True, text=True, check=False)
+        # Of errors and of what is needed nothing goes where the output does.
+        assert done.stdout == ""
+        return done.returncode, done.stderr, (tmp_path / "fds").read_text()
+
+    plain = run(*program)
+    to_file = ("--output", str(tmp_path / "needed"))
+    assert run(*recorder.argv("record", *to_file, "--", *program)) == plain
+    code, _, fds = run(*recorder.argv("record", "--verify", "--", *program))
+    # These runs have all three, at /dev/null.
+    assert (code, fds.split()[:3]) == (0, ["0", "1", "2"])
 
 
 def test_signals_are_handed_on() -> None:

@@ -107,6 +107,8 @@ def run(options: argparse.Namespace) -> int:
         one, other = options.diff
         return _diff(one, other, enums, exact=options.exact, as_json=options.format == "json")
     with _output(options) as output:
+        if options.save:
+            files.writable(options.save)
         recording = _record(options, command, enums)
         if options.save:
             files.save(options.save, recording, enums)
@@ -279,7 +281,8 @@ def _end_as(code: int | None) -> int:
     sys.stdout.flush()
     # Its core is its own; ours would be of no use to anybody.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if -code != signal.SIGKILL:
+    # The C library keeps two for itself, which nobody can have a handler for either.
+    if -code in signal.valid_signals() and -code != signal.SIGKILL:
         signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
     return 128 - code

@@ -1,6 +1,7 @@
 """Recordings and needs in files: JSON of ours, or a trace of strace's."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,6 +59,24 @@ def load_needs(path: str, enums: Mapping[str, Enum], *, exact: bool = False) -> 
         return needs.from_json(data, enums)
     except NeedsError as error:
         raise HookError(USAGE, f"{path}: {error}") from None
+
+
+def writable(path: str) -> None:
+    """See that the file `path` can be written, before a program runs for hours.
+
+    Nothing of it is changed, and none is made.  Raises HookError (USAGE).
+    """
+    # A pipe's reader would take this for all that there is.
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        return
+    try:
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+            os.unlink(path)
+        except FileExistsError:
+            os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
+    except OSError as error:
+        raise HookError(USAGE, f"{path}: {error.strerror}") from None
 
 
 def save(path: str, recording: Recording, enums: Mapping[str, Enum]) -> None:

@@ -42,6 +42,8 @@ _EVERY_ID = "0 0 4294967295\n"
 _FLAGS = hook.MOUNT_ATTR_NOSUID | hook.MOUNT_ATTR_NODEV | hook.MOUNT_ATTR_NOEXEC
 # Python ignores these from its start, and a program would inherit that.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+# The first fd behind the standard streams.
+_BEHIND = 3
 # As a shell has it, for what isn't there and for what can't be run.
 NOT_FOUND, NOT_RUN = 127, 126
 _IFREQ = Struct("=16sH22x")
@@ -56,9 +58,12 @@ class Sandbox:
     ) -> None:
         """Fork it, up to its namespaces; `silent` takes its standard streams.  Raises HookError."""
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Who ignores it, as we may have been started to, can wait for no child.
+        self._sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.pid = os.fork()
         if self.pid == 0:
             self._sock.close()
+            signal.signal(signal.SIGCHLD, self._sigchld)
             _become(theirs, command, private_network=private_network, silent=silent)
         theirs.close()
         self.pidfd = -1
@@ -97,6 +102,7 @@ class Sandbox:
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
+        signal.signal(signal.SIGCHLD, self._sigchld)
 
     def delegate(self, grant: Grant, enums: Mapping[str, Enum]) -> None:
         """Have a bpffs mounted that delegates `grant`, at its path.  Raises HookError."""
@@ -178,8 +184,10 @@ def _become(
         socket.send_fds(sock, [WATCHED], [listener])
         code = USAGE
         if silent:
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            for fd in range(3):
+            # Where one of these was closed, others of ours have its number.
+            null = fcntl.fcntl(os.open(os.devnull, os.O_RDWR), fcntl.F_DUPFD_CLOEXEC, _BEHIND)
+            sock = socket.socket(fileno=fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, _BEHIND))
+            for fd in range(_BEHIND):
                 os.dup2(null, fd)
         for number in _IGNORED:
             signal.signal(number, signal.SIG_DFL)
