@@ -76,6 +76,27 @@ def test_on_standard_error_and_with_times(tmp_path: Path) -> None:
     assert (entry.map_type, entry.token, entry.result) == (2, True, "ok")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(["-T"], ["-r"], ["-i"], ["-n"], ["-Y"], ["-t"], ["-ttt"], ["-y"], ["-yy"], ["-k"]),
+        *(["-r", "-tt"], ["-n", "-i", "-tt", "-T", "-Y"], ["-X", "verbose"], ["-X", "raw"]),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("follow", [["-f"], []], ids=["-f", "alone"])
+def test_what_else_it_can_show(options: list[str], follow: list[str], tmp_path: Path) -> None:
+    """What people are used to add: times, numbers, names."""
+    trace = tmp_path / "trace"
+    more = ["-v", "-e", "trace=bpf", "-o", str(trace)]
+    program = ["threads", "3", "2"] if follow else ["map", "6"]
+    recorder.record("strace", *follow, *options, *more, recorder.calls(), *program)
+    recording = from_strace(str(trace), ENUMS)
+    made = [(one, count) for one, count in recording.entries.items() if one.cmd == 0]
+    ((entry, count),) = made
+    assert (entry.map_type, entry.token, entry.result, count) == (2, True, "ok", 6)
+
+
 def test_without_v(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     program = ["strace", "-f", "-e", "trace=bpf", "-o", str(trace), recorder.calls(), "own"]

@@ -15,16 +15,21 @@ from . import attr
 from .attr import Call, make
 from .recording import RecordingError
 
-# What stands before a call: the thread, which -o and a terminal show differently, and times.
+# What stands before a call: the thread, which -o and a terminal show differently, with its name
+# (-Y); times (-t, -r), the call's number (-n) and the place in the program (-i).
 _LINE = re.compile(
-    r"^(?:\[pid\s+(?P<bracketed>\d+)\]\s+|(?P<plain>\d+)\s+)?"
-    r"(?:\d\d:\d\d:\d\d(?:\.\d+)?\s+|\d+\.\d+\s+)?"
+    r"^(?:\[pid\s+(?P<bracketed>\d+)(?:<.*?>)?\]\s+|(?P<plain>\d+)(?:<.*?>)?\s+)?"
+    r"\s*(?:\d\d:\d\d:\d\d(?:\.\d+)?\s+|\d+\.\d+\s+)?(?:\(\+\s*\d+\.\d+\)\s+)?"
+    r"(?:\[\s*\d+\]\s+)?(?:\[[0-9a-f?]+\]\s+)?"
     r"(?P<rest>bpf\(.*|<\.\.\. bpf resumed>.*)$"
 )
 _ATTACHED = re.compile(r"strace: Process \d+ attached$")
 _UNFINISHED = re.compile(r"\s*<unfinished \.\.\.>$")
 _RESUMED = re.compile(r"^<\.\.\. bpf resumed>\s?")
-_RESULT = re.compile(r"\)\s+=\s+(?:(-?\d+)(?:<[^>]*>)?(?:\s+([A-Z0-9]+)\b.*)?|\?.*)$")
+# How long it took (-T) comes last.
+_RESULT = re.compile(
+    r"\)\s+=\s+(?:(-?\d+)(?:<[^>]*>)?(?:\s+([A-Z0-9]+)\b.*)?(?:\s+<\d+\.\d+>)?|\?.*)$"
+)
 _KEY = re.compile(r"\s*(\w+)=")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"(?:\.\.\.)?')
 _COMMENT = re.compile(r"/\*.*?\*/")
