@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -104,6 +106,22 @@ def test_only_where_the_policy_allows_it(world: World, runtime: Runtime) -> None
 def test_its_exit_code(world: World) -> None:
     with in_force(RECORDING):
         assert container(world, "crun", "sh", "-c", "exit 42").code == 42
+
+
+def test_its_exit_code_where_nobody_waits() -> None:
+    """Started with SIGCHLD ignored, as some services do; and nothing is left of the engine's."""
+    engine = """
+import signal, sys
+from pathlib import Path
+from oci_bpf_hook.recording.receiver import Receiver, run
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+with Receiver(Path(sys.argv[1])) as receiver:
+    print(run(["sh", "-c", "exit 7"], receiver, print))
+"""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        words = [sys.executable, "-c", engine, f"{directory}/sock"]
+        done = subprocess.run(words, cwd=recorder.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "(7, '')\n"
 
 
 def test_detached_and_entered(world: World) -> None:
@@ -293,6 +311,12 @@ def test_profile() -> None:
             {"names": ["bpf"], "action": "SCMP_ACT_NOTIFY"},
         ],
     }
-    for bad in (b"", b"[]", b"{}"):
+    older = {"syscalls": [{"name": "read", "action": "A"}, {"name": "bpf", "action": "A"}]}
+    assert profile(json.dumps(older).encode(), Path("x"))["syscalls"] == [
+        {"name": "read", "action": "A"},
+        {"names": ["bpf"], "action": "SCMP_ACT_NOTIFY"},
+    ]
+    rules = (b'["read"]', b'[{"action": "A"}]', b'[{"names": 7}]', b"[null]", b'[{"name": null}]')
+    for bad in (b"", b"[]", b"{}", *(b'{"syscalls": %b}' % one for one in rules)):
         with pytest.raises(ValueError, match=r"."):
             profile(bad, Path("/run/x.sock"))

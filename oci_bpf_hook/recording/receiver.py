@@ -8,6 +8,7 @@ and hold nothing of it that it could reach.
 
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
@@ -127,11 +128,22 @@ def profile(base: bytes, listener: Path) -> dict[str, Any]:
         raise ValueError("it has no syscalls")
     rules = []
     for rule in found["syscalls"]:
-        names = [name for name in rule["names"] if name != "bpf"]
-        if names:
-            rules.append({**rule, "names": names})
+        names = _names(rule)
+        left = [name for name in names if name != "bpf"]
+        if left == names:
+            rules.append(rule)
+        elif left:
+            rules.append({**rule, "names": left})
     rules.append({"names": ["bpf"], "action": "SCMP_ACT_NOTIFY"})
     return {**found, "syscalls": rules, "listenerPath": str(listener)}
+
+
+def _names(rule: Any) -> list[Any]:
+    """The system calls that `rule` is about; older profiles have rules for one, its `name`."""
+    names = rule.get("names", [rule.get("name")]) if isinstance(rule, dict) else None
+    if not isinstance(names, list) or names == [None]:
+        raise ValueError("a rule in it has no names")
+    return names
 
 
 def default_profile() -> Path:
@@ -166,6 +178,8 @@ def run(
 
     Containers that it leaves running are served until they have ended, or until ^C.
     """
+    # Who ignores it, as we may have been started to, isn't told how a child has ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         process = subprocess.Popen(command)  # noqa: S603  The engine, with its user's arguments.
     except OSError as error:
