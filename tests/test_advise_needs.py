@@ -90,6 +90,8 @@ def test_lists_alone() -> None:
         {"delegate_maps": "hash"},
         {"delegate_maps": ["hush"]},
         {"delegate_maps": [1]},
+        {"delegate_maps": [["hash"]]},
+        {"capabilities": [{}]},
         {"capabilities": ["BPF"]},
         {"reasons": [{"option": "delegate_maps"}]},
         {"reasons": [{"option": "m", "name": "n", "source": "", "kind": "", "why": ""}]},

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from oci_bpf_hook.advise.needs import PROBE
 from oci_bpf_hook.kernel import table
 from oci_bpf_hook.names import KINDS
@@ -191,3 +193,12 @@ def test_what_could_not_be_seen() -> None:
     made = recording({"cmd": "map_create", "map_type": "hash", "result": None})
     made.blind, made.dropped = "No space left on device", 7
     assert [one.code for one in learn(made, ENUMS).warnings] == ["results-unknown", "incomplete"]
+
+
+@pytest.mark.parametrize("result", ["ok", None, "EPERM", "EACCES", "EFAULT"])
+def test_what_could_not_be_read(result: str | None) -> None:
+    """Calls with addresses that lead nowhere, where what they returned isn't known either."""
+    for cmd in ("map_create", "prog_load"):
+        nothing = {"cmd": cmd, "result": result}
+        assert bits(nothing) == {}
+        assert codes(nothing) == ["failed" if result == "EFAULT" else "unread"]

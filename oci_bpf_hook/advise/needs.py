@@ -185,7 +185,7 @@ def from_json(data: Any, enums: Mapping[str, Enum]) -> Needs:
     reasons = [Reason(**_strings(one, Reason)) for one in _list(data, "reasons")]
     warnings = [Caution(**_strings(one, Caution)) for one in _list(data, "warnings")]
     explained = {(one.option, one.name) for one in reasons}
-    listed = [(option, name) for option in LISTS for name in _list(data, option)]
+    listed = [(option, name) for option in LISTS for name in _words(data, option)]
     reasons += [
         Reason(option=option, name=name, source="", kind=CALL, why="it is in the list")
         for option, name in listed
@@ -215,6 +215,13 @@ def _list(data: Mapping[str, Any], key: str) -> list[Any]:
     found = data.get(key, [])
     if not isinstance(found, list):
         raise NeedsError(f"{key} is no list")
+    return found
+
+
+def _words(data: Mapping[str, Any], key: str) -> list[str]:
+    found = _list(data, key)
+    if not all(isinstance(one, str) for one in found):
+        raise NeedsError(f"{key} is no list of names")
     return found
 
 

@@ -70,6 +70,13 @@ def attach_type_is_optional(entry: Entry, enums: Mapping[str, Enum]) -> bool:
     return (prog, attach) in _OPTIONAL and not frags
 
 
+def _unread(entry: Entry) -> bool:
+    """Whether its union was at an address that leads nowhere, where a type should be."""
+    if entry.cmd == attr.MAP_CREATE:
+        return entry.map_type is None
+    return entry.cmd == attr.PROG_LOAD and None in (entry.prog_type, entry.attach_type)
+
+
 class _Learner:
     def __init__(self, recording: Recording, enums: Mapping[str, Enum], *, exact: bool) -> None:
         self._recording = recording
@@ -151,7 +158,12 @@ class _Learner:
                         "helps there: whoever made that call doesn't use tokens",
                     )
                 continue
-            if self._unknown(entry):
+            if _unread(entry) and entry.result in (OK, None, *_REFUSED):
+                self._warn(
+                    "unread",
+                    f"{self._what(entry, count)} doesn't count: what it came with couldn't be read",
+                )
+            elif self._unknown(entry):
                 self._warn(
                     "not-delegable",
                     f"{self._what(entry, count)}: this kernel can't delegate that, or doesn't "
