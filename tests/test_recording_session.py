@@ -1,11 +1,13 @@
 """Real programs, recorded: what they do is what they would do, and all of it is written down."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import jsonschema
@@ -196,6 +198,48 @@ def test_signals_are_handed_on() -> None:
         process.stdin.flush()
         assert process.stdout.read() == "told\n"
     assert process.returncode == 3
+
+
+def test_interrupted_without_a_terminal() -> None:
+    """Whoever runs us for somebody sends it to us alone."""
+    script = "trap 'echo told; exit 3' INT; echo ready; while :; do read -r line || exit 9; done"
+    with subprocess.Popen(
+        recorder.argv("record", "--output", os.devnull, "--", "sh", "-c", script),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.read() == "told\n"
+    assert process.returncode == 3
+
+
+def test_interrupted_at_a_terminal() -> None:
+    """The terminal tells the program too: it comes once."""
+    script = (
+        "trap 'echo told' INT; echo ready; n=0; "
+        'while [ $n -lt 10 ]; do sleep 0.1; n=$((n + 1)); done; echo "over"'
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        words = recorder.argv("record", "--output", os.devnull, "--", "sh", "-c", script)
+        os.execv(words[0], words)
+    with open(terminal, "r+b", buffering=0) as file:
+        seen = b""
+        while b"ready" not in seen:
+            seen += file.read(100)
+        file.write(b"\x03")
+        with suppress(OSError):  # EIO, once everybody has gone.
+            while more := file.read(100):
+                seen += more
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert (seen.count(b"told"), seen.count(b"over")) == (1, 1)
 
 
 def test_the_recorder_is_killed() -> None:

@@ -21,7 +21,8 @@ from .supervisor import Supervisor
 
 # include/linux/proc_ns.h: PROC_USER_INIT_INO.
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
-# What a terminal sends to us it sends to the program as well, which is in our process group.
+# What a terminal sends to us it sends to the program as well, which is in our process group; but
+# there may be none.
 _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 _FORWARDED = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -115,7 +116,8 @@ def handing_on(pidfd: int) -> Iterator[None]:
             pass
 
     def outlive(number: int, frame: FrameType | None) -> None:
-        pass
+        if not _in_the_foreground():
+            forward(number, frame)
 
     handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
         **dict.fromkeys(_FORWARDED, forward),
@@ -133,6 +135,20 @@ def handing_on(pidfd: int) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _in_the_foreground() -> bool:
+    """Whether a terminal sends its signals to us, and not somebody else to us alone."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:  # It has been hung up.
+        return False
+    finally:
+        os.close(fd)
 
 
 def _leave(supervisor: Supervisor) -> None:
