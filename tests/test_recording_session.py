@@ -52,6 +52,31 @@ def test_threads() -> None:
     assert (done.stdout, done.counts()) == ("made 800 failed 0\n", {"ok": 800})
 
 
+def test_more_threads_than_fds() -> None:
+    """Each call that is under way takes one of ours, and the program has its own limits."""
+    script = 'ulimit -n 64; exec "$@"'
+    inner = 'ulimit -Sn; ulimit -Hn; "$0" threads 500 5'
+    words = recorder.argv("record", "--output", os.devnull, "--", "sh", "-c", inner, calls())
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    soft, hard, made = done.stdout.splitlines()
+    assert (soft, hard) == ("64", "64")
+    assert made.startswith("made ")
+    script = 'ulimit -Sn 64; exec "$@"'
+    words = recorder.argv("record", "--verify", "--", "sh", "-c", f'ulimit -Sn > "$1"; {inner}')
+    with tempfile.NamedTemporaryFile("r", dir="/tmp") as seen:
+        words += [calls(), seen.name]
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", *words], capture_output=True, text=True, check=False
+        )
+        # In the last run of them all it is what it was in the first.
+        assert seen.read() == "64\n"
+    assert done.returncode == 0
+    assert "results-unknown" not in done.stderr
+
+
 def test_children() -> None:
     done = record(calls(), "fork", "5")
     assert (done.stdout, done.counts()) == ("made 5 failed 0\n" * 2, {"ok": 10})

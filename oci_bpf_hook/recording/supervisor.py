@@ -1,18 +1,24 @@
 """Serving the notifications of a program: look, let go, and learn what came of it."""
 
 import os
+import resource
 import select
 from collections.abc import Callable
+from errno import EMFILE
 
 from . import notify
 from .attr import Call
 from .breakpoint import Breakpoint
 
+# More threads than that are in no machine.
+_MOST = 1 << 20
+
 
 class Supervisor:
     """Serves `listeners`, and tells `note` of each call once it has returned.
 
-    A thread's calls are told in their order.  `blind` says why results can't be had, if so.
+    A thread's calls are told in their order.  `blind` says why results can't be had, if so.  Until
+    it is closed we may have as many fds as the hard limit says: to fork is for before and after.
     """
 
     def __init__(self, note: Callable[[Call], None]) -> None:
@@ -24,6 +30,11 @@ class Supervisor:
         self._threads: dict[int, int] = {}
         self._others: dict[int, Callable[[], None]] = {}
         self.blind = ""
+        # A call that hasn't returned takes two fds; half of what we may have is for all else.
+        self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _, hard = self._limits
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self._most = hard // 4 if hard != resource.RLIM_INFINITY else _MOST
 
     def add(self, listener: int) -> None:
         """Serve the notifications that come from the fd `listener`, and close it at their end."""
@@ -82,6 +93,7 @@ class Supervisor:
             self._finish(tid)
         for fd in list(self._listeners):
             self._drop(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
 
     def _serve(self, listener: int, events: int) -> None:
         if not events & select.POLLIN:
@@ -110,6 +122,8 @@ class Supervisor:
     def _expect(self, one: notify.Notification, call: Call) -> None:
         there: Breakpoint | None = None
         try:
+            if len(self._threads) >= self._most:
+                raise OSError(EMFILE, os.strerror(EMFILE))
             there = Breakpoint(one.tid, one.arch, one.after)
         except OSError as error:
             # ESRCH: it has been killed while it waited.

@@ -123,7 +123,7 @@ static void *thread(void *count)
 
 static void threads(long count, long each)
 {
-    pthread_t all[64];
+    pthread_t all[1024];
     long made = 0;
     for (long i = 0; i < count; i++)
         pthread_create(&all[i], NULL, thread, (void *)each);
