@@ -55,3 +55,17 @@ def test_asked(
 def test_first(release: str | None, own: set[str], others: set[str], prog: str | None) -> None:
     probe = probes.first(release, own, others)
     assert (probe.prog if probe else None) == prog
+
+
+@pytest.mark.parametrize("helper", [112, 113, 114, 115])
+@pytest.mark.parametrize(("loader", "prog"), [(LIBBPF, "tracepoint"), (CILIUM, "kprobe")])
+def test_every_helper_that_reads(helper: int, loader: str, prog: str) -> None:
+    def asked(number: int) -> list[str]:
+        found = probes.asked(
+            loader, variables=False, explained=False, helpers={number}, externs=set()
+        )
+        return [one.prog for one in found]
+
+    assert asked(helper) == [prog]
+    # bpf_probe_read(), and bpf_probe_read_str(), which nothing is put in the place of.
+    assert asked(4) == asked(45) == []

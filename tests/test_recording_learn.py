@@ -202,3 +202,12 @@ def test_what_could_not_be_read(result: str | None) -> None:
         nothing = {"cmd": cmd, "result": result}
         assert bits(nothing) == {}
         assert codes(nothing) == ["failed" if result == "EFAULT" else "unread"]
+
+
+@pytest.mark.parametrize("helper", [112, 113, 114, 115])
+def test_every_helper_that_reads(helper: int) -> None:
+    """libbpf asks for bpf_probe_read_kernel() for each of them."""
+    probe = {"cmd": "prog_load", "prog_type": "tracepoint", "probe": "probe_read_kern"}
+    reads = {"cmd": "prog_load", "prog_type": "kprobe", "helpers": (helper,)}
+    assert bits(probe, reads)["progs"] == ["kprobe", "tracepoint"]
+    assert bits(probe, {**reads, "helpers": (4,)})["progs"] == ["kprobe"]
