@@ -64,6 +64,15 @@ def test_loaders() -> None:
     assert "not-loaded" not in codes(section("?xdp"), loader="cilium")
 
 
+def test_static_programs() -> None:
+    text = f'{HEADERS}SEC("socket") {{}} int program(void *ctx) {{{{ return 0; }}}}'
+    static = compile_text(text.format("__attribute__((used)) static"))
+    assert "static-program" in codes(static)
+    assert "static-program" not in codes(static, loader="cilium")
+    assert "static-program" not in codes(compile_text(text.format("")))
+    assert "static-program" not in codes(compiled("functions"))
+
+
 def test_programs_that_were_chosen() -> None:
     """Of what is loaded nobody is told that it isn't, nor of what was left out on purpose."""
     assert "not-loaded" not in codes(section("?xdp"), only=frozenset(["program"]))

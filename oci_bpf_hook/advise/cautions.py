@@ -58,6 +58,13 @@ def _unloadable(loads: Loads, loader: str) -> Iterator[tuple[str, str]]:
     if loader == AYA:
         yield _say("loader-without-token", "aya doesn't use tokens yet, and so gets EPERM")
     loaded = {program for program, _, _ in loads.programs}
+    static = [program.name for program in found.programs if program.static]
+    if static and loader == LIBBPF:
+        yield _say(
+            "static-program",
+            f"{_list(static)}: a static function in a section of its own, for which libbpf refuses "
+            "the whole object",
+        )
     for program in found.programs:
         if program in loaded or program.name in loads.unwanted:
             continue

@@ -21,14 +21,16 @@ class Program(Record):
     """A function that a loader loads: `section` without the `?` of those with `autoload` off.
 
     `helpers` are the numbers of the helpers that it calls, as far as its own instructions say, and
-    the object's subprograms; `code` are its own.
+    the object's subprograms; `code` are its own.  `static` is C's word for what only its own file
+    knows of.
     """
 
-    __slots__ = ("autoload", "code", "helpers", "name", "section")
+    __slots__ = ("autoload", "code", "helpers", "name", "section", "static")
     code: bytes
     name: str
     section: str
     autoload: bool
+    static: bool
     helpers: frozenset[int]
 
 
@@ -113,6 +115,7 @@ def _programs(found: Elf) -> Iterator[Program]:
             name=symbol.name,
             section=place.name.removeprefix("?"),
             autoload=not place.name.startswith("?"),
+            static=symbol.binding == elf.LOCAL,
             code=own,
             helpers=_helpers(own) | shared if symbol.section in callers else _helpers(own),
         )
