@@ -1,6 +1,8 @@
 """Needs: the union, the shares, the masks and the JSON form."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -110,3 +112,11 @@ def test_lists_alone() -> None:
 def test_what_is_no_json_form(data: Any) -> None:
     with pytest.raises(NeedsError):
         from_json(data, ENUMS)
+
+
+def test_capabilities() -> None:
+    """By the numbers that the kernel's header has for them."""
+    header = Path("/usr/include/linux/capability.h").read_text(encoding="utf-8")
+    known = dict(re.findall(r"#define\s+CAP_(\w+)\s+(\d+)", header))
+    for name, number in needs.CAPABILITIES.items():
+        assert int(known[name.upper()]) == number

@@ -103,3 +103,22 @@ def test_longer_than_any() -> None:
     subtracts = bytes.fromhex("1f11000000000000")
     assert takes_perfmon(subtracts, "little", "xdp") == DIFFERENCE
     assert takes_perfmon(subtracts * (1 << 17), "little", "xdp") is None
+
+
+def test_copies() -> None:
+    """A copy of a pointer is one, and what it was copied over isn't any more."""
+    copied = bytes.fromhex("bf160000000000000f60000000000000")  # r6 = r1, r0 += r6
+    assert takes_perfmon(copied, "little", "xdp") == ADDITION
+    over = bytes.fromhex("bf010000000000000f10000000000000")  # r1 = r0, r0 += r1
+    assert takes_perfmon(over, "little", "xdp") is None
+
+
+def test_numbers_of_64_bits() -> None:
+    """Their second half is no instruction, whatever it looks like."""
+    code = bytes.fromhex(
+        "1800000000000000"  # r0 = a number,
+        "1f11000000000000"  # the upper half of which is here
+        "9500000000000000"  # exit
+    )
+    assert takes_perfmon(code, "little", "xdp") is None
+    assert takes_perfmon(code[8:], "little", "xdp") == DIFFERENCE
