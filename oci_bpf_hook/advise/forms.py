@@ -33,6 +33,16 @@ def render(form: str, needs: Needs, enums: Mapping[str, Enum], name: str) -> str
     return "\n".join(_FORMS[form](needs, enums, name))
 
 
+def left_out(form: str, needs: Needs) -> list[str]:
+    """What to beware of, a line each, where `form` has no place for it: what is to be pasted."""
+    return [] if form in _WITH_WARNINGS else [f"beware: {text}" for text in _warnings(needs)]
+
+
+def _warnings(needs: Needs) -> Iterator[str]:
+    for warning in needs.warnings:
+        yield f"{_plain(warning.source)}: {warning.code}: {_plain(warning.text)}"
+
+
 def _text(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
     lists = needs.lists(enums)
     for option in LISTS:
@@ -59,8 +69,7 @@ def _text(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
     if needs.warnings:
         yield ""
         yield "beware"
-        for warning in needs.warnings:
-            yield f"  {_plain(warning.source)}: {warning.code}: {_plain(warning.text)}"
+        yield from (f"  {text}" for text in _warnings(needs))
 
 
 def _annotations(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
@@ -177,3 +186,4 @@ _FORMS: dict[str, _Form] = {
     "systemd": _systemd,
 }
 FORMS = tuple(_FORMS)
+_WITH_WARNINGS = ("text", "json")

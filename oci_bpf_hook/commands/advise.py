@@ -3,6 +3,7 @@
 import argparse
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 
 from .. import btf, kernel
@@ -95,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
     given = needs.union(_others(options, target))
     advised = advice.advise(found, how, target, given)
     print(forms.render(options.format, advised, target.names, _name(options)))
+    for line in forms.left_out(options.format, advised):
+        print(line, file=sys.stderr)
     return DONE
 
 

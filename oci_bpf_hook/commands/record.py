@@ -114,6 +114,8 @@ def run(options: argparse.Namespace) -> int:
             files.save(options.save, recording, enums)
         needed = learn(recording, enums, exact=options.exact)
         text = forms.render(options.format, needed, enums, _name(options, recording))
+        for line in forms.left_out(options.format, needed):
+            print(line, file=sys.stderr)
         if options.verify:
             return _verify(options, command, recording, needed, enums, text=text, output=output)
         print(text, file=output, flush=True)
