@@ -52,7 +52,10 @@ def _append(path: str, line: bytes) -> None:
     try:
         fd = posix.open(path, _APPEND, 0o640)
     except FileNotFoundError:
-        posix.mkdir(path.rpartition("/")[0], 0o750)
+        try:
+            posix.mkdir(path.rpartition("/")[0], 0o750)
+        except FileExistsError:  # By another hook, meanwhile.
+            pass
         fd = posix.open(path, _APPEND, 0o640)
     try:
         written = posix.write(fd, line)

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import posix
 import subprocess
 from mmap import PAGESIZE
 from pathlib import Path
@@ -61,6 +62,22 @@ def test_the_directory_is_made_and_nobody_else_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "log" / "audit.jsonl"
     record(str(path), {}, required=True)
     assert path.stat().st_mode & 0o007 == 0
+
+
+def test_the_directory_is_made_by_somebody_else_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first containers that ask may well start together."""
+    path = tmp_path / "log" / "audit.jsonl"
+    mkdir = posix.mkdir
+
+    def both(directory: str, mode: int) -> None:
+        mkdir(directory, mode)
+        mkdir(directory, mode)
+
+    monkeypatch.setattr(posix, "mkdir", both)
+    record(str(path), {"a": 1}, required=True)
+    assert json.loads(path.read_text())["a"] == 1
 
 
 def test_a_rotated_file_is_left_behind(tmp_path: Path) -> None:
