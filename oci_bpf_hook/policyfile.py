@@ -171,28 +171,26 @@ class _Checker:
             for key, value in rule.get("match", {}).items()
         }
         allow = rule.get("allow", {})
-        masks = self._lists(allow, (*place, "allow"))
-        own = bool(masks)
-        for number, name in enumerate(allow.get("profiles", [])):
+        named = allow.get("profiles", [])
+        for number, name in enumerate(named):
             if name not in profiles:
                 where = (*place, "allow", "profiles", number)
                 self._fault(where, f"there is no profile {quote(name)}{_near(name, profiles)}")
-            for option, mask in profiles.get(name, {}).items():
-                masks[option] = masks.get(option, 0) | mask
+        sets = [profiles.get(name, {}) for name in named]
         if "allow" in rule and match:
             self._doubt(match, place, engine)
         modes = allow.get("modes")
         compiled = {
             "name": rule["name"],
             "match": match,
-            "masks": masks,
+            "masks": self._lists(allow, (*place, "allow"), sets),
             "paths": _as_list(allow["paths"]) if "paths" in allow else None,
             "modes": [int(mode, 8) for mode in modes] if modes is not None else None,
             "record": allow.get("record", False),
             "trim": rule.get("on_excess") == "trim",
             "deny": " ".join(rule["deny"].split()) if "deny" in rule else None,
         }
-        if own:
+        if any(allow.get(kind.option) for kind in KINDS):
             self.listed.append(compiled)
         return compiled
 
@@ -241,10 +239,15 @@ class _Checker:
             if not rule["match"]:
                 taker = rule["name"]
 
-    def _lists(self, lists: Mapping[str, Any], place: Place) -> dict[str, int]:
+    def _lists(
+        self, lists: Mapping[str, Any], place: Place, sets: Sequence[Mapping[str, int]] = ()
+    ) -> dict[str, int]:
+        # As in an annotation, an item with a ! takes away what profiles give, too.
         masks: dict[str, int] = {}
         for kind in KINDS:
             given = taken = 0
+            for one in sets:
+                given |= one.get(kind.option, 0)
             for number, text in enumerate(lists.get(kind.option, [])):
                 mask, away = self._item(kind, text, (*place, kind.option, number))
                 if away:

@@ -244,6 +244,27 @@ def test_users_and_groups_by_name_or_id() -> None:
     assert rule["match"] == {"user": [0, 7, 1000], "group": [1]}
 
 
+@given(
+    st.lists(st.sampled_from(["a", "b"]), max_size=2),
+    st.lists(st.sampled_from(["xdp", "!xdp", "kprobe", "!kprobe", "any", "0x6", "!0x6"])),
+)
+def test_what_a_rule_allows(named: list[str], items: list[str]) -> None:
+    """The union of its profiles and items, less its ! items, as an annotation means it."""
+    head = (
+        "version: 1\nprofiles: {a: {delegate_progs: [xdp]}, b: {delegate_progs: [kprobe, tracing]}}"
+    )
+    text = f"{head}\nrules: [{{name: r, allow: {{profiles: {named}, delegate_progs: {items}}}}}]\n"
+    values = {"xdp": {6}, "kprobe": {2}, "any": set(range(64)), "0x6": {1, 2}}
+    profiles = {"a": {6}, "b": {2, 26}}
+    given = [profiles[name] for name in named]
+    given += [values[item] for item in items if item[0] != "!"]
+    taken = [values[item[1:]] for item in items if item[0] == "!"]
+    expected = set().union(*given) - set().union(*taken)
+    (rule,) = load(text.encode(), "p.yaml").rules
+    mask = rule["masks"].get("delegate_progs", 0)
+    assert {bit for bit in range(64) if mask >> bit & 1} == expected
+
+
 def test_rules_that_are_never_reached_are_warned_of() -> None:
     text = "version: 1\nrules:\n- {name: all, deny: x}\n- {name: b, deny: y}\n"
     assert warnings(text) == ['4:3: no request comes here: rule "all" before it takes all']
