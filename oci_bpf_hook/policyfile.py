@@ -34,6 +34,10 @@ _HINTS = {
 _SHARED = ("engine", "host_cgroup", "host_network", "rootless")
 
 
+# The next one means no user at all.
+_LAST_ID = (1 << 32) - 2
+
+
 class Loaded(Record):
     """A policy that is in order, ready for `policy.pack`, and what is doubtful about it.
 
@@ -112,6 +116,8 @@ class _Checker:
         # Of alternatives, the one that came furthest says what was meant.
         deepest = jsonschema.exceptions.best_match([error]) or error
         place = tuple(deepest.absolute_path)
+        if "propertyNames" in deepest.absolute_schema_path:
+            place = (*place, str(deepest.instance), "key")
         if deepest.validator == "additionalProperties":
             assert isinstance(deepest.instance, dict)
             known: dict[str, Any] = _schema_of(deepest).get("properties", {})
@@ -206,10 +212,12 @@ class _Checker:
             return owner
         look: Callable[[str], int] = _uid if key == "user" else _gid
         try:
-            return look(owner)
+            found = look(owner)
         except (KeyError, ValueError):
+            found = -1
+        if not 0 <= found <= _LAST_ID:
             self._fault(place, f"this host has no {key} {quote(owner)}; name one, or give its id")
-            return -1
+        return found
 
     def _doubt(self, match: Mapping[str, Any], place: Place, engine: str | None) -> None:
         """Warn of a rule that gives something to whoever says the right words."""
@@ -296,6 +304,9 @@ def _sentence(error: jsonschema.ValidationError) -> str:
         value = "nothing"
     elif isinstance(error.instance, dict | list):
         value = "this"
+    elif isinstance(error.instance, bool):
+        # YAML 1.1 has yes, no, on and off too.
+        value = f"a plain word that means {str(error.instance).lower()}"
     wanted: Any = error.validator_value
     match error.validator:
         case "required":
@@ -306,12 +317,15 @@ def _sentence(error: jsonschema.ValidationError) -> str:
         case "const":
             return f"{value} should be {wanted}"
         case "type":
-            return f"{value} should be {_TYPES.get(str(wanted), wanted)}"
+            return f"{value} should be {_TYPES.get(str(wanted), wanted)}{_quotes(error)}"
         case "oneOf" if isinstance(error.instance, dict):
             both = {"allow", "deny"} <= error.instance.keys()
             return "a rule has allow or deny, not both" if both else "a rule has allow or deny"
+        case "minItems" | "minLength" | "minProperties":
+            return "this is empty; leave it away, or say what is meant"
         case "pattern" | "anyOf" | "minimum" | "maximum":
-            return f"{value} has not the right form, {_schema_of(error).get('description', wanted)}"
+            form = _schema_of(error).get("description", wanted)
+            return f"{value} has not the right form, {form}{_quotes(error)}"
         case _:
             return error.message
 
@@ -319,9 +333,14 @@ def _sentence(error: jsonschema.ValidationError) -> str:
 _TYPES = {
     "object": "a mapping",
     "array": "a list",
-    "string": "a text, in quotes if it looks like a number",
+    "string": "a text",
     "boolean": "true or false",
 }
+
+
+def _quotes(error: jsonschema.ValidationError) -> str:
+    meant = isinstance(error.instance, int) and error.validator in ("type", "anyOf")
+    return "; if a text is meant, put it in quotes" if meant else ""
 
 
 def _schema_of(error: jsonschema.ValidationError) -> dict[str, Any]:

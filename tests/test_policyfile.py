@@ -96,7 +96,7 @@ profiles: {xdp: {delegate_progs: [xdp]}}
         ("version: 1\nengine: lxc\nrules: []\n", ['p.yaml:2:9: "lxc" is none of podman, cri-o']),
         ("version: 1\nrules: [a]\n", ['p.yaml:2:9: "a" should be a mapping']),
         ("version: 1\nrules:\n", ["p.yaml:2:7: nothing should be a list"]),
-        (b"version: 1 # \xe9\n", ["p.yaml:1:1: this is no YAML: "]),
+        (b"version: 1 # \xe9\n", ["p.yaml:1:14: this is no UTF-8"]),
         # What YAML 1.1 takes for something else than text.
         ("version: 1.0\nrules: []\n", ['p.yaml:1:10: "1.0" reads as a float']),
         ("version: 1\nrules: []\nengine: 2020-99-99\n", ['p.yaml:3:9: "2020-99-99" reads as a']),
@@ -112,11 +112,68 @@ profiles: {xdp: {delegate_progs: [xdp]}}
         ("a: " + "[" * 99 + "]" * 99, ["p.yaml:1:35: this is nested too deeply"]),
         # Owners.
         (MATCH.format("user: 1.0"), ['p.yaml:4:17: "1.0" reads as a float']),
-        (MATCH.format("user: true"), ['p.yaml:4:17: "True" has not the right form, a name or an']),
+        (
+            MATCH.format("user: on"),
+            ["p.yaml:4:17: a plain word that means true has not the right form, a name or an"],
+        ),
         (MATCH.format("user: -1"), ['p.yaml:4:17: "-1" has not the right form, a name or an']),
         (MATCH.format("group: [0, []]"), ["p.yaml:4:22: this has not the right form, a name or"]),
         (MATCH.format("user: '٣'"), ["p.yaml:4:17: this host has no user"]),
         (MATCH.format(f"user: '{'9' * 5000}'"), ["p.yaml:4:17: this host has no user"]),
+        (MATCH.format("user: '4294967295'"), ["p.yaml:4:17: this host has no user"]),
+        # Numbers as nobody means them.
+        (MATCH.format("user: 0100"), ['p.yaml:4:17: "0100" reads as the number 64; write']),
+        (MATCH.format("user: 1:30"), ['p.yaml:4:17: "1:30" reads as the number 90; write']),
+        (MATCH.format(f"user: 0x{'f' * 5000}"), ["p.yaml:4:17: "]),
+        (
+            "version: 1\nrules:\n- name: a\n  allow: {modes: [0755], delegate_maps: [0x21]}\n",
+            [
+                'p.yaml:4:19: "0755" reads as the number 493; write that, or put a text in quotes',
+                'p.yaml:4:42: "0x21" reads as the number 33; write that, or put a text in quotes',
+            ],
+        ),
+        # Words that aren't texts.
+        (MATCH.format("namespace: no"), ["p.yaml:4:22: a plain word that means false has not "]),
+        (MATCH.format("namespace: [on]"), ["p.yaml:4:23: a plain word that means true should be"]),
+        (MATCH.format("namespace: 5"), ['p.yaml:4:22: "5" has not the right form, a text or a']),
+        # What begins with a ! is a tag.
+        (
+            "version: 1\nrules:\n- name: a\n  allow: {delegate_progs: [any, !kprobe]}\n",
+            ["p.yaml:4:40: this is no YAML: did not find expected whitespace or line break; what"],
+        ),
+        (
+            "version: 1\nrules:\n- name: a\n  allow:\n    delegate_progs:\n    - any\n    - !xdp\n",
+            ['p.yaml:7:7: "!xdp" is a tag here; what begins with a ! stands in quotes'],
+        ),
+        # Names and forms in words.
+        (
+            "version: 1\nrules: []\nprofiles:\n  my profile: {}\n",
+            ['p.yaml:4:3: "my profile" has not the right form, at most 63 letters'],
+        ),
+        (
+            'version: 1\nrules: []\nprofiles:\n  "a\\n": {}\n',
+            ['p.yaml:4:3: "a\\n" has a character that can'],
+        ),
+        (
+            "version: 1\nrules: []\naudit: {to: Syslog}\n",
+            ['p.yaml:3:13: "Syslog" has not the right form, an absolute path, syslog or none'],
+        ),
+        (MATCH.format("namespace: ''"), ["p.yaml:4:22: this is empty"]),
+        (MATCH.format("namespace: []"), ["p.yaml:4:22: this is empty"]),
+        (MATCH.format("annotations: {}"), ["p.yaml:4:24: this is empty"]),
+        # Not aliases alone.
+        (
+            "version: 1\nrules: []\nprofiles:\n  a: &a {}\n  b: {<<: *a}\n",
+            ["p.yaml:5:7: merging isn't taken; name a profile instead"],
+        ),
+        (
+            "version: 1\n---\nversion: 1\n",
+            ["p.yaml:2:1: this is no YAML: expected a single document in the stream, but found an"],
+        ),
+        # Files that are no text.
+        ("version: 1\nrules: []\n# \0\n", ['p.yaml:3:3: "\\x00" can\'t stand in YAML']),
+        ("version: 1\nrules: []\n".encode("utf-16"), ["p.yaml:1:1: this is no UTF-8"]),
+        ("version: 1\n# é\n# ".encode() + b"\xe9\n", ["p.yaml:3:3: this is no UTF-8"]),
         # What would end a line of a log, or can't be seen there.
         (MATCH.format('user: "a\\0b"'), ['p.yaml:4:17: "a\\x00b" has a character that can']),
         (MATCH.format('image: "a\\eb"'), ['p.yaml:4:18: "a\\x1bb" has a character that can']),
