@@ -79,6 +79,24 @@ def test_check(tmp_path: Path) -> None:
     assert (warning["line"], warning["column"]) == (3, 20)
 
 
+def test_check_of_the_file_in_force() -> None:
+    """Who could have written it is a part of whether it is in order."""
+    assert command("policy", "check").returncode == 0
+    mode = POLICY.stat().st_mode
+    POLICY.chmod(0o666)
+    try:
+        for more in ((), (str(POLICY),), (f"{POLICY.parent}/../{POLICY.parent.name}/policy.yaml",)):
+            done = command("policy", "check", *more)
+            assert (done.returncode, done.stdout) == (BAD_POLICY, "")
+            assert f"chmod go-w {POLICY}" in done.stderr
+    finally:
+        POLICY.chmod(mode)
+    with in_force(None):
+        done = command("policy", "check")
+    assert done.returncode == USAGE
+    assert "doesn't exist, and so the built-in policy holds" in done.stderr
+
+
 def test_show() -> None:
     done = command("policy", "show")
     assert done.stdout == f"# {POLICY}\n{POLICY.read_text()}"
@@ -108,6 +126,20 @@ def test_test() -> None:
     code, answer = try_it(*request, "--attr", "host_network=true")
     assert (code, answer["rule"], answer["granted"]) == (REFUSED, "host-network", None)
     assert any("xdp" in str(problem) for problem in answer["problems"])  # type: ignore[attr-defined]
+
+
+def test_users_and_groups_by_name(tmp_path: Path) -> None:
+    policy = tmp_path / "p.yaml"
+    policy.write_text(
+        "version: 1\nrules:\n- name: theirs\n  match: {user: daemon, group: [bin, 4711]}\n"
+        "  deny: because\n"
+    )
+    annotation = "io.bpffs.delegate_cmds=prog_load"
+    request = ("policy", "test", "--policy", str(policy), "--annotation", annotation)
+    for groups in (("bin",), ("root", "bin"), ("4711", "root")):
+        given = ["--attr=user=daemon", *(f"--attr=group={group}" for group in groups)]
+        assert 'rule "theirs" denies' in command(*request, *given).stdout
+    assert "no rule of the policy" in command(*request, "--attr", "user=daemon").stdout
 
 
 def test_test_says_who_says_so(tmp_path: Path) -> None:
@@ -146,7 +178,8 @@ def test_lint() -> None:
         ("policy", "test", "--annotation", "x"),
         ("policy", "test", "--annotation", "a=b"),
         ("policy", "test", "--annotation", "io.bpffs.profile=xdp", "--attr", "host_network=1"),
-        ("policy", "test", "--annotation", "io.bpffs.profile=xdp", "--attr", "user=root"),
+        ("policy", "test", "--annotation", "io.bpffs.profile=xdp", "--attr", "user=no-such-user"),
+        ("policy", "test", "--annotation", "io.bpffs.profile=xdp", "--attr", "engine=podman"),
         ("policy", "test", "--annotation", "io.bpffs.profile=xdp", "--attr", "colour=red"),
         ("policy", "test", "--state", "/does/not/exist"),
     ],

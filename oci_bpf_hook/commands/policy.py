@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from .. import kernel, policy, policycache
-from ..errors import DONE, HookError
+from ..errors import DONE, USAGE, HookError
 from ..lint import lint
 from ..masks import resolve, show
 from ..names import CMDS, KINDS
@@ -18,6 +19,8 @@ from .table import Command, argument
 def _check(options: argparse.Namespace) -> int:
     from ..policyfile import load
 
+    if os.path.abspath(options.file) == policycache.ETC:
+        _trusted()
     loaded = load(request.read(options.file), options.file)
     enums = kernel.enums(KINDS)
     # A profile without commands is a part of others.
@@ -48,6 +51,15 @@ def _check(options: argparse.Namespace) -> int:
     count = len(loaded.rules)
     print(f"{options.file} is in order: {count} rule{'' if count == 1 else 's'}")
     return DONE
+
+
+def _trusted() -> None:
+    """Raise HookError unless the hook would take the file that is in force as whose it is."""
+    fd = policycache.open_source(policycache.ETC)
+    if fd < 0:
+        built_in = "the built-in policy holds, which oci-bpf-hook policy show prints"
+        raise HookError(USAGE, f"{policycache.ETC} doesn't exist, and so {built_in}")
+    os.close(fd)
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -1,6 +1,8 @@
 """The policy that a command is asked about, and who is said to ask."""
 
 import argparse
+import grp
+import pwd
 
 from .. import kernel, policy, policycache
 from ..errors import USAGE, HookError, quote
@@ -26,7 +28,8 @@ ARGUMENTS = (
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="what a rule may match: image=..., user=1000, host_network=true; again for more",
+        help="what a rule may match: image=..., user=NAME, host_network=true; again for more, "
+        "and for each group",
     ),
 )
 
@@ -46,8 +49,15 @@ def read_policy(path: str | None) -> policy.Compiled:
 
 def attributes(options: argparse.Namespace) -> dict[str, object]:
     """What the command line says of who asks.  Raises HookError (USAGE)."""
-    pairs = (request.pair(text) for text in options.attr)
-    return {key: _attribute(key, value) for key, value in pairs}
+    found: dict[str, object] = {}
+    groups: list[int] = []
+    for key, value in map(request.pair, options.attr):
+        if key == "group":
+            groups.append(_id(key, value))
+            found[key] = tuple(groups)
+        else:
+            found[key] = _attribute(key, value)
+    return found
 
 
 def _attribute(key: str, value: str) -> object:
@@ -55,13 +65,23 @@ def _attribute(key: str, value: str) -> object:
         if value not in _TRUTHS:
             raise HookError(USAGE, f"--attr {key}: {quote(value)} is neither true nor false")
         return _TRUTHS[value]
-    if key in ("user", "group"):
-        if not (value.isascii() and value.isdecimal() and len(value) <= 10):
-            raise HookError(USAGE, f"--attr {key}: {quote(value)} is no number")
-        return int(value) if key == "user" else (int(value),)
+    if key == "user":
+        return _id(key, value)
+    if key == "engine":
+        raise HookError(USAGE, f"--attr engine: it is --engine {quote(value)} that says so")
     if key not in ("cdi", "container", "image", "pod", "namespace"):
         raise HookError(USAGE, f"--attr {quote(key)} is nothing that a rule matches")
     return value
+
+
+def _id(key: str, value: str) -> int:
+    """The id of a user or a group, by name or id as in a policy."""
+    if value.isascii() and value.isdecimal() and len(value) <= 10:
+        return int(value)
+    try:
+        return pwd.getpwnam(value).pw_uid if key == "user" else grp.getgrnam(value).gr_gid
+    except (KeyError, ValueError):
+        raise HookError(USAGE, f"--attr {key}: this host has no {key} {quote(value)}") from None
 
 
 def subject(
