@@ -54,7 +54,12 @@ def open_source(etc: str) -> int:
     except FileNotFoundError:
         return -1
     except OSError as error:
-        raise HookError(BAD_POLICY, f"{etc} can't be read: {error.strerror}") from None
+        from errno import ELOOP, ENOTDIR
+
+        why = error.strerror
+        if error.errno in (ELOOP, ENOTDIR):  # What O_NOFOLLOW makes of a link.
+            why = "it is a symbolic link, or what should be a directory above it is one"
+        raise HookError(BAD_POLICY, f"{etc} can't be read: {why}") from None
 
 
 def identity_of(source: int, header: str | None) -> list[object]:

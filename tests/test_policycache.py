@@ -209,11 +209,11 @@ def test_links_are_not_followed(place: Place) -> None:
     place.write(DENY.format(name="one"))
     place.etc.rename(place.etc.with_name("real"))
     place.etc.symlink_to("real")
-    assert "can't be read" in refused(place)
+    assert "can't be read: it is a symbolic link" in refused(place)
     place.etc.unlink()
     place.etc.parent.rename(place.etc.parent.with_name("real"))
     place.etc.parent.symlink_to("real")
-    assert "can't be read" in refused(place)
+    assert "can't be read: it is a symbolic link" in refused(place)
 
 
 def test_no_regular_file(place: Place) -> None:
