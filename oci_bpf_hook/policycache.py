@@ -8,6 +8,7 @@ nothing.
 """
 
 import posix
+from _struct import Struct
 
 from . import __version__
 from .errors import BAD_POLICY, HookError
@@ -18,6 +19,9 @@ ETC = "/etc/oci-bpf-hook/policy.yaml"
 RUN = "/run/oci-bpf-hook"
 BUILTIN = __file__.rpartition("/")[0] + "/builtin_policy.json"
 CACHE = "policy.compiled"
+# The length of what is before it, last in the compiled form: its buckets are read one by one,
+# and so what is missing of them wouldn't be seen otherwise until somebody asks for it.
+END = Struct("<Q")
 # Whom a name in the policy means is in these: an id may be somebody else's tomorrow.
 _OWNERS = ("/etc/passwd", "/etc/group")
 _DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
@@ -129,6 +133,9 @@ def _cached(run: str, identity: list[object], *, in_memory: bool) -> Compiled | 
         return None
     kept = False
     try:
+        size = posix.fstat(fd).st_size - END.size
+        if size < 0 or posix.pread(fd, END.size, size) != END.pack(size):
+            return None
         if in_memory:
             compiled = _of(read_all(fd))
         else:

@@ -10,7 +10,7 @@ from time import time_ns
 from . import kernel, policycache
 from .errors import BAD_POLICY, HookError
 from .names import KINDS
-from .policycache import CACHE, FILE
+from .policycache import CACHE, END, FILE
 from .policypack import pack
 from .state import load_json, read_all
 
@@ -48,7 +48,7 @@ def compile_policy(
     names = {option: enum.values for option, enum in kernel.enums(KINDS, header=header).items()}
     compiled = pack({**head, "identity": identity, "names": names}, rules)
     if settled:
-        _keep(run, compiled)
+        _keep(run, compiled + END.pack(len(compiled)))
     return compiled
 
 

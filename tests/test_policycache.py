@@ -161,6 +161,24 @@ def test_a_damaged_compiled_form_is_made_anew(place: Place, size: int) -> None:
     assert len(place.cache.read_bytes()) > size
 
 
+BY_NAMESPACE = "- {{name: r{0}, match: {{namespace: ns-{0}}}, deny: because}}\n"
+
+
+@pytest.mark.parametrize("less", [1, 8, 100, 1000])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_compiled_form_without_its_end(place: Place, less: int, *, in_memory: bool) -> None:
+    """Rules that are found through their namespace are behind what is read at once."""
+    place.write("version: 1\nrules:\n" + "".join(map(BY_NAMESPACE.format, range(50))))
+    place.policy()
+    whole = place.cache.read_bytes()
+    place.cache.write_bytes(whole[:-less])
+    policy = in_force(etc=str(place.etc), run=str(place.run), in_memory=in_memory)
+    for number in range(50):
+        rules = policy.rules({"namespace": f"ns-{number}"})
+        assert f"r{number}" in [rule["name"] for rule in rules]
+    assert place.cache.read_bytes() == whole
+
+
 def test_a_compiled_form_that_others_can_write_is_not_believed(place: Place) -> None:
     place.write(DENY.format(name="one"))
     place.policy()
