@@ -43,9 +43,14 @@ def in_force(
         cached = _cached(run, identity, in_memory=in_memory)
         if cached:
             return cached
-        from .policysource import compile_policy
+        from .policysource import compile_policy, take_turn
 
-        return _of(compile_policy(source, identity, header, etc, run))
+        turn, cached = take_turn(run, lambda: _cached(run, identity, in_memory=in_memory))
+        try:
+            return cached or _of(compile_policy(source, identity, header, etc, run))
+        finally:
+            if turn >= 0:
+                posix.close(turn)
     finally:
         if source >= 0:
             posix.close(source)

@@ -5,7 +5,7 @@ comes of it is kept (`policycache`).
 """
 
 import posix
-from time import time_ns
+from time import monotonic, sleep, time_ns
 
 from . import kernel, policycache
 from .errors import BAD_POLICY, HookError
@@ -16,16 +16,53 @@ from .state import load_json, read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-    from .policy import Rule
+    from .policy import Compiled, Rule
 
 _MAX = 16 << 20
 # A file that was changed this recently, in nanoseconds, may change again within the same
 # tick of the file system's clock and look the same.
 SETTLED = 2_000_000_000
 _TRIES = 100
+# Who waits longer than these seconds for somebody else's turn to end goes on without: the
+# engine waits for the hook, 15 seconds by the shipped JSON.
+_PATIENCE = 5.0
+_POLL = 0.05
+_LOCK = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 _NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
+
+
+def take_turn(run: str, look: "Callable[[], Compiled | None]") -> "tuple[int, Compiled | None]":
+    """What somebody else has compiled meanwhile, as `look` finds it; else an fd to close after.
+
+    Of fifty containers that start at once one does the work, which takes seconds for a policy of
+    thousands of rules, and would for each take fifty times that on the same processors.  The fd
+    is -1 where there is no turn to be had.
+    """
+    try:
+        _make(run)
+        fd = posix.open(f"{run}/.lock", _LOCK, 0o600)
+    except OSError:
+        return -1, None
+    deadline = monotonic() + _PATIENCE
+    while True:
+        ours = _lock(fd)
+        if (found := look()) is not None or (not ours and monotonic() >= deadline):
+            posix.close(fd)
+            return -1, found
+        if ours:
+            return fd, None
+        sleep(_POLL)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        posix.lockf(fd, posix.F_TLOCK, 0)
+    except OSError:
+        return False
+    return True
 
 
 def compile_policy(
@@ -86,12 +123,7 @@ def _keep(run: str, compiled: bytes) -> None:
     """Keep the compiled form for the next time, whole or not at all; never an error."""
     name = f"{run}/.{CACHE}.{posix.getpid()}"
     try:
-        try:
-            posix.mkdir(run, 0o755)
-            # Whatever the umask: the broker's socket is there as well, for everybody.
-            posix.chmod(run, 0o755)
-        except FileExistsError:
-            pass
+        _make(run)
         fd = posix.open(name, _NEW, 0o600)
     except OSError:
         return
@@ -105,6 +137,15 @@ def _keep(run: str, compiled: bytes) -> None:
         posix.rename(name, f"{run}/{CACHE}")
     except OSError:
         posix.unlink(name)
+
+
+def _make(run: str) -> None:
+    try:
+        posix.mkdir(run, 0o755)
+        # Whatever the umask: the broker's socket is there as well, for everybody.
+        posix.chmod(run, 0o755)
+    except FileExistsError:
+        pass
 
 
 def _steady(fd: int, path: str) -> bytes:

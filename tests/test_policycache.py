@@ -1,10 +1,14 @@
 """The policy in force: who may have written it, and when its compiled form is believed."""
 
+import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,6 +204,79 @@ def test_a_compiled_form_behind_a_link_is_not_believed(place: Place, tmp_path: P
     place.cache.symlink_to(place.run / "elsewhere")
     assert place.name() == "one"
     assert not place.cache.is_symlink()
+
+
+def test_one_compiles_for_all_who_start_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write(DENY.format(name="one"))
+    done = place.run.with_name("done")
+    compile_policy = policysource.compile_policy
+
+    def slow(*arguments: Any) -> bytes:
+        with done.open("a") as file:
+            file.write("x")
+        time.sleep(0.3)
+        return compile_policy(*arguments)
+
+    monkeypatch.setattr(policysource, "compile_policy", slow)
+    context = multiprocessing.get_context("fork")
+    hooks = [context.Process(target=place.policy) for _ in range(8)]
+    for hook in hooks:
+        hook.start()
+    for hook in hooks:
+        hook.join()
+        assert hook.exitcode == 0
+    assert done.read_text() == "x"
+    assert place.name() == "one"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_turn_that_doesn_t_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    """Who holds it may have been stopped: nobody's container waits for that."""
+    place.write(DENY.format(name="one"))
+    place.policy()
+    whole = place.cache.read_bytes()
+    place.cache.unlink()
+    monkeypatch.setattr(policysource, "_PATIENCE", 0.3)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, place.cache.with_name(".lock")], stdout=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        since = time.monotonic()
+        if kept:
+            place.cache.write_bytes(whole)
+            place.cache.chmod(0o600)
+            monkeypatch.setattr(policysource, "compile_policy", None)
+        assert place.name() == "one"
+        assert (time.monotonic() - since >= 0.3) is not kept
+        holder.kill()
+
+
+HOLD = """
+import os, sys, time
+file = open(sys.argv[1], "r+")
+os.lockf(file.fileno(), os.F_LOCK, 0)
+print(flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("what", ["directory", "link"])
+def test_no_turn_to_be_had(place: Place, what: str) -> None:
+    place.write(DENY.format(name="one"))
+    place.run.mkdir()
+    lock = place.run / ".lock"
+    if what == "directory":
+        lock.mkdir()
+    else:
+        lock.symlink_to(place.etc)
+    assert place.name() == "one"
+    assert place.cache.exists()
 
 
 def refused(place: Place) -> str:
