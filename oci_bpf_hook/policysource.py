@@ -79,8 +79,8 @@ def compile_policy(
         head, rules = _builtin()
     else:
         text = _steady(source, etc)
-        status = posix.fstat(source)
-        settled = time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED
+        # Not its mtime, which anybody may set to next year.
+        settled = time_ns() - posix.fstat(source).st_ctime_ns > SETTLED
         head, rules = _load(text, etc)
     names = {option: enum.values for option, enum in kernel.enums(KINDS, header=header).items()}
     compiled = pack({**head, "identity": identity, "names": names}, rules)

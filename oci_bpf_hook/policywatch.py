@@ -44,8 +44,8 @@ class Watched:
         before = self._kept
         now = time_ns()
         self._kept = in_force(header=self._header, etc=self._etc, run=self._run, in_memory=True)
-        times = [changed for changed in identity[-2:] if isinstance(changed, int)]
-        self._steady = all(now - changed > policysource.SETTLED for changed in times)
+        changed = identity[-1]
+        self._steady = not isinstance(changed, int) or now - changed > policysource.SETTLED
         if before is None or identity != self._identity:
             log(INFO, "broker: the policy is in order and in force")
         self._identity = identity

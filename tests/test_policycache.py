@@ -119,6 +119,17 @@ def test_what_has_just_changed_is_not_kept(place: Place, monkeypatch: pytest.Mon
     assert not place.cache.exists()
 
 
+def test_a_file_of_next_year_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which an archive, or another host's clock, made the mtime."""
+    place.write(DENY.format(name="one"), age=-366 * 86400)
+    assert place.name() == "one"
+    assert place.cache.exists()
+    watched = Watched(etc=str(place.etc), run=str(place.run))
+    watched.get()
+    monkeypatch.setattr("oci_bpf_hook.policywatch.in_force", None)
+    assert isinstance(watched.get(), Compiled)
+
+
 @pytest.mark.parametrize("file", ["/etc/passwd", "/etc/group"])
 def test_an_id_that_is_somebody_else_s_by_now(place: Place, file: str) -> None:
     """The compiled form has ids; the name stands for another one later."""
