@@ -147,7 +147,7 @@ def _cached(run: str, identity: list[object], *, in_memory: bool) -> Compiled | 
             compiled = Compiled(lambda offset, size: posix.pread(fd, size, offset), load_json)
         kept = not in_memory and compiled.identity == identity
         return compiled if compiled.identity == identity else None
-    except (OSError, ValueError, TypeError, KeyError):  # It is damaged.
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # It is damaged.
         return None
     finally:
         if not kept:

@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +16,19 @@ import pytest
 
 from oci_bpf_hook import kernel, policycache, policysource
 from oci_bpf_hook.errors import BAD_POLICY, HookError
-from oci_bpf_hook.policy import Compiled
+from oci_bpf_hook.policy import MAGIC, PREAMBLE, Compiled
 from oci_bpf_hook.policycache import in_force
 from oci_bpf_hook.policywatch import Watched
-
-DENY = "version: 1\nrules:\n- {{name: {name}, deny: because}}\n"
-
-
-class Place:
-    """A policy file and a run directory of their own, both root's all the way up."""
-
-    def __init__(self, directory: Path) -> None:
-        self.etc = directory / "etc" / "policy.yaml"
-        self.run = directory / "run"
-        self.etc.parent.mkdir()
-
-    def write(self, text: str, *, age: float = 60) -> None:
-        new = self.etc.with_suffix(".new")
-        new.write_text(text)
-        new.chmod(0o644)
-        new.rename(self.etc)
-        # A file that has just changed is not believed to stay as it is.
-        os.utime(self.etc, (time.time() - age, time.time() - age))
-
-    def policy(self) -> Compiled:
-        return in_force(etc=str(self.etc), run=str(self.run))
-
-    def name(self) -> str:
-        (rule,) = self.policy().rules({})
-        return str(rule["name"])
-
-    @property
-    def cache(self) -> Path:
-        return self.run / "policy.compiled"
+from oci_bpf_hook.state import read_all
+from tests.support.policyplace import DENY, Place, a_place
 
 
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    # pytest's own temporary directories are below /tmp, which others can write.
-    directory = Path("/run") / f"policy-test-{os.getpid()}"
-    directory.mkdir(mode=0o755)
     # The change time can't be set back, and so nothing here would ever be settled.
     monkeypatch.setattr(policysource, "SETTLED", -1)
-    yield Place(directory)
-    for path in sorted(directory.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        else:
-            path.unlink()
-    directory.rmdir()
+    with a_place() as one:
+        yield one
 
 
 def test_without_a_file_the_built_in_policy_holds(place: Place) -> None:
@@ -165,6 +131,122 @@ def test_who_watches_knows_when_the_policy_itself_was_changed(place: Place) -> N
     status = place.etc.stat()
     watched = Watched(etc=str(place.etc), run=str(place.run))
     assert watched._now()[-2:] == [status.st_mtime_ns, status.st_ctime_ns]
+
+
+@pytest.mark.parametrize("what", ["version", "release", "build", "header"])
+def test_a_compiled_form_of_somewhere_else(
+    place: Place, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It has this program's meaning, and this kernel's names."""
+    place.write(DENY.format(name="one"))
+    place.policy()
+    header = None
+    if what == "version":
+        monkeypatch.setattr(policycache, "__version__", "0")
+    elif what == "header":
+        header = "/usr/include/linux/bpf.h"
+    else:
+        number = {"release": 2, "build": 3}[what]
+        other = list(os.uname())
+        other[number] = "other"
+        monkeypatch.setattr("posix.uname", lambda: os.uname_result(other))
+    compiled: list[object] = []
+    compile_policy = policysource.compile_policy
+
+    def counted(*arguments: Any) -> bytes:
+        compiled.append(arguments)
+        return compile_policy(*arguments)
+
+    monkeypatch.setattr(policysource, "compile_policy", counted)
+    for _ in range(2):
+        in_force(header=header, etc=str(place.etc), run=str(place.run))
+    assert len(compiled) == 1
+
+
+def test_whose_the_compiled_form_is(place: Place) -> None:
+    """The file's alone; in the directory is the broker's socket, for everybody."""
+    place.write(DENY.format(name="one"))
+    before = os.umask(0o077)
+    try:
+        place.policy()
+    finally:
+        os.umask(before)
+    assert place.cache.stat().st_mode & 0o7777 == 0o600
+    assert place.run.stat().st_mode & 0o7777 == 0o755
+
+
+def test_a_run_directory_that_is_full(place: Place) -> None:
+    """There are policies that don't fit, and the next one does."""
+    place.write("version: 1\nrules:\n" + "".join(map(BY_NAMESPACE.format, range(400))))
+    place.run.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"mode=755,size={8 * PAGESIZE}", "none", str(place.run)]
+    subprocess.run(mount, check=True)
+    try:
+        assert len(list(place.policy().rules({"namespace": "ns-7"}))) == 1
+        assert {path.name for path in place.run.iterdir()} <= {".lock"}
+        place.write(DENY.format(name="one"))
+        assert place.name() == "one"
+        assert place.cache.exists()
+    finally:
+        subprocess.run(["umount", place.run], check=True)
+
+
+def test_no_fd_is_left(place: Place) -> None:
+    before = os.listdir("/proc/self/fd")
+    for number in range(3):
+        place.write(DENY.format(name=f"n{number}"))
+        for _ in range(2):
+            in_force(etc=str(place.etc), run=str(place.run), in_memory=True)
+    place.write("version: 2\n")
+    refused(place)
+    os.mkdir(place.etc.with_name("directory"))
+    for wrong in ("directory", "directory/policy.yaml", "policy.yaml/policy.yaml"):
+        with suppress(HookError):
+            in_force(etc=f"{place.etc.parent}/{wrong}", run=str(place.run), in_memory=True)
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("more", [b"\n# more\n", b""])
+def test_a_file_that_is_written_while_it_is_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch, more: bytes
+) -> None:
+    """What was there before is not what is there now, whether or not it is as long."""
+    place.write(DENY.format(name="one"))
+    reads: list[bytes] = []
+
+    def slow(fd: int, limit: int | None = None) -> bytes:
+        text = read_all(fd, limit)
+        reads.append(text)
+        if len(reads) == 1:
+            place.etc.write_bytes(DENY.format(name="two").encode() + more)
+        return text
+
+    monkeypatch.setattr(policysource, "read_all", slow)
+    assert place.name() == "two"
+    assert len(reads) == 2
+
+
+def test_a_file_without_end(place: Place) -> None:
+    place.write("#" * (16 << 20) + "\n" + DENY.format(name="one"))
+    assert f"{place.etc} is larger than" in refused(place)
+
+
+HEADERS = [
+    b"[]",
+    b"null",
+    b"{}",
+    b'{"identity":[],"names":[]}',
+    b'{"identity":[],"names":{"delegate_cmds":1}}',
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_compiled_form_of_something_else(place: Place, header: bytes) -> None:
+    place.write(DENY.format(name="one"))
+    place.policy()
+    compiled = PREAMBLE.pack(MAGIC, len(header), 0) + header
+    place.cache.write_bytes(compiled + policycache.END.pack(len(compiled)))
+    assert place.name() == "one"
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 40, 200])
@@ -299,8 +381,9 @@ def refused(place: Place) -> str:
 
 def test_who_may_have_written_the_policy(place: Place) -> None:
     place.write(DENY.format(name="one"))
-    place.etc.chmod(0o664)
-    assert f"chmod go-w {place.etc}" in refused(place)
+    for mode in (0o664, 0o646):
+        place.etc.chmod(mode)
+        assert f"chmod go-w {place.etc}" in refused(place)
     place.etc.chmod(0o644)
     os.chown(place.etc, 1000, 0)
     assert "isn't root's" in refused(place)
@@ -309,6 +392,23 @@ def test_who_may_have_written_the_policy(place: Place) -> None:
     assert f"chmod go-w {place.etc.parent}" in refused(place)
     place.etc.parent.chmod(0o755)
     assert place.name() == "one"
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757])
+def test_the_root_directory_is_one_of_those_above_it(place: Place, mode: int) -> None:
+    place.write(DENY.format(name="one"))
+    place.etc.parent.parent.chmod(mode)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.chroot(place.etc.parent.parent)
+            policycache.open_source("/etc/policy.yaml")
+        except HookError as error:
+            code = 0 if "can write /, and so" in str(error) else 1
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_links_are_not_followed(place: Place) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -290,6 +291,57 @@ def test_a_grant_on_the_requester_s_word_is_warned_of(
     assert bool(found) is doubtful
     if doubtful:
         assert "whoever asks sets" in found[0]
+
+
+RULES = """
+version: 1
+rules:
+- name: bare
+  allow: {}
+- name: all
+  allow:
+    paths: /sys/*
+    modes: ['0755', '1777', '7']
+    record: true
+  on_excess: trim
+- name: refuse
+  match: {host_network: no, namespace: [a, b], annotations: {k: v}}
+  allow: {paths: [/a, /b], record: false}
+  on_excess: refuse
+- name: never
+  deny: because
+"""
+
+
+def test_what_is_compiled() -> None:
+    bare, everything, refuse, deny = load(RULES.encode(), "p.yaml").rules
+    absent: dict[str, Any] = {"match": {}, "masks": {}, "paths": None, "modes": None}
+    plain = {**absent, "record": False, "trim": False, "deny": None}
+    assert bare == {**plain, "name": "bare"}
+    assert deny == {**plain, "name": "never", "deny": "because"}
+    modes = [0o755, 0o1777, 0o7]
+    assert everything == {
+        **plain, "name": "all", "paths": ["/sys/*"], "modes": modes, "record": True, "trim": True
+    }  # fmt: skip
+    match = {"host_network": False, "namespace": ["a", "b"], "annotations": {"k": ["v"]}}
+    assert refuse == {**plain, "name": "refuse", "match": match, "paths": ["/a", "/b"]}
+
+
+def test_what_is_compiled_of_the_rest() -> None:
+    header = load(RULES.encode(), "p.yaml").header
+    audit = {"to": "/var/log/oci-bpf-hook/audit.jsonl", "required": True}
+    uses = ["annotations", "host_network", "namespace"]
+    assert header == {"engine": None, "audit": audit, "profiles": {}, "uses": uses}
+    more = (
+        "engine: cri-o\naudit: {to: none, required: no}\nprofiles: {a: {delegate_maps: [hash]}}\n"
+    )
+    header = load(f"version: 1\nrules: []\n{more}".encode(), "p.yaml").header
+    assert (header["engine"], header["audit"]) == ("cri-o", {"to": "none", "required": False})
+    assert header["profiles"] == {"a": {"delegate_maps": 2}}
+
+
+def test_a_rule_that_denies_on_the_requester_s_word_is_not_warned_of() -> None:
+    assert warnings("version: 1\nrules:\n- {name: a, match: {pod: x}, deny: y}\n") == []
 
 
 def test_users_and_groups_by_name_or_id() -> None:
