@@ -128,6 +128,41 @@ def test_test() -> None:
     assert any("xdp" in str(problem) for problem in answer["problems"])  # type: ignore[attr-defined]
 
 
+def test_annotations_for_one_container() -> None:
+    """Of KEY/NAME the NAME is what --attr says."""
+    request = ("--annotation", "io.bpffs.delegate_progs/web=xdp")
+    code, answer = try_it(*request, "--attr", "container=web")
+    assert (code, answer["granted"]) == (0, {"delegate_progs": "xdp"})
+    done = command("policy", "test", *request, "--attr", "container=db")
+    assert (done.returncode, "nothing is asked for" in done.stderr) == (USAGE, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--annotation", "io.bpffs.profile=tracing"),
+        ("--annotation", "io.bpffs.delegate_cmds=any", "--attr", "namespace=monitoring"),
+        ("--annotation", "io.bpffs.delegate_progs=kprobe", "--attr", "container=web"),
+        ("--annotation", "io.bpffs.profile=xdp", "--attr", "rootless=true", "--attr", "user=1000"),
+        ("--annotation", "io.bpffs.profile=xdp", "--attr", "host_network=true"),
+    ],
+    ids=" ".join,
+)
+def test_what_a_refusal_says_to_add(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """The rule that stands there, pasted as it is, and the request is allowed."""
+    code, answer = try_it(*arguments)
+    assert code == REFUSED
+    problems: Any = answer["problems"]
+    head, dash, rule = problems[-1].partition("- {name")
+    assert "/etc/oci-bpf-hook/policy.yaml" in head
+    policy = tmp_path / "p.yaml"
+    shipped = Path(SHIPPED).read_text()
+    assert shipped.count("rules:\n") == 1
+    policy.write_text(shipped.replace("rules:\n", f"rules:\n  {dash}{rule}\n"))
+    done = command("policy", "test", "--policy", str(policy), *arguments)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "rule: NAME")
+
+
 def test_users_and_groups_by_name(tmp_path: Path) -> None:
     policy = tmp_path / "p.yaml"
     policy.write_text(

@@ -82,10 +82,12 @@ def _show(options: argparse.Namespace) -> int:
 
 def _test(options: argparse.Namespace) -> int:
     annotations = request.annotations(options)
-    asked = request.request(annotations)
+    attributes = rules.attributes(options)
+    name = attributes.get("container")
+    asked = request.request(annotations, name if isinstance(name, str) else None)
     compiled = rules.read_policy(options.policy)
     engine = options.engine or compiled.engine
-    subject = rules.subject(annotations, engine, rules.attributes(options))
+    subject = rules.subject(annotations, engine, attributes)
     wanted, dropped = resolve(asked, compiled.enums, kernel.table, compiled.profiles)
     answer: dict[str, Any] = {"rule": None, "granted": None, "problems": []}
     code = DONE

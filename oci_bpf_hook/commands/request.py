@@ -67,9 +67,12 @@ def read(path: str) -> bytes:
     return data
 
 
-def request(annotations: dict[str, str]) -> Request:
-    """What the `annotations` ask for.  Raises HookError, for nothing too."""
-    found = parse(annotations, lambda: None)
+def request(annotations: dict[str, str], name: str | None = None) -> Request:
+    """What the `annotations` ask for.  Raises HookError, for nothing too.
+
+    The container is called `name` where they don't say it.
+    """
+    found = parse(annotations, lambda: name)
     if found is None:
         raise HookError(USAGE, f"nothing is asked for: no {PREFIX}delegate_* among the annotations")
     return found
