@@ -126,6 +126,17 @@ def test_a_user_that_there_is_now(
     assert isinstance(watched.get(), Compiled)
 
 
+def test_a_directory_that_others_could_write(place: Place, said: list[str]) -> None:
+    """Of which nothing is to be seen in the file itself, then as now."""
+    place.write(DENY.format(name="one"))
+    watched = watch(place)
+    assert name(watched) == "one"
+    place.etc.parent.chmod(0o777)
+    assert isinstance(watched.get(), HookError)
+    place.etc.parent.chmod(0o755)
+    assert name(watched) == "one"
+
+
 def test_it_holds_no_fd(place: Place, said: list[str]) -> None:
     watched = watch(place)
     place.write(DENY.format(name="one"))
