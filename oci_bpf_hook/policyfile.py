@@ -185,12 +185,18 @@ class _Checker:
         sets = [profiles.get(name, {}) for name in named]
         if "allow" in rule and match:
             self._doubt(match, place, engine)
+        for number, path in enumerate(paths := _as_list(allow.get("paths", []))):
+            if path[0] not in "/*?" or "//" in path or path.endswith("/"):
+                where = (*place, "allow", "paths", number)
+                self._warn(
+                    where, f"no path is like {quote(path)}; it begins with / and ends in none"
+                )
         modes = allow.get("modes")
         compiled = {
             "name": rule["name"],
             "match": match,
             "masks": self._lists(allow, (*place, "allow"), sets),
-            "paths": _as_list(allow["paths"]) if "paths" in allow else None,
+            "paths": paths if "paths" in allow else None,
             "modes": [int(mode, 8) for mode in modes] if modes is not None else None,
             "record": allow.get("record", False),
             "trim": rule.get("on_excess") == "trim",
@@ -223,7 +229,9 @@ class _Checker:
         """Warn of a rule that gives something to whoever says the right words."""
         origins = {key: policy.origin(key, engine) for key in match}
         narrowing = {
-            key for key, who in origins.items() if who != policy.REQUESTER and key not in _SHARED
+            key
+            for key, who in origins.items()
+            if who != policy.REQUESTER and _narrows(key, match[key])
         }
         said = sorted(key for key, who in origins.items() if who == policy.REQUESTER)
         if said and not narrowing:
@@ -281,6 +289,16 @@ class _Checker:
             near = _near(plain.lstrip("!"), enum.values)
             self._fault(place, f"no {kind.what} is called {quote(text)}{near}")
         return mask or 0, away
+
+
+def _narrows(attribute: str, wanted: Any) -> bool:
+    """Whether it tells somebody from anybody else that `attribute` is one of those `wanted`."""
+    if attribute in ("user", "group"):
+        # Of every container of an engine that is root's, the owner is root.
+        return 0 not in wanted
+    if attribute in _SHARED:
+        return False
+    return attribute == "cdi" or all(one.strip("*") for one in wanted)
 
 
 def _union(table: Mapping[str, Enum], running: Mapping[str, Enum]) -> dict[str, Enum]:

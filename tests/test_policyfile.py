@@ -282,6 +282,15 @@ RULE = "version: 1\n{engine}rules:\n- name: a\n  match: {match}\n  allow: {{}}\n
         ("engine: cri-o\n", "{annotations: {team: a}, namespace: b}", False),
         ("engine: cri-o\n", "{annotations: {team: a}, rootless: false}", True),
         ("", "{pod: a, user: 1000}", False),
+        ("", "{pod: a, group: [1000, 1001]}", False),
+        # The owner of all that a rootful engine runs.
+        ("", "{pod: a, user: root}", True),
+        ("", "{pod: a, user: [1000, 0]}", True),
+        ("", "{pod: a, group: 0}", True),
+        # What any is, but for a device, which not everybody may use.
+        ("", '{pod: a, cdi: "*"}', False),
+        ("engine: cri-o\n", '{annotations: {team: a}, namespace: ["*"]}', True),
+        ("engine: cri-o\n", '{annotations: {team: a}, namespace: "a*"}', False),
     ],
 )
 def test_a_grant_on_the_requester_s_word_is_warned_of(
@@ -372,6 +381,19 @@ def test_what_a_rule_allows(named: list[str], items: list[str]) -> None:
     (rule,) = load(text.encode(), "p.yaml").rules
     mask = rule["masks"].get("delegate_progs", 0)
     assert {bit for bit in range(64) if mask >> bit & 1} == expected
+
+
+def test_paths_that_no_request_has() -> None:
+    text = (
+        "version: 1\nrules:\n- name: a\n  allow:\n    paths: [/r/*, '*', '?x', sys/fs, /a/, //a]\n"
+    )
+    assert [one.split(";")[0] for one in warnings(text)] == [
+        '5:30: no path is like "sys/fs"',
+        '5:38: no path is like "/a/"',
+        '5:43: no path is like "//a"',
+    ]
+    (one,) = warnings("version: 1\nrules:\n- {name: a, allow: {paths: x}}\n")
+    assert one.startswith("3:28: no path is like")
 
 
 def test_rules_that_are_never_reached_are_warned_of() -> None:
