@@ -63,7 +63,6 @@ def load(text: bytes, name: str) -> Loaded:
     checker = _Checker(places, faults)
     if not faults:
         checker.schema(data)
-    if not faults:
         header, rules = checker.compile(data)
     if faults:
         lines = sorted(faults, key=lambda fault: (fault.line, fault.column))
@@ -100,6 +99,9 @@ class _Checker:
         self._faults = faults
         self.warnings: list[Fault] = []
         self.listed: list[dict[str, Any]] = []
+        # The rules and profiles, or keys of the file, that aren't what the schema says: all
+        # others are looked at more closely all the same.
+        self._malformed: set[Place] = set()
         table = kernel.table()
         # Values are the kernel's ABI: every name of this kernel and of the table has one.
         self._enums = _union(table.enums(KINDS), kernel.enums(KINDS))
@@ -116,6 +118,7 @@ class _Checker:
         # Of alternatives, the one that came furthest says what was meant.
         deepest = jsonschema.exceptions.best_match([error]) or error
         place = tuple(deepest.absolute_path)
+        self._malformed.add(place[:2])
         if "propertyNames" in deepest.absolute_schema_path:
             place = (*place, str(deepest.instance), "key")
         if deepest.validator == "additionalProperties":
@@ -142,21 +145,28 @@ class _Checker:
 
     def compile(self, data: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The header and the rules of the compiled form."""
+        if not self._malformed.isdisjoint([(), ("profiles",), ("rules",)]):
+            return {}, []
         profiles = {
-            name: self._lists(profile, ("profiles", name))
+            name: {}
+            if ("profiles", name) in self._malformed
+            else self._lists(profile, ("profiles", name))
             for name, profile in data.get("profiles", {}).items()
         }
-        engine = data.get("engine")
+        engine = None if ("engine",) in self._malformed else data.get("engine")
         names: set[str] = set()
         rules = []
         for number, rule in enumerate(data["rules"]):
             place: Place = ("rules", number)
+            if place in self._malformed:
+                continue
             if rule["name"] in names:
                 self._fault((*place, "name"), f"the name {quote(rule['name'])} is taken already")
             names.add(rule["name"])
             rules.append(self._rule(rule, place, profiles, engine))
         self._reached(rules)
-        audit = data.get("audit", {})
+        malformed = any(place[:1] == ("audit",) for place in self._malformed)
+        audit = {} if malformed else data.get("audit", {})
         header = {
             "engine": engine,
             "audit": {"to": audit.get("to", AUDIT_TO), "required": audit.get("required", True)},

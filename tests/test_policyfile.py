@@ -75,6 +75,53 @@ profiles: {xdp: {delegate_progs: [xdp]}}
             ['p.yaml:4:39: "5" should be a text'],
         ),
         (
+            """version: 1
+engine: lxc
+audit: x
+rules:
+- name: a
+  match: {usr: x}
+  allow: {profiles: [b, c, d]}
+- name: b
+  allow: {profiles: [b, c, d, e], delegate_maps: [hsh]}
+- name: b
+  match: {user: no-such-user-here}
+  deny: x
+profiles:
+  b: {comment: 5}
+  c: {delegate_progs: [xdq]}
+  D: {delegate_progs: [xdp]}
+""",
+            [
+                'p.yaml:2:9: "lxc" is none of',
+                'p.yaml:3:8: "x" should be a mapping',
+                'p.yaml:6:11: "usr" isn\'t a key here',
+                'p.yaml:9:28: there is no profile "d"',
+                'p.yaml:9:31: there is no profile "e"',
+                'p.yaml:9:51: no map type is called "hsh"',
+                'p.yaml:10:9: the name "b" is taken already',
+                "p.yaml:11:17: this host has no user",
+                'p.yaml:14:16: "5" should be a text',
+                'p.yaml:15:24: no program type is called "xdq"',
+            ],
+        ),
+        (
+            "version: 1\nprofiles: []\nrules: {}\n",
+            ["p.yaml:2:11: this should be a mapping", "p.yaml:3:8: this should be a list"],
+        ),
+        (
+            "version: 1\nprofiles: [a, {delegate_maps: 5}]\nrules: {a: b}\naudit: {to: 5}\n",
+            [
+                "p.yaml:2:11: this should be a mapping",
+                "p.yaml:3:8: this should be a list",
+                'p.yaml:4:13: "5" has not the right form',
+            ],
+        ),
+        ("version: 1\nrules: x\n", ['p.yaml:2:8: "x" should be a list']),
+        ("version: 1\nrules: 5\n", ['p.yaml:2:8: "5" should be a list']),
+        ("version: 1\nrules: []\nprofiles: yes\n", ["p.yaml:3:11: a plain word that means true"]),
+        ("version: 1\nprofiles: {a: []}\n", ["p.yaml:1:1: rules is", "p.yaml:2:15: this should"]),
+        (
             "version: 1\nversion: 1\nrules: []\n",
             ['p.yaml:2:1: "version" stands here twice'],
         ),
