@@ -124,6 +124,23 @@ def test_a_line_that_fits_in_part(tmp_path: Path) -> None:
     assert lines == [0, 1, 2, 3, 5]
 
 
+def test_nobody_cuts_another_s_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came behind the half of a line is there to stay."""
+    path = tmp_path / "audit.jsonl"
+    write_all = posix.write
+
+    def half(fd: int, data: bytes) -> int:
+        written = write_all(fd, data[: len(data) // 2])
+        with path.open("a") as file:
+            file.write('{"theirs":1}\n')
+        return written
+
+    monkeypatch.setattr(posix, "write", half)
+    with pytest.raises(HookError):
+        record(str(path), {"n": 1}, required=True)
+    assert path.read_text().endswith('{"theirs":1}\n')
+
+
 def test_none(tmp_path: Path) -> None:
     record("none", {"a": 1}, required=True)
 
