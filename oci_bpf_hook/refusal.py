@@ -9,6 +9,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_POLICY = "/etc/oci-bpf-hook/policy.yaml"
+# As long as Kubernetes' names, of which half would match nothing.
+_LONGEST = 253
+
 
 def items(request: Request, option: str, excess: int, enum: Enum | None) -> list[str]:
     """The items of a request that ask for bits of `excess`, in the request's words."""
@@ -31,17 +35,33 @@ def items(request: Request, option: str, excess: int, enum: Enum | None) -> list
 def advice(wanted: Grant, subject: "Mapping[str, object]", enums: "Mapping[str, Enum]") -> str:
     """The rule that would allow `wanted`, for an administrator to look at and to paste."""
     lists = ", ".join(
-        f"{option}: [{show(mask, enums[option]).replace(':', ', ')}]"
+        f"{option}: [{', '.join(map(_item, show(mask, enums[option]).split(':')))}]"
         for option, mask in wanted.masks.items()
     )
     known = ", ".join(
-        f"{attribute}: {quote(str(subject[attribute]))}"
+        f'{attribute}: "{_glob(str(subject[attribute]))}"'
         for attribute in ("cdi", "namespace", "pod", "container")
-        if subject.get(attribute) is not None
+        if subject.get(attribute)
     )
     if subject.get("claimed"):
         known = f"user: {subject['user']}"
+    # A rule for everybody decides for all others as well, and has what this one asks for alone.
+    narrow = "" if known else ", with a match that tells this container from others,"
     return (
-        "to allow it, an administrator puts before that rule in /etc/oci-bpf-hook/policy.yaml "
+        f"to allow it, an administrator puts before that rule in {_POLICY}{narrow} "
         f"- {{name: NAME, match: {{{known}}}, allow: {{{lists}}}}}"
     )
+
+
+def _item(shown: str) -> str:
+    """An item of a list, as YAML takes it for a text."""
+    return f'"{shown}"' if shown.startswith("0x") else shown
+
+
+def _glob(text: str) -> str:
+    """A glob for `text`: what is more than itself to YAML, or to a glob, is any one character.
+
+    It is the requester's, and no pattern of theirs is to be pasted into a policy.
+    """
+    plain = "".join("?" if one in '"\\*' or not " " <= one <= "~" else one for one in text)
+    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}*"

@@ -1,0 +1,71 @@
+"""What a refusal says to add to the policy: pasted as it stands, it allows just that."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oci_bpf_hook import kernel
+from oci_bpf_hook.masks import Grant
+from oci_bpf_hook.names import ALL_BITS, KINDS
+from oci_bpf_hook.policy import holds
+from oci_bpf_hook.policyfile import load
+from oci_bpf_hook.refusal import advice
+
+ENUMS = kernel.enums(KINDS)
+
+
+def pasted(subject: dict[str, object], masks: dict[str, int]) -> dict[str, Any]:
+    """The rule that is to be added for `subject`, which wants `masks`, as the policy has it."""
+    text = advice(Grant(masks=masks, path="/sys/fs/bpf", mode=0o1777), subject, ENUMS)
+    assert text.isascii()
+    assert text.isprintable()
+    _, dash, rule = text.partition("- {name")
+    (found,) = load(f"version: 1\nrules:\n{dash}{rule}\n".encode(), "p.yaml").rules
+    return found
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([kind.option for kind in KINDS]), st.integers(1, ALL_BITS), min_size=1
+    )
+)
+def test_all_that_is_wanted(masks: dict[str, int]) -> None:
+    """Bits without a name too, which are hexadecimal: YAML takes those for numbers."""
+    assert pasted({"pod": "a"}, masks)["masks"] == masks
+
+
+names = st.text(min_size=1) | st.text("a*?'\"\\é☃😀\x1b\n", min_size=1) | st.just("p" * 253)
+
+
+@given(names, names)
+def test_whoever_it_is(pod: str, namespace: str) -> None:
+    subject: dict[str, object] = {"pod": pod, "namespace": namespace}
+    assert holds(pasted(subject, {"delegate_maps": 2}), subject)
+
+
+@pytest.mark.parametrize("name", ["*", "a*", "*" * 300, "\\*"])
+def test_nobody_s_pattern_gets_into_the_policy(name: str) -> None:
+    rule = pasted({"namespace": name}, {"delegate_maps": 2})
+    assert not holds(rule, {"namespace": "kube-system"})
+
+
+def test_a_name_that_is_longer_than_any() -> None:
+    subject: dict[str, object] = {"container": "c" * 5000}
+    rule = pasted(subject, {"delegate_maps": 2})
+    assert holds(rule, subject)
+    assert len(rule["match"]["container"][0]) < 300
+
+
+def test_nobody_in_particular() -> None:
+    """It is said, as that rule would decide for everybody else too."""
+    assert pasted({"pod": None, "container": ""}, {"delegate_maps": 2})["match"] == {}
+    grant = Grant(masks={"delegate_maps": 2}, path="/sys/fs/bpf", mode=0o1777)
+    assert "with a match that tells this container from others, - {name" in advice(grant, {}, ENUMS)
+    assert "with a match" not in advice(grant, {"pod": "a"}, ENUMS)
+
+
+def test_a_user_whose_claims_give_nothing() -> None:
+    subject = {"claimed": frozenset(["pod"]), "pod": "a", "user": 1000}
+    assert pasted(subject, {"delegate_maps": 2})["match"] == {"user": [1000]}
