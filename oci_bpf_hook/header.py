@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 
 from .names import Enum, Kind, NamesError, make_enum
 
+# C joins such lines first of all, and compilers allow blanks and a carriage return before the end.
+_JOINED = re.compile(r"\\[ \t\r]*\n")
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _DIRECTIVE = re.compile(r"^[ \t]*#[ \t]*(\w*)[^\n]*", re.MULTILINE)
 _ENUMERATOR = re.compile(r"(\w+)\s*(?:=\s*(.+))?", re.DOTALL)
@@ -38,7 +40,7 @@ def enums(text: str, kinds: Sequence[Kind]) -> dict[str, Enum]:
 
     Raises HeaderError if one is missing, given twice, or can't be understood.
     """
-    plain = _COMMENT.sub(" ", text.replace("\\\n", " "))
+    plain = _COMMENT.sub(" ", _JOINED.sub("", text))
     found: dict[str, Enum] = {}
     for kind in kinds:
         bodies = re.findall(rf"\benum\s+{kind.enum}\s*\{{([^{{}}]*)\}}", plain)
