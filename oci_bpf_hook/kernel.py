@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 VMLINUX = "/sys/kernel/btf/vmlinux"
+# Of a header; what bpftool makes of a kernel's BTF, which will do, has about 4 MB.
+_LONGEST = 1 << 26
 _ENUMS = __file__.rpartition("/")[0] + "/bpf_enums.json"
 
 
@@ -62,12 +64,14 @@ def from_header(kinds: "Sequence[Kind]", path: str) -> dict[str, Enum]:
     """The enums of `kinds` in the C header `path`.  Raises HookError (USAGE)."""
     from . import header  # Most kernels have BTF.
 
+    # Whole, since it is where to look; but no line of a log is made by a file's name.
+    shown = path if path.isprintable() else ascii(path)
     try:
         return header.enums(_read(path).decode("utf-8", "replace"), kinds)
     except OSError as error:
-        raise HookError(USAGE, f"--header {path}: {error.strerror}") from None
-    except header.HeaderError as error:
-        raise HookError(USAGE, f"--header {path}: {error}") from None
+        raise HookError(USAGE, f"--header {shown}: {error.strerror}") from None
+    except ValueError as error:  # A HeaderError is one.
+        raise HookError(USAGE, f"--header {shown}: {error}") from None
 
 
 def table() -> "Table":
@@ -78,9 +82,16 @@ def table() -> "Table":
 
 
 def _read(path: str) -> bytes:
-    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    """The content of the file `path`.  Raises OSError, and ValueError if it is none or has no end.
+
+    A pipe would have us wait for whoever writes into it, and a device may never end.
+    """
+    fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     try:
-        return read_all(fd)
+        kind = posix.fstat(fd).st_mode & 0o170000
+        if kind not in (0o100000, 0o040000):  # To read a directory fails in words of its own.
+            raise ValueError("no regular file")
+        return read_all(fd, _LONGEST)
     finally:
         posix.close(fd)
 

@@ -137,6 +137,28 @@ def test_a_header_that_isnt_the_one_is_an_error(tmp_path: Path) -> None:
     assert "conditional #ifdef" in refused(path)
 
 
+def test_a_header_that_never_ends_is_an_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "bpf.h")
+    assert refused(tmp_path / "bpf.h").endswith("no regular file")
+    assert refused("/dev/zero").endswith("no regular file")
+    with (tmp_path / "huge.h").open("wb") as file:
+        file.truncate((1 << 26) + 1)
+    assert refused(tmp_path / "huge.h").endswith("too large")
+
+
+def test_a_header_behind_a_symbolic_link_is_read(tmp_path: Path, header: str) -> None:
+    (tmp_path / "bpf.h").symlink_to(header)
+    found = kernel.from_header(KINDS, str(tmp_path / "bpf.h"))
+    assert same(found, kernel.from_header(KINDS, header))
+
+
+def test_a_headers_name_makes_no_line_of_a_log() -> None:
+    for name, shown in (("/x\ny", r"'/x\ny'"), ("/x\udcff", r"'/x\udcff'")):
+        with pytest.raises(HookError) as caught:
+            kernel.from_header((CMDS,), name)
+        assert str(caught.value) == f"--header {shown}: No such file or directory"
+
+
 def test_a_header_in_latin_1_is_read(tmp_path: Path) -> None:
     path = tmp_path / "bpf.h"
     path.write_bytes(b"/* Copyright \xa9 */ enum bpf_cmd { BPF_A };")
