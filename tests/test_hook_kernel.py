@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.scratch import NO_BTF, Scratch, assert_failed, install, run_hook
-from tests.support.tracer import inject
+from tests.support.tracer import Call, inject, trace
 
 # With directories that are to be taken back.
 ASK = {
@@ -97,7 +97,24 @@ def test_a_mount_that_was_not_attached(container: Scratch) -> None:
     assert_failed(result, 19, "among the container's mounts", container=container)
 
 
-def test_a_mount_with_other_flags(container: Scratch) -> None:
+@pytest.mark.parametrize("flag", ["suid", "dev", "exec", "ro"])
+def test_a_mount_with_other_flags(container: Scratch, flag: str) -> None:
+    """As soon as it is attached it is the container's to change; what is read back isn't ours."""
+    changed = False
+
+    def change(call: Call) -> None:
+        nonlocal changed
+        if call.pid == call.child and not changed and container.mounts():
+            target = str(container.root / "opt/new/deep")
+            done = container.enter("mount", "-o", f"remount,bind,{flag}", target)
+            changed = done.returncode == 0
+
+    result = trace(container.state(ASK), change).result
+    assert changed
+    assert_failed(result, 19, "its flags are", container=container)
+
+
+def test_a_mount_with_another_mode(container: Scratch) -> None:
     """`fchmod` that does nothing leaves the sticky bit."""
     asked = {**ASK, "io.bpffs.mode": "0700"}
     result = run_hook(container.state(asked), prefix=inject("fchmod:retval=0"))
