@@ -1,6 +1,7 @@
 """The process that the hook starts as: what it inherits, and where it was started from."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,6 +173,22 @@ def test_a_state_that_never_ends(prefix: tuple[str, ...]) -> None:
     finally:
         os.close(reading)
         os.close(writing)
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGQUIT", "SIGTERM", "SIGHUP"])
+def test_a_signal_to_all_of_a_runtimes_processes(container: Scratch, number: str) -> None:
+    """Such as ^C in a terminal: both halves have it at once, in front of each kind of call."""
+    # A call that is traced is made anew after a signal.
+    seen: set[tuple[int, int]] = set()
+
+    def act(call: Call) -> None:
+        if call.child and (call.pid, call.number) not in seen:
+            seen.add((call.pid, call.number))
+            os.killpg(call.hook, signal.Signals[number])
+
+    state = container.state({**ASK, "io.bpffs.path": "/opt/new/deep"})
+    assert_granted(container, trace(state, act).result)
+    assert len(seen) > 20
 
 
 # ---- where it is -----------------------------------------------------------------------
