@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from oci_bpf_hook import installation
 from oci_bpf_hook.cdi import DIRECTORIES, FILE
-from oci_bpf_hook.errors import DONE, USAGE
+from oci_bpf_hook.errors import DONE, USAGE, HookError
 from tests.support.command import answer, command
 from tests.support.policy import in_force
 
@@ -44,6 +45,34 @@ def test_the_program_comes_first_and_the_json_last(tmp_path: Path) -> None:
     assert removed[0] == f"{HOOKS}/oci-bpf-hook.json"
     assert removed[-1] == LIBEXEC
     assert files(tmp_path) == set()
+
+
+def test_it_is_compiled_for_the_python_that_is_there_now(tmp_path: Path) -> None:
+    """And not for the one before a host's upgrade."""
+    install(tmp_path)
+    for path in tmp_path.rglob("*.pyc"):
+        path.rename(path.with_name(f"{path.name.partition('.')[0]}.cpython-310.pyc"))
+    assert install(tmp_path) == [("compile", f"{LIBEXEC}/oci_bpf_hook")]
+    assert install(tmp_path) == []
+
+
+@pytest.mark.parametrize("version", ["3.9", ""])
+def test_a_python_that_the_hook_cant_run_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """RHEL 9 has 3.9, whose compileall sees nothing wrong; or there is none."""
+    python = tmp_path / "python3"
+    if version:
+        python.write_text(f"#!/bin/sh\necho '{version} '\n")
+        python.chmod(0o755)
+    monkeypatch.setattr(installation, "PYTHON", str(python))
+    layout = installation.Layout(top=str(tmp_path), prefix="/usr")
+    steps = installation.install(layout, "createRuntime", None)
+    (step,) = (step for step in steps if step.action == "compile")
+    with pytest.raises(HookError, match="the hook takes python3") as caught:
+        step.execute()
+    assert caught.value.code == USAGE
+    assert f"is Python {version};" in str(caught.value) or not version
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES)
