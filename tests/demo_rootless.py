@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from oci_bpf_hook.errors import REFUSED
-from tests.demo import ATTEMPTS, say
+from tests.demo import ATTEMPTS, say, set_apart
 from tests.support import policy
 from tests.support.broker import Broker
-from tests.support.engines import RUNTIMES, CompletedProcess, Runtime, enter_private_mounts
+from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
 from tests.support.podman import World
 from tests.support.scratch import LAUNCHER, install, io
 from tests.support.users import ALICE, users
@@ -78,7 +78,7 @@ def _refused(world: World) -> None:
 
 def main() -> None:
     """Run the demo."""
-    enter_private_mounts()
+    set_apart()
     policy.write(POLICY)
     with tempfile.TemporaryDirectory(prefix="obh-", dir="/tmp") as directory:
         os.chmod(directory, 0o755)
