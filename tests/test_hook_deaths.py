@@ -103,6 +103,18 @@ def test_the_child_is_killed(container: Scratch) -> None:
     assert granted in (2, 3)  # In front of its end, and the run in which nobody was killed.
 
 
+def test_the_child_is_killed_that_has_made_no_directory(container: Scratch) -> None:
+    """Then there is the mount alone to take off, once it is attached."""
+    asked = {"io.bpffs.delegate_cmds": "map_create:prog_load"}
+    for step in steps(container.state(asked), of_child):
+        result = step.at(lambda call: os.kill(call.child, signal.SIGKILL)).result
+        if result.returncode == 0:
+            assert len(container.mounts()) == 1
+            assert step.number > 20
+            return
+        assert_failed(result, 16, "killed by signal 9", container=container)
+
+
 def test_the_hook_is_killed(container: Scratch) -> None:
     granted = 0
     for step in steps(container.state(ASK), of_hook_after_fork):

@@ -244,3 +244,44 @@ def test_it_keeps_nothing_of_the_runtimes(container: Scratch) -> None:
     assert len(given) == 3
     assert not given & set(held.values())
     assert directories == {"/"}
+
+
+KEEPS_OPEN = """
+import os, sys
+for _ in range(500):
+    os.set_inheritable(os.open(sys.argv[1], os.O_RDONLY), True)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_what_it_inherits_is_closed(container: Scratch) -> None:
+    """In both halves: an fd on a directory of the host's is a way out of a container."""
+    theirs = str(container.outside)
+    seen = 0
+
+    def look(call: Call) -> None:
+        nonlocal seen
+        if call.child:
+            seen += 1
+            assert theirs not in fds(call.pid).values()
+
+    command = (sys.executable, "-c", KEEPS_OPEN, theirs, str(LAUNCHER))
+    assert_granted(container, trace(container.state(ASK), look, command=command).result)
+    assert seen
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (1, 2)], ids=str)
+def test_nothing_becomes_a_standard_stream(container: Scratch, closed: tuple[int, ...]) -> None:
+    """Not a file of ours, into which a message of ours would then go."""
+    seen = 0
+
+    def look(call: Call) -> None:
+        nonlocal seen
+        if call.pid == call.hook and call.child:
+            seen += 1
+            assert {fds(call.pid)[number] for number in closed} == {"/"}
+
+    shell = f'exec "$@" {" ".join(f"{number}>&-" for number in closed)}'
+    command = ("sh", "-c", shell, "sh", str(LAUNCHER))
+    assert_granted(container, trace(container.state(ASK), look, command=command).result)
+    assert seen
