@@ -174,7 +174,7 @@ def _ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state, cwd=cwd)
-        visible(request.path, rootfs.masked)
+        visible(request.path, rootfs.masked, rootfs.remounted)
         claims = identify(state.annotations, None)
         claims["container"] = claims["container"] or _podmans_name(state)
         names = enums(KINDS, header=options.get("header"))
@@ -191,7 +191,7 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state)
-        visible(request.path, rootfs.masked)
+        visible(request.path, rootfs.masked, rootfs.remounted)
         device = options.get("profile")
         if device is not None and device not in (profiles := trail.policy().profiles):
             from .unknown import no_profile
@@ -305,8 +305,11 @@ def subject_of(
     return subject
 
 
-def visible(target: str, masked: "Sequence[str]") -> None:
-    """Refuse what the engine will cover: the container would find an empty directory."""
+def visible(target: str, masked: "Sequence[str]", remounted: "Sequence[str]") -> None:
+    """Refuse what the engine will cover: the container would find an empty directory.
+
+    And what it will remount: that takes nosuid, nodev and noexec away, after we have looked.
+    """
     from .errors import MOUNT_FAILED
 
     for path in masked:
@@ -316,16 +319,32 @@ def visible(target: str, masked: "Sequence[str]") -> None:
                 f"the target directory {quote(target)} is masked by the engine (maskedPaths "
                 f"has {quote(path)}); set io.bpffs.path elsewhere, or unmask it",
             )
+    for path in remounted:
+        if [part for part in path.split("/") if part] == target.split("/")[1:]:
+            raise HookError(
+                MOUNT_FAILED,
+                f"the target directory {quote(target)} is a read-only tmpfs of the container's, "
+                "which the engine remounts after the hook, and the bpffs with it; take that mount "
+                "away, or set io.bpffs.path elsewhere",
+            )
 
 
 def report(identity: object, code: int, text: str) -> int:
     """Say on stderr and in the system's log why there is no container."""
-    _signal.alarm(0)
+
+    def too_late(number: int, frame: "FrameType | None") -> None:
+        raise TimeoutError
+
+    # A full pipe, or a terminal that is stopped, would have us wait for its reader.
+    _signal.signal(_signal.SIGALRM, too_late)
+    _signal.alarm(1)
     name = quote(identity)[1:-1] if isinstance(identity, str) else "?"
     try:
-        posix.write(2, f"oci-bpf-hook: {name}: {text} (exit code {code})\n".encode())
+        line = f"oci-bpf-hook: {name}: {text} (exit code {code})\n"
+        posix.write(2, line.encode("utf-8", "backslashreplace"))
     except OSError:  # crun has closed it, or the engine doesn't read.
         pass
+    _signal.alarm(0)
     from .log import ERROR, log
 
     log(ERROR, f"{name}: {text} (exit code {code})")

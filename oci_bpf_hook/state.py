@@ -40,11 +40,16 @@ class State(Record):
 
 
 class Rootfs(Record):
-    """Where the root filesystem is in the container's mount namespace, before the pivot."""
+    """Where the root filesystem is in the container's mount namespace, before the pivot.
 
-    __slots__ = ("masked", "path")
+    `masked` are the paths that the engine covers after the hook, `remounted` those on which it
+    changes whatever mount is there.
+    """
+
+    __slots__ = ("masked", "path", "remounted")
     path: str
     masked: tuple[str, ...]
+    remounted: tuple[str, ...]
 
 
 def read_stdin(what: str = "state", longest: int = STATE_MAX) -> bytes:
@@ -60,6 +65,10 @@ def read_stdin(what: str = "state", longest: int = STATE_MAX) -> bytes:
     while True:
         try:
             piece = posix.read(0, 1 << 16)
+        except BlockingIOError:
+            # The runtime's end of it may be its own; it is for the hook to wait.
+            posix.set_blocking(0, True)
+            continue
         except OSError as error:
             raise HookError(BAD_STATE, f"the {what} on stdin can't be read: {error}") from None
         if not piece:
@@ -241,12 +250,12 @@ def find_rootfs(state: State, *, cwd: str = "/", crun: str = "/run/crun") -> Roo
             return config
         reason = config
     if state.root is not None and (state.root.startswith("/") or state.bundle != "/"):
-        return Rootfs(path=_join(state.bundle, state.root), masked=())
+        return Rootfs(path=_join(state.bundle, state.root), masked=(), remounted=())
     config = _config(f"{crun}/{state.id}", state)
     if isinstance(config, Rootfs) and not config.path.startswith(f"{crun}/"):
         return config
     if state.pid is None and cwd != "/":
-        return Rootfs(path=cwd, masked=())
+        return Rootfs(path=cwd, masked=(), remounted=())
     raise HookError(BAD_STATE, f"the container's root filesystem can't be found: {reason}")
 
 
@@ -296,6 +305,23 @@ def _config(directory: str, state: State) -> Rootfs | str:
     return Rootfs(
         path=_join(directory, root["path"]),
         masked=tuple(str(item) for item in masked) if isinstance(masked, list) else (),
+        remounted=remounted(config.get("mounts")),
+    )
+
+
+def remounted(mounts: object) -> tuple[str, ...]:
+    """Where runc remounts what is there once the hooks have run, of a configuration's `mounts`.
+
+    A tmpfs that is to be read-only is made writable, and then remounted by its path with the
+    flags that it is to have; crun has an fd for that (rootfs_linux.go, finalizeRootfs; 1.1.5).
+    """
+    return tuple(
+        str(mount.get("destination"))
+        for mount in (mounts if isinstance(mounts, list) else ())
+        if isinstance(mount, dict)
+        and mount.get("type") == "tmpfs"
+        and isinstance(options := mount.get("options"), list)
+        and "ro" in options
     )
 
 

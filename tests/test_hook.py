@@ -213,6 +213,32 @@ def test_masked_paths_elsewhere(container: Scratch) -> None:
     assert_granted(container, container.hook(ASK))
 
 
+TMPFS = {"destination": "/sys/fs/bpf", "type": "tmpfs", "options": ["nosuid", "ro"]}
+
+
+@pytest.mark.parametrize("destination", ["/sys/fs/bpf", "/sys//fs/bpf/", "sys/fs/bpf"])
+def test_the_target_is_remounted_behind_the_hook(container: Scratch, destination: str) -> None:
+    container.config(ASK, mounts=[{"type": "proc"}, {**TMPFS, "destination": destination}])
+    result = container.hook(ASK)
+    assert_failed(result, 16, "read-only tmpfs", "io.bpffs.path", container=container)
+
+
+@pytest.mark.parametrize(
+    "mounts",
+    [
+        [{**TMPFS, "destination": "/sys/fs"}],
+        [{**TMPFS, "options": ["rw"]}],
+        [{**TMPFS, "type": "bind"}],
+        [{**TMPFS, "options": None}, 7, {}],
+        {"destination": "/sys/fs/bpf"},
+        None,
+    ],
+)
+def test_mounts_that_stay_as_they_are(container: Scratch, mounts: object) -> None:
+    container.config(ASK, mounts=mounts)
+    assert_granted(container, container.hook(ASK))
+
+
 # ---- the annotations -------------------------------------------------------------------
 
 REQUESTS = {

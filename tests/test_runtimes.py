@@ -73,6 +73,22 @@ def test_wrong_arguments(probe: Path, runtime: Runtime) -> None:
         assert bundle.run(runtime).returncode == 0
 
 
+def test_a_read_only_tmpfs_at_the_target(probe: Path, runtime: Runtime) -> None:
+    """runc remounts what is there by then; above it nothing changes, and it is still ours."""
+    with Bundle(probe=probe, command=COMMAND, annotations=ANNOTATIONS) as bundle:
+        bundle.add_hook(LAUNCHER, env=ENV)
+        mounts = list(bundle.config["mounts"])
+        tmpfs = {"type": "tmpfs", "source": "tmpfs", "options": ["ro"]}
+        bundle.config["mounts"] = [*mounts, {**tmpfs, "destination": "/sys/fs/bpf"}]
+        refused = bundle.run(runtime)
+        bundle.config["mounts"] = [*mounts, {**tmpfs, "destination": "/sys/fs"}]
+        done = bundle.run(runtime)
+    assert f"exit code{':' if runtime == 'crun' else ''} {errors.MOUNT_FAILED}" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("bpf "))
+    assert line.split()[3].startswith("rw,nosuid,nodev,noexec,")
+
+
 def test_a_masked_target_is_refused(probe: Path, runtime: Runtime) -> None:
     with Bundle(probe=probe, command=COMMAND, annotations=ANNOTATIONS) as bundle:
         bundle.add_hook(LAUNCHER, env=ENV)

@@ -144,7 +144,7 @@ def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
     findings.doubts(one.doubts)
     if asked is not None:
         try:
-            visible(asked.path, one.masked)
+            visible(asked.path, one.masked, one.remounted)
         except HookError as error:
             findings.problems(error)
         try:

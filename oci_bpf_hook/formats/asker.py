@@ -18,15 +18,16 @@ class Asker(Record):
     `where` has the spot of the value of each of our `annotations`, and `here` the spot of the
     container itself.  `subject` is what a policy's rules may match, as far as the file says it.
     `user_namespace` is whether it has one of its own, None where that isn't the file's to say;
-    `masked` are the paths that the engine will cover, `owner` the uid and gid of its root on
-    the host, `root` the path of its root filesystem; `inside` is whether the hook is in the
-    container already, at createContainer.  `doubts` are what is doubtful about the file itself,
-    and `lacks` what only a container that asks for a delegation is in want of.
+    `masked` are the paths that the engine will cover, `remounted` those whose mount it will
+    change, `owner` the uid and gid of its root on the host, `root` the path of its root
+    filesystem; `inside` is whether the hook is in the container already, at createContainer.
+    `doubts` are what is doubtful about the file itself, and `lacks` what only a container that
+    asks for a delegation is in want of.
     """
 
     __slots__ = (
         *("annotations", "doubts", "here", "inside", "lacks", "masked", "name", "owner"),
-        *("root", "subject", "user_namespace", "where"),
+        *("remounted", "root", "subject", "user_namespace", "where"),
     )
     name: str
     annotations: dict[str, str]
@@ -35,6 +36,7 @@ class Asker(Record):
     subject: dict[str, object]
     user_namespace: bool | None
     masked: tuple[str, ...]
+    remounted: tuple[str, ...]
     owner: tuple[int, int] | None
     root: str | None
     inside: bool
@@ -62,6 +64,7 @@ def asker(
     subject: Mapping[str, object] | None = None,
     user_namespace: bool | None = None,
     masked: Iterable[str] = (),
+    remounted: Iterable[str] = (),
     owner: tuple[int, int] | None = None,
     root: str | None = None,
     inside: bool = False,
@@ -77,6 +80,7 @@ def asker(
         subject=dict(subject or {}),
         user_namespace=user_namespace,
         masked=tuple(masked),
+        remounted=tuple(remounted),
         owner=owner,
         root=root,
         inside=inside,

@@ -6,7 +6,7 @@ from typing import Any
 from ..annotations import PREFIX, container_name
 from ..errors import BAD_STATE, HookError, quote
 from ..places import Fault, Place, Spot
-from ..state import annotations_of
+from ..state import annotations_of, remounted
 from .asker import TOP, Asker, asker, lacking
 from .jsonfile import places
 
@@ -51,6 +51,7 @@ def read_config(data: object, text: str, name: str) -> tuple[Asker, ...]:
             subject={"host_network": "network" not in namespaces},
             user_namespace="user" in namespaces,
             masked=[path for path in masked if isinstance(path, str)],
+            remounted=remounted(data.get("mounts")),
             owner=_owner(linux),
             root=root if isinstance(root, str) else None,
             lacks=_lacks(_mapping(data.get("process")), spots),
