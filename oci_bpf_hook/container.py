@@ -39,7 +39,12 @@ def is_initial(namespace: int | None = None) -> bool:
 
     Or whether the open `namespace` is that.
     """
-    status = posix.stat("/proc/self/ns/user") if namespace is None else posix.fstat(namespace)
+    try:
+        status = posix.stat("/proc/self/ns/user") if namespace is None else posix.fstat(namespace)
+    except FileNotFoundError:
+        raise HookError(
+            BAD_STATE, "there is no /proc, by which the hook finds the container"
+        ) from None
     return status.st_ino == _INITIAL_USER_NAMESPACE
 
 
@@ -308,6 +313,10 @@ def _unreachable(pid: int | None, error: OSError) -> HookError:
             "lacks CAP_SYS_PTRACE or CAP_SYS_ADMIN in the initial user namespace",
         )
     # ENOENT for a pid that nobody has, ESRCH for one that has just died.
+    if not isinstance(error, FileNotFoundError | ProcessLookupError):
+        return HookError(
+            BAD_STATE, f"the container's process {pid} can't be looked at ({error.strerror})"
+        )
     return HookError(
         BAD_STATE, f"the container's process {pid} is gone ({error.strerror}); it died before us"
     )

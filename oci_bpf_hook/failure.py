@@ -7,7 +7,15 @@ import posix
 from errno import EACCES, EINVAL, ELOOP, ENODEV, ENOSYS, ENOTDIR, EPERM, EROFS
 
 from . import inside
-from .errors import BAD_STATE, KERNEL_CANNOT, MOUNT_FAILED, NO_BROKER, HookError, quote
+from .errors import (
+    BAD_STATE,
+    KERNEL_CANNOT,
+    MOUNT_FAILED,
+    NO_BROKER,
+    NO_USER_NAMESPACE,
+    HookError,
+    quote,
+)
 
 # What the half's steps take beyond root.
 _CAPABILITIES = {
@@ -46,6 +54,12 @@ def of_message(message: bytes) -> HookError:
         return _kernel(reason)
     if number == EPERM and step in _CAPABILITIES:
         return _unprivileged(reason, _CAPABILITIES[step])
+    if number == EINVAL and step == "ids":
+        return HookError(
+            NO_USER_NAMESPACE,
+            "the container's user namespace has no root (uid and gid 0), whose the bpffs is to "
+            "be; map 0 as well",
+        )
     if step == "root":
         return HookError(
             BAD_STATE, f"the container's root filesystem isn't at{where or ' its place'}: {reason}"
@@ -62,6 +76,8 @@ def _advice(number: int, reason: str) -> str:
         return "it is or goes through a symbolic link, and none is followed; name the directory"
     if number == ENOTDIR:
         return "it is or goes through something that is no directory"
+    if number == EACCES and reason.startswith("openat2"):
+        return "the container's root may not go there, by the rights of a directory above it"
     if number in (EACCES, EPERM, EROFS):
         return (
             f"it is missing and can't be made there ({reason}); make it in the image, or set "

@@ -196,6 +196,7 @@ def join(container: "Container", root: str | None, parent: int, progress: Progre
     progress.step = "user"
     if container.joins_user:
         syscalls.setns(container.user, syscalls.CLONE_NEWUSER)
+    progress.step = "ids"
     posix.setresgid(0, 0, 0)
     posix.setresuid(0, 0, 0)
     # A change of credentials resets both.

@@ -42,7 +42,9 @@ def resolve(
         if name not in profiles:
             from .unknown import no_profile
 
-            problems.append(no_profile(f"{PREFIX}profile", name, profiles))
+            # Only the problems that are printed are worth a search.
+            search = len(problems) < LISTED
+            problems.append(no_profile(f"{PREFIX}profile", name, profiles, search=search))
     dropped: list[str] = []
     latest: Table | None = None
     masks: dict[str, int] = {}
@@ -57,7 +59,6 @@ def resolve(
                 from .unknown import no_name
 
                 latest = latest or table()
-                # Only the problems that are printed are worth a search.
                 search = len(problems) < LISTED
                 problem, mask = no_name(kind, name, enums[kind.option], latest, search=search)
                 if not (request.drop_unknown and mask):

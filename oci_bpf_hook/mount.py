@@ -8,6 +8,7 @@ broker do that, and reads back what the kernel has made of it.
 """
 
 import posix
+from errno import EINVAL, ENOENT, ESRCH
 
 from . import inside
 from .errors import BAD_STATE, MOUNT_FAILED, NOT_AS_GRANTED, HookError, quote
@@ -250,7 +251,12 @@ class ContainerHalf(Half):
         """
         try:
             return _mountinfo(str(self._pid) if self._container.joins_mount else "self")
-        except OSError:
+        except OSError as error:
+            # Of a process that is dead, and not reaped yet, it is EINVAL.
+            if error.errno not in (ENOENT, ESRCH, EINVAL):
+                raise HookError(
+                    MOUNT_FAILED, f"the container's mounts can't be read: {error.strerror}"
+                ) from None
             raise self._died() from None
 
     def _end(self) -> None:

@@ -56,7 +56,7 @@ class Enum:
     (kernel/bpf/inode.c, seq_print_delegate_opts).
     """
 
-    __slots__ = ("kind", "names", "values")
+    __slots__ = ("_joined", "kind", "names", "values")
 
     def __init__(self, kind: Kind, values: "Mapping[str, int]") -> None:
         self.kind = kind
@@ -65,6 +65,8 @@ class Enum:
         for name, value in values.items():
             names.setdefault(value, name)
         self.names = names
+        # systemd's names, once one is looked for.
+        self._joined: dict[str, int] | None = None
 
     @property
     def known(self) -> int:
@@ -88,9 +90,11 @@ class Enum:
         if item.startswith(prefix):
             return self.values.get(item[len(prefix) :])
         if item.startswith("bpf") and "_" not in item:
-            for name, value in self.values.items():
-                if item == (prefix + name).replace("_", ""):
-                    return value
+            if self._joined is None:
+                self._joined = {}
+                for name, value in self.values.items():
+                    self._joined.setdefault((prefix + name).replace("_", ""), value)
+            return self._joined.get(item)
         return None
 
 

@@ -36,8 +36,12 @@ def no_name(kind: Kind, item: str, enum: Enum, table: "Table", *, search: bool) 
     return f"no {kind.what} is called {quote(item)}{hint}", 0
 
 
-def no_profile(what: str, name: str, profiles: "Mapping[str, object]") -> str:
+def no_profile(
+    what: str, name: str, profiles: "Mapping[str, object]", *, search: bool = True
+) -> str:
     """What to say where `what` names a profile that isn't among the policy's `profiles`."""
+    if not search:
+        return f"{what}: the policy has no profile {quote(name)}"
     near = get_close_matches(name[:64], profiles, n=1)
     hint = f"did you mean {quote(near[0])}?" if near else f"it has {', '.join(profiles) or 'none'}"
     return f"{what}: the policy has no profile {quote(name)}; {hint}"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from oci_bpf_hook.container import Container
-from oci_bpf_hook.errors import HookError
-from tests.support.scratch import Scratch
+from oci_bpf_hook.errors import NO_USER_NAMESPACE, HookError
+from tests.support.scratch import Scratch, assert_failed
 from tests.support.tracer import reaped
 
 
@@ -111,3 +111,9 @@ def test_it_goes_to_another_mount_namespace() -> None:
 def test_close_twice() -> None:
     with Scratch() as scratch, Container(scratch.init.pid) as container:
         container.close()
+
+
+def test_a_user_namespace_without_root() -> None:
+    with Scratch(lowest=1) as container:
+        result = container.hook({"io.bpffs.delegate_cmds": "map_create"})
+        assert_failed(result, NO_USER_NAMESPACE, "no root", "map 0 as well", container=container)

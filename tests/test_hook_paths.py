@@ -113,6 +113,19 @@ def test_missing_in_a_directory_of_the_hosts_root(container: Scratch) -> None:
     assert_failed(result, 16, "Permission denied", "make it in the image", container=container)
 
 
+@pytest.mark.parametrize("path", ["/opt/closed/bpf", "/opt/closed/there"])
+def test_below_a_directory_that_the_containers_root_may_not_enter(
+    container: Scratch, path: str
+) -> None:
+    closed = container.root / "opt/closed"
+    (closed / "there").mkdir(parents=True)
+    closed.chmod(0o700)
+    result = container.hook(ask(path))
+    assert_failed(result, 16, "the container's root may not go there")
+    assert "missing" not in result.stderr
+    assert container.mounts() == []
+
+
 def test_missing_in_a_filesystem_that_has_no_directories_to_make() -> None:
     with Scratch(setup=PROC) as container:
         assert_failed(

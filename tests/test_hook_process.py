@@ -1,15 +1,19 @@
 """The process that the hook starts as: what it inherits, and where it was started from."""
 
+import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support.scratch import (
     LAUNCHER,
+    LIMIT,
     Scratch,
     assert_failed,
     assert_granted,
@@ -95,6 +99,71 @@ def test_the_process_it_starts_as_and_a_refusal(
 def test_stdin_closed(container: Scratch) -> None:
     result = run_hook(container.state(ASK), prefix=("sh", "-c", 'exec "$@" <&-', "sh"))
     assert_failed(result, 17, "can't be read", container=container)
+
+
+def test_stderr_that_nobody_reads(container: Scratch) -> None:
+    """A full pipe, as of an engine that waits for the hook's end before it reads."""
+    reading, writing = os.pipe()
+    try:
+        os.set_blocking(writing, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * 4096)
+        os.set_blocking(writing, True)
+        state = json.dumps(container.state(ASK, status="running"))
+        done = subprocess.run(
+            [str(LAUNCHER)],
+            input=state.encode(),
+            stderr=writing,
+            timeout=LIMIT,
+            check=False,
+        )
+        assert done.returncode == 17
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_stdin_that_does_not_wait(container: Scratch) -> None:
+    """A runtime that polls its own pipes may hand over one that is so too."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    process = subprocess.Popen([str(LAUNCHER)], stdin=reading, stderr=subprocess.PIPE)
+    assert process.stderr
+    try:
+        with process.stderr:
+            # Until it waits in read(0, buffer, 65536), which has another number everywhere.
+            call = Path(f"/proc/{process.pid}/syscall")
+            while process.poll() is None and call.read_text().split()[1:4:2] != ["0x0", "0x10000"]:
+                pass
+            os.write(writing, json.dumps(container.state(ASK)).encode())
+            os.close(writing)
+            said = process.stderr.read().decode()
+        assert (process.wait(), said) == (0, "")
+    finally:
+        os.close(reading)
+    assert len(container.mounts()) == 1
+
+
+def test_no_proc(container: Scratch) -> None:
+    prefix = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
+    result = run_hook(container.state(ASK), prefix=prefix)
+    assert_failed(result, 17, "there is no /proc", container=container)
+
+
+@pytest.mark.parametrize("most", range(4, 14))
+def test_too_few_fds(container: Scratch, most: int) -> None:
+    prefix = ("prlimit", f"--nofile={most}:{most}", "--")
+    result = run_hook(container.state(ASK), prefix=prefix)
+    assert "died" not in result.stderr
+    if result.returncode:
+        assert "Traceback" not in result.stderr
+        assert result.stderr.count("\n") == 1
+        # Before it has any that it could look with, it is /proc that says no.
+        assert "oo many open files" in result.stderr
+        container.assert_untouched()
+    else:
+        assert len(container.mounts()) == 1
 
 
 def test_everything_closed(container: Scratch) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from oci_bpf_hook import kernel
 from oci_bpf_hook.annotations import MODE, PATH, PREFIX, Request, parse
-from oci_bpf_hook.errors import UNKNOWN_NAME, HookError
+from oci_bpf_hook.errors import LISTED, UNKNOWN_NAME, HookError
 from oci_bpf_hook.masks import Grant, differences, parse_shown, resolve, show
 from oci_bpf_hook.names import ALL_BITS, ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum, Kind, make_enum
 from oci_bpf_hook.table import Table
@@ -70,6 +70,23 @@ def problems(enums: Mapping[str, Enum], drop: str = "fail", **lists: str) -> tup
 def problem(enums: Mapping[str, Enum], drop: str = "fail", **lists: str) -> str:
     (only,) = problems(enums, drop, **lists)
     return only
+
+
+def test_only_the_profiles_that_are_printed_are_looked_for() -> None:
+    names = [f"own-socket{number}" for number in range(LISTED + 9)]
+    request = parse({f"{PREFIX}profile": ",".join(names)}, lambda: None)
+    assert request is not None
+    with pytest.raises(HookError) as caught:
+        resolve(request, HERE, no_table, {"own-sockets": {}})
+    hinted = ['did you mean "own-sockets"?' in text for text in caught.value.problems]
+    assert hinted == [True] * LISTED + [False] * 9
+
+
+def test_systemds_names_are_the_first_of_those_that_are_one_to_it() -> None:
+    enum = Enum(CMDS, {"a_b": 1, "ab": 2, "c": 3})
+    assert enum.find("bpfab") == 1
+    assert enum.find("bpfc") == 3
+    assert enum.find("bpfd") is None
 
 
 # ---- names to bits

@@ -50,8 +50,9 @@ print("unshared", flush=True)
 sys.stdin.readline()
 if flags & 0x10000000:
     os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
+    own = int(sys.argv[5])
+    os.setresgid(own, own, own)
+    os.setresuid(own, own, own)
 if flags & 0x20000:
     if sys.argv[4] == "1":
         mount("none", "/", None, REC | PRIVATE)
@@ -68,7 +69,8 @@ class Scratch:
     `setup` is Python that its init runs last, inside: `mount(source, target, fstype, flags)`,
     `root` and the flags BIND, REC, RDONLY, REMOUNT are there.  `prefix` is a command that
     runs its init; without `private` its mounts keep the propagation that the kernel gives.
-    `devices` are nodes beside the root filesystem that anybody can open, by their numbers.
+    `devices` are nodes beside the root filesystem that anybody can open, by their numbers; `lowest`
+    is the first id that it has inside.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Scratch:
         prefix: Sequence[str] = (),
         private: bool = True,
         devices: Mapping[str, tuple[int, int]] | None = None,
+        lowest: int = 0,
     ) -> None:
         # Where the container's root can reach it, wherever the checkout is.
         self._directory = tempfile.TemporaryDirectory(prefix="scratch-", dir="/tmp")
@@ -101,6 +104,7 @@ class Scratch:
         self._setup = setup
         self._prefix = prefix
         self._private = private
+        self._lowest = lowest
 
     def _make(self, name: Path) -> None:
         path = self.root / name
@@ -112,7 +116,7 @@ class Scratch:
         command = [*self._prefix, sys.executable, "-IS", "-c", _INIT, str(self.root)]
         propagation = str(int(self._private))
         self.init = subprocess.Popen(
-            [*command, str(self._flags), self._setup, propagation],
+            [*command, str(self._flags), self._setup, propagation, str(self._lowest)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -120,7 +124,9 @@ class Scratch:
         self._expect("unshared")
         if self._flags & 0x10000000:
             for name in ("uid_map", "gid_map"):
-                Path(f"/proc/{self.init.pid}/{name}").write_text(f"0 {FIRST_ID} {IDS}\n")
+                Path(f"/proc/{self.init.pid}/{name}").write_text(
+                    f"{self._lowest} {FIRST_ID} {IDS}\n"
+                )
         self.tell("go")
         self._tree = self._directories()
         self._mounted = bpf_mounts(self.init.pid), bpf_mounts(), bpf_mounts(1)
