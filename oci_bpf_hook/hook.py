@@ -197,20 +197,20 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
             from .unknown import no_profile
 
             raise HookError(UNKNOWN_NAME, no_profile("the CDI device", device, profiles))
+
+        def name() -> str | None:
+            return _podmans_name(state)
+
         give(
             container,
             rootfs.path,
             request,
             trail,
             lambda policy: subject_of(
-                state.annotations,
-                container,
-                rootfs.path,
-                policy,
-                options,
-                name=lambda: _podmans_name(state),
+                state.annotations, container, rootfs.path, policy, options, name=name
             ),
             alone=device is not None,
+            name=name,
         )
 
 
@@ -222,16 +222,18 @@ def give(
     subject: "Callable[[Compiled], dict[str, object]]",
     *,
     alone: bool = False,
+    name: "Callable[[], str | None]" = lambda: None,
 ) -> bool:
     """Mount what the policy gives of `request`, for the command `delegate` as for the hook.
 
     `root` is where the container's root filesystem is (inside.RUNNING once it runs); `subject`
-    says who asks; `alone` is ContainerHalf.mount's.  Returns whether anything was mounted, which it
-    isn't where just that was there already.  Raises HookError, with nothing done.
+    says who asks, and `name` finds the container's name where it doesn't; `alone` is
+    ContainerHalf.mount's.  Returns whether anything was mounted, which it isn't where just that was
+    there already.  Raises HookError, with nothing done.
     """
     from .mount import ContainerHalf
 
-    decision = judge(request, trail, subject)
+    decision = judge(request, trail, subject, name=name)
     if decision is None:
         return False
     # Nothing of ours is in the container before it is decided.
@@ -245,11 +247,15 @@ def give(
 
 
 def judge(
-    request: "Request", trail: "Trail", subject: "Callable[[Compiled], dict[str, object]]"
+    request: "Request",
+    trail: "Trail",
+    subject: "Callable[[Compiled], dict[str, object]]",
+    *,
+    name: "Callable[[], str | None]",
 ) -> "Decision | None":
     """What the policy gives of `request`, ready to be put on record; None where that asks nothing.
 
-    Raises HookError.
+    `subject` and `name` are as for `give`.  Raises HookError.
     """
     from .masks import resolve
     from .policy import decide
@@ -260,7 +266,14 @@ def judge(
         trail.off = True
         return None
     trail.subject = subject(policy)
-    decision = decide(policy, trail.subject, request, wanted, policy.enums)
+    try:
+        decision = decide(policy, trail.subject, request, wanted, policy.enums)
+    except HookError:
+        # No rule asks for the name, but the refusal has one to paste, which is not to be for all.
+        if trail.subject["container"] is None:
+            trail.subject["container"] = name()
+            decide(policy, trail.subject, request, wanted, policy.enums)
+        raise
     trail.prepare(decision, dropped)
     return decision
 

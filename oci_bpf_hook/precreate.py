@@ -159,6 +159,7 @@ def _given(
                 lambda policy: subject_of(
                     annotations, container, "", policy, options, name=lambda: name(config)
                 ),
+                name=lambda: name(config),
             )
     except HookError as error:
         trail.refused(error)

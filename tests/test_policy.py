@@ -216,8 +216,26 @@ def test_every_excess_item_is_named() -> None:
     for item in ("any", "bpfprogtypekprobe", "lsm"):
         assert f'"{item}"' in text
     assert '"xdp"' not in text
+    # What the items say no profile has asked for.
+    assert "profile's" not in text
     assert refused.value.rule == "only-xdp"
     assert "policy.yaml" in text
+
+
+def test_a_trim_that_leaves_nothing() -> None:
+    wanted = Grant(masks={"delegate_progs": 1 << 2}, path=PATH, mode=MODE)
+    request = Request(
+        lists={"delegate_progs": ("kprobe",)},
+        profiles=(),
+        record="",
+        path=PATH,
+        mode=MODE,
+        drop_unknown=False,
+    )
+    only = rule("only-xdp", masks={"delegate_progs": 1 << 6}, trim=True)
+    with pytest.raises(HookError, match="allows nothing of what is asked for") as refused:
+        decide(compiled([only]), {}, request, wanted, ENUMS)
+    assert refused.value.code == REFUSED
 
 
 # ------------------------------------------------------------- who says what
@@ -244,7 +262,8 @@ def test_a_hostile_pod_under_cri_o() -> None:
     subject = identify(hostile, "cri-o")
     assert (subject["namespace"], subject["pod"]) == ("monitoring", "web-0")
     assert subject["container"] == "probe"
-    assert "SPOOF" not in (subject["image"], subject["namespace"], subject["pod"])
+    assert subject["image"] == hostile["io.kubernetes.cri-o.ImageName"]
+    assert subject["image"] not in (None, "SPOOF")
 
 
 def test_containerd() -> None:

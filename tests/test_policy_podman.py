@@ -81,6 +81,19 @@ def test_the_built_in_policy_refuses_what_reaches_beyond(
     assert "- {name: NAME" in line["problems"][-1]
 
 
+def test_the_rule_to_paste_is_for_this_container(world: World, runtime: Runtime) -> None:
+    with in_force(None):
+        done = world.run(
+            runtime,
+            *("--name", "asks-for-kprobe"),
+            annotations=SOCKET | io(delegate_progs="kprobe"),
+            command=MOUNTS,
+        )
+        line = refused(done, runtime)
+    assert 'match: {container: "asks-for-kprobe"}' in line["problems"][-1]
+    assert line["requester"]["container"] == "asks-for-kprobe"
+
+
 @pytest.mark.parametrize(
     ("arguments", "lists", "allowed"),
     [
