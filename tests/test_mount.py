@@ -175,7 +175,7 @@ def test_another_request(container: Scratch, change: dict[str, str]) -> None:
     assert container.mounts() == [below, top]
 
 
-CHANGED = ("chmod 0711", "chown 5:5", "mount -o remount,bind,ro")
+CHANGED = ("chmod 0711", "chown 5:5", "chown 0:5", "mount -o remount,bind,ro")
 
 
 @pytest.mark.parametrize("change", CHANGED)
@@ -184,6 +184,16 @@ def test_ours_but_changed_since(container: Scratch, change: str) -> None:
     inside(container, *change.split(), str(container.root / TARGET))
     granted(container, ASK)
     assert len(container.mounts()) == 2
+
+
+def test_what_shows_as_asked_for_and_is_no_bpffs() -> None:
+    """Of a bit that has no name nothing is shown, as of any file system."""
+    setup = f'mount("none", root + "/{TARGET}", "tmpfs", 14, "mode=1777")'
+    with Scratch(setup=setup) as container:
+        result = container.hook({"io.bpffs.delegate_cmds": "0x8000000000000000"})
+        assert (result.returncode, result.stderr) == (0, "")
+        (mount,) = container.mounts()
+        assert " - bpf " in mount
 
 
 # ---- somebody else's -------------------------------------------------------------------
