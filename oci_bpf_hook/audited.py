@@ -32,7 +32,8 @@ _MOST = 8 << 20
 def entries() -> Iterator[dict[str, Any]]:
     """The trail's lines, oldest first, as far as we may read them and they aren't cut off."""
     try:
-        to = in_force().audit_to
+        # It may be asked for again and again, and no file is to stay open for it.
+        to = in_force(in_memory=True).audit_to
     except (HookError, OSError):
         return
     if not to.startswith("/"):

@@ -7,6 +7,7 @@ set (or OCI_BPF_HOOK_FORCE=1, to force it by hand) that skip is a failure.
 
 import os
 import shutil
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -77,6 +78,9 @@ def _missing() -> str:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    # A shell starts what is in the background with ^C ignored, and all our commands inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.geteuid() == 0:
         engines.enter_private_mounts()
         # What the tests delegate isn't the policy's matter, but in the policy's own tests.

@@ -1,12 +1,13 @@
 """audited.py: what is read back of an audit trail, whatever is in the file."""
 
 import json
+import os
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oci_bpf_hook.audited import entries, grants, last_refusal
-from tests.support.policy import AUDIT, in_force
+from tests.support.policy import AUDIT, CACHE, in_force
 from tests.support.scratch import Scratch, io
 
 ASKED = io(delegate_cmds="map_create", delegate_maps="hash")
@@ -24,6 +25,18 @@ def test_a_grant_and_a_refusal() -> None:
     assert "no rule of the policy" in refusal["problems"][0]
     # An id's beginning will do; the last line about it counts.
     assert last_refusal("refused-") == refusal
+
+
+def test_no_file_stays_open() -> None:
+    """inspect --watch asks again and again, and may go on for weeks."""
+    with in_force(None):
+        for _ in range(2):
+            list(entries())
+        assert CACHE.exists()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            list(entries())
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_rotated_away() -> None:
