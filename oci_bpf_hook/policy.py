@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     # Attributes by name: strings, numbers, truth values, or None where nobody tells.
     Subject = Mapping[str, object]
 
-MAGIC = b"OBPFPOL2"
+MAGIC = b"OBPFPOL3"
 # The magic, the length of the header, and the number of buckets.
 PREAMBLE = Struct("<8sII")
 # A bucket's place behind the header, and its length.
@@ -118,7 +118,11 @@ class Compiled:
         self._data = header_at + size
         header = load_json(read(header_at, size))
         self.identity: list[object] = header["identity"]
-        self.enums = {kind.option: Enum(kind, header["names"][kind.option]) for kind in KINDS}
+        self.enums: dict[str, Enum] = {}
+        for kind in KINDS:
+            names, values = header["names"][kind.option]
+            pairs = zip(names.split(), map(ord, values), strict=True)
+            self.enums[kind.option] = Enum(kind, dict(pairs))
         self.engine: str | None = header["engine"]
         self.audit_to: str = header["audit"]["to"]
         self.audit_required: bool = header["audit"]["required"]

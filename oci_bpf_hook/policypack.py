@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def pack(header: "Mapping[str, Any]", rules: "Sequence[Rule]") -> bytes:
-    """The compiled form of a policy with this `header` and these `rules`, in their order."""
+    """The compiled form of a policy with this `header` and these `rules`, in their order.
+
+    The enums in the header's `names` are two texts each, the names and a character for each value:
+    they are most of what is read in front of every grant.
+    """
 
     def text(value: object) -> bytes:
         return dumps(value, separators=(",", ":")).encode("ascii")
@@ -34,7 +38,11 @@ def pack(header: "Mapping[str, Any]", rules: "Sequence[Rule]") -> bytes:
     for entries_text in texts:
         table.append(BUCKET.pack(offset, len(entries_text)))
         offset += len(entries_text)
-    head = text({**header, "general": general})
+    names = {
+        option: [" ".join(values), "".join(map(chr, values.values()))]
+        for option, values in header["names"].items()
+    }
+    head = text({**header, "names": names, "general": general})
     return b"".join([PREAMBLE.pack(MAGIC, len(head), len(texts)), *table, head, *texts])
 
 

@@ -35,7 +35,7 @@ def items(request: Request, option: str, excess: int, enum: Enum | None) -> list
 def advice(wanted: Grant, subject: "Mapping[str, object]", enums: "Mapping[str, Enum]") -> str:
     """The rule that would allow `wanted`, for an administrator to look at and to paste."""
     lists = ", ".join(
-        f"{option}: [{', '.join(map(_item, show(mask, enums[option]).split(':')))}]"
+        f"{option}: [{', '.join(_items(mask, enums[option]))}]"
         for option, mask in wanted.masks.items()
     )
     known = ", ".join(
@@ -53,9 +53,13 @@ def advice(wanted: Grant, subject: "Mapping[str, object]", enums: "Mapping[str, 
     )
 
 
-def _item(shown: str) -> str:
-    """An item of a list, as YAML takes it for a text."""
-    return f'"{shown}"' if shown.startswith("0x") else shown
+def _items(mask: int, enum: Enum) -> list[str]:
+    """The items of a list that stand for `mask`, each as YAML takes it for a text."""
+    shown = show(mask, enum)
+    # What bpffs shows for all that the kernel has names for is in a policy all that there ever is.
+    if shown.startswith("any") and mask != ALL_BITS:
+        shown = f"{mask:#x}"
+    return [f'"{item}"' if item.startswith("0x") else item for item in shown.split(":")]
 
 
 def _glob(text: str) -> str:

@@ -36,6 +36,12 @@ def test_all_that_is_wanted(masks: dict[str, int]) -> None:
     assert pasted({"pod": "a"}, masks)["masks"] == masks
 
 
+def test_all_that_has_a_name_is_not_all_that_there_is() -> None:
+    masks = {option: enum.known for option, enum in ENUMS.items()}
+    assert pasted({"pod": "a"}, masks)["masks"] == masks
+    assert pasted({"pod": "a"}, {"delegate_cmds": ALL_BITS})["masks"] == {"delegate_cmds": ALL_BITS}
+
+
 names = st.text(min_size=1) | st.text("a*?'\"\\é☃😀\x1b\n", min_size=1) | st.just("p" * 253)
 
 

@@ -458,6 +458,12 @@ def test_masked_paths_that_are_none(runc: Bundle) -> None:
     assert runc.find().masked == ()
 
 
+@given(st.integers() | st.integers(-(10**21), 10**21))
+def test_numbers_are_what_int_makes_of_them(number: int) -> None:
+    assert load_json(b" %d" % number) == number
+    assert load_json(json.dumps([number, 1.5, -0]).encode()) == [number, 1.5, 0]
+
+
 # ---- the state itself
 
 GOOD: Mapping[str, Any] = {
