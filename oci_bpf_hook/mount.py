@@ -35,6 +35,8 @@ _UNDO_DEADLINE = 0.5
 _FLAGS = frozenset(("rw", "nosuid", "nodev", "noexec"))
 # Whoever has a peer group's number behind one of these gets what is mounted in the group.
 _RECEIVING = ("shared:", "master:")
+# Before these, a line of mountinfo has six fields; behind them stands a hyphen.
+_OPTIONAL = 6
 
 
 class ContainerHalf(Half):
@@ -188,13 +190,11 @@ class ContainerHalf(Half):
 
         All are empty if it isn't among the container's mounts.
         """
-        for line in self._mountinfo().split("\n"):
-            if line.startswith(f"{place[0]} "):
-                # ID parent major:minor root point flags [optional]... - type source options
-                fields = line.split(" ")
-                tail = fields[fields.index("-") + 1 :]
-                return fields[3], tail[0], fields[5].split(","), tail[2].split(",")
-        return "", "", [], []
+        fields = self._fields(place[0])
+        if not fields:
+            return "", "", [], []
+        tail = fields[fields.index("-", _OPTIONAL) + 1 :]
+        return fields[3], tail[0], fields[5].split(","), tail[2].split(",")
 
     def _wrong(
         self, place: tuple[int, bool, int, int, int], grant: "Grant", enums: "Mapping[str, Enum]"
@@ -222,9 +222,7 @@ class ContainerHalf(Half):
         """
         groups = [
             field.removeprefix("shared:")
-            for line in self._mountinfo().split("\n")
-            if line.startswith(f"{self._target[0]} ")
-            for field in _optional(line)
+            for field in _optional(self._fields(self._target[0]))
             if field.startswith("shared:")
         ]
         if not groups:
@@ -233,7 +231,8 @@ class ContainerHalf(Half):
         # within the container nobody sees who else is in them.
         receiving = {kind + groups[0] for kind in _RECEIVING}
         if not self._container.joins_mount or any(
-            not receiving.isdisjoint(_optional(line)) for line in _mountinfo("self").split("\n")
+            not receiving.isdisjoint(_optional(line.split(" ")))
+            for line in _mountinfo("self").decode("utf-8", "replace").split("\n")
         ):
             raise HookError(
                 MOUNT_FAILED,
@@ -242,7 +241,19 @@ class ContainerHalf(Half):
                 "rprivate or rslave",
             )
 
-    def _mountinfo(self) -> str:
+    def _fields(self, mount: int) -> list[str]:
+        """The fields of the line about the container's `mount`; none if there is no such line.
+
+        ID parent major:minor root point flags [optional]... - type source options
+        """
+        # A container may have hundreds, and this is the one line of interest.
+        lines = b"\n" + self._mountinfo()
+        start = lines.find(b"\n%d " % mount) + 1
+        if not start:
+            return []
+        return lines[start : lines.find(b"\n", start)].decode("utf-8", "replace").split(" ")
+
+    def _mountinfo(self) -> bytes:
         """The container's mounts, from the host's /proc.
 
         The child is in the container's mount namespace and ours to reap: until then its
@@ -278,14 +289,14 @@ class ContainerHalf(Half):
             self._wait()
 
 
-def _mountinfo(process: str) -> str:
+def _mountinfo(process: str) -> bytes:
     fd = posix.open(f"/proc/{process}/mountinfo", posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        return read_all(fd).decode("utf-8", "replace")
+        return read_all(fd)
     finally:
         posix.close(fd)
 
 
-def _optional(line: str) -> list[str]:
-    """The optional fields of a line of mountinfo: how its mount propagates."""
-    return line.partition(" - ")[0].split(" ")[6:]
+def _optional(fields: list[str]) -> list[str]:
+    """The optional ones of the `fields` of a line of mountinfo: how its mount propagates."""
+    return fields[_OPTIONAL : fields.index("-", _OPTIONAL)] if len(fields) > _OPTIONAL else []
