@@ -355,6 +355,8 @@ def report(identity: object, code: int, text: str) -> int:
     try:
         line = f"oci-bpf-hook: {name}: {text} (exit code {code})\n"
         posix.write(2, line.encode("utf-8", "backslashreplace"))
+        # Whatever has come by now is raised here, and nothing any more behind this.
+        _signal.signal(_signal.SIGALRM, _signal.SIG_IGN)
     except OSError:  # crun has closed it, or the engine doesn't read.
         pass
     _signal.alarm(0)

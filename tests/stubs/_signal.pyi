@@ -6,6 +6,7 @@ SIGKILL: int
 SIGALRM: int
 SIGCHLD: int
 SIG_DFL: int
+SIG_IGN: int
 SIG_SETMASK: int
 
 def signal(
