@@ -48,9 +48,12 @@ def from_btf(kinds: "Sequence[Kind]", path: str = VMLINUX) -> dict[str, Enum]:
 
 
 def btf_in(path: str = VMLINUX) -> "btf.Buffer":
-    """The BTF in the file `path`, whatever that is.  Raises OSError."""
+    """The BTF in the file `path`, whatever that is.  Raises OSError, and BtfError for a device."""
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
+        # Which may never end; a pipe does.
+        if posix.fstat(fd).st_mode & 0o170000 == 0o020000:
+            raise btf.BtfError("it is a device")
         try:
             # Since 6.16 (a539e2a6d51d), and only private; spares a copy of 5 MB.
             return mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)

@@ -103,6 +103,7 @@ def test_diff_with_a_header() -> None:
         (("--diff", "/does/not/exist"), USAGE, "/does/not/exist: No such file"),
         (("--btf", "/etc/passwd"), USAGE, "--btf /etc/passwd: "),
         (("--btf", "/does/not/exist"), USAGE, "--btf /does/not/exist: No such file"),
+        (("--btf", "/dev/zero"), USAGE, "--btf /dev/zero: it is a device"),
         (("--header", "/etc/passwd"), USAGE, "--header /etc/passwd: "),
         (("--kernel", "6.12", "--table"), USAGE, "not allowed with"),
     ],

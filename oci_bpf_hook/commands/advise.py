@@ -110,8 +110,6 @@ def _kernel(path: str | None) -> Kernel:
     file = path or kernel.VMLINUX
     table = kernel.table().enums(KINDS)
     try:
-        if path and stat.S_ISCHR(os.stat(path).st_mode):
-            raise btf.BtfError("it is a device")
         data = kernel.btf_in(file)
         known = btf.enums(data, KINDS)
     except (OSError, btf.BtfError) as error:
