@@ -43,14 +43,13 @@ def in_force(
         cached = _cached(run, identity, in_memory=in_memory)
         if cached:
             return cached
-        from .policysource import compile_policy, take_turn
+        from .policysource import compile_policy, in_turn
 
-        turn, cached = take_turn(run, lambda: _cached(run, identity, in_memory=in_memory))
-        try:
-            return cached or _of(compile_policy(source, identity, header, etc, run))
-        finally:
-            if turn >= 0:
-                posix.close(turn)
+        return in_turn(
+            run,
+            lambda: _cached(run, identity, in_memory=in_memory),
+            lambda: _of(compile_policy(source, identity, header, etc, run)),
+        )
     finally:
         if source >= 0:
             posix.close(source)

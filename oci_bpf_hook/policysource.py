@@ -34,27 +34,31 @@ _LOCK = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_NONBLOCK | pos
 _NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
 
 
-def take_turn(run: str, look: "Callable[[], Compiled | None]") -> "tuple[int, Compiled | None]":
-    """What somebody else has compiled meanwhile, as `look` finds it; else an fd to close after.
+def in_turn(
+    run: str, look: "Callable[[], Compiled | None]", make: "Callable[[], Compiled]"
+) -> "Compiled":
+    """What somebody else has compiled meanwhile, as `look` finds it, or else what `make` does.
 
     Of fifty containers that start at once one does the work, which takes seconds for a policy of
-    thousands of rules, and would for each take fifty times that on the same processors.  The fd
-    is -1 where there is no turn to be had.
+    thousands of rules, and would for each take fifty times that on the same processors.
     """
     try:
         _make(run)
         fd = posix.open(f"{run}/.lock", _LOCK, 0o600)
-    except OSError:
-        return -1, None
-    deadline = monotonic() + _PATIENCE
-    while True:
-        ours = _lock(fd)
-        if (found := look()) is not None or (not ours and monotonic() >= deadline):
-            posix.close(fd)
-            return -1, found
-        if ours:
-            return fd, None
-        sleep(_POLL)
+    except OSError:  # There is no turn to be had.
+        return make()
+    try:
+        deadline = monotonic() + _PATIENCE
+        while True:
+            ours = _lock(fd)
+            found = look()
+            if found is not None:
+                return found
+            if ours or monotonic() >= deadline:
+                return make()
+            sleep(_POLL)
+    finally:
+        posix.close(fd)
 
 
 def _lock(fd: int) -> bool:

@@ -64,28 +64,29 @@ def test_a_change_is_seen(place: Place, said: list[str]) -> None:
     assert len(said) == 4
 
 
+def unseen_change(place: Place, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """What has seen the policy "one", which is "two" by now and looks the same."""
+    place.write(DENY.format(name="one"))
+    watched = watch(place)
+    assert name(watched) == "one"
+    now = watched._now()
+    monkeypatch.setattr(watched, "_now", lambda: now)
+    place.write(DENY.format(name="two"))
+    return watched
+
+
 def test_what_may_change_unseen_is_read_each_time(
     place: Place, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A change in the same tick of the file system's clock leaves no trace."""
     monkeypatch.setattr(policysource, "SETTLED", 3600 * 10**9)
-    place.write(DENY.format(name="one"))
-    watched = watch(place)
-    assert name(watched) == "one"
-    now = watched._now()
-    monkeypatch.setattr(watched, "_now", lambda: now)
-    place.write(DENY.format(name="two"))
+    watched = unseen_change(place, monkeypatch)
     assert name(watched) == "two"
     assert len(said) == 1
 
 
 def test_forgotten(place: Place, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    place.write(DENY.format(name="one"))
-    watched = watch(place)
-    assert name(watched) == "one"
-    now = watched._now()
-    monkeypatch.setattr(watched, "_now", lambda: now)
-    place.write(DENY.format(name="two"))
+    watched = unseen_change(place, monkeypatch)
     assert name(watched) == "one"
     watched.forget()
     assert name(watched) == "two"
