@@ -68,7 +68,7 @@ class Loader(_Base):
         spec = module.__spec__
         assert spec is not None
         code, spec.loader_state = spec.loader_state, None
-        exec(code, module.__dict__)  # noqa: S102
+        exec(code, module.__dict__)  # noqa: S102  What importing is.
 
 
 def _header(status: posix.stat_result) -> bytes:

@@ -145,6 +145,10 @@ def _given(
     from .trail import Trail
 
     annotations = config["annotations"]
+
+    def named() -> str | None:
+        return name(config)
+
     trail = Trail(
         identity,
         annotations,
@@ -156,10 +160,8 @@ def _given(
             decision = judge(
                 request,
                 trail,
-                lambda policy: subject_of(
-                    annotations, container, "", policy, options, name=lambda: name(config)
-                ),
-                name=lambda: name(config),
+                lambda policy: subject_of(annotations, container, "", policy, options, name=named),
+                name=named,
             )
     except HookError as error:
         trail.refused(error)

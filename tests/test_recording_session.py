@@ -224,37 +224,28 @@ def test_standard_streams_that_are_closed(closed: tuple[int, ...], tmp_path: Pat
     assert (code, fds.split()[:3]) == (0, ["0", "1", "2"])
 
 
-def test_signals_are_handed_on() -> None:
-    script = "trap 'echo told; exit 3' TERM; echo ready; while :; do read -r line || exit 9; done"
+@pytest.mark.parametrize(
+    ("told", "terminal"),
+    [
+        (signal.SIGTERM, True),
+        # Without a terminal whoever runs us for somebody sends it to us alone.
+        (signal.SIGINT, False),
+    ],
+)
+def test_signals_are_handed_on(told: signal.Signals, *, terminal: bool) -> None:
+    word = told.name.removeprefix("SIG")
+    script = f"trap 'echo told; exit 3' {word}; echo ready; "
+    script += "while :; do read -r line || exit 9; done"
     with subprocess.Popen(
         recorder.argv("record", "--output", os.devnull, "--", "sh", "-c", script),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=not terminal,
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.stdin
-        process.stdin.write("\n")
-        process.stdin.flush()
-        assert process.stdout.read() == "told\n"
-    assert process.returncode == 3
-
-
-def test_interrupted_without_a_terminal() -> None:
-    """Whoever runs us for somebody sends it to us alone."""
-    script = "trap 'echo told; exit 3' INT; echo ready; while :; do read -r line || exit 9; done"
-    with subprocess.Popen(
-        recorder.argv("record", "--output", os.devnull, "--", "sh", "-c", script),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(told)
         assert process.stdin
         process.stdin.write("\n")
         process.stdin.flush()
