@@ -24,6 +24,7 @@ BPF_MAP_CREATE = 0
 BPF_PROG_LOAD = 5
 BPF_BTF_LOAD = 18
 BPF_TOKEN_CREATE = 36
+BPF_MAP_TYPE_ARRAY = 2
 _F_TOKEN_FD = 1 << 16
 # union bpf_attr, as the kernel's BTF has it.  TOKEN_CREATE: flags, bpffs_fd.
 _TOKEN = Struct("=II")
@@ -88,9 +89,10 @@ def token_create(bpffs: int) -> int:
     return _bpf(BPF_TOKEN_CREATE, _TOKEN.pack(0, bpffs & 0xFFFFFFFF))
 
 
-def map_create(map_type: int, token: int) -> int:
-    """BPF_MAP_CREATE of one entry, 4 bytes for 4, through `token`."""
-    return _bpf(BPF_MAP_CREATE, _MAP.pack(map_type, 4, 4, 1, _F_TOKEN_FD, token))
+def map_create(map_type: int, token: int | None) -> int:
+    """BPF_MAP_CREATE of one entry, 4 bytes for 4, through `token` if there is one."""
+    flags = 0 if token is None else _F_TOKEN_FD
+    return _bpf(BPF_MAP_CREATE, _MAP.pack(map_type, 4, 4, 1, flags, token or 0))
 
 
 def prog_load(prog_type: int, attach_type: int, token: int) -> int:

@@ -17,11 +17,12 @@ from _ctypes import (
     Array,
     CFuncPtr,
     _SimpleCData,
+    addressof,
     dlopen,
     dlsym,
     get_errno,
 )
-from _struct import pack, unpack_from
+from _struct import calcsize, pack, pack_into, unpack_from
 from posix import strerror, uname
 
 # What the kernel calls this machine.
@@ -33,7 +34,21 @@ _FSCONFIG = 431
 _FSMOUNT = 432
 _FSPICK = 433
 _OPENAT2 = 437
+# bpf(2) has a number of its own on each architecture: recording/arch.py says from where, and a
+# test compares both.  A machine that isn't here can't have a guard.
+_BPF = {
+    "x86_64": 321,
+    "aarch64": 280,
+    "riscv64": 280,
+    "loongarch64": 280,
+    "ppc64le": 361,
+    "ppc64": 361,
+    "s390x": 351,
+}
 
+BPF_MAP_LOOKUP_ELEM = 1
+BPF_MAP_UPDATE_ELEM = 2
+BPF_MAP_LOOKUP_AND_DELETE_ELEM = 21
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 CLONE_NEWNS = 0x00020000
@@ -60,6 +75,13 @@ _MOVE_MOUNT_F_EMPTY_PATH = 0x04
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _STATX_MNT_ID = 0x1000
 _ENOSYS = 38
+_BPF_OBJ_GET = 7
+_BPF_OBJ_GET_INFO_BY_FD = 15
+# In the memory of a call of bpf(2): its attributes are at the beginning, and then come the path
+# or the key, and what the kernel fills in.
+_AT_KEY = 64
+_AT_VALUE = 256
+_ROOM = 4096
 
 
 TYPE_CHECKING = False
@@ -93,6 +115,11 @@ class _Statx(_ByteArray):
     _length_ = 256
 
 
+class _Memory(_ByteArray):
+    _type_ = _Byte
+    _length_ = _ROOM
+
+
 class _Function(CFuncPtr):
     _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
     _restype_ = _Int
@@ -120,6 +147,7 @@ _call_fsmount = _syscall(_Int, _Int, _Int)
 _call_fspick = _syscall(_Int, _Bytes, _Int)
 _call_move_mount = _syscall(_Int, _Bytes, _Int, _Bytes, _Int)
 _call_openat2 = _syscall(_Int, _Bytes, _Bytes, _Long)
+_call_bpf = _syscall(_Int, _Memory, _Int)
 _call_setns = _function("setns", _Int, _Int)
 _call_prctl = _function("prctl", _Int, _Long, _Long, _Long, _Long)
 _call_umount2 = _function("umount2", _Bytes, _Int)
@@ -197,3 +225,47 @@ def statx_mount(fd: int) -> tuple[int, bool]:
     if not mask & _STATX_MNT_ID or not known & STATX_ATTR_MOUNT_ROOT:
         raise OSError(_ENOSYS, "statx: the kernel doesn't tell a file's mount")
     return mount, bool(attributes & STATX_ATTR_MOUNT_ROOT)
+
+
+def _bpf(command: int, memory: _Memory) -> int:
+    number = _BPF.get(MACHINE) if calcsize("P") == 8 else None
+    if number is None:
+        raise OSError(_ENOSYS, f"bpf(2) has no number known here for {MACHINE}")
+    return _check(_call_bpf(number, command, memory, _AT_KEY), "bpf")
+
+
+def bpf_obj_get(path: bytes) -> int:
+    """The program, map or link that is pinned at `path`, of at most 191 bytes."""
+    data = bytearray(_ROOM)
+    memory = _Memory.from_buffer(data)
+    pack_into("Q", data, 0, addressof(memory) + _AT_KEY)
+    data[_AT_KEY : _AT_KEY + len(path)] = path
+    return _bpf(_BPF_OBJ_GET, memory)
+
+
+def bpf_obj_info(fd: int) -> bytes:
+    """What the kernel tells of a program, map or link: struct bpf_prog_info and the like."""
+    data = bytearray(_ROOM)
+    memory = _Memory.from_buffer(data)
+    pack_into("IIQ", data, 0, fd, _ROOM - _AT_VALUE, addressof(memory) + _AT_VALUE)
+    _bpf(_BPF_OBJ_GET_INFO_BY_FD, memory)
+    (size,) = unpack_from("I", data, 4)
+    return bytes(data[_AT_VALUE : _AT_VALUE + size])
+
+
+def bpf_map(command: int, fd: int, key: bytes, value: bytes | int) -> bytes:
+    """One of the BPF_MAP_*_ELEM commands on the map `fd`; `key` has at most 192 bytes.
+
+    `value` is what to write, or how many bytes the map's values have.  Returns the value.
+    """
+    data = bytearray(_ROOM)
+    memory = _Memory.from_buffer(data)
+    base = addressof(memory)
+    # A queue has no keys, and its key has to be NULL.
+    pack_into("IxxxxQQ", data, 0, fd, base + _AT_KEY if key else 0, base + _AT_VALUE)
+    data[_AT_KEY : _AT_KEY + len(key)] = key
+    size = value if isinstance(value, int) else len(value)
+    if isinstance(value, bytes):
+        data[_AT_VALUE : _AT_VALUE + size] = value
+    _bpf(command, memory)
+    return bytes(data[_AT_VALUE : _AT_VALUE + size])

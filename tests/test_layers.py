@@ -29,7 +29,7 @@ ROWS = (
     # The edge: the kernel and files.
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
-        *("loader", "failure", "conmon"),
+        *("loader", "failure", "conmon", "guard", "lsm.__init__"),
         *(
             "trail",
             "policycache",

@@ -2,13 +2,15 @@
 
 import errno
 import os
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook import syscalls
+from oci_bpf_hook import probes, syscalls
+from oci_bpf_hook.recording.arch import native
 from tests.support.scratch import Scratch
 
 PATH = os.O_PATH | os.O_CLOEXEC
@@ -202,3 +204,49 @@ def test_what_it_gives_is_pythons_own(root: int) -> None:
     os.close(fd)
     assert type(fd) is int
     assert [type(item) for item in syscalls.statx_mount(root)] == [int, bool]
+
+
+def test_bpf_has_the_numbers_of_recordings_table() -> None:
+    for machine, number in syscalls._BPF.items():
+        found = native(machine, 64)
+        assert found is not None
+        assert found.bpf == number
+
+
+def test_bpf_on_a_machine_without_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syscalls, "MACHINE", "m68k")
+    with pytest.raises(OSError, match="no number known here for m68k") as caught:
+        syscalls.bpf_obj_get(b"/sys/fs/bpf/nothing")
+    assert caught.value.errno == errno.ENOSYS
+
+
+@pytest.fixture
+def array_map() -> Iterator[int]:
+    """A map of one entry, 4 bytes for 4, as bpf(2) makes it."""
+    fd = probes.map_create(probes.BPF_MAP_TYPE_ARRAY, None)
+    yield fd
+    os.close(fd)
+
+
+def test_bpf_map(array_map: int) -> None:
+    key, value = struct.pack("=I", 0), struct.pack("=I", 0xC0FFEE)
+    syscalls.bpf_map(syscalls.BPF_MAP_UPDATE_ELEM, array_map, key, value)
+    assert syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, array_map, key, 4) == value
+    with pytest.raises(OSError, match="bpf") as caught:
+        syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, array_map, struct.pack("=I", 1), 4)
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_bpf_obj_info(array_map: int) -> None:
+    kind, number, *sizes = struct.unpack_from("=6I", syscalls.bpf_obj_info(array_map))
+    assert kind == probes.BPF_MAP_TYPE_ARRAY
+    assert number
+    # Sizes of key and value, entries, flags.
+    assert sizes == [4, 4, 1, 0]
+
+
+def test_bpf_obj_get() -> None:
+    with pytest.raises(OSError, match="bpf") as caught:
+        syscalls.bpf_obj_get(b"/proc/self")
+    # Something is there, and it is no bpffs's.
+    assert caught.value.errno in (errno.EACCES, errno.EPERM, errno.EINVAL)

@@ -1,0 +1,145 @@
+"""Whether the guard is in force, and the mark by which it knows a confined bpffs.
+
+The guard is a set of BPF LSM programs (`lsm/guard.bpf.c`): it holds every token that is made from a
+bpffs whose root directory is marked.  Their links are pinned in a directory of root's, so that they
+outlive whoever has loaded them.  A grant that is to be confined is none without them, and so they
+are looked at anew before each.
+
+This is on the hook's way; what loads the guard and tells of it is in `lsm`.
+"""
+
+import posix
+from _struct import Struct
+
+from . import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+# Its layout; guard.bpf.c has it too.
+VERSION = 1
+DIRECTORY = "/sys/fs/bpf/oci-bpf-hook/guard"
+# What is pinned there: the links have the names of their programs.
+LINKS = ("token_create", "token_free", "token_capable", "prog_load")
+MARKS = "marks"
+TOKENS = "tokens"
+CONFIG = "config"
+
+# struct config: version, proved; types, perfmon; where system calls have two arguments; the ids of
+# the programs, and of the maps `marks` and `tokens`; the digest of the lists.
+CONFIG_VALUE = Struct("=IIQQII4I2I32s")
+KEY = Struct("=I")
+# struct bpf_link_info: type, id, prog_id, and of a tracing link its attach_type.
+_LINK = Struct("=IIIxxxxI")
+_LINK_TRACING = 2
+_ATTACHED_TO_LSM = 27
+# struct bpf_map_info: type, id.
+_MAP = Struct("=II")
+_INODE_STORAGE = 28
+_CONFINED = KEY.pack(1)
+
+# BPF_PROG_LOAD, and whatever comes after the commands that were there when this was written: of the
+# others that take a token, none loads a program.
+_PROG_LOAD = 1 << 5
+_KNOWN = (1 << 39) - 1
+
+
+class AbsentError(Exception):
+    """The guard isn't in force; the text says how that shows, as the end of a sentence."""
+
+
+def needed(masks: "Mapping[str, int]") -> bool:
+    """Whether a confined grant of these `masks` is only one with the guard in force.
+
+    Without programs there is nothing that the masks don't hold themselves.
+    """
+    return bool(masks.get("delegate_cmds", 0) & (_PROG_LOAD | ~_KNOWN))
+
+
+class Guard:
+    """The guard in force, to be used in a `with`; it marks what it is to hold."""
+
+    __slots__ = ("_marks",)
+
+    def __init__(self, marks: int) -> None:
+        self._marks = marks
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: "TracebackType | None",
+    ) -> None:
+        posix.close(self._marks)
+
+    def mark(self, root: int) -> None:
+        """Have the guard hold each token made from the bpffs with this `root` directory, an fd.
+
+        Raises OSError.
+        """
+        syscalls.bpf_map(syscalls.BPF_MAP_UPDATE_ELEM, self._marks, KEY.pack(root), _CONFINED)
+
+    def marked(self, root: int) -> bool:
+        """Whether that was done to the bpffs with this `root` directory, an fd.  Raises OSError."""
+        try:
+            key = KEY.pack(root)
+            value = syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, self._marks, key, len(_CONFINED))
+        except FileNotFoundError:
+            return False
+        return value == _CONFINED
+
+
+def in_force(directory: str = DIRECTORY) -> Guard:
+    """The guard whose links and maps are pinned in `directory`.
+
+    Raises AbsentError if it isn't loaded, isn't whole, or isn't the one that this version knows.
+    """
+    try:
+        return _whole(directory)
+    except FileNotFoundError:
+        raise AbsentError("the guard isn't loaded") from None
+    except OSError as error:
+        raise AbsentError(f"the guard can't be looked at ({error.strerror})") from None
+
+
+def _whole(directory: str) -> Guard:
+    status = posix.lstat(directory)
+    if status.st_uid or status.st_mode & 0o170077 != 0o040000:
+        raise AbsentError(f"{directory} isn't root's own directory")
+    fds: list[int] = []
+    try:
+        names = (*LINKS, CONFIG, MARKS)
+        fds.extend(syscalls.bpf_obj_get(f"{directory}/{name}".encode()) for name in names)
+        *links, config, marks = fds
+        _check(links, config, marks)
+        fds.pop()
+        return Guard(marks)
+    finally:
+        for fd in fds:
+            posix.close(fd)
+
+
+def _check(links: list[int], config: int, marks: int) -> None:
+    """Raise AbsentError unless these are the guard's, as it was loaded and proved."""
+    value = syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, config, KEY.pack(0), CONFIG_VALUE.size)
+    version, proved, _, _, _, _, *ids, _ = CONFIG_VALUE.unpack(value)
+    if version != VERSION:
+        raise AbsentError(f"the guard is of another version ({version}, and this takes {VERSION})")
+    if not proved:
+        raise AbsentError("the guard was never seen to work on this kernel")
+    for name, link, program in zip(LINKS, links, ids, strict=False):
+        kind, _, runs, attached = _LINK.unpack_from(_info(link, _LINK.size))
+        if (kind, runs, attached) != (_LINK_TRACING, program, _ATTACHED_TO_LSM):
+            raise AbsentError(f"the guard's {name} was replaced")
+    if _MAP.unpack_from(_info(marks, _MAP.size)) != (_INODE_STORAGE, ids[len(LINKS)]):
+        raise AbsentError(f"the guard's {MARKS} were replaced")
+
+
+def _info(fd: int, size: int) -> bytes:
+    return syscalls.bpf_obj_info(fd).ljust(size, b"\0")
