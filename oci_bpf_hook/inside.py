@@ -11,15 +11,17 @@ It speaks with the host half (`mount`) through one socket:
     MAKING, if any are        -->  how many directories of the path it makes
     place of the target, fd   -->  a filesystem context for the host to configure
     (tries)                   <--  OWNER, if the target is a bpffs just as asked for
-    OWNED                     -->  whether that is of the container's user namespace
+    OWNED, fd                 -->  whether that is of the container's user namespace; the target
     (makes the mount)         <--  CREATED
-    place of the mount, fd    -->  for the host to take off if this half is killed
+    place of the mount, fd    -->  for the host to mark, and to take off if this half is killed
+    (attaches it)             <--  ATTACH
     ATTACHED                  -->  for the host to read back
     (ends)                    <--  KEEP, or anything else to take it off
 
 Where a broker delegates (`client`), the first fd is a connection to it instead, which this half
 makes, since the broker looks at whoever has made it; no fd means that there is no broker, and
-that it says why when it is told to go on.  The mount comes with CREATED.  The broker's own child
+that it says why when it is told to go on.  The mount comes with CREATED, and was marked already if
+it is to be.  The broker's own child
 (`session`) is in the container for the filesystem context alone:
 
     (joins, waits)            <--  the mode
@@ -59,6 +61,7 @@ PLACED = b"@"
 OWNER = b"owner"
 OWNED = b"="
 MAKING = b"+"
+ATTACH = b"attach"
 ATTACHED = b"."
 CONTEXT = b"f"
 MOUNT = b"m"
@@ -228,8 +231,8 @@ def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: Prog
     opened, failure = _open_source(broker)
     _send_place(sock, target, opened)
     answer, mount = receive(sock)
-    if answer == OWNER:
-        sock.send(COUNT.pack(OWNED, _owned(target)))
+    while answer == OWNER:
+        _send_fd(sock, COUNT.pack(OWNED, _owned(target)), target)
         answer, mount = receive(sock)
     if answer != CREATED:
         raise GoneError
@@ -239,6 +242,9 @@ def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: Prog
     if not broker:
         mount = _mount(opened, mode)
     _send_place(sock, mount, mount)
+    # Nothing in the container sees the mount before this, and so makes no token of it.
+    if sock.recv(LONGEST) != ATTACH:
+        raise GoneError
     progress.step = "move_mount"
     progress.mount = mount
     syscalls.move_mount(mount, target)

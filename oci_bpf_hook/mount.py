@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from .container import Container
+    from .guard import Guard
     from .masks import Grant
     from .names import Enum
 
@@ -76,19 +77,25 @@ class ContainerHalf(Half):
         ends = range(len(names) - self._making, len(names))
         return [b"/".join(names[: end + 1]) for end in ends]
 
-    def mount(self, grant: "Grant", enums: "Mapping[str, Enum]", *, alone: bool = False) -> bool:
+    def mount(
+        self,
+        grant: "Grant",
+        enums: "Mapping[str, Enum]",
+        *,
+        guard: "Guard | None" = None,
+        alone: bool = False,
+    ) -> bool:
         """Mount what `grant` says; `enums` are the kernel's names for what is granted.
 
-        It is taken off again unless `keep` is called.  Returns False where just that mount was
-        there already, and then changes nothing.  With `alone` another delegation isn't hidden, but
-        an error.
+        With `guard` it is marked for that before the container sees it.  It is taken off again
+        unless `keep` is called.  Returns False where just that mount was there already, and then
+        changes nothing.  With `alone` another delegation isn't hidden, but an error.
         Raises HookError, with nothing left behind.
         """
         context = self.aim(grant.path, grant.mode)
-        if self.has(grant, enums):
+        if self.has(grant, enums, guard=guard):
             return False
-        # Whose it is is asked once: where it is as granted, has() did.
-        if alone and self._wrong(self._target, grant, enums) and self.has_any():
+        if alone and self.has_any():
             raise HookError(
                 MOUNT_FAILED,
                 f"the container has another delegated bpffs at {quote(grant.path)} already, from "
@@ -96,7 +103,7 @@ class ContainerHalf(Half):
                 "them, or another io.bpffs.path",
             )
         create(context, grant)
-        self.attach(grant, enums)
+        self.attach(grant, enums, guard=guard)
         return True
 
     def aim(self, path: str, mode: int) -> int:
@@ -110,13 +117,17 @@ class ContainerHalf(Half):
         self._target = self._place()
         return self._fds[0] if self._fds else -1
 
-    def has(self, grant: "Grant", enums: "Mapping[str, Enum]") -> bool:
-        """Whether the directory already is a bpffs that is just as `grant` says."""
-        return (
-            self._target[1]
-            and not self._wrong(self._target, grant, enums)
-            and self._owned_by_container()
-        )
+    def has(
+        self, grant: "Grant", enums: "Mapping[str, Enum]", *, guard: "Guard | None" = None
+    ) -> bool:
+        """Whether the directory already is a bpffs that is just as `grant` says.
+
+        With `guard` it is one only if it is marked for that, and without only if it isn't marked.
+        """
+        if not self._target[1] or self._wrong(self._target, grant, enums):
+            return False
+        owned, marked = self._whose(guard)
+        return owned and marked == (guard is not None)
 
     def has_any(self) -> bool:
         """Whether the directory already is a bpffs that delegates something to the container.
@@ -129,20 +140,43 @@ class ContainerHalf(Half):
         return (
             kind == "bpf"
             and any(option.startswith("delegate_") for option in options)
-            and self._owned_by_container()
+            and self._whose()[0]
         )
 
-    def _owned_by_container(self) -> bool:
-        """Whether the target belongs to the container's user namespace, as tokens need it."""
+    def _whose(self, guard: "Guard | None" = None) -> tuple[bool, bool]:
+        """Whether the target is of the container's user namespace, as tokens need it.
+
+        And whether a guard holds it: `guard`, or the one in force as far as we can see it.
+        """
+        before = len(self._fds)
         self._send(inside.OWNER)
         _, owned = inside.COUNT.unpack(self._receive(inside.OWNED))
-        return bool(owned)
+        if len(self._fds) != before + 1:
+            raise HookError(MOUNT_FAILED, "the container half sent no directory")
+        target = self._fds.pop()
+        try:
+            return bool(owned), _marked(target, guard)
+        finally:
+            posix.close(target)
 
-    def attach(self, grant: "Grant", enums: "Mapping[str, Enum]", mount: int = -1) -> None:
-        """Attach what has been made, or the detached `mount`, and read back that it is `grant`."""
+    def attach(
+        self,
+        grant: "Grant",
+        enums: "Mapping[str, Enum]",
+        mount: int = -1,
+        *,
+        guard: "Guard | None" = None,
+    ) -> None:
+        """Attach what has been made, or the detached `mount`, and read back that it is `grant`.
+
+        With `guard` it is marked before.
+        """
         self._stays_inside()
         self._send(inside.CREATED, mount)
         place = self._place()
+        if guard is not None:
+            mark(guard, self._mount())
+        self._send(inside.ATTACH)
         self._receive(inside.ATTACHED)
         wrong = self._wrong(place, grant, enums)
         dead = not self._container.alive()
@@ -287,6 +321,33 @@ class ContainerHalf(Half):
             except OSError:  # Nothing more to be done.
                 return
             self._wait()
+
+
+def mark(guard: "Guard", mount: int) -> None:
+    """Have `guard` hold the new `mount`, which nobody in a container has seen.
+
+    Raises HookError (NOT_AS_GRANTED).
+    """
+    try:
+        guard.mark(mount)
+        if guard.marked(mount):
+            return
+        why = "the mark isn't there afterwards"
+    except OSError as error:
+        why = str(error.strerror)
+    raise HookError(NOT_AS_GRANTED, f"the new bpffs can't be confined: {why}")
+
+
+def _marked(target: int, guard: "Guard | None") -> bool:
+    from .guard import AbsentError, in_force
+
+    try:
+        if guard is not None:
+            return guard.marked(target)
+        with in_force() as found:
+            return found.marked(target)
+    except (AbsentError, OSError):
+        return False
 
 
 def _mountinfo(process: str) -> bytes:

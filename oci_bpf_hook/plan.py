@@ -4,6 +4,7 @@ It is the order of `mount`, `inside` and `session`; a test traces real runs and 
 """
 
 from .client import SOCKET
+from .guard import MARKS
 from .half import settings
 from .masks import Grant, show
 from .names import KINDS, Enum
@@ -43,15 +44,21 @@ def steps(
     *,
     stage: str = CREATE_RUNTIME,
     broker: bool,
+    confined: bool = False,
 ) -> "tuple[Step, ...]":
     """What the hook does at `stage` to mount `grant` below the container's root at `root`.
 
-    With `broker` the hook may not delegate itself, which it never may at CREATE_CONTAINER.
+    With `broker` the hook may not delegate itself, which it never may at CREATE_CONTAINER.  What is
+    `confined` is marked for the guard.
     """
-    return tuple(_by_broker(grant, root, enums, stage) if broker else _directly(grant, root, enums))
+    if broker:
+        return tuple(_by_broker(grant, root, enums, stage, confined=confined))
+    return tuple(_directly(grant, root, enums, confined=confined))
 
 
-def _directly(grant: Grant, root: str, enums: "Mapping[str, Enum]") -> "Iterator[Step]":
+def _directly(
+    grant: Grant, root: str, enums: "Mapping[str, Enum]", *, confined: bool
+) -> "Iterator[Step]":
     yield Step(
         half=HOST,
         call='openat("/proc/PID/ns/user"), openat("/proc/PID/ns/mnt")',
@@ -73,11 +80,13 @@ def _directly(grant: Grant, root: str, enums: "Mapping[str, Enum]") -> "Iterator
     )
     yield from _settings(grant, enums, HOST)
     yield from _mount(grant, CONTAINER)
+    if confined:
+        yield _mark(HOST)
     yield from _attach(HOST, "/proc/CHILD/mountinfo")
 
 
 def _by_broker(
-    grant: Grant, root: str, enums: "Mapping[str, Enum]", stage: str
+    grant: Grant, root: str, enums: "Mapping[str, Enum]", stage: str, *, confined: bool
 ) -> "Iterator[Step]":
     yield Step(half=CONTAINER, call="fork()", why="the child is the container half")
     if stage == CREATE_RUNTIME:
@@ -110,6 +119,8 @@ def _by_broker(
     )
     yield from _settings(grant, enums, BROKER)
     yield from _mount(grant, BROKERS_CHILD)
+    if confined:
+        yield _mark(BROKER)
     yield Step(half=BROKER, call="sendmsg(SCM_RIGHTS)", why="the mount, attached nowhere yet")
     where = "/proc/CHILD/mountinfo" if stage == CREATE_RUNTIME else "/proc/self/mountinfo"
     yield from _attach(CONTAINER, where)
@@ -159,6 +170,14 @@ def _mount(grant: Grant, half: str) -> "Iterator[Step]":
             call=f"fchmod({grant.mode:04o})",
             why="the kernel gives its root directory the sticky bit whatever the mode",
         )
+
+
+def _mark(half: str) -> Step:
+    return Step(
+        half=half,
+        call=f"bpf(BPF_MAP_UPDATE_ELEM, {MARKS})",
+        why="mark its root directory: the guard holds every token that is made from it",
+    )
 
 
 def _attach(half: str, mountinfo: str) -> "Iterator[Step]":

@@ -30,10 +30,12 @@ from .errors import (
     HookError,
     quote,
 )
+from .guard import Guard
 from .half import Half, create
 from .kernel import table
 from .log import ERROR, log
 from .masks import Grant, resolve
+from .mount import mark
 from .peer import Peer
 from .policy import Compiled, claims, decide
 from .state import load_json
@@ -62,8 +64,8 @@ class _Making(Half):
     def _child(self, sock: _socket.socket, parent: int) -> NoReturn:
         inside.make(sock, self._container, parent, self.seconds)
 
-    def make(self, grant: Grant) -> int:
-        """A detached mount of what `grant` says; it stays this object's."""
+    def make(self, grant: Grant, guard: Guard | None = None) -> int:
+        """A detached mount of what `grant` says, marked for `guard`; it stays this object's."""
         self._send(inside.MODE.pack(grant.mode))
         self._receive(inside.CONTEXT)
         create(self._fds[0], grant)
@@ -71,6 +73,8 @@ class _Making(Half):
         self._receive(inside.MOUNT)
         if len(self._fds) != 2:
             raise HookError(MOUNT_FAILED, "the container half sent no mount")
+        if guard is not None:
+            mark(guard, self._fds[1])
         return self._fds[1]
 
 

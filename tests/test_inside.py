@@ -50,6 +50,7 @@ class Half:
         os.close(context)
         self.sock.send(inside.CREATED)
         _, mount = self.read(inside.PLACED)
+        self.sock.send(inside.ATTACH)
         self.read(inside.ATTACHED)
         return mount
 
@@ -207,6 +208,22 @@ def test_something_else_than_created(scratch: Scratch) -> None:
         running.read(inside.MAKING)
         running.read(inside.PLACED)
         running.sock.send(inside.KEEP)
+        running.end()
+    scratch.assert_untouched()
+
+
+def test_nothing_is_attached_before_it_is_told_to_be(scratch: Scratch) -> None:
+    with half(scratch) as running:
+        running.order()
+        running.read(inside.MAKING)
+        _, context = running.read(inside.PLACED)
+        syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE, None, None)
+        os.close(context)
+        running.sock.send(inside.CREATED)
+        _, mount = running.read(inside.PLACED)
+        # Whoever grants marks it now, and nobody in the container can have made a token of it.
+        assert scratch.mounts() == []
+        os.close(mount)
         running.end()
     scratch.assert_untouched()
 
