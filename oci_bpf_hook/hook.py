@@ -266,16 +266,20 @@ def judge(
         trail.off = True
         return None
     trail.subject = subject(policy)
-    try:
+
+    def settled() -> "Decision":
         decision = decide(policy, trail.subject, request, wanted, policy.enums)
+        trail.prepare(decision, dropped)
+        return decision
+
+    try:
+        return settled()
     except HookError:
         # No rule asks for the name, but the refusal has one to paste, which is not to be for all.
         if trail.subject["container"] is None:
             trail.subject["container"] = name()
-            decide(policy, trail.subject, request, wanted, policy.enums)
+            return settled()
         raise
-    trail.prepare(decision, dropped)
-    return decision
 
 
 def _table() -> "Table":

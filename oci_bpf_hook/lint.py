@@ -123,6 +123,17 @@ WITH_PERFMON = (
     "struct_ops",
     "ext",
 )
+# What a confined token loads: the programs of a process's own sockets, of a network namespace and
+# of cgroups, which the shipped own-* profiles have.  The guard refuses such a token CAP_PERFMON,
+# and so each type of WITH_PERFMON; syscall and lirc_mode2 take none, and reach the kernel
+# (syscall) or a device of the host's by what they are for.  A type that isn't known here isn't
+# confined either.
+CONFINABLE = frozenset(
+    ("socket_filter", "sk_skb", "sk_msg", "sk_reuseport", *ON_NETWORK, *ON_CGROUP)
+)
+# And the map type that isn't for one: it registers what is in it with the kernel for the whole
+# host, and not all of what can be registered takes a program (bpf_struct_ops_map_update_elem).
+NOT_CONFINABLE_MAPS = ("struct_ops",)
 MAPS_WITH_NET_ADMIN = ("sockmap", "sockhash", "devmap", "devmap_hash", "xskmap")
 # How far a type of program reaches.
 HOST = "host"
@@ -205,6 +216,25 @@ def capabilities(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tup
     if given.any_of(PROGS.option, WITH_PERFMON):
         found.append("PERFMON")
     return tuple(found)
+
+
+def beyond_confined(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> dict[str, int]:
+    """The bits of `masks` that a confined token is never given, by their options."""
+    programs = enums[PROGS.option].values
+    loads = 0
+    for name in CONFINABLE:
+        if name in programs:
+            loads |= 1 << programs[name]
+    maps = enums[MAPS.option].values
+    registers = 0
+    for name in NOT_CONFINABLE_MAPS:
+        if name in maps:
+            registers |= 1 << maps[name]
+    found = {
+        PROGS.option: masks.get(PROGS.option, 0) & ~loads,
+        MAPS.option: masks.get(MAPS.option, 0) & registers,
+    }
+    return {option: mask for option, mask in found.items() if mask}
 
 
 def _commands(given: _Delegation) -> "Iterator[Finding]":

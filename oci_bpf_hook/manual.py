@@ -79,6 +79,22 @@ down to it. No rule at all is a refusal.
 Where the broker decides, for a user's own containers, what isn't the kernel's word is a claim: no
 rule that allows something holds by it.
 """
+_CONFINED = """
+Masks choose commands and types, and not what a program calls: without more, a program of any type
+reaches the kernel, and so the whole host. What a rule allows is therefore confined, unless it says
+`confined: false`. The tokens of a confined grant are held by the guard, programs of BPF LSM, which
+refuse them CAP_PERFMON and every function of the kernel's (kfunc) that isn't on its list.
+
+A confined request with prog_load is refused where the guard isn't in force; `oci-bpf-hook guard on`
+turns it on, as far as the kernel has BPF LSM. One without, for maps and BTF alone, has no need of
+it. Program types that take CAP_PERFMON (kprobe, tracepoint, perf_event, raw_tracepoint,
+raw_tracepoint_writable, tracing, lsm, struct_ops, ext), syscall, lirc_mode2, types that this
+version doesn't know, and the map type struct_ops are never given by a confined rule.
+
+`confined: false` is the administrator's word that whoever matches is trusted with the kernel.
+`oci-bpf-hook policy check` says so of each such rule, and more of one that is for everybody, or
+that rests on the requester's word or on `rootless`.
+"""
 _BROKER = f"""
 To delegate BPF takes CAP_SYS_ADMIN in the initial user namespace, which no user has, nor a hook
 at createContainer. The hook asks this service then, at {SOCKET}. It decides by
@@ -257,6 +273,8 @@ def _policy_page() -> Iterator[str]:
     profile = schema["properties"]["profiles"]["additionalProperties"]["properties"]
     yield ".SH DESCRIPTION"
     yield from _paragraphs(_POLICY)
+    yield ".SH CONFINED GRANTS"
+    yield from _paragraphs(_CONFINED)
     yield ".SH KEYS"
     yield from _keys(schema["properties"])
     yield ".SS audit"

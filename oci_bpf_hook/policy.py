@@ -12,6 +12,7 @@ from _struct import Struct
 
 from .annotations import MODE, Request
 from .errors import REFUSED, HookError, quote
+from .lint import beyond_confined
 from .masks import Grant
 from .names import KINDS, Enum
 from .record import Record
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    # A rule's JSON object: name, match, and masks, paths, modes, record, trim or deny.
+    # A rule's JSON object: name, match, and masks, paths, modes, confined, record, trim or deny.
     Rule = dict[str, Any]
     # Attributes by name: strings, numbers, truth values, or None where nobody tells.
     Subject = Mapping[str, object]
 
-MAGIC = b"OBPFPOL3"
+MAGIC = b"OBPFPOL4"
 # The magic, the length of the header, and the number of buckets.
 PREAMBLE = Struct("<8sII")
 # A bucket's place behind the header, and its length.
@@ -215,11 +216,16 @@ def glob(pattern: str, text: str) -> bool:
 
 
 class Decision(Record):
-    """What came of a request: the rule that decided, what it gives, and what it took away."""
+    """What came of a request: the rule that decided, what it gives, and what it took away.
 
-    __slots__ = ("grant", "rule", "trimmed")
+    The tokens of a `confined` grant are to be the guard's, before there is any (`confine`);
+    without it the administrator trusts the container with the kernel.
+    """
+
+    __slots__ = ("confined", "grant", "rule", "trimmed")
     rule: str
     grant: Grant
+    confined: bool
     trimmed: tuple[str, ...]
 
 
@@ -233,7 +239,7 @@ def decide(
     """What `subject` gets of `wanted`, which is what its `request` means on this kernel.
 
     A CDI device is the administrator's own file: rules about annotations don't decide about it,
-    and where none is about devices it has its profile, as if a rule allowed just that.
+    and where none is about devices it has its profile, as if a confined rule allowed just that.
 
     Raises HookError (REFUSED) with every item that is refused.
     """
@@ -242,12 +248,19 @@ def decide(
         if (device is None or "cdi" in rule["match"]) and holds(rule, subject):
             return _apply(rule, subject, request, wanted, enums)
     if device is not None and "cdi" not in policy.uses:
-        return Decision(rule=f"cdi:{device}", grant=wanted, trimmed=())
+        implicit = _implicit(f"cdi:{device}", wanted.masks)
+        return _apply(implicit, subject, request, wanted, enums)
     from .refusal import advice
 
     raise HookError(
         REFUSED, f"no rule of the policy is for this container; {advice(wanted, subject, enums)}"
     )
+
+
+def _implicit(name: str, masks: "Mapping[str, int]") -> "Rule":
+    """A confined rule for whoever asks, which allows these `masks`."""
+    rule: Rule = {"name": name, "match": {}, "masks": masks, "paths": None, "modes": None}
+    return {**rule, "confined": True, "record": False, "trim": False, "deny": None}
 
 
 def everything(policy: Compiled, subject: "Subject", path: str, mode: int = MODE) -> Decision:
@@ -257,24 +270,32 @@ def everything(policy: Compiled, subject: "Subject", path: str, mode: int = MODE
     """
     for rule in policy.rules(subject):
         if holds(rule, subject):
-            return _ceiling(rule, path, mode)
+            return _ceiling(rule, path, mode, policy.enums)
     raise HookError(REFUSED, "no rule of the policy is for this recording")
 
 
-def _ceiling(rule: "Rule", path: str, mode: int) -> Decision:
+def _allowed(rule: "Rule", enums: "Mapping[str, Enum]") -> dict[str, int]:
+    """The masks that `rule` gives at most, which is less than it lists where it is confined."""
+    masks: dict[str, int] = rule["masks"]
+    less = beyond_confined(masks, enums) if rule["confined"] else {}
+    return {option: mask & ~less.get(option, 0) for option, mask in masks.items()}
+
+
+def _ceiling(rule: "Rule", path: str, mode: int, enums: "Mapping[str, Enum]") -> Decision:
     """All that `rule` allows."""
     name = rule["name"]
     problems: list[str] = []
+    masks = {option: mask for option, mask in _allowed(rule, enums).items() if mask}
     if rule["deny"] is not None:
         problems.append(f"rule {quote(name)} denies it: {rule['deny']}")
     else:
         problems += _misplaced(rule, path, mode)
-        if not any(rule["masks"].values()):
+        if not masks:
             problems.append(f"rule {quote(name)} allows nothing")
     if problems:
         raise HookError(REFUSED, *problems, rule=name)
-    masks = {option: mask for option, mask in rule["masks"].items() if mask}
-    return Decision(rule=name, grant=Grant(masks=masks, path=path, mode=mode), trimmed=())
+    grant = Grant(masks=masks, path=path, mode=mode)
+    return Decision(rule=name, grant=grant, confined=rule["confined"], trimmed=())
 
 
 def _misplaced(rule: "Rule", path: str, mode: int) -> list[str]:
@@ -306,22 +327,19 @@ def _apply(
                 "record: true to its allow",
                 rule=name,
             )
-        return _ceiling(rule, wanted.path, wanted.mode)
-    problems: list[str] = []
-    excess: list[str] = []
+        return _ceiling(rule, wanted.path, wanted.mode, enums)
+    allowed = _allowed(rule, enums)
     granted: dict[str, int] = {}
+    beyond = False
     for kind in KINDS:
         mask = wanted.masks.get(kind.option, 0)
-        allowed = mask & rule["masks"].get(kind.option, 0)
-        if allowed:
-            granted[kind.option] = allowed
-        if mask != allowed:
-            from .refusal import items
-
-            excess += items(request, kind.option, mask & ~allowed, enums.get(kind.option))
-    problems += _misplaced(rule, wanted.path, wanted.mode)
+        if mask & allowed.get(kind.option, 0):
+            granted[kind.option] = mask & allowed[kind.option]
+        beyond = beyond or granted.get(kind.option, 0) != mask
+    excess = _excess(rule, request, wanted, granted, enums) if beyond else ()
+    problems = _misplaced(rule, wanted.path, wanted.mode)
     if excess and not rule["trim"]:
-        problems += [f"rule {quote(name)} doesn't allow {item}" for item in excess]
+        problems += [why for _, why in excess]
     elif excess and not granted:
         problems.append(f"rule {quote(name)} allows nothing of what is asked for")
     if problems:
@@ -329,4 +347,30 @@ def _apply(
 
         raise HookError(REFUSED, *problems, advice(wanted, subject, enums), rule=name)
     grant = Grant(masks=granted, path=wanted.path, mode=wanted.mode)
-    return Decision(rule=name, grant=grant, trimmed=tuple(excess))
+    trimmed = tuple(item for item, _ in excess)
+    return Decision(rule=name, grant=grant, confined=rule["confined"], trimmed=trimmed)
+
+
+def _excess(
+    rule: "Rule",
+    request: Request,
+    wanted: Grant,
+    granted: "Mapping[str, int]",
+    enums: "Mapping[str, Enum]",
+) -> "tuple[tuple[str, str], ...]":
+    """Each item of the `request` with bits beyond what `rule` has `granted`, and why so."""
+    from .refusal import items
+
+    name = quote(rule["name"])
+    found: list[tuple[str, str]] = []
+    for kind in KINDS:
+        rest = wanted.masks.get(kind.option, 0) & ~granted.get(kind.option, 0)
+        listed = rest & rule["masks"].get(kind.option, 0)
+        enum = enums.get(kind.option)
+        for bits, why in (
+            (rest & ~listed, "doesn't allow"),
+            (listed, "is confined, and a confined token is never given"),
+        ):
+            more = items(request, kind.option, bits, enum) if bits else []
+            found += [(item, f"rule {name} {why} {item}") for item in more]
+    return tuple(found)

@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from . import kernel, policy
+from . import kernel, policydoubts
 from .annotations import parse_item, split
 from .errors import BAD_POLICY, HookError, quote
 from .masks import bits
@@ -30,8 +30,6 @@ _HINTS = {
     "service_account": "; no engine tells a pod's service account, so match its namespace, and the "
     "annotation bpffs.io/service-account where contrib/kubernetes vouches for that",
 }
-# The kernel's word, and yet what many have in common: these tell nobody from anybody else.
-_SHARED = ("engine", "host_cgroup", "host_network", "rootless")
 
 
 # The next one means no user at all.
@@ -193,8 +191,6 @@ class _Checker:
                 where = (*place, "allow", "profiles", number)
                 self._fault(where, f"there is no profile {quote(name)}{_near(name, profiles)}")
         sets = [profiles.get(name, {}) for name in named]
-        if "allow" in rule and match:
-            self._doubt(match, place, engine)
         for number, path in enumerate(paths := _as_list(allow.get("paths", []))):
             if path[0] not in "/*?" or "//" in path or path.endswith("/"):
                 where = (*place, "allow", "paths", number)
@@ -202,12 +198,20 @@ class _Checker:
                     where, f"no path is like {quote(path)}; it begins with / and ends in none"
                 )
         modes = allow.get("modes")
+        masks = self._lists(allow, (*place, "allow"), sets)
+        if "allow" in rule:
+            given = policydoubts.Given(
+                allow=allow, masks=masks, profiles=profiles, enums=self._enums
+            )
+            for where, text in policydoubts.of(match, engine, given):
+                self._warn((*place, *where), text)
         compiled = {
             "name": rule["name"],
             "match": match,
-            "masks": self._lists(allow, (*place, "allow"), sets),
+            "masks": masks,
             "paths": paths if "paths" in allow else None,
             "modes": [int(mode, 8) for mode in modes] if modes is not None else None,
+            "confined": allow.get("confined", True),
             "record": allow.get("record", False),
             "trim": rule.get("on_excess") == "trim",
             "deny": " ".join(rule["deny"].split()) if "deny" in rule else None,
@@ -234,23 +238,6 @@ class _Checker:
         if not 0 <= found <= _LAST_ID:
             self._fault(place, f"this host has no {key} {quote(owner)}; name one, or give its id")
         return found
-
-    def _doubt(self, match: Mapping[str, Any], place: Place, engine: str | None) -> None:
-        """Warn of a rule that gives something to whoever says the right words."""
-        origins = {key: policy.origin(key, engine) for key in match}
-        narrowing = {
-            key
-            for key, who in origins.items()
-            if who != policy.REQUESTER and _narrows(key, match[key])
-        }
-        said = sorted(key for key, who in origins.items() if who == policy.REQUESTER)
-        if said and not narrowing:
-            hint = "" if engine else "; say which engine runs the hook (engine:), if that sets it"
-            self._warn(
-                (*place, "match"),
-                f"whoever asks sets {', '.join(said)} as he likes, and nothing else narrows this "
-                f"rule{hint}",
-            )
 
     def _reached(self, rules: Sequence[Mapping[str, Any]]) -> None:
         taker = ""
@@ -299,16 +286,6 @@ class _Checker:
             near = _near(plain.lstrip("!"), enum.values)
             self._fault(place, f"no {kind.what} is called {quote(text)}{near}")
         return mask or 0, away
-
-
-def _narrows(attribute: str, wanted: Any) -> bool:
-    """Whether it tells somebody from anybody else that `attribute` is one of those `wanted`."""
-    if attribute in ("user", "group"):
-        # Of every container of an engine that is root's, the owner is root.
-        return 0 not in wanted
-    if attribute in _SHARED:
-        return False
-    return attribute == "cdi" or all(one.strip("*") for one in wanted)
 
 
 def _union(table: Mapping[str, Enum], running: Mapping[str, Enum]) -> dict[str, Enum]:

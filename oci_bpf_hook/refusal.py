@@ -2,6 +2,7 @@
 
 from .annotations import PREFIX, Request
 from .errors import quote
+from .lint import beyond_confined
 from .masks import Grant, bits, show
 from .names import ALL_BITS, Enum
 
@@ -9,7 +10,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .policy import Decision
+
 _POLICY = "/etc/oci-bpf-hook/policy.yaml"
+_TRUSTED = "which trusts the container with the kernel"
 # As long as Kubernetes' names, of which half would match nothing.
 _LONGEST = 253
 
@@ -33,11 +37,41 @@ def items(request: Request, option: str, excess: int, enum: Enum | None) -> list
 
 
 def advice(wanted: Grant, subject: "Mapping[str, object]", enums: "Mapping[str, Enum]") -> str:
-    """The rule that would allow `wanted`, for an administrator to look at and to paste."""
+    """The rule that would allow `wanted`, for an administrator to look at and to paste.
+
+    It is a confined one where that can be.
+    """
+    unconfined = bool(beyond_confined(wanted.masks, enums))
+    said = f", {_TRUSTED}," if unconfined else ""
+    return f"to allow it{said} {_rule(wanted, subject, enums, unconfined=unconfined)}"
+
+
+def without_guard(
+    decision: "Decision", why: str, subject: "Mapping[str, object]", enums: "Mapping[str, Enum]"
+) -> str:
+    """Both ways out where a confined `decision` takes the guard, and that isn't in force: `why`."""
+    rule = _rule(decision.grant, subject, enums, unconfined=True)
+    return (
+        f"rule {quote(decision.rule)} is confined, and so prog_load takes the guard, which isn't "
+        f"in force: {why}; to turn it on, an administrator runs oci-bpf-hook guard on; to do "
+        f"without it, {_TRUSTED}, {rule}"
+    )
+
+
+def _rule(
+    wanted: Grant,
+    subject: "Mapping[str, object]",
+    enums: "Mapping[str, Enum]",
+    *,
+    unconfined: bool,
+) -> str:
+    """What an administrator adds for `subject` to have what is `wanted`."""
     lists = ", ".join(
         f"{option}: [{', '.join(_items(mask, enums[option]))}]"
         for option, mask in wanted.masks.items()
     )
+    if unconfined:
+        lists = f"confined: false, {lists}"
     known = ", ".join(
         f'{attribute}: "{_glob(str(subject[attribute]))}"'
         for attribute in ("cdi", "namespace", "pod", "container")
@@ -48,7 +82,7 @@ def advice(wanted: Grant, subject: "Mapping[str, object]", enums: "Mapping[str, 
     # A rule for everybody decides for all others as well, and has what this one asks for alone.
     narrow = "" if known else ", with a match that tells this container from others,"
     return (
-        f"to allow it, an administrator puts before that rule in {_POLICY}{narrow} "
+        f"an administrator puts before that rule in {_POLICY}{narrow} "
         f"- {{name: NAME, match: {{{known}}}, allow: {{{lists}}}}}"
     )
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 # What the hook imports only when it is needed is here before the first request is.
-from . import failure, inside, lint, refusal, unknown, wire  # noqa: F401
+from . import confine, failure, guard, inside, lint, refusal, unknown, wire  # noqa: F401
 from .annotations import parse
 from .audit import json_object
 from .container import Container

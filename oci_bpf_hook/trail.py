@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .guard import Guard
     from .policy import Compiled, Decision
 
 
@@ -61,8 +62,9 @@ class Trail:
         self.subject: dict[str, object] = {}
         # Nothing was asked for after all.
         self.off = False
-        # What was decided, if it came to that.
+        # What was decided, if it came to that, and the guard that its mount is to be marked with.
         self.decision: Decision | None = None
+        self.guard: Guard | None = None
         self._said = ""
         self._line = ""
 
@@ -73,17 +75,26 @@ class Trail:
         return self._policy
 
     def prepare(self, decision: "Decision", dropped: tuple[str, ...]) -> None:
-        """Have ready what will be on record if what was decided can be done."""
+        """Have ready the guard that was decided on, and what will be on record if it can be done.
+
+        Raises HookError (REFUSED) where a confined grant takes a guard, and none is in force.
+        """
         from .lint import lint
         from .masks import show
 
-        self.decision = decision
         enums = self.policy().enums
+        if decision.confined:
+            from .confine import guard_for
+
+            self.guard = guard_for(decision, self.subject, enums)
+        self.decision = decision
         masks = decision.grant.masks
         shown = {option: show(mask, enums[option]) for option, mask in masks.items()}
         trimmed = _first(decision.trimmed)
         words = [f"{option}={text}" for option, text in shown.items()]
         said = f"{' '.join(words)} at {quote(decision.grant.path)} by rule {decision.rule}"
+        if not decision.confined:
+            said += ", unconfined"
         if dropped:
             said += f", dropped {' '.join(dropped)}"
         if trimmed:
@@ -92,7 +103,12 @@ class Trail:
         if codes:
             said += f"; doubtful, see oci-bpf-hook lint: {', '.join(codes)}"
         self._said = said
-        fields = {"granted": shown, "rule": decision.rule, "trimmed": trimmed}
+        fields = {
+            "granted": shown,
+            "rule": decision.rule,
+            "confined": decision.confined,
+            "trimmed": trimmed,
+        }
         self._line = self._record("granted", DONE, fields)
 
     def granted(self) -> None:

@@ -3,7 +3,10 @@
 import json
 import subprocess
 
-from tests.support.policy import CACHE, in_force
+import pytest
+
+from oci_bpf_hook import policycache, policysource
+from tests.support.policy import CACHE, UNCONFINED, in_force
 from tests.support.scratch import LAUNCHER, Scratch
 
 # Modules of C, each a few tens of microseconds, beside what a bare interpreter has.
@@ -13,6 +16,8 @@ GRANT = {
     *("audit", "container", "half", "inside", "lint", "log", "masks", "mount", "policy"),
     *("policycache", "syscalls", "trail"),
 }
+# What looks for the guard, where the rule doesn't say that it does without.
+CONFINED = {"confine", "guard"}
 # Once for each boot and each version of the policy: the kernel's names, but never YAML, nor a
 # schema, where the built-in policy holds.
 FIRST = {"btf", "kernel", "policypack", "policysource"}
@@ -38,20 +43,40 @@ def test_a_container_that_asks_for_nothing() -> None:
     assert others <= ALLOWED - {"_ctypes", "_socket"}
 
 
-def test_a_grant() -> None:
-    annotations = {
-        "io.bpffs.delegate_cmds": "map_create:prog_load:btf_load",
-        "io.bpffs.delegate_maps": "hash,lru_hash,!hash",
-        "io.bpffs.delegate_progs": "BPFProgTypeSocketFilter",
-        "io.bpffs.delegate_attachs": "0x1",
-    }
+ASK = {
+    "io.bpffs.delegate_cmds": "map_create:btf_load",
+    "io.bpffs.delegate_maps": "hash,lru_hash,!hash",
+}
+ASK_FOR_PROGRAMS = ASK | {
+    "io.bpffs.delegate_cmds": "map_create:prog_load:btf_load",
+    "io.bpffs.delegate_progs": "BPFProgTypeSocketFilter",
+    "io.bpffs.delegate_attachs": "0x1",
+}
+
+
+def _granted(annotations: dict[str, str]) -> tuple[set[str], set[str]]:
+    with Scratch() as container:
+        ours, others = _imported(json.dumps(container.state(annotations)))
+        assert len(container.mounts()) == 1
+    return ours, others
+
+
+def test_a_grant_by_the_built_in_policy() -> None:
     with in_force(None):
         CACHE.unlink(missing_ok=True)
         for more in (FIRST, set[str]()):
-            with Scratch() as container:
-                ours, others = _imported(json.dumps(container.state(annotations)))
-                assert len(container.mounts()) == 1
-            assert ours == ASKED | GRANT | more
+            ours, others = _granted(ASK)
+            assert ours == ASKED | GRANT | CONFINED | more
             if not more:
                 assert others <= ALLOWED
             assert not others & {"yaml", "jsonschema", "site"}
+
+
+def test_a_grant_that_is_not_confined(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A file that has just been written is compiled anew each time, until it has settled.
+    monkeypatch.setattr(policysource, "SETTLED", -1)
+    with in_force(UNCONFINED):
+        policycache.in_force()
+        ours, others = _granted(ASK_FOR_PROGRAMS)
+    assert ours == ASKED | GRANT
+    assert others <= ALLOWED

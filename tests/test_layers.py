@@ -16,7 +16,7 @@ ROWS = (
         *("errors", "record", "names", "annotations", "masks", "unknown", "policy", "refusal"),
         *("lint", "btf", "header"),
         *("table", "wire", "places", "mountinfo", "reach", "seccomp", "cdi", "bundle"),
-        *("seccomprules", "splice", "policypack"),
+        *("seccomprules", "splice", "policypack", "policydoubts"),
         *("advise.__init__", "advise.advice", "advise.btftypes", "advise.calls"),
         *("advise.cautions", "advise.elf", "advise.embedded", "advise.forms", "advise.maps"),
         *("advise.needs", "advise.objects", "advise.pointers", "advise.probes", "advise.sections"),
@@ -30,6 +30,7 @@ ROWS = (
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
         *("loader", "failure", "conmon", "guard", "lsm.__init__"),
+        "confine",
         *(
             "trail",
             "policycache",

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yaml import safe_load
 
 from oci_bpf_hook import policy
-from oci_bpf_hook.annotations import LISTS, MODE, PATH, Request
+from oci_bpf_hook.annotations import LISTS, MODE, PATH, Request, device
 from oci_bpf_hook.errors import REFUSED, HookError
 from oci_bpf_hook.kernel import table
 from oci_bpf_hook.masks import Grant, resolve
@@ -29,8 +30,15 @@ from oci_bpf_hook.policypack import pack
 from oci_bpf_hook.state import load_json
 
 STATES = Path(__file__).parent / "data" / "states"
+BUILTIN = safe_load(Path(policy.__file__).with_name("policy.yaml").read_text())
 ENUMS = table().enums(KINDS)
 NAMES = {option: list(enum.values) for option, enum in ENUMS.items()}
+# What a confined token loads, as the shipped profiles of a container's own have it.
+SAFE = frozenset(
+    name
+    for profile in ("own-sockets", "own-network", "own-cgroup")
+    for name in BUILTIN["profiles"][profile]["delegate_progs"]
+)
 HEADER = {
     "identity": ["test"],
     "names": {option: enum.values for option, enum in ENUMS.items()},
@@ -52,6 +60,7 @@ def rule(name: str = "r", **parts: Any) -> dict[str, Any]:
         "masks": {},
         "paths": None,
         "modes": None,
+        "confined": False,
         "record": False,
         "trim": False,
         "deny": None,
@@ -102,6 +111,7 @@ rules_of = st.lists(
             "deny": st.none() | st.just("no"),
             "paths": st.none() | st.just(["/sys/*"]),
             "modes": st.none() | st.just([0o755]),
+            "confined": st.booleans(),
             "record": st.booleans(),
         }
     ),
@@ -116,6 +126,19 @@ subjects = st.fixed_dictionaries(
         "annotations": st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["v", "wx"])),
     }
 )
+
+
+def given_by(rule: dict[str, Any], option: str) -> int:
+    """What the rule gives at most, which a confined one doesn't give of what it lists."""
+    mask: int = rule["masks"].get(option, 0)
+    names = ENUMS[option].names
+    if rule["confined"] and option == "delegate_progs":
+        return sum(1 << bit for bit in range(64) if mask >> bit & 1 and names.get(bit) in SAFE)
+    if rule["confined"] and option == "delegate_maps":
+        return sum(
+            1 << bit for bit in range(64) if mask >> bit & 1 and names.get(bit) != "struct_ops"
+        )
+    return mask
 
 
 def simple(rules: list[dict[str, Any]], subject: dict[str, Any], wanted: Grant) -> Any:
@@ -149,7 +172,7 @@ def simple(rules: list[dict[str, Any]], subject: dict[str, Any], wanted: Grant) 
         for option, mask in wanted.masks.items():
             for bit in range(64):
                 if mask >> bit & 1:
-                    if one["masks"].get(option, 0) >> bit & 1:
+                    if given_by(one, option) >> bit & 1:
                         given_masks[option] = given_masks.get(option, 0) | 1 << bit
                     elif not one["trim"]:
                         return "refused"
@@ -185,6 +208,7 @@ def test_no_request_gets_a_bit_beyond_its_ceiling(
     else:
         found = decide(compiled(named), subject, request, grant, ENUMS)
         assert (int(found.rule), found.grant.masks) == expected
+        assert found.confined is rules[int(found.rule)]["confined"]
         assert (found.grant.path, found.grant.mode) == (path, mode)
 
 
@@ -220,6 +244,46 @@ def test_every_excess_item_is_named() -> None:
     assert "profile's" not in text
     assert refused.value.rule == "only-xdp"
     assert "policy.yaml" in text
+
+
+def test_what_a_confined_token_is_never_given() -> None:
+    """Said at once and with what it takes, though the rule lists it."""
+    lists = {"delegate_progs": ("xdp", "tracing", "lsm"), "delegate_maps": ("hash", "struct_ops")}
+    request = Request(lists=lists, profiles=(), record="", path=PATH, mode=MODE, drop_unknown=False)
+    wanted, _ = resolve(request, ENUMS, table, {})
+    masks = {"delegate_progs": (1 << 64) - 1 & ~(1 << 29), "delegate_maps": (1 << 64) - 1}
+    confined, trimming, unconfined = (
+        compiled([rule("r", masks=masks, **parts)])
+        for parts in ({"confined": True}, {"confined": True, "trim": True}, {})
+    )
+    with pytest.raises(HookError) as refused:
+        decide(confined, {}, request, wanted, ENUMS)
+    never = 'rule "r" is confined, and a confined token is never given io.bpffs.delegate_'
+    assert refused.value.problems[:3] == (
+        f'{never}maps "struct_ops"',
+        'rule "r" doesn\'t allow io.bpffs.delegate_progs "lsm"',
+        f'{never}progs "tracing"',
+    )
+    assert "allow: {confined: false, delegate_maps: " in refused.value.problems[3]
+    found = decide(trimming, {}, request, wanted, ENUMS)
+    assert found.grant.masks == {"delegate_progs": 1 << 6, "delegate_maps": 2}
+    assert len(found.trimmed) == 3
+    with pytest.raises(HookError) as refused:
+        decide(unconfined, {}, request, wanted, ENUMS)
+    assert "lsm" in refused.value.problems[0]
+    assert len(refused.value.problems) == 2
+
+
+def test_a_device_of_no_rule_is_confined() -> None:
+    request = device("p", None)
+    found = Grant(masks={"delegate_progs": 1 << 6}, path=PATH, mode=MODE)
+    decision = decide(compiled([]), {"cdi": "p"}, request, found, ENUMS)
+    assert decision == Decision(rule="cdi:p", grant=found, confined=True, trimmed=())
+    tracing = Grant(masks={"delegate_progs": 1 << 26}, path=PATH, mode=MODE)
+    with pytest.raises(HookError, match='profile\'s delegate_progs "tracing"') as refused:
+        decide(compiled([]), {"cdi": "p"}, request, tracing, ENUMS)
+    assert refused.value.rule == "cdi:p"
+    assert 'match: {cdi: "p"}, allow: {confined: false, ' in refused.value.problems[1]
 
 
 def test_a_trim_that_leaves_nothing() -> None:
@@ -294,7 +358,13 @@ def test_a_recording_gets_its_ceiling_where_that_is_allowed(
     expected = simple(rules, subject, nothing)
     number = expected[0] if expected != "refused" else -1
     ceiling = (
-        {option: mask for option, mask in rules[number]["masks"].items() if mask} if rules else {}
+        {
+            option: mask
+            for option in rules[number]["masks"]
+            if (mask := given_by(rules[number], option))
+        }
+        if rules
+        else {}
     )
     for recorded in (True, False):
         allowed = number >= 0 and bool(ceiling)
@@ -305,6 +375,7 @@ def test_a_recording_gets_its_ceiling_where_that_is_allowed(
         else:
             found = _recording(recorded, named, subject, request, nothing)
             assert (int(found.rule), found.grant.masks) == (number, ceiling)
+            assert found.confined is rules[number]["confined"]
             assert (found.grant.path, found.grant.mode) == (path, mode)
 
 

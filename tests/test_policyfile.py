@@ -364,21 +364,26 @@ rules:
   match: {host_network: no, namespace: [a, b], annotations: {k: v}}
   allow: {paths: [/a, /b], record: false}
   on_excess: refuse
+- name: trusted
+  match: {host_network: yes}
+  allow: {confined: false}
 - name: never
   deny: because
 """
 
 
 def test_what_is_compiled() -> None:
-    bare, everything, refuse, deny = load(RULES.encode(), "p.yaml").rules
+    bare, everything, refuse, trusted, deny = load(RULES.encode(), "p.yaml").rules
     absent: dict[str, Any] = {"match": {}, "masks": {}, "paths": None, "modes": None}
-    plain = {**absent, "record": False, "trim": False, "deny": None}
+    plain = {**absent, "confined": True, "record": False, "trim": False, "deny": None}
     assert bare == {**plain, "name": "bare"}
     assert deny == {**plain, "name": "never", "deny": "because"}
     modes = [0o755, 0o1777, 0o7]
     assert everything == {
         **plain, "name": "all", "paths": ["/sys/*"], "modes": modes, "record": True, "trim": True
     }  # fmt: skip
+    kernel = {"match": {"host_network": True}, "confined": False}
+    assert trusted == {**plain, "name": "trusted", **kernel}
     match = {"host_network": False, "namespace": ["a", "b"], "annotations": {"k": ["v"]}}
     assert refuse == {**plain, "name": "refuse", "match": match, "paths": ["/a", "/b"]}
 

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_bpf_hook import kernel
+from oci_bpf_hook.lint import beyond_confined
 from oci_bpf_hook.masks import Grant
 from oci_bpf_hook.names import ALL_BITS, KINDS
-from oci_bpf_hook.policy import holds
+from oci_bpf_hook.policy import Decision, holds
 from oci_bpf_hook.policyfile import load
-from oci_bpf_hook.refusal import advice
+from oci_bpf_hook.refusal import advice, without_guard
 
 ENUMS = kernel.enums(KINDS)
 
@@ -33,7 +34,35 @@ def pasted(subject: dict[str, object], masks: dict[str, int]) -> dict[str, Any]:
 )
 def test_all_that_is_wanted(masks: dict[str, int]) -> None:
     """Bits without a name too, which are hexadecimal: YAML takes those for numbers."""
-    assert pasted({"pod": "a"}, masks)["masks"] == masks
+    rule = pasted({"pod": "a"}, masks)
+    assert rule["masks"] == masks
+    # The lesser of the two that is enough.
+    assert rule["confined"] is not bool(beyond_confined(masks, ENUMS))
+
+
+def test_what_is_never_confined() -> None:
+    """It is said beside the rule what that rule means."""
+    for masks in ({"delegate_progs": 1 << 2}, {"delegate_maps": 1 << 26}):
+        assert not pasted({"pod": "a"}, masks)["confined"]
+        grant = Grant(masks=masks, path="/sys/fs/bpf", mode=0o1777)
+        assert advice(grant, {"pod": "a"}, ENUMS).startswith(
+            "to allow it, which trusts the container with the kernel, an administrator puts before"
+        )
+
+
+def test_without_a_guard() -> None:
+    """The command that turns it on comes first, then the rule that does without."""
+    grant = Grant(masks={"delegate_cmds": 1 << 5}, path="/sys/fs/bpf", mode=0o1777)
+    decision = Decision(rule="r", grant=grant, confined=True, trimmed=())
+    text = without_guard(decision, "because", {"user": 1, "container": "a"}, ENUMS)
+    before, dash, rule = text.partition("- {name")
+    for words in ("because", "oci-bpf-hook guard on", "trusts the container with the kernel"):
+        start, found, before = before.partition(words)
+        assert found, start
+    (given_by_it,) = load(f"version: 1\nrules:\n{dash}{rule}\n".encode(), "p.yaml").rules
+    assert given_by_it["masks"] == grant.masks
+    assert given_by_it["match"] == {"container": ["a"]}
+    assert given_by_it["confined"] is False
 
 
 def test_all_that_has_a_name_is_not_all_that_there_is() -> None:

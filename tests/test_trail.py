@@ -35,7 +35,7 @@ version: 1
 audit: {{to: {to}}}
 rules:
 - name: {name}
-  allow: {{delegate_cmds: {cmds}}}
+  allow: {{confined: false, delegate_cmds: {cmds}}}
 """
 
 
@@ -169,7 +169,9 @@ def test_everything_hostile_at_once_fits_the_system_s_log() -> None:
     with in_force(text):
         trail = Trail(bees, annotations, policycache.in_force)
         trail.subject = {**claims, "user": 1 << 31}
-        trail.prepare(Decision(rule="r" * 63, grant=wanted, trimmed=(bees,) * 100), (bees,) * 100)
+        many = (bees,) * 100
+        decision = Decision(rule="r" * 63, grant=wanted, confined=False, trimmed=many)
+        trail.prepare(decision, many)
     assert len(trail._line) <= module.FITS
     jsonschema.validate(json.loads(trail._line), SCHEMA)
 

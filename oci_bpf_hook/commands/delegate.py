@@ -6,10 +6,12 @@ The way is the hook's own, `hook.give`: the same policy, halves, read-back and r
 import argparse
 import os
 import signal
+from contextlib import nullcontext
 from typing import Any
 
 from .. import inside
 from ..annotations import MODE, PATH, PREFIX
+from ..confine import guard_for
 from ..container import Container
 from ..delegations import Delegation, of_container, shares, user_name
 from ..errors import BAD_STATE, DONE, MOUNT_FAILED, NO_BROKER, USAGE, HookError, quote
@@ -126,7 +128,10 @@ def _delegate(
         wanted, _ = resolve(asked, policy.enums, table, policy.profiles)
         decision: Decision | None = None
         if wanted.masks:
-            decision = decide(policy, subject(policy), asked, wanted, policy.enums)
+            who = subject(policy)
+            decision = decide(policy, who, asked, wanted, policy.enums)
+            with guard_for(decision, who, policy.enums) or nullcontext():
+                pass
         outcome = "would delegate"
     else:
         try:

@@ -57,10 +57,10 @@ def record(
         trail = Trail(f"record {sandbox.pid}", {}, lambda: policy)
         try:
             decision = _decide(policy, trail, sandbox.pid, settings.path, masks)
+            trail.prepare(decision, ())
         except HookError as error:
             trail.refused(error)
             raise
-        trail.prepare(decision, ())
         trail.granted()
         sandbox.delegate(decision.grant, enums)
         trail.say(mounted=True)
@@ -101,7 +101,10 @@ def _decide(
     both = {option: mask & masks.get(option, 0) for option, mask in grant.masks.items()}
     less = {option: mask for option, mask in both.items() if mask}
     return Decision(
-        rule=decision.rule, grant=Grant(masks=less, path=path, mode=grant.mode), trimmed=()
+        rule=decision.rule,
+        grant=Grant(masks=less, path=path, mode=grant.mode),
+        confined=decision.confined,
+        trimmed=(),
     )
 
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import oci_bpf_hook
+
 POLICY = Path("/etc/oci-bpf-hook/policy.yaml")
 AUDIT = Path("/var/log/oci-bpf-hook/audit.jsonl")
 CACHE = Path("/run/oci-bpf-hook/policy.compiled")
@@ -14,11 +16,21 @@ version: 1
 rules:
   - name: everything
     allow:
+      confined: false
       delegate_cmds: [any]
       delegate_maps: [any]
       delegate_progs: [any]
       delegate_attachs: [any]
 """
+
+# The built-in policy's rules, for tests of what these let through: a kernel without BPF LSM has no
+# guard, and there they let no programs through until they say that they do without one.
+UNCONFINED = (
+    Path(oci_bpf_hook.__file__)
+    .with_name("policy.yaml")
+    .read_text(encoding="utf-8")
+    .replace("allow: {", "allow: {confined: false, ")
+)
 
 
 def write(text: str) -> None:
