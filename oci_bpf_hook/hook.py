@@ -238,7 +238,8 @@ def give(
         return False
     # Nothing of ours is in the container before it is decided.
     with ContainerHalf(container, root) as half:
-        mounted = half.mount(decision.grant, trail.policy().enums, alone=alone)
+        enums = trail.policy().enums
+        mounted = half.mount(decision.grant, enums, guard=trail.guard, alone=alone)
         if mounted:
             trail.granted()
             half.keep()

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 # What the hook imports only when it is needed is here before the first request is.
-from . import confine, failure, guard, inside, lint, refusal, unknown, wire  # noqa: F401
+from . import confine, failure, inside, lint, refusal, unknown, wire  # noqa: F401
 from .annotations import parse
 from .audit import json_object
 from .container import Container
@@ -185,7 +185,7 @@ def _decide(sock: socket.socket, peer: Peer, ask: wire.Ask, trail: Trail) -> Non
         return
     wire.read_go_on(_decoded(message))
     with _Making(peer.container) as half:
-        mount = half.make(decision.grant)
+        mount = half.make(decision.grant, trail.guard)
         if not peer.unchanged():
             raise HookError(BAD_STATE, "whoever asked the broker has changed its namespaces")
         _record(trail)

@@ -18,7 +18,7 @@ from oci_bpf_hook import probes
 from oci_bpf_hook.errors import KERNEL_CANNOT, NO_BROKER, REFUSED, USAGE
 from oci_bpf_hook.policyfile import schema
 from tests.support import recorder
-from tests.support.policy import EVERYTHING, audited, in_force
+from tests.support.policy import EVERYTHING, UNCONFINED, audited, in_force
 from tests.support.recorder import calls, record
 from tests.support.scratch import bpf_mounts, install
 
@@ -351,7 +351,7 @@ def test_without_the_privilege(prefix: tuple[str, ...], tmp_path: Path) -> None:
 
 
 def test_the_policy_decides() -> None:
-    with in_force(None):
+    with in_force(UNCONFINED):
         done = record(calls(), "map", "1")
         # The host's network and cgroups: nothing that attaches to them.
         assert int(done.recording["granted"]["delegate_progs"], 16) & 1 << 6 == 0

@@ -11,7 +11,7 @@ The child that becomes the program speaks with us through one socket until it is
     (goes on)           <--  MAPPED
     CONTEXT, fd         -->  a filesystem context for us to configure
     (makes the mount)   <--  CREATED
-    MOUNTED, id         -->  the mount, for us to read back
+    MOUNTED, id, fd     -->  the mount, for us to mark and to read back
     (installs a filter) <--  WATCH
     WATCHED, fd         -->  where its notifications come from
     (becomes the program, whose end of the socket closes)
@@ -29,8 +29,10 @@ from typing import NoReturn
 
 from .. import syscalls as hook
 from ..errors import KERNEL_CANNOT, MOUNT_FAILED, NOT_AS_GRANTED, USAGE, HookError, quote
+from ..guard import Guard
 from ..half import create
 from ..masks import Grant, differences
+from ..mount import mark
 from ..names import Enum
 from . import filter as seccomp
 from . import syscalls
@@ -104,15 +106,25 @@ class Sandbox:
             self.pidfd = -1
         signal.signal(signal.SIGCHLD, self._sigchld)
 
-    def delegate(self, grant: Grant, enums: Mapping[str, Enum]) -> None:
-        """Have a bpffs mounted that delegates `grant`, at its path.  Raises HookError."""
+    def delegate(self, grant: Grant, enums: Mapping[str, Enum], guard: Guard | None = None) -> None:
+        """Have a bpffs mounted that delegates `grant`, at its path, and `guard` hold it.
+
+        Raises HookError.
+        """
         self._sock.send(MAPPED)
         self._sock.send(grant.path.encode("utf-8", "surrogateescape"))
         _, context = self._receive(CONTEXT)
         create(context, grant)
         os.close(context)
         self._sock.send(CREATED)
-        identity, _ = self._receive(MOUNTED)
+        identity, made = self._receive(MOUNTED)
+        try:
+            # The program isn't there yet, which makes tokens of it.
+            if guard is not None:
+                mark(guard, made)
+        finally:
+            if made >= 0:
+                os.close(made)
         with open(f"/proc/{self.pid}/mountinfo", encoding="utf-8", errors="replace") as file:
             lines = [line.split() for line in file if line.startswith(f"{identity} ")]
         options = lines[0][-1].split(",") if lines else []
@@ -213,9 +225,9 @@ def _mount(sock: socket.socket, context: int, path: bytes) -> None:
     made = hook.fsmount(context, _FLAGS)
     hook.move_mount(made, directory)
     identity, _ = hook.statx_mount(made)
+    socket.send_fds(sock, [MOUNTED + str(identity).encode()], [made])
     os.close(made)
     os.close(context)
-    sock.send(MOUNTED + str(identity).encode())
 
 
 def _expect(sock: socket.socket, kind: bytes) -> None:

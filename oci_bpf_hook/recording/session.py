@@ -62,7 +62,7 @@ def record(
             trail.refused(error)
             raise
         trail.granted()
-        sandbox.delegate(decision.grant, enums)
+        sandbox.delegate(decision.grant, enums, trail.guard)
         trail.say(mounted=True)
         recording = Recording(command, granted=decision.grant.masks)
         supervisor = Supervisor(recording.add)
