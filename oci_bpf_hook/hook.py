@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .container import Container
     from .policy import Compiled, Decision
     from .proposed import Proposed
-    from .state import State
+    from .state import Rootfs, State
     from .table import Table
     from .trail import Trail
 
@@ -159,6 +159,31 @@ def _podmans_name(state: "State") -> str | None:
     return container_name(state.id)
 
 
+def _by_user(
+    state: "State",
+    request: "Request",
+    rootfs: "Rootfs",
+    engine: str | None,
+    *,
+    rootless: bool = False,
+) -> "Mapping[str, str]":
+    """The annotations that aren't podman's image's.  Raises HookError where those ask."""
+    bundle = state.bundle
+    # podman has its bundles in its storage, and crun makes one "/" (`find_rootfs`).
+    if engine not in (None, "podman") or (bundle != "/" and not bundle.endswith("/userdata")):
+        return state.annotations
+    from .images import asked_by_user, copies
+
+    if not copies(rootfs.version):
+        return state.annotations
+    place = rootfs.path if bundle == "/" else bundle
+
+    def name() -> str | None:
+        return _podmans_name(state)
+
+    return asked_by_user(request, state.annotations, state.id, place, name, rootless=rootless)
+
+
 def _ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
     """Have the broker do it: we are in the container, or beside a rootless engine."""
     request = _request(state, options)
@@ -175,7 +200,8 @@ def _ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
     with Container(state.pid) as container:
         rootfs = find_rootfs(state, cwd=cwd)
         visible(request.path, rootfs.masked, rootfs.remounted)
-        claims = identify(state.annotations, None)
+        annotations = _by_user(state, request, rootfs, options.get("engine"), rootless=True)
+        claims = identify(annotations, None)
         claims["container"] = claims["container"] or _podmans_name(state)
         names = enums(KINDS, header=options.get("header"))
         grant(request, make_ask(request, state.id, claims), container, rootfs.path, names)
@@ -192,8 +218,12 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
     with Container(state.pid) as container:
         rootfs = find_rootfs(state)
         visible(request.path, rootfs.masked, rootfs.remounted)
+        annotations: Mapping[str, str] = state.annotations
         device = options.get("profile")
-        if device is not None and device not in (profiles := trail.policy().profiles):
+        if device is None and not trail.policy().image_annotations:
+            engine = options.get("engine", trail.policy().engine)
+            annotations = _by_user(state, request, rootfs, engine)
+        elif device is not None and device not in (profiles := trail.policy().profiles):
             from .unknown import no_profile
 
             raise HookError(UNKNOWN_NAME, no_profile("the CDI device", device, profiles))
@@ -207,7 +237,7 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
             request,
             trail,
             lambda policy: subject_of(
-                state.annotations, container, rootfs.path, policy, options, name=name
+                annotations, container, rootfs.path, policy, options, name=name
             ),
             alone=device is not None,
             name=name,

@@ -78,6 +78,12 @@ down to it. No rule at all is a refusal.
 
 Where the broker decides, for a user's own containers, what isn't the kernel's word is a claim: no
 rule that allows something holds by it.
+
+podman before 4.6 hands the annotations of an image's manifest on as the container's. One that
+stands in the image with just that text is taken for the image's, and refused where it makes a
+difference, unless image_annotations says otherwise; precreate adds nothing for it in any case. To
+ask in spite of it, use the container's name (io.bpffs.profile/NAME), which wins; an annotation
+without a text takes the image's away.
 """
 _CONFINED = """
 Masks choose commands and types, and not what a program calls: without more, a program of any type

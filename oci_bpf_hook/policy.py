@@ -125,6 +125,7 @@ class Compiled:
             pairs = zip(names.split(), map(ord, values), strict=True)
             self.enums[kind.option] = Enum(kind, dict(pairs))
         self.engine: str | None = header["engine"]
+        self.image_annotations: bool = header["image_annotations"]
         self.audit_to: str = header["audit"]["to"]
         self.audit_required: bool = header["audit"]["required"]
         self.profiles: dict[str, dict[str, int]] = header["profiles"]

@@ -167,6 +167,7 @@ class _Checker:
         audit = {} if malformed else data.get("audit", {})
         header = {
             "engine": engine,
+            "image_annotations": data.get("image_annotations", False),
             "audit": {"to": audit.get("to", AUDIT_TO), "required": audit.get("required", True)},
             "profiles": profiles,
             "uses": sorted({attribute for rule in rules for attribute in rule["match"]}),

@@ -144,18 +144,23 @@ def _given(
     from .proposed import Proposed, name
     from .trail import Trail
 
-    annotations = config["annotations"]
-
     def named() -> str | None:
         return name(config)
 
     trail = Trail(
         identity,
-        annotations,
+        config["annotations"],
         lambda: in_force(header=options.get("header")),
         engine=options.get("engine"),
     )
     try:
+        try:
+            annotations = _by_user(request, config, identity)
+        except HookError:
+            if not trail.policy().image_annotations:
+                raise
+            # What the image asks for the hook may give, but the rest is for who runs it to give.
+            return {}, {}
         with Proposed(config) as container:
             decision = judge(
                 request,
@@ -167,6 +172,22 @@ def _given(
         trail.refused(error)
         raise
     return decision.grant.masks if decision else {}, trail.policy().enums
+
+
+def _by_user(
+    request: "Request", config: "dict[str, Any]", identity: str, *, rootless: bool = False
+) -> "Mapping[str, str]":
+    """The annotations that aren't the image's.  Raises HookError where those ask."""
+    from .images import asked_by_user, copies
+    from .proposed import name
+
+    annotations: Mapping[str, str] = config["annotations"]
+    if not copies(config.get("ociVersion")):
+        return annotations
+    place = str(config["root"]["path"])
+    return asked_by_user(
+        request, annotations, identity, place, lambda: name(config), rootless=rootless
+    )
 
 
 def _asked(
@@ -187,7 +208,7 @@ def _asked(
     from .proposed import name
     from .wire import make_ask
 
-    claims = identify(config["annotations"], None)
+    claims = identify(_by_user(request, config, identity, rootless=True), None)
     claims["container"] = claims["container"] or name(config)
     granted = decision(make_ask(request, identity, claims))
     return granted.masks, enums(KINDS, header=options.get("header"))

@@ -8,7 +8,7 @@ import posix
 
 from .container import is_initial, owner_of, user_namespace_of
 from .errors import BAD_STATE, NO_USER_NAMESPACE, HookError, quote
-from .state import CONFIG_MAX, load_json, read_file
+from .images import stored
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ _CGROUPS = "/sys/fs/cgroup"
 _OPEN = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY
 # podman's own file among the mounts: RUNROOT/DRIVER-containers/ID/userdata/.containerenv.
 _MARK = "/run/.containerenv"
-# Where its storage has the names, beside the layers; the second since containers/storage 1.46.
-_NAMES = ("containers.json", "volatile-containers.json")
 
 
 class Proposed:
@@ -124,18 +122,11 @@ def name(config: "Mapping[str, Any]") -> str | None:
 
     No annotation has it, and the process that knows it, conmon, isn't there yet.
     """
-    # GRAPHROOT/overlay/LAYER/merged, GRAPHROOT/vfs/dir/LAYER.
-    top, *below = str(config["root"]["path"]).rsplit("/", 3)
-    wanted = identity(config)
-    for file in _NAMES:
-        try:
-            data = read_file(f"{top}/{below[0]}-containers/{file}", CONFIG_MAX)
-            for one in load_json(data):  # type: ignore[attr-defined]
-                if one["id"] == wanted:
-                    return str(one["names"][0])
-        except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError):
-            continue
-    return None
+    try:
+        found = stored(identity(config), str(config["root"]["path"]))
+        return str(found[1]["names"][0]) if found else None
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _is_bind(mount: "Mapping[str, Any]") -> bool:

@@ -43,11 +43,13 @@ class Rootfs(Record):
     """Where the root filesystem is in the container's mount namespace, before the pivot.
 
     `masked` are the paths that the engine covers after the hook, `remounted` those on which it
-    changes whatever mount is there.
+    changes whatever mount is there, and `version` the configuration's ociVersion, as far as there
+    is a configuration.
     """
 
-    __slots__ = ("masked", "path", "remounted")
+    __slots__ = ("masked", "path", "remounted", "version")
     path: str
+    version: object
     masked: tuple[str, ...]
     remounted: tuple[str, ...]
 
@@ -264,13 +266,17 @@ def find_rootfs(state: State, *, cwd: str = "/", crun: str = "/run/crun") -> Roo
             return config
         reason = config
     if state.root is not None and (state.root.startswith("/") or state.bundle != "/"):
-        return Rootfs(path=_join(state.bundle, state.root), masked=(), remounted=())
+        return _rootfs(_join(state.bundle, state.root))
     config = _config(f"{crun}/{state.id}", state)
     if isinstance(config, Rootfs) and not config.path.startswith(f"{crun}/"):
         return config
     if state.pid is None and cwd != "/":
-        return Rootfs(path=cwd, masked=(), remounted=())
+        return _rootfs(cwd)
     raise HookError(BAD_STATE, f"the container's root filesystem can't be found: {reason}")
+
+
+def _rootfs(path: str) -> Rootfs:
+    return Rootfs(path=path, masked=(), remounted=(), version=None)
 
 
 def _bad(why: str, what: str = "state") -> HookError:
@@ -320,6 +326,7 @@ def _config(directory: str, state: State) -> Rootfs | str:
         path=_join(directory, root["path"]),
         masked=tuple(str(item) for item in masked) if isinstance(masked, list) else (),
         remounted=remounted(config.get("mounts")),
+        version=config.get("ociVersion"),
     )
 
 

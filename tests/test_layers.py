@@ -40,7 +40,7 @@ ROWS = (
             "yamlfile",
             "yamlloader",
         ),
-        *("peer", "client", "installation", "plan", "proposed"),
+        *("peer", "client", "installation", "plan", "proposed", "images"),
         *("recording.breakpoint", "recording.files", "recording.notify", "recording.receiver"),
         *("recording.sandbox", "recording.session", "recording.supervisor", "recording.syscalls"),
         *("formats.__init__", "formats.asker", "formats.compose", "formats.delegation"),

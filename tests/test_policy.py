@@ -43,6 +43,7 @@ HEADER = {
     "identity": ["test"],
     "names": {option: enum.values for option, enum in ENUMS.items()},
     "engine": None,
+    "image_annotations": False,
     "audit": {"to": "none", "required": False},
     "profiles": {},
     "uses": [],

@@ -392,11 +392,15 @@ def test_what_is_compiled_of_the_rest() -> None:
     header = load(RULES.encode(), "p.yaml").header
     audit = {"to": "/var/log/oci-bpf-hook/audit.jsonl", "required": True}
     uses = ["annotations", "host_network", "namespace"]
-    assert header == {"engine": None, "audit": audit, "profiles": {}, "uses": uses}
+    assert header == {
+        "engine": None, "image_annotations": False, "audit": audit, "profiles": {}, "uses": uses
+    }  # fmt: skip
     more = (
-        "engine: cri-o\naudit: {to: none, required: no}\nprofiles: {a: {delegate_maps: [hash]}}\n"
+        "engine: cri-o\nimage_annotations: yes\naudit: {to: none, required: no}\n"
+        "profiles: {a: {delegate_maps: [hash]}}\n"
     )
     header = load(f"version: 1\nrules: []\n{more}".encode(), "p.yaml").header
+    assert header["image_annotations"] is True
     assert (header["engine"], header["audit"]) == ("cri-o", {"to": "none", "required": False})
     assert header["profiles"] == {"a": {"delegate_maps": 2}}
 

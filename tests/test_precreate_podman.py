@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from oci_bpf_hook.errors import (
 from tests.support.broker import Broker
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
 from tests.support.podman import IMAGE, World
-from tests.support.policy import audited, in_force
+from tests.support.policy import UNCONFINED, audited, in_force
 from tests.support.scratch import LAUNCHER, install, io
 from tests.support.users import ALICE, User, users
 
@@ -65,7 +65,7 @@ def alice() -> Iterator[World]:
 
 @pytest.fixture(autouse=True)
 def builtin() -> Iterator[None]:
-    with in_force(None):
+    with in_force(UNCONFINED):
         yield
 
 
@@ -353,10 +353,96 @@ def test_builds_know_no_precreate(world: World) -> None:
         broken.unlink()
 
 
-def test_an_image_asks_and_the_policy_decides(world: World) -> None:
-    """podman before 4.6 hands an image's annotations on; what comes of it is the policy's."""
-    ask: Sequence[str] = ("--annotation", "io.bpffs.profile=tracing")
-    assert build(world, IMAGE, *ask, tag="tracing").returncode == 0
-    args = ["run", "--rm", "--uidmap", "0:100000:65536", "--pull", "never"]
-    args += ["--cgroup-parent", f"/{world.cgroup_parent}", "localhost/tracing", "true"]
-    refused(world.podman(*args, check=False), REFUSED)
+# ---- an image's own annotations -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def asking(world: World) -> str:
+    """An image that asks for what the policy gives; its labels say something else."""
+    ask = ("--annotation", "io.bpffs.profile=xdp", "--label", "io.bpffs.mode=0700")
+    done = build(world, IMAGE, *ask, tag="asking")
+    assert done.returncode == 0, done.stderr
+    return "localhost/asking"
+
+
+def of_image(
+    world: World, runtime: Runtime, image: str, *options: str, script: str = f"{CAPS}; {MAP}"
+) -> CompletedProcess:
+    args = ["run", "--rm", "--uidmap", "0:100000:65536", "--pull", "never", *options]
+    args += ["--cgroup-parent", f"/{world.cgroup_parent}", image, "sh", "-c", script]
+    return world.podman(*args, runtime=runtime, check=False)
+
+
+@contextmanager
+def without_precreate(world: World) -> Iterator[None]:
+    (world.hooks_dir / PRECREATE.name).unlink()
+    try:
+        yield
+    finally:
+        world.install_hook(LAUNCHER, PRECREATE)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_image_s_word_gives_nothing(world: World, runtime: Runtime, asking: str) -> None:
+    """podman before 4.6 hands its annotations on; the policy in force would allow them."""
+    refused(of_image(world, runtime, asking), REFUSED)
+    assert '"io.bpffs.profile"' in audited()[-1]["problems"][0]
+    with without_precreate(world):
+        # With a device crun tells the hook of no bundle.
+        for options in ([], ["--device", "/dev/fuse"]):
+            done = of_image(world, runtime, asking, *options)
+            assert (done.returncode, done.stdout) == (126, "")
+            line = audited()[-1]
+            assert (line["code"], line["rule"]) == (REFUSED, None)
+            assert line["problems"][0].startswith('the image itself says "io.bpffs.profile", ')
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_user_asks_in_spite_of_the_image(world: World, runtime: Runtime, asking: str) -> None:
+    for key, text in (("profile/mine", "xdp"), ("profile", "tc")):
+        annotation = f"--annotation=io.bpffs.{key}={text}"
+        done = of_image(world, runtime, asking, "--name", "mine", annotation)
+        assert results(done) == ["ok"]
+        assert capabilities(done.stdout) == {WITH_BOTH}
+    # Or for nothing at all.
+    done = of_image(world, runtime, asking, "--annotation=io.bpffs.profile=")
+    assert results(done) != ["ok"]
+    assert capabilities(done.stdout) == {PLAIN}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_image_that_may_ask(world: World, runtime: Runtime, asking: str) -> None:
+    """By the administrator's word: a bpffs, and none of what precreate adds for a user."""
+    with in_force(f"image_annotations: true\n{UNCONFINED}"):
+        done = of_image(world, runtime, asking, script=f"{CAPS}; cat /proc/mounts")
+    assert "delegate_progs=socket_filter:xdp," in done.stdout, done.stderr
+    # Its labels are no annotations.
+    assert "mode=" not in done.stdout.partition(" bpf ")[2].partition("\n")[0]
+    assert capabilities(done.stdout) == {PLAIN}
+
+
+@pytest.mark.parametrize("stage", ["precreate", "createRuntime"])
+def test_an_image_of_a_user_s(alice: World, stage: str) -> None:
+    """She may have it by her own word, and not by an image's."""
+    context = alice.directory / "build-hers"
+    context.mkdir(exist_ok=True)
+    (context / "Containerfile").write_text(f"FROM {IMAGE}\nENV x=y\n")
+    ask = [part for key, text in SOCKETS.items() for part in ("--annotation", f"{key}={text}")]
+    alice.podman(
+        *("build", "--isolation", "chroot", "--pull-never"),
+        *(*ask, "--tag", "localhost/hers", str(context)),
+    )
+    kept = (alice.hooks_dir / PRECREATE.name).read_text()
+    if stage == "createRuntime":
+        (alice.hooks_dir / PRECREATE.name).unlink()
+    command = ("run", "--rm", "--pull=never", "--cgroups=disabled", "localhost/hers", "true")
+    try:
+        with Broker():
+            before = len(audited())
+            done = alice.podman(*command, check=False)
+            # The broker isn't even asked.
+            assert len(audited()) == before
+    finally:
+        (alice.hooks_dir / PRECREATE.name).write_text(kept)
+    assert (done.returncode, done.stdout) == (126, "")
+    assert f"{REFUSED}" in done.stderr.partition("xit ")[2]

@@ -148,7 +148,7 @@ def test_without_config_json_crun_says_it_itself(path: Path, tmp_path: Path) -> 
     wanted = bundle.find().path
     bundle.file.unlink()
     if "root" in bundle.state:
-        assert bundle.find() == Rootfs(path=wanted, masked=(), remounted=())
+        assert bundle.find() == Rootfs(path=wanted, masked=(), remounted=(), version=None)
     else:
         bundle.refused("config.json: No such file or directory")
 
@@ -170,7 +170,9 @@ def test_the_root_at_create_container(path: Path, tmp_path: Path) -> None:
     runc = "runc" in path.parent.name
     assert (state.root is None) == runc
     found = find_rootfs(state, cwd=context["cwd"], crun=str(tmp_path))
-    assert found == Rootfs(path=context["cwd"] if runc else state.root, masked=(), remounted=())
+    assert found == Rootfs(
+        path=context["cwd"] if runc else state.root, masked=(), remounted=(), version=None
+    )
 
 
 def test_the_runtimes_directory_is_no_root_at_create_runtime(runc: Bundle, tmp_path: Path) -> None:
@@ -321,7 +323,7 @@ def test_crun_without_a_believable_config_json_is_asked_itself(
     crun: Bundle, damage: Callable[[Bundle], str]
 ) -> None:
     damage(crun)
-    assert crun.find() == Rootfs(path=crun.state["root"], masked=(), remounted=())
+    assert crun.find() == Rootfs(path=crun.state["root"], masked=(), remounted=(), version=None)
 
 
 @by_break
@@ -413,7 +415,7 @@ def test_cruns_bundle_of_a_container_with_a_device(crun: Bundle) -> None:
     # crun before the fix of its issue 2025: with a user namespace and a device, "/".
     wanted = crun.find()
     crun.state["bundle"] = "/"
-    assert crun.find() == Rootfs(path=wanted.path, masked=(), remounted=())
+    assert crun.find() == Rootfs(path=wanted.path, masked=(), remounted=(), version=None)
     crun.state["root"] = "rootfs"
     crun.refused('the bundle is "/"')
     crun.copy_for_crun()

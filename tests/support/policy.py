@@ -1,12 +1,16 @@
 """Policies for tests, in the session's own /etc, and the audit trail that comes of them."""
 
 import json
+import os
+import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import oci_bpf_hook
+from oci_bpf_hook import guard
 
 POLICY = Path("/etc/oci-bpf-hook/policy.yaml")
 AUDIT = Path("/var/log/oci-bpf-hook/audit.jsonl")
@@ -23,13 +27,28 @@ rules:
       delegate_attachs: [any]
 """
 
-# The built-in policy's rules, for tests of what these let through: a kernel without BPF LSM has no
-# guard, and there they let no programs through until they say that they do without one.
-UNCONFINED = (
-    Path(oci_bpf_hook.__file__)
-    .with_name("policy.yaml")
-    .read_text(encoding="utf-8")
-    .replace("allow: {", "allow: {confined: false, ")
+
+def trusting(text: str) -> str:
+    """The policy `text` with rules that do without the guard.
+
+    For tests of something else, which are to hold on a kernel without BPF LSM too.
+    """
+    return re.sub(r"allow: \{(?=(.))", _trusting, text)
+
+
+def _trusting(found: re.Match[str]) -> str:
+    return "allow: {confined: false" + ("" if found[1] == "}" else ", ")
+
+
+_DEVICES = """
+  - name: devices
+    match: {cdi: "*"}
+    allow: {delegate_cmds: [any], delegate_maps: [any], delegate_progs: [any],
+      delegate_attachs: [any]}
+"""
+# The built-in policy's rules, and one for devices, for tests of what these let through.
+UNCONFINED = trusting(
+    Path(oci_bpf_hook.__file__).with_name("policy.yaml").read_text(encoding="utf-8") + _DEVICES
 )
 
 
@@ -58,6 +77,19 @@ def in_force(text: str | None) -> Iterator[None]:
         yield
     finally:
         allow_everything()
+
+
+@contextmanager
+def without_guard() -> Iterator[None]:
+    """What this host may have loaded, our own mount namespace doesn't have for a while."""
+    there = os.path.exists(guard.DIRECTORY)
+    if there:
+        subprocess.run(["mount", "-t", "tmpfs", "none", guard.DIRECTORY], check=True)
+    try:
+        yield
+    finally:
+        if there:
+            subprocess.run(["umount", guard.DIRECTORY], check=True)
 
 
 def audited() -> list[dict[str, Any]]:

@@ -1,0 +1,153 @@
+"""What whoever starts a container of podman's asks for, told from what its image does.
+
+podman before 4.6 copies the annotations of an image's manifest among the container's, unless the
+user gives the same key, and nothing there says whose one is.  Its storage has the manifest: an
+annotation that stands there with just that text is taken for the image's.  Labels it never copies.
+"""
+
+import posix
+
+from .annotations import PREFIX, parse
+from .errors import LISTED, REFUSED, HookError, quote
+from .state import load_json, read_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from .annotations import Request
+
+# What a configuration of podman's calls itself while images' annotations are copied.  4.6 is of the
+# month of runtime-spec 1.1.0, and so none before it has that.
+_COPYING = ("1.0.", "1.1.0-rc")
+# Where podman's storage has its containers, the second since containers/storage 1.46.
+_LISTS = ("containers.json", "volatile-containers.json")
+_LIST_MAX = 64 << 20
+_MANIFEST_MAX = 4 << 20
+# A manifest's file: "manifest", or "manifest-DIGEST" in base64.
+_MANIFEST = "manifest"
+_OF_DIGEST = "=bWFuaWZlc3Qt"
+_ALLOW = (
+    "an administrator who trusts every image with what the rules allow writes "
+    "image_annotations: true into /etc/oci-bpf-hook/policy.yaml"
+)
+
+
+def stored(identity: str, place: str) -> "tuple[str, dict[str, Any]] | None":
+    """podman's storage and what it has of the container `identity`; None if it has no such list.
+
+    `place` is the container's bundle or root filesystem in it.  Raises ValueError where there is a
+    list without that container, or one that can't be read.
+    """
+    # GRAPHROOT/overlay-containers/ID/userdata, GRAPHROOT/overlay/LAYER/merged, and for vfs
+    # GRAPHROOT/vfs/dir/LAYER.
+    top, *below = place.rsplit("/", 3)
+    if len(below) != 3:
+        return None
+    driver = f"{top}/{below[0].removesuffix('-containers')}"
+    found = False
+    for name in _LISTS:
+        try:
+            listed = _json(f"{driver}-containers/{name}", _LIST_MAX)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        found = True
+        for one in listed if isinstance(listed, list) else ():
+            if isinstance(one, dict) and one.get("id") == identity:
+                return driver, one
+    if found:
+        raise ValueError(f"{driver}-containers has no such container")
+    return None
+
+
+def of_user(annotations: "Mapping[str, str]", identity: str, place: str) -> dict[str, str]:
+    """Those `annotations` of podman's container `identity` that aren't its image's.
+
+    `place` is as for `stored`.  Raises ValueError where that can't be told.
+    """
+    found = stored(identity, place)
+    image = found[1].get("image") if found else None
+    if found is None or not image:  # Not podman's, or a root filesystem without an image.
+        return dict(annotations)
+    manifests = list(_manifests(f"{found[0]}-images/{image}"))
+    if not manifests:
+        raise ValueError(f"{found[0]}-images has no manifest of the image")
+    return {
+        key: text
+        for key, text in annotations.items()
+        if all(manifest.get(key) != text for manifest in manifests)
+    }
+
+
+def _manifests(directory: str) -> "Iterator[dict[str, Any]]":
+    """The annotations of each manifest of the image in `directory`."""
+    try:
+        names = posix.listdir(directory)
+    except OSError:
+        return
+    for name in names:
+        if name == _MANIFEST or name.startswith(_OF_DIGEST):
+            try:
+                manifest = _json(f"{directory}/{name}", _MANIFEST_MAX)
+            except FileNotFoundError:  # Of an image that is just being removed.
+                continue
+            found = manifest.get("annotations") if isinstance(manifest, dict) else None
+            yield found if isinstance(found, dict) else {}
+
+
+def _json(path: str, longest: int) -> object:
+    """What is in the file `path`.  Raises FileNotFoundError, NotADirectoryError, ValueError."""
+    try:
+        return load_json(read_file(path, longest))
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def copies(version: object) -> bool:
+    """Whether podman may have copied an image's annotations, by its configuration's ociVersion."""
+    return not isinstance(version, str) or not version or version.startswith(_COPYING)
+
+
+def asked_by_user(
+    request: "Request",
+    annotations: "Mapping[str, str]",
+    identity: str,
+    place: str,
+    name: "Callable[[], str | None]",
+    *,
+    rootless: bool = False,
+) -> dict[str, str]:
+    """The `annotations` without its image's, where these make no difference to the `request`.
+
+    `name` is as for parse().  Raises HookError (REFUSED) where they do, and where it can't be told;
+    in that case, `rootless`, all are taken for the user's, to whom the broker gives it.
+    """
+    allow = "" if rootless else f"; {_ALLOW}"
+    try:
+        theirs = of_user(annotations, identity, place)
+    except ValueError as error:
+        if rootless:
+            return dict(annotations)
+        raise HookError(
+            REFUSED,
+            "podman before 4.6 hands an image's annotations on as the container's, and whether "
+            f"these are can't be told ({error}){allow}",
+        ) from None
+    try:
+        if len(theirs) == len(annotations) or parse(theirs, name) == request:
+            return theirs
+    except HookError:  # What is left of it makes no request.
+        pass
+    keys = sorted(key for key in annotations if key not in theirs and key.startswith(PREFIX))
+    shown = ", ".join(map(quote, keys[:LISTED])) or "what the container is called"
+    raise HookError(
+        REFUSED,
+        f"the image itself says {shown}, which podman before 4.6 hands on as the container's, and "
+        "an image's word gives nothing; whoever starts the container asks by its name "
+        f"({PREFIX}profile/NAME), or for nothing by an empty annotation{allow}",
+    )
