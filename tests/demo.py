@@ -9,12 +9,28 @@ import shlex
 import sys
 from pathlib import Path
 
+from oci_bpf_hook.guard import AbsentError, in_force
+from tests.support import policy
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime, enter_private_mounts
 from tests.support.podman import World
-from tests.support.policy import POLICY
 from tests.support.scratch import LAUNCHER
 
+NAME = "demo"
 HOOK_JSON = Path(__file__).parents[1] / "hooks.d" / "oci-bpf-hook.json"
+# For a host without the guard: what the built-in policy would allow with it, and to one container.
+POLICY = f"""\
+version: 1
+engine: podman
+rules:
+  - name: demo
+    match: {{container: {NAME}}}
+    allow:
+      confined: false
+      delegate_cmds: [map_create, prog_load]
+      delegate_maps: [hash]
+      delegate_progs: [socket_filter]
+      delegate_attachs: [cgroup_inet_ingress]
+"""
 ANNOTATIONS = {
     "io.bpffs.delegate_cmds": "map_create:prog_load",
     "io.bpffs.delegate_maps": "hash",
@@ -38,14 +54,15 @@ def say(text: str = "") -> None:
 
 
 def _run(world: World, runtime: Runtime, *command: str) -> CompletedProcess:
-    done = world.run(runtime, annotations=ANNOTATIONS, command=command, capabilities=["BPF"])
+    name = f"--name={NAME}"
+    done = world.run(runtime, name, annotations=ANNOTATIONS, command=command, capabilities=["BPF"])
     if done.returncode:
         raise SystemExit(f"podman failed: {done.stderr}")
     return done
 
 
 def _show(world: World, runtime: Runtime) -> None:
-    say(f"$ podman --runtime {runtime} run --cap-add BPF --uidmap 0:100000:65536 \\")
+    say(f"$ podman --runtime {runtime} run --name {NAME} --cap-add BPF --uidmap 0:100000:65536 \\")
     for key, text in ANNOTATIONS.items():
         say(f"      --annotation {key}={text} \\")
     say("      ... IMAGE mount -t bpf")
@@ -70,6 +87,27 @@ def _refused(world: World) -> None:
     say(f"  {words[1]}{words[2].partition('(exit code')[0]}")
 
 
+def without_guard() -> str:
+    """Why there is no guard to confine a token with; "" where there is one."""
+    try:
+        with in_force():
+            return ""
+    except AbsentError as error:
+        return str(error)
+
+
+def _decide() -> None:
+    """Have a policy in force that allows what is shown, and show it: the host's own may refuse."""
+    why = without_guard()
+    if not why:
+        policy.POLICY.unlink(missing_ok=True)
+        say("The built-in policy holds, and the guard is in force: what it allows is confined.\n")
+        return
+    policy.write(POLICY)
+    say(f"Tokens can't be confined here: {why}. So {policy.POLICY} trusts this container")
+    say(f"with the kernel (confined: false):\n\n{POLICY}")
+
+
 def set_apart() -> None:
     """Move into a mount namespace of our own, or end with a line that says what that takes."""
     try:
@@ -81,8 +119,7 @@ def set_apart() -> None:
 def main() -> None:
     """Run the demo."""
     set_apart()
-    # The built-in policy is the demo's: the host's own may refuse it.
-    POLICY.unlink(missing_ok=True)
+    _decide()
     with World() as world:
         world.install_hook(LAUNCHER, HOOK_JSON)
         for runtime in RUNTIMES:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from oci_bpf_hook.errors import REFUSED
-from tests.demo import ATTEMPTS, say, set_apart
+from tests.demo import ATTEMPTS, say, set_apart, without_guard
 from tests.support import policy
 from tests.support.broker import Broker
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
@@ -19,12 +19,13 @@ from tests.support.scratch import LAUNCHER, install, io
 from tests.support.users import ALICE, users
 
 HOOK_JSON = LAUNCHER.with_name("oci-bpf-hook-createContainer.json")
-POLICY = f"""\
+POLICY = """\
 version: 1
 rules:
   - name: one-user
-    match: {{user: {ALICE.name}}}
+    match: {{user: {user}}}
     allow:
+      confined: {confined}
       delegate_cmds: [map_create, prog_load]
       delegate_maps: [hash]
       delegate_progs: [socket_filter]
@@ -79,13 +80,18 @@ def _refused(world: World) -> None:
 def main() -> None:
     """Run the demo."""
     set_apart()
-    policy.write(POLICY)
+    why = without_guard()
+    text = POLICY.format(user=ALICE.name, confined="false" if why else "true")
+    policy.write(text)
     with tempfile.TemporaryDirectory(prefix="obh-", dir="/tmp") as directory:
         os.chmod(directory, 0o755)
         # Where the user can run it, wherever the checkout is.
         launcher = install(Path(directory) / "installed")
         with users(), Broker(), World(ALICE) as world:
-            say(f"{ALICE.name} has no privilege; /etc/oci-bpf-hook/policy.yaml says:\n\n{POLICY}")
+            say(f"{ALICE.name} has no privilege; {policy.POLICY} says:\n\n{text}")
+            if why:
+                say(f"Tokens can't be confined here: {why}. So {ALICE.name} is trusted with the")
+                say("kernel (confined: false).\n")
             world.install_hook(launcher, HOOK_JSON)
             for runtime in RUNTIMES:
                 _show(world, runtime)

@@ -27,7 +27,7 @@ from oci_bpf_hook.errors import (
 )
 from oci_bpf_hook.wire import LONGEST
 from tests.support.broker import ALONE, GO_ON, ROOT, Broker, Peer, request
-from tests.support.policy import POLICY, audited, in_force
+from tests.support.policy import POLICY, UNCONFINED, audited, in_force, trusting
 from tests.support.scratch import FIRST_ID, Scratch, bpf_mounts, install, io
 from tests.support.users import ALICE, BOB, GROUP, User, users
 
@@ -109,7 +109,7 @@ rules:
 - {{name: of-bob, match: {{user: {BOB.uid}}}, allow: {{delegate_cmds: [prog_load]}}}}
 """
     maps = io(delegate_cmds="map_create", delegate_maps="hash")
-    with in_force(text), by(ALICE) as alice, by(BOB) as bob:
+    with in_force(trusting(text)), by(ALICE) as alice, by(BOB) as bob:
         assert alice.ask(maps)["rule"] == "of-alice"
         assert bob.ask(io(delegate_cmds="prog_load"))["rule"] == "of-bob"
         refused(bob.ask(maps), REFUSED, 'rule "of-bob" doesn\'t allow', f"user: {BOB.uid}")
@@ -118,7 +118,7 @@ rules:
 
 def test_the_built_in_policy_for_a_user(broker: Broker) -> None:
     """A user goes from the host's network into a namespace of their own, token in hand."""
-    with in_force(None), by(ALICE) as peer:
+    with in_force(UNCONFINED), by(ALICE) as peer:
         sockets = io(delegate_cmds="prog_load", delegate_progs="socket_filter")
         assert peer.ask(sockets)["granted"] == {"delegate_cmds": "0x20", "delegate_progs": "0x2"}
         for program in ("xdp", "sched_cls", "cgroup_skb", "kprobe"):
@@ -135,7 +135,7 @@ rules:
 
 def test_a_users_groups(broker: Broker) -> None:
     """What the host's database says, though the container's root has no group of the host's."""
-    with in_force(GROUPS), by(ALICE) as alice, by(BOB) as bob:
+    with in_force(trusting(GROUPS)), by(ALICE) as alice, by(BOB) as bob:
         assert alice.ask(ASK)["rule"] == "members"
         refused(bob.ask(ASK), REFUSED, "no rule of the policy")
 
@@ -148,7 +148,7 @@ rules:
 - {name: of-root, match: {user: root, rootless: false}, allow: {delegate_cmds: [any]}}
 - {name: of-users, match: {rootless: true}, allow: {}}
 """
-    with in_force(text):
+    with in_force(trusting(text)):
         subuid = Path("/etc/subuid")
         before = subuid.read_text()
         subuid.write_text(f"{before}{BOB.name}:{FIRST_ID}:65536\n")
@@ -165,10 +165,10 @@ def test_a_subordinate_id_counts_as_its_user(broker: Broker) -> None:
     text = text.replace("allow: {}", "allow: {delegate_cmds: [any]}")
     number = str(ALICE.first_subid + 7)
     prefix = ["setpriv", "--reuid", number, "--regid", number, "--clear-groups", "--", *ALONE]
-    with in_force(text), Peer(prefix) as peer:
+    with in_force(trusting(text)), Peer(prefix) as peer:
         assert peer.ask(ASK)["rule"] == "a"
     stranger = [word.replace(number, "4000007") for word in prefix]
-    with in_force(text), Peer(stranger) as peer:
+    with in_force(trusting(text)), Peer(stranger) as peer:
         refused(peer.ask(ASK), REFUSED, "no rule")
 
 
@@ -176,7 +176,7 @@ def test_a_nested_user_namespace(broker: Broker) -> None:
     """It asks for whoever made the outermost one, and the mount is of the innermost."""
     text = f"version: 1\nrules: [{{name: a, match: {{user: {ALICE.name}}}, allow: "
     text += "{delegate_cmds: [any]}}]\n"
-    with in_force(text), Peer(ALICE.running([*ALONE, *ALONE, *ALONE])) as peer:
+    with in_force(trusting(text)), Peer(ALICE.running([*ALONE, *ALONE, *ALONE])) as peer:
         assert peer.ask(ASK)["rule"] == "a"
         assert peer.mount()[1] == ["/"]
 
@@ -200,7 +200,7 @@ def test_claims_give_nothing_and_may_take_away(broker: Broker) -> None:
     """Any process of a user's speaks to the broker: what it says of itself is its own word."""
     told = {"namespace": "monitoring", "image": "registry.example/agent", "pod": "p"}
     before = len(audited())
-    with in_force(CLAIMS), by(ALICE) as peer:
+    with in_force(trusting(CLAIMS)), by(ALICE) as peer:
         refused(peer.ask(ASK, container="web", **told), REFUSED, 'rule "last" doesn\'t allow')
         refused(peer.ask(ASK, container="evil-1"), REFUSED, "not this one")
     first, second = audited()[before:]

@@ -11,7 +11,7 @@ from oci_bpf_hook.errors import REFUSED, UNKNOWN_NAME
 from tests.support.command import command
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
 from tests.support.podman import World
-from tests.support.policy import audited, in_force
+from tests.support.policy import UNCONFINED, audited, in_force
 from tests.support.scratch import LAUNCHER, io
 
 CDI = Path("/etc/cdi/bpffs.io-profile.json")
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.parametrize("runtime", RUNTIMES)
 
 @pytest.fixture
 def devices() -> Iterator[None]:
-    """The devices of the built-in policy, in the session's own /etc."""
-    with in_force(None):
+    """The devices of the built-in policy's profiles, in the session's own /etc."""
+    with in_force(UNCONFINED):
         done = command("cdi", "generate", "--hook", LAUNCHER)
         assert done.returncode == 0, done.stderr
         yield
@@ -55,7 +55,7 @@ def test_a_device(hookless: World, runtime: Runtime) -> None:
         json.loads(line)["result"] for line in done.stdout.splitlines() if '"result"' in line
     ]
     assert results == ["ok", "ok", "EPERM"]
-    assert audited()[-1]["rule"] == "cdi:xdp"
+    assert audited()[-1]["rule"] == "devices"
 
 
 @pytest.mark.usefixtures("devices")
@@ -76,7 +76,7 @@ def test_annotations_with_a_hook_of_their_own(hookless: World, runtime: Runtime)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("delegate_cmds=") == 2
     rules = sorted(line["rule"] for line in audited()[before:])
-    assert rules == ["cdi:xdp", "own-namespaces"]
+    assert rules == ["devices", "own-namespaces"]
     # The same from both is one.
     done = hookless.run(runtime, *DEVICE, annotations=io(profile="xdp"), command=MOUNTS)
     assert done.stdout.count("delegate_cmds=") == 1, done.stderr

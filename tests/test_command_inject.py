@@ -12,7 +12,7 @@ from oci_bpf_hook.errors import BAD_STATE, DONE, NO_USER_NAMESPACE, UNKNOWN_NAME
 from tests.support.bundle import Bundle
 from tests.support.command import Done, command
 from tests.support.engines import RUNTIMES, Runtime, build_probe
-from tests.support.policy import in_force
+from tests.support.policy import UNCONFINED, in_force
 from tests.support.scratch import LAUNCHER
 
 XDP = "io.bpffs.profile=xdp"
@@ -31,7 +31,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def builtin() -> Iterator[None]:
-    with in_force(None):
+    with in_force(UNCONFINED):
         yield
 
 

@@ -4,17 +4,14 @@ What the guard does is tested where it can run; here it can't.
 """
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook import guard
 from oci_bpf_hook.errors import DONE, REFUSED
 from tests.support.broker import ALONE, Broker, Peer
-from tests.support.policy import audited, in_force
+from tests.support.policy import audited, in_force, without_guard
 from tests.support.scratch import Scratch, assert_failed, io, run_hook
 from tests.support.situation import command
 from tests.support.users import ALICE, users
@@ -33,14 +30,9 @@ delegate_progs: [any], delegate_attachs: [any]}}\n"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def without_guard() -> Iterator[None]:
-    """Whatever this host has loaded, the session's own mount namespace doesn't have here."""
-    there = os.path.exists(guard.DIRECTORY)
-    if there:
-        subprocess.run(["mount", "-t", "tmpfs", "none", guard.DIRECTORY], check=True)
-    yield
-    if there:
-        subprocess.run(["umount", guard.DIRECTORY], check=True)
+def no_guard() -> Iterator[None]:
+    with without_guard():
+        yield
 
 
 def pasted(text: str) -> str:

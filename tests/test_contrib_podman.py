@@ -17,7 +17,7 @@ from tests.support.broker import Broker
 from tests.support.command import command
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
 from tests.support.podman import IMAGE, World
-from tests.support.policy import in_force
+from tests.support.policy import UNCONFINED, in_force, trusting
 from tests.support.scratch import LAUNCHER, install
 from tests.support.users import ALICE, appended, users
 
@@ -34,7 +34,7 @@ SCRIPT = "probe map /sys/fs/bpf 1; probe prog /sys/fs/bpf 6 37"
 
 @pytest.fixture(autouse=True)
 def builtin() -> Iterator[None]:
-    with in_force(None):
+    with in_force(UNCONFINED):
         yield
 
 
@@ -261,7 +261,7 @@ def test_one_container_of_a_pod_asks(alice: tuple[World, Path], precreate: bool)
         text = text.replace("capabilities:\n          add: [BPF, NET_ADMIN]", "privileged: false")
     pod = world.directory / "bpf-pod.yaml"
     pod.write_text(text)
-    with in_force(ALICES), Broker():
+    with in_force(trusting(ALICES)), Broker():
         try:
             world.podman(
                 *("kube", "play", "--userns=auto", "--network", "none"),

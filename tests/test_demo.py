@@ -28,6 +28,10 @@ def test_it_shows_what_it_says(module: str) -> None:
     for what, _, _, result in ATTEMPTS:
         assert done.stdout.count(f"  {what:24} {result}\n") == 2
     assert "\n  oci-bpf-hook: " in done.stdout
+    # What is in force is shown, and what that means.
+    guarded = "the guard is in force" in done.stdout or "confined: true" in done.stdout
+    assert guarded is not ("Tokens can't be confined here: " in done.stdout)
+    assert guarded is not ("confined: false\n" in done.stdout)
 
 
 @pytest.mark.parametrize("module", DEMOS)

@@ -18,7 +18,7 @@ from oci_bpf_hook.errors import BAD_STATE, DONE, REFUSED, USAGE
 from oci_bpf_hook.names import KINDS
 from tests.support.engines import RUNTIMES
 from tests.support.podman import IMAGE, World
-from tests.support.policy import in_force
+from tests.support.policy import UNCONFINED, in_force
 from tests.support.scratch import Scratch, io
 from tests.support.situation import (
     BPFFS,
@@ -257,7 +257,7 @@ def test_a_libbpf_without_tokens() -> None:
 
 def test_a_container_that_the_policy_refused() -> None:
     """It doesn't run; what the hook, or the broker, has put on record says why."""
-    with in_force(None), Scratch() as scratch:
+    with in_force(UNCONFINED), Scratch() as scratch:
         done = scratch.hook(io(delegate_cmds="any"), id="refused-by-policy")
         assert done.returncode == REFUSED
         found = not_well(findings("--container", "refused-by-policy"))

@@ -16,7 +16,7 @@ PROFILES = """\
 version: 1
 profiles:
   maps: {delegate_cmds: [map_create], delegate_maps: [hash, array]}
-  more: {delegate_cmds: [map_create, prog_load], delegate_progs: [kprobe]}
+  more: {delegate_cmds: [map_create, btf_load], delegate_maps: [lru_hash]}
 """
 MAPS = ",delegate_cmds=map_create,delegate_maps=hash:array"
 NO_RULES = PROFILES + "rules: []\n"
@@ -128,7 +128,7 @@ def test_it_hides_no_other(container: Scratch) -> None:
         assert_failed(run_hook(state, "--profile", "maps"), MOUNT_FAILED, "another delegated bpffs")
         assert [line["outcome"] for line in audited()[before:]] == ["granted", "refused"]
         (mount,) = container.mounts()
-        assert "map_create:prog_load" in mount
+        assert "map_create:btf_load" in mount
 
 
 def test_beside_annotations_at_another_path(container: Scratch) -> None:

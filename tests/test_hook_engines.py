@@ -15,7 +15,7 @@ import pytest
 from oci_bpf_hook import cdi
 from oci_bpf_hook.errors import DONE, REFUSED
 from tests.support.command import answer, command
-from tests.support.policy import audited, in_force
+from tests.support.policy import UNCONFINED, audited, in_force, trusting
 from tests.support.scratch import Scratch, assert_failed, io, run_hook
 from tests.test_state import STATES
 
@@ -96,7 +96,7 @@ def policy(case: Case, match: str, *, deny: bool = False, allow: str = ALLOW) ->
     """A policy of the node's that says which engine this is."""
     what = "deny: not this one" if deny else f"allow: {allow}"
     head = f"version: 1\nengine: {case.engine}\n{PROFILES}"
-    return f"{head}rules:\n- name: r\n  match: {match}\n  {what}\n"
+    return trusting(f"{head}rules:\n- name: r\n  match: {match}\n  {what}\n")
 
 
 def agree(case: Case, code: int, rule: str | None) -> None:
@@ -200,14 +200,14 @@ def test_a_device(container: Scratch, case: Case) -> None:
 
 
 def test_the_device_that_docker_had(container: Scratch) -> None:
-    """With the arguments that were in its config.json, and the policy that was in force."""
+    """With the arguments that were in its config.json, and the profiles that were in force."""
     (ran,) = PLAIN.read("config")["hooks"]["createRuntime"]
-    with in_force(None):
+    with in_force(UNCONFINED):
         result = hook(container, PLAIN, *ran["args"][1:])
         assert (result.returncode, result.stderr) == (DONE, "")
     (mount,) = container.mounts()
     assert ",delegate_progs=socket_filter:xdp," in mount
-    assert audited()[-1]["rule"] == "cdi:xdp"
+    assert audited()[-1]["rule"] == "devices"
 
 
 def test_docker_says_nothing_of_who_it_is(container: Scratch) -> None:

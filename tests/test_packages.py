@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import policy
 from tests.support.packages import (
     HOOK_JSON,
     LIBEXEC,
@@ -25,7 +26,7 @@ from tests.support.podman import IMAGE, World
 
 NEWER = "9.0.0"
 EPOCH = "1750000000"
-# What the README has first, and the built-in policy allows.
+# What the README has first, and the built-in policy's rules allow.
 ASK = {
     "io.bpffs.delegate_cmds": "map_create:prog_load:btf_load",
     "io.bpffs.delegate_maps": "hash",
@@ -66,6 +67,8 @@ def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def host(tmp_path: Path) -> Iterator[Path]:
     """A host without the hook; the directory is what written() looks into."""
     with fresh(tmp_path):
+        # Its rules are the built-in policy's, but for the guard: that takes BPF LSM.
+        policy.write(policy.UNCONFINED)
         yield tmp_path
 
 

@@ -12,7 +12,7 @@ from oci_bpf_hook.errors import BAD_POLICY, REFUSED
 from oci_bpf_hook.lint import BEYOND
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
 from tests.support.podman import IMAGE, World
-from tests.support.policy import audited, in_force
+from tests.support.policy import EVERYTHING, UNCONFINED, audited, in_force, without_guard
 from tests.support.scratch import io
 
 ROOT = Path(__file__).parents[1]
@@ -51,8 +51,20 @@ def refused(done: CompletedProcess, runtime: Runtime, code: int = REFUSED) -> di
     return line
 
 
-def test_the_built_in_policy_allows_what_stays_inside(world: World, runtime: Runtime) -> None:
-    with in_force(None):
+def test_the_built_in_policy_without_a_guard(world: World, runtime: Runtime) -> None:
+    """No programs for anybody, and both ways out; maps are nothing for it to hold."""
+    with in_force(None), without_guard():
+        line = refused(world.run(runtime, annotations=SOCKET, command=MOUNTS), runtime)
+        maps = io(delegate_cmds="map_create", delegate_maps="hash")
+        done = world.run(runtime, annotations=maps, command=MOUNTS)
+    assert line["rule"] == "own-namespaces"
+    assert "oci-bpf-hook guard on" in line["problems"][0]
+    assert "allow: {confined: false, " in line["problems"][0]
+    assert granted(done)["confined"] is True
+
+
+def test_what_the_built_in_rules_let_through(world: World, runtime: Runtime) -> None:
+    with in_force(UNCONFINED):
         line = granted(world.run(runtime, annotations=SOCKET, command=MOUNTS))
     assert line["rule"] == "own-namespaces"
     assert line["requested"] == SOCKET
@@ -117,7 +129,7 @@ def test_the_rule_to_paste_is_for_this_container(world: World, runtime: Runtime)
 def test_the_built_in_policy_looks_at_the_namespaces(
     world: World, runtime: Runtime, arguments: list[str], lists: dict[str, str], *, allowed: bool
 ) -> None:
-    with in_force(None):
+    with in_force(UNCONFINED):
         done = world.run(runtime, *arguments, annotations=SOCKET | lists, command=MOUNTS)
         if allowed:
             granted(done)
@@ -147,11 +159,14 @@ def test_an_image_s_own_annotations(world: World, runtime: Runtime) -> None:
         *("run", "--rm", "--pull", "never", "--uidmap", mapping, "--gidmap", mapping),
         *("--cgroup-parent", f"/{world.cgroup_parent}", name, *MOUNTS),
     ]
-    with in_force(None):
-        line = refused(world.podman(*command, runtime=runtime, check=False), runtime)
+    # The policy in force allows everything, and an image has no say in it.
+    line = refused(world.podman(*command, runtime=runtime, check=False), runtime)
     assert line["requested"] == everything
-    # The attack is real: without the policy it works.
-    granted(world.podman(*command, runtime=runtime, check=False))
+    assert line["rule"] is None
+    assert line["problems"][0].startswith('the image itself says "io.bpffs.delegate_attachs", ')
+    # The attack is real: where an image's word counts it works.
+    with in_force(f"image_annotations: true\n{EVERYTHING}"):
+        granted(world.podman(*command, runtime=runtime, check=False))
 
 
 NAMESPACE = """\
@@ -161,6 +176,7 @@ rules:
 - name: monitoring
   match: {{namespace: monitoring}}
   allow:
+    confined: false
     delegate_cmds: [any]
     delegate_maps: [any]
     delegate_progs: [any]
@@ -229,7 +245,7 @@ def test_a_profile(world: World, runtime: Runtime) -> None:
 def test_the_shipped_profiles_under_the_built_in_policy(
     world: World, runtime: Runtime, profile: str, *, allowed: bool
 ) -> None:
-    with in_force(None):
+    with in_force(UNCONFINED):
         done = world.run(runtime, annotations=io(profile=profile), command=MOUNTS)
         if allowed:
             granted(done)

@@ -18,7 +18,7 @@ from tests.support.broker import Broker
 from tests.support.command import command
 from tests.support.engines import FIRST_ID, RUNTIMES, CompletedProcess, Runtime
 from tests.support.podman import World
-from tests.support.policy import audited, in_force
+from tests.support.policy import UNCONFINED, audited, in_force, trusting
 from tests.support.scratch import LAUNCHER, install, io
 from tests.support.users import ALICE, BOB, users
 
@@ -141,7 +141,7 @@ rules:
     command = ("sh", "-c", "probe map /sys/fs/bpf 2; probe map /sys/fs/bpf 1")
     for world in (alice, bob):
         register(world, launcher, CREATE_CONTAINER)
-    with in_force(text), ThreadPoolExecutor(4) as pool:
+    with in_force(trusting(text)), ThreadPoolExecutor(4) as pool:
         hers = pool.submit(run, alice, "crun")
         refused = pool.submit(run, bob, "crun")
         his = pool.submit(run, bob, "runc", annotations=array, command=command)
@@ -173,7 +173,7 @@ def test_a_cdi_device(broker: Broker, alice: World, launcher: Path, runtime: Run
     register(alice, launcher)
     subprocess.run(["mkdir", "-p", "/etc/cdi"], check=True)
     try:
-        with in_force(None):
+        with in_force(UNCONFINED):
             assert command("cdi", "generate", "--hook", launcher).returncode == 0
             done = run(alice, runtime, "--device=bpffs.io/profile=socket-filter", annotations={})
             line = audited()[-1]
