@@ -30,6 +30,7 @@ ROWS = (
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
         *("loader", "failure", "conmon", "guard", "lsm.__init__"),
+        "lsm.table",
         "confine",
         *(
             "trail",
