@@ -17,6 +17,12 @@ _REACH = {
     "cgroup": "cgroups",
     "kernel": "the kernel",
 }
+# Helpers that have their names alone, and what they have in common.
+_NAMED = {
+    "harmless": "Helpers for a program's own packet, maps, sockets and memory, and for clocks",
+    "perfmon": "Helpers that take CAP_PERFMON, which no confined token has",
+    "others": "Helpers for types of programs that no confined token loads",
+}
 
 
 def markdown() -> str:
@@ -36,10 +42,11 @@ def _lines(loaded: Mapping[str, Any]) -> Iterable[str]:
     yield from _section(
         "Helpers that are left, and what they reach", _helpers(loaded, everything, closed=False)
     )
-    yield "### Helpers that take CAP_PERFMON, which no confined token has"
-    yield ""
-    yield ", ".join(f"`bpf_{name}`" for name in loaded["perfmon"])
-    yield ""
+    for part, heading in _NAMED.items():
+        yield f"### {heading}"
+        yield ""
+        yield ", ".join(f"`bpf_{name}`" for name in loaded[part])
+        yield ""
 
 
 def _section(heading: str, rows: Iterable[Sequence[str]]) -> Iterable[str]:
