@@ -49,7 +49,7 @@ def release(text: str) -> tuple[int, int]:
 def test_its_parts() -> None:
     assert list(DATA) == [
         *("about", "newest_helper", "capabilities", "types", "maps", "kfuncs"),
-        *("refused_on_purpose", "helpers", "harmless", "perfmon", "others"),
+        *("refused_on_purpose", "helpers", "harmless", "perfmon", "others", "loads"),
     ]
 
 
@@ -127,6 +127,11 @@ def test_a_helper_has_types_and_a_reason(name: str) -> None:
 
 def test_each_number_up_to_the_newest_is_one_helper() -> None:
     assert sorted(numbers().values()) == list(range(1, DATA["newest_helper"] + 1))
+
+
+def test_loads_of_the_kernels_memory() -> None:
+    """By hand, from include/linux/filter.h: 0x20 and 0x40; 0xa0 and 0xc0 are for arenas."""
+    assert DATA["loads"] == {"BPF_PROBE_MEM": 0x20 >> 5, "BPF_PROBE_MEMSX": 0x40 >> 5}
 
 
 def test_what_has_to_be_so() -> None:
