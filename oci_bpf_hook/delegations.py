@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 
 from . import mountinfo, running
 from .audited import Granted, Grants, grants
+from .confinement import confined
 from .container import Process
 from .errors import HookError
 from .masks import parse_shown
 from .mountinfo import Mount
-from .names import PROGS, Enum
+from .names import Enum
 from .peer import user_of
 from .processes import mounts, started
 from .reach import exposures
@@ -26,6 +27,8 @@ _UNMOUNTED = (
     "unmounted: it was granted this, and no mount of it is to be seen; it may have tokens, or the "
     "bpffs open"
 )
+# The one word for whether it is confined, by what is known of that.
+CONFINED = {True: "yes", False: "no", None: "?"}
 
 
 class Delegation(Record):
@@ -33,13 +36,14 @@ class Delegation(Record):
 
     `shown` are the options in the kernel's words and `masks` their bits; `owner` is the user,
     by the host's ids, whose user namespace it is; `covered` says that another mount lies over
-    it; `host_network` and `host_cgroup` what it shares with the host; `rule` is the policy's that
-    granted it, by the audit trail, None where that isn't known; `warnings` are sentences.
+    it; `confined` whether the guard holds its tokens, None where nothing tells; `host_network` and
+    `host_cgroup` what it shares with the host; `rule` is the policy's that granted it, by the audit
+    trail, None where that isn't known; `warnings` are sentences.
     """
 
     __slots__ = (
-        *("container", "covered", "device", "host_cgroup", "host_network", "masks", "owner"),
-        *("path", "rule", "shown", "user_namespace", "warnings"),
+        *("confined", "container", "covered", "device", "host_cgroup", "host_network", "masks"),
+        *("owner", "path", "rule", "shown", "user_namespace", "warnings"),
     )
     container: Running
     path: str
@@ -49,6 +53,7 @@ class Delegation(Record):
     owner: int | None
     user_namespace: int
     covered: bool
+    confined: bool | None
     host_network: bool
     host_cgroup: bool
     rule: str | None
@@ -153,7 +158,8 @@ def _delegation(
     shown = mount.delegates if mount else granted.shown if granted else {}
     masks = {option: _mask(text, enums[option]) for option, text in shown.items()}
     hidden = _COVERED if covered else "" if mount else _UNMOUNTED
-    reaches = warnings(masks, enums, host_network=network, host_cgroup=cgroup)
+    held = confined(process, mount) if mount else None
+    reaches = warnings(masks, enums, confined=held, host_network=network, host_cgroup=cgroup)
     return Delegation(
         container=one,
         path=mount.point if mount else granted.path if granted else "",
@@ -163,6 +169,7 @@ def _delegation(
         owner=_owner(process),
         user_namespace=one.user,
         covered=covered,
+        confined=held,
         host_network=network,
         host_cgroup=cgroup,
         rule=granted.rule if granted else None,
@@ -190,11 +197,21 @@ def names(mask: int, enum: Enum) -> list[str]:
 
 
 def warnings(
-    masks: Mapping[str, int], enums: Mapping[str, Enum], *, host_network: bool, host_cgroup: bool
+    masks: Mapping[str, int],
+    enums: Mapping[str, Enum],
+    *,
+    confined: bool | None,
+    host_network: bool,
+    host_cgroup: bool,
 ) -> Iterator[str]:
-    """What a container reaches beyond itself with `masks`, a sentence each, its code first."""
-    programs = names(masks.get(PROGS.option, 0), enums[PROGS.option])
-    for one in exposures(programs, host_network=host_network, host_cgroup=host_cgroup):
+    """What a container reaches beyond itself with `masks`, a sentence each, its code first.
+
+    What isn't known to be confined isn't.
+    """
+    given = {option: names(mask, enums[option]) for option, mask in masks.items()}
+    for one in exposures(
+        given, confined=bool(confined), host_network=host_network, host_cgroup=host_cgroup
+    ):
         yield f"{one.code}: {', '.join(one.names)}: {one.what}"
 
 

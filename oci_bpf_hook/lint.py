@@ -5,6 +5,7 @@ Facts: kernel/bpf/token.c and syscall.c, and libbpf's features.c and libbpf.c (1
 """
 
 from .names import ATTACHS, CMDS, MAPS, PROGS, Enum
+from .reach import CONFINE, HOST, REACHES_BEYOND, UNCONFINED, reach, why
 from .record import Record
 
 TYPE_CHECKING = False
@@ -53,43 +54,6 @@ MAYBE_ATTACH_0 = (
 )
 # Map types that the kernel makes only with BTF for what is in them.
 WITH_BTF = ("sk_storage", "struct_ops", "inode_storage", "task_storage", "cgrp_storage")
-# What reads or changes more than the container, by the reason.
-BEYOND = {
-    "kprobe": "reads kernel memory",
-    "tracepoint": "reads kernel memory",
-    "raw_tracepoint": "reads kernel memory",
-    "raw_tracepoint_writable": "reads kernel memory and writes tracepoints' buffers",
-    "perf_event": "reads kernel memory",
-    "tracing": "reads kernel memory",
-    "lsm": "decides for every process of the host",
-    "struct_ops": "registers with the kernel for the whole host",
-    "ext": "replaces functions of other programs",
-    "syscall": "runs in the kernel without being attached",
-    "lirc_mode2": "attaches to devices of the host",
-}
-# What acts on everything in a network namespace, and on every process of a cgroup: the
-# container's own, unless it shares the host's.
-ON_NETWORK = (
-    "sched_cls",
-    "sched_act",
-    "xdp",
-    "lwt_in",
-    "lwt_out",
-    "lwt_xmit",
-    "lwt_seg6local",
-    "flow_dissector",
-    "sk_lookup",
-    "netfilter",
-)
-ON_CGROUP = (
-    "cgroup_skb",
-    "cgroup_sock",
-    "sock_ops",
-    "cgroup_device",
-    "cgroup_sock_addr",
-    "cgroup_sysctl",
-    "cgroup_sockopt",
-)
 # What asks for more than CAP_BPF in the container's user namespace (is_net_admin_prog_type,
 # is_perfmon_prog_type, map_create).
 WITH_NET_ADMIN = (
@@ -123,37 +87,7 @@ WITH_PERFMON = (
     "struct_ops",
     "ext",
 )
-# What a confined token loads: the programs of a process's own sockets, of a network namespace and
-# of cgroups, which the shipped own-* profiles have.  The guard refuses such a token CAP_PERFMON,
-# and so each type of WITH_PERFMON; syscall and lirc_mode2 take none, and reach the kernel
-# (syscall) or a device of the host's by what they are for.  A type that isn't known here isn't
-# confined either.
-CONFINABLE = frozenset(
-    ("socket_filter", "sk_skb", "sk_msg", "sk_reuseport", *ON_NETWORK, *ON_CGROUP)
-)
-# And the map type that isn't for one: it registers what is in it with the kernel for the whole
-# host, and not all of what can be registered takes a program (bpf_struct_ops_map_update_elem).
-NOT_CONFINABLE_MAPS = ("struct_ops",)
 MAPS_WITH_NET_ADMIN = ("sockmap", "sockhash", "devmap", "devmap_hash", "xskmap")
-# How far a type of program reaches.
-HOST = "host"
-NETWORK = "network"
-CGROUP = "cgroup"
-OWN = "own"
-
-
-def reach(program: str) -> str:
-    """How far a type of program reaches: HOST, NETWORK, CGROUP or OWN, its own sockets.
-
-    One that isn't known reaches the host.
-    """
-    if program in ON_NETWORK:
-        return NETWORK
-    if program in ON_CGROUP:
-        return CGROUP
-    if program in ("socket_filter", "sk_skb", "sk_msg", "sk_reuseport", "unspec"):
-        return OWN
-    return HOST
 
 
 class Finding(Record):
@@ -195,15 +129,20 @@ class _Delegation:
         return self._masks.get(option, 0) & known == known
 
 
-def lint(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tuple[Finding, ...]:
-    """What is doubtful about delegating `masks` on a kernel with all these `enums`."""
+def lint(
+    masks: "Mapping[str, int]", enums: "Mapping[str, Enum]", *, confined: bool
+) -> tuple[Finding, ...]:
+    """What is doubtful about delegating `masks` on a kernel with all these `enums`.
+
+    `confined` says whether the grant is, or where none is decided about would be.
+    """
     given = _Delegation(masks, enums)
     return (
         *_commands(given),
         *_pairs(given),
         *_attach_types(given),
         *_libbpf(given),
-        *_reach(given),
+        *_reach(given, confined=confined),
     )
 
 
@@ -219,22 +158,22 @@ def capabilities(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tup
 
 
 def beyond_confined(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> dict[str, int]:
-    """The bits of `masks` that a confined token is never given, by their options."""
-    programs = enums[PROGS.option].values
-    loads = 0
-    for name in CONFINABLE:
-        if name in programs:
-            loads |= 1 << programs[name]
-    maps = enums[MAPS.option].values
-    registers = 0
-    for name in NOT_CONFINABLE_MAPS:
-        if name in maps:
-            registers |= 1 << maps[name]
-    found = {
-        PROGS.option: masks.get(PROGS.option, 0) & ~loads,
-        MAPS.option: masks.get(MAPS.option, 0) & registers,
-    }
-    return {option: mask for option, mask in found.items() if mask}
+    """The bits of `masks` that a confined token is never given, by their options.
+
+    Of program types that is every bit without a name as well.
+    """
+    found = {}
+    for option in (CMDS.option, MAPS.option, PROGS.option):
+        known = beyond = 0
+        for value, name in enums[option].names.items():
+            known |= 1 << value
+            if reach(option, name, confined=True) == HOST:
+                beyond |= 1 << value
+        if option == PROGS.option:
+            beyond |= ~known
+        if mask := masks.get(option, 0) & beyond:
+            found[option] = mask
+    return found
 
 
 def _commands(given: _Delegation) -> "Iterator[Finding]":
@@ -340,14 +279,32 @@ def _libbpf(given: _Delegation) -> "Iterator[Finding]":
         )
 
 
-def _reach(given: _Delegation) -> "Iterator[Finding]":
-    for name, why in BEYOND.items():
-        if given.has(PROGS.option, name):
+def _reach(given: _Delegation, *, confined: bool) -> "Iterator[Finding]":
+    takes = ", which takes a rule with confined: false" if confined else ""
+    for option in (CMDS.option, MAPS.option, PROGS.option):
+        host = [
+            name for name in given.names(option) if reach(option, name, confined=confined) == HOST
+        ]
+        held = [
+            name
+            for name in host
+            if option == PROGS.option and reach(option, name, confined=True) != HOST
+        ]
+        for name in host:
+            if name in held:
+                continue
             yield Finding(
-                code="reaches-beyond",
-                option=PROGS.option,
-                reason=f"{name} {why}",
-                fix=f"take {name} away unless the container is trusted with the host",
+                code=REACHES_BEYOND,
+                option=option,
+                reason=f"{name} {why(name)}",
+                fix=f"take {name} away unless the container is trusted with the kernel{takes}",
+            )
+        if held:
+            yield Finding(
+                code=REACHES_BEYOND,
+                option=option,
+                reason=f"{_list(held)}: {UNCONFINED}",
+                fix=CONFINE,
             )
     if given.has(PROGS.option, "struct_ops"):
         yield Finding(

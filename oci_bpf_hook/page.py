@@ -8,9 +8,9 @@ chose is escaped.
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from .delegations import Delegation, names
+from .delegations import CONFINED, Delegation, names
 from .names import Enum
-from .reach import HOST, OF_CGROUP, OF_NETWORK, OWN, reach
+from .reach import CGROUP, HOST, NETWORK, OWN, reach
 
 _TITLES = {
     "delegate_cmds": "commands",
@@ -21,11 +21,11 @@ _TITLES = {
 # What is looked for first comes first.
 _ORDER = ("delegate_progs", "delegate_maps", "delegate_attachs", "delegate_cmds")
 _WORDS = {
-    OWN: ("own", "stays in the container"),
-    OF_NETWORK: ("shared", "reaches the host's network or cgroups, which it or its user shares"),
-    HOST: ("host", "reaches the kernel for everybody"),
+    OWN: ("own", "reaches what is the container's own"),
+    NETWORK: ("shared", "reaches the host's network or cgroups, which it or its user shares"),
+    HOST: ("host", "reaches the whole kernel, as programs do that nothing confines"),
 }
-_MARKS = {OWN: "●", OF_NETWORK: "▲", HOST: "■"}
+_MARKS = {OWN: "●", NETWORK: "▲", HOST: "■"}
 _STYLE = """
 :root { color-scheme: light dark; --line: #d0d7de; --head: #f6f8fa; --back: #fff; --text: #1f2328;
   --faint: #59636e; --own: #dafbe1; --own-text: #116329; --shared: #ffe8b3; --shared-text: #6f4400;
@@ -141,7 +141,7 @@ def _head(columns: Sequence[tuple[str, Sequence[str]]]) -> str:
     return (
         '<thead><tr><th class="name" rowspan="2" scope="col">container</th>'
         '<th rowspan="2" scope="col">path</th><th rowspan="2" scope="col">owner</th>'
-        '<th rowspan="2" scope="col">rule</th>'
+        '<th rowspan="2" scope="col">rule</th><th rowspan="2" scope="col">confined</th>'
         '<th class="warnings" rowspan="2" scope="col">warnings</th>'
         f"{groups}</tr><tr>{types}</tr></thead>"
     )
@@ -162,7 +162,7 @@ def _row(
         f'<tr><th class="name" scope="row">{_text(container.label)}'
         f"<small>{_text(about)}</small></th>"
         f"<td>{_text(one.path)}</td><td>{_text(one.owner_name)}</td>"
-        f"<td>{_text(one.rule or '?')}</td>"
+        f"<td>{_text(one.rule or '?')}</td><td>{CONFINED[one.confined]}</td>"
         f'<td class="warnings">{warnings or "<span class=faint>none</span>"}</td>{cells}</tr>\n'
     )
 
@@ -181,9 +181,9 @@ def _cell(one: Delegation, option: str, name: str, enum: Enum) -> str:
 
 def _reach(one: Delegation, option: str, name: str) -> str:
     """How far it reaches from where this container is: not far, where nothing is shared."""
-    kind = reach(option, name)
-    if kind == OF_NETWORK:
-        return OF_NETWORK if one.host_network else OWN
-    if kind == OF_CGROUP:
-        return OF_NETWORK if one.host_cgroup else OWN
+    kind = reach(option, name, confined=bool(one.confined))
+    if kind == NETWORK:
+        return NETWORK if one.host_network else OWN
+    if kind == CGROUP:
+        return NETWORK if one.host_cgroup else OWN
     return kind

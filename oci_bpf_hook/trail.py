@@ -99,7 +99,9 @@ class Trail:
             said += f", dropped {' '.join(dropped)}"
         if trimmed:
             said += f", trimmed {', '.join(trimmed)}"
-        codes = dict.fromkeys(finding.code for finding in lint(masks, enums))
+        codes = dict.fromkeys(
+            finding.code for finding in lint(masks, enums, confined=decision.confined)
+        )
         if codes:
             said += f"; doubtful, see oci-bpf-hook lint: {', '.join(codes)}"
         self._said = said

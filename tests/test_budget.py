@@ -14,7 +14,7 @@ ALLOWED = {"_ctypes", "_json", "_signal", "_socket", "_struct", "errno", "fcntl"
 ASKED = {"annotations", "errors", "hook", "loader", "names", "record", "state"}
 GRANT = {
     *("audit", "container", "half", "inside", "lint", "log", "masks", "mount", "policy"),
-    *("policycache", "syscalls", "trail"),
+    *("policycache", "reach", "syscalls", "trail"),
 }
 # What looks for the guard, where the rule doesn't say that it does without.
 CONFINED = {"confine", "guard"}

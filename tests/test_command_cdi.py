@@ -16,7 +16,7 @@ from tests.support.scratch import LAUNCHER, install
 
 ROOT = Path(__file__).parents[1]
 FILE = "bpffs.io-profile.json"
-INSIDE = ["cgroup-network", "own-sockets", "sk-lookup", "socket-filter", "tc", "xdp"]
+CONFINED = ["cgroup-network", "own-sockets", "sk-lookup", "socket-filter", "tc", "xdp"]
 POLICY = """\
 version: 1
 profiles:
@@ -59,11 +59,11 @@ def names(text: str) -> list[str]:
     return [device["name"] for device in data["devices"]]
 
 
-def test_all_that_stay_inside() -> None:
+def test_all_that_a_confined_token_can_use() -> None:
     done = command("cdi", "generate", "--output", "-")
-    assert (done.returncode, names(done.stdout)) == (DONE, INSIDE)
+    assert (done.returncode, names(done.stdout)) == (DONE, CONFINED)
     for name in ("tracing", "struct-ops-tcp"):
-        assert f"profile {name} reaches beyond the container and is left out" in done.stderr
+        assert f"profile {name} is for no confined token and is left out" in done.stderr
     assert done.stderr.count("\n") == 2
 
 
@@ -101,7 +101,7 @@ def test_a_name_that_is_none_of_cdi_s(policy: Path) -> None:
     assert "\"odd-\" can't be a CDI device's name" in done.stderr
 
 
-def test_no_profile_that_stays_inside(tmp_path: Path) -> None:
+def test_no_profile_for_a_confined_token(tmp_path: Path) -> None:
     text = "version: 1\nprofiles: {all: {delegate_cmds: [any], delegate_progs: [any]}}\nrules: []\n"
     (tmp_path / "policy.yaml").write_text(text)
     done = command("cdi", "generate", "--output", "-", "--policy", tmp_path / "policy.yaml")
@@ -112,7 +112,7 @@ def test_no_profile_that_stays_inside(tmp_path: Path) -> None:
 def test_it_is_written_once(directory: Path) -> None:
     done = command("cdi", "generate")
     assert done.stdout == "write /etc/cdi/bpffs.io-profile.json (0644)\n"
-    assert names((directory / "bpffs.io-profile.json").read_text()) == INSIDE
+    assert names((directory / "bpffs.io-profile.json").read_text()) == CONFINED
     assert command("cdi", "generate").stdout == ""
     assert [path.name for path in directory.iterdir()] == ["bpffs.io-profile.json"]
 
@@ -137,12 +137,13 @@ def test_list(directory: Path, policy: Path) -> None:
     done = command("cdi", "list", "--json")
     found = json.loads(done.stdout)
     jsonschema.validate(found, json.loads((ROOT / "schema" / "cdi-list.schema.json").read_text()))
-    assert [one["device"] for one in found] == [f"bpffs.io/profile={name}" for name in INSIDE]
+    assert [one["device"] for one in found] == [f"bpffs.io/profile={name}" for name in CONFINED]
     assert {one["path"] for one in found} == {"/run/bpf"}
     assert found[-1]["rule"] == "cdi:xdp"
+    assert {one["confined"] for one in found} == {True}
     assert found[-1]["granted"]["delegate_progs"] == "socket_filter:xdp"
     text = command("cdi", "list").stdout
-    assert text.splitlines()[0].split() == ["DEVICE", "BY", "GIVES"]
+    assert text.splitlines()[0].split() == ["DEVICE", "BY", "CONFINED", "GIVES"]
     command("cdi", "generate", "--policy", policy)
     done = command("cdi", "list", "--policy", policy)
     assert "refused" in done.stdout

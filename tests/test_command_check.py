@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from oci_bpf_hook import guard
 from oci_bpf_hook.errors import (
     BAD_ANNOTATION,
     BAD_POLICY,
@@ -75,15 +76,58 @@ def test_codes(arguments: list[str], code: int, words: str) -> None:
 
 def test_by_the_built_in_policy() -> None:
     with in_force(None):
-        code, found = answer("check", *annotated("profile=xdp"))
+        # Of another kernel it is taken that the guard is in force.
+        code, found = answer("check", "--kernel", "6.18", *annotated("profile=xdp"))
         (one,) = found["containers"]
-        assert (code, one["rule"]) == (DONE, "own-namespaces")
+        assert (code, one["rule"], one["confined"]) == (DONE, "own-namespaces", True)
         assert one["granted"]["delegate_progs"] == "socket_filter:xdp"
         code, found = answer("check", *annotated("profile=xdp"), "--attr", "host_network=true")
         (one,) = found["containers"]
         assert (code, one["rule"], one["granted"]) == (REFUSED, "host-network", None)
         levels = [finding["level"] for finding in one["findings"]]
         assert levels == ["problem", "problem", "hint"]
+
+
+def guarded() -> bool:
+    """Whether the guard is in force on this host."""
+    try:
+        with guard.in_force():
+            return True
+    except guard.AbsentError:
+        return False
+
+
+@pytest.mark.parametrize("name", ["check", "explain"])
+def test_a_confined_grant_takes_the_guard(name: str) -> None:
+    with in_force(None):
+        code, found = answer(name, *annotated("profile=xdp"))
+        (one,) = found["containers"]
+        assert (code, one["rule"], one["confined"]) == (
+            DONE if guarded() else REFUSED,
+            "own-namespaces",
+            True,
+        )
+        if not guarded():
+            (problem,) = (each["text"] for each in one["findings"] if each["level"] == "problem")
+            # Both ways out.
+            assert "oci-bpf-hook guard on" in problem
+            assert "confined: false" in problem
+        done = command(name, "--kernel", "6.18", *annotated("profile=xdp"))
+        assert "\n  confined: the guard holds what its programs call" in done.stdout
+        # Without programs there is nothing for it to hold.
+        code, found = answer(name, *annotated("delegate_cmds=map_create", "delegate_maps=hash"))
+        assert (code, found["containers"][0]["confined"]) == (DONE, True)
+        done = command(name, *annotated("delegate_cmds=map_create", "delegate_maps=hash"))
+        assert "\n  confined: without prog_load it takes no guard\n" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["check", "explain"])
+def test_an_unconfined_grant_says_whom_it_trusts(name: str) -> None:
+    lists = annotated(FINE, "delegate_maps=hash", "delegate_progs=socket_filter")
+    done = command(name, *lists, *annotated("delegate_attachs=cgroup_inet_ingress"))
+    assert done.returncode == DONE
+    assert "\n  unconfined: whoever matches is trusted with the kernel\n" in done.stdout
+    assert "reaches-beyond: delegate_progs: socket_filter: nothing confines" in done.stdout
 
 
 def test_a_recording(tmp_path: Path) -> None:
@@ -161,7 +205,7 @@ def test_what_a_rule_matches_comes_from_the_file(tmp_path: Path) -> None:
     policy.write_text(
         "version: 1\nengine: cri-o\nrules:\n- name: theirs\n"
         "  match: {namespace: monitoring, container: probe, image: registry.example/*}\n"
-        "  allow: {delegate_cmds: [any]}\n"
+        "  allow: {confined: false, delegate_cmds: [any]}\n"
     )
     _, found = answer("check", "--file", pod, "--policy", policy)
     assert [(one["code"], one["rule"]) for one in found["containers"]] == [

@@ -34,7 +34,7 @@ XDP = ("--cmds=map_create,prog_load", "--maps=hash", "--progs=xdp", "--attachs=x
 SOCKET = ("--cmds=map_create,prog_load", "--maps=hash", "--progs=socket_filter", "--attachs=0x1")
 
 # A scratch container shares the host's network, and of that doctor warns.
-SHARED = {"host-network"}
+SHARED = {"host-network", "reaches-beyond"}
 
 
 def delegate(pid: int, *arguments: str) -> dict[str, Any]:
@@ -66,6 +66,9 @@ def test_a_process_that_runs() -> None:
         assert answer["outcome"] == "delegated"
         assert answer["granted"]["delegate_progs"] == "xdp"
         assert (answer["rule"], answer["covers"], answer["holders"]) == ("everything", [], [])
+        assert answer["confined"] is False
+        done = command("delegate", "--pid", str(pid), *XDP)
+        assert "\nunconfined: it is trusted with the kernel\n" in done.stdout
         assert set(not_well(findings("--pid", str(pid)))) == SHARED
         line = audited()[-1]
         assert line["container"] == f"pid-{pid}"

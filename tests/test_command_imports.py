@@ -27,9 +27,10 @@ CALLS = [
     (("advise", "/usr/sbin/execsnoop"), {"dataclasses"}, set()),
     (("record", "--diff", "advised.json", "advised.json"), {"_ctypes", "subprocess"}, set()),
     (("cdi", "generate", "--profile", "xdp", "--output", "-"), {"subprocess"}, set()),
-    (("check", ASK), set(), set()),
+    # Whether the guard is in force is asked by a system call.
+    (("check", ASK), {"_ctypes"}, set()),
     (("check", "--file", "config.json"), set(), set()),
-    (("check", "--file", "probe.container"), set(), set()),
+    (("check", "--file", "probe.container"), {"_ctypes"}, set()),
     (("check", "--file", "pod.yaml"), {"yaml"}, set()),
     (("explain", ASK), {"_ctypes"}, {"check"}),
     (("kernel",), set(), set()),

@@ -42,14 +42,17 @@ def test_podman_s(world: World, runtime: Runtime) -> None:
         assert one["container"]["engine"] == "podman"
         assert one["delegated"] == SOCKET
         assert (one["path"], one["owner"], one["rule"]) == (BPFFS, 0, "everything")
-        assert one["warnings"] == []
+        # Nobody has marked it.
+        assert one["confined"] is False
+        assert [text.partition(":")[0] for text in one["warnings"]] == ["reaches-beyond"]
         assert inspect(name) == [one]
         full = command("inspect", name).stdout
         assert full.startswith(f"{name}\n")
         assert "\n  rule     everything\n" in full
+        assert f"\n  {BPFFS} not confined: programs reach the whole kernel\n" in full
         assert f"\n    delegate_cmds    {SOCKET['delegate_cmds']}\n" in full
         (row,) = (line for line in command("ps").stdout.splitlines() if name in line)
-        assert row.split()[:5] == [name, "podman", BPFFS, "root", "everything"]
+        assert row.split()[:6] == [name, "podman", BPFFS, "root", "everything", "no"]
 
 
 def test_a_row() -> None:
@@ -57,11 +60,11 @@ def test_a_row() -> None:
     with workload(network=True, lists=lists) as (_, scratch):
         lines = command("inspect").stdout.splitlines()
         assert lines[0].split() == [
-            *("CONTAINER", "ENGINE", "PATH", "OWNER", "RULE", "DELEGATED", "WARNING")
+            *("CONTAINER", "ENGINE", "PATH", "OWNER", "RULE", "CONFINED", "DELEGATED", "WARNING")
         ]
         (row,) = (line for line in lines if line.startswith(f"pid {scratch.init.pid} "))
         assert "maps=hash:array:prog_array:+2 progs=xdp " in row
-        assert row.endswith("  host-network")
+        assert row.endswith("  host-network, reaches-beyond")
 
 
 def test_what_is_covered_is_there_still(world: World) -> None:
@@ -83,7 +86,7 @@ def test_a_container_s_root_hides_nothing_below_a_mount() -> None:
             for line in command("inspect").stdout.splitlines()
             if line.startswith(f"pid {scratch.init.pid} ")
         )
-        assert row.endswith("  covered")
+        assert row.endswith("  covered, reaches-beyond")
 
 
 def test_a_container_s_root_hides_nothing_by_unmounting(world: World) -> None:
@@ -92,7 +95,10 @@ def test_a_container_s_root_hides_nothing_by_unmounting(world: World) -> None:
         world.podman("exec", name, "umount", BPFFS)
         (one,) = (one for one in inspect() if one["container"]["name"] == name)
         assert (one["path"], one["delegated"], one["rule"]) == (BPFFS, SOCKET, "everything")
-        assert [text.partition(":")[0] for text in one["warnings"]] == ["unmounted"]
+        assert [text.partition(":")[0] for text in one["warnings"]] == [
+            *("unmounted", "reaches-beyond")
+        ]
+        assert one["confined"] is None
         assert inspect(name) == [one]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from oci_bpf_hook import kernel
 from oci_bpf_hook.errors import KERNEL_CANNOT, USAGE
-from oci_bpf_hook.lint import BEYOND, WITH_TOKEN
+from oci_bpf_hook.lint import WITH_PERFMON, WITH_TOKEN
 from oci_bpf_hook.names import KINDS
 from tests.support.command import answer, command
 from tests.support.terminal import on_terminal
@@ -43,7 +43,10 @@ def test_what_a_token_makes_a_difference_to() -> None:
 
 def test_what_reaches_the_host() -> None:
     progs = rows("--table")["delegate_progs"]
-    assert {name for name, row in progs.items() if row["reach"] == "host"} == set(BEYOND)
+    assert {name for name, row in progs.items() if row["reach"] == "host"} == {
+        *WITH_PERFMON,
+        *("syscall", "lirc_mode2"),
+    }
     assert progs["xdp"]["reach"] == "network"
     assert progs["sock_ops"]["reach"] == "cgroup"
 

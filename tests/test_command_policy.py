@@ -79,6 +79,25 @@ def test_check(tmp_path: Path) -> None:
     assert (warning["line"], warning["column"]) == (3, 20)
 
 
+def test_check_of_rules_that_trust(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "version: 1\nrules:\n"
+        "- {name: held, match: {user: daemon}, allow: {delegate_cmds: [map_create],"
+        " delegate_maps: [hash]}}\n"
+        "- {name: trusted, match: {user: daemon}, allow: {confined: false,"
+        " delegate_cmds: [prog_load, btf_load], delegate_progs: [socket_filter, kprobe],"
+        " delegate_attachs: [cgroup_inet_ingress]}}\n"
+    )
+    found = command("policy", "check", str(path)).stdout
+    assert f"{path} is in order: 2 rules, of which 1 unconfined\n" in found
+    # Once, and where it stands.
+    assert found.count("trusted with the kernel") == 1
+    assert "reaches-beyond" not in found
+    listed = as_json("policy-check", "check", str(path))
+    assert (listed["rules"], listed["unconfined"]) == (["held", "trusted"], ["trusted"])
+
+
 def test_check_of_the_file_in_force() -> None:
     """Who could have written it is a part of whether it is in order."""
     assert command("policy", "check").returncode == 0
@@ -122,7 +141,10 @@ def try_it(*arguments: str) -> tuple[int, dict[str, object]]:
 def test_test() -> None:
     request = ("--annotation", "io.bpffs.profile=xdp")
     code, answer = try_it(*request)
-    assert (code, answer["rule"]) == (0, "own-namespaces")
+    assert (code, answer["rule"], answer["confined"]) == (0, "own-namespaces", True)
+    assert "\nconfined\n" in command("policy", "test", "--policy", SHIPPED, *request).stdout
+    done = command("policy", "test", "--annotation", "io.bpffs.delegate_progs=xdp")
+    assert "\nunconfined: trusted with the kernel\n" in done.stdout
     code, answer = try_it(*request, "--attr", "host_network=true")
     assert (code, answer["rule"], answer["granted"]) == (REFUSED, "host-network", None)
     assert any("xdp" in str(problem) for problem in answer["problems"])  # type: ignore[attr-defined]

@@ -25,7 +25,9 @@ def test_what_is_delegated() -> None:
         assert (one.path, one.shown, one.masks) == (BPFFS, SOCKET, masks(SOCKET))
         assert (one.owner, one.owner_name, one.covered) == (0, "root", False)
         assert one.rule is None
-        assert one.warnings == ()
+        # Nobody has marked it, and so nothing confines what its programs call.
+        assert one.confined is False
+        assert [text.partition(":")[0] for text in one.warnings] == ["reaches-beyond"]
 
 
 def test_a_copy_of_its_mounts_is_no_other_delegation() -> None:
@@ -82,7 +84,7 @@ def test_a_user_goes_in_and_out_of_their_own_container() -> None:
         with scratch.running("unshare", "--net"):
             (one,) = of(scratch.init.pid)
     assert one.owner == 61997
-    assert [text.partition(":")[0] for text in one.warnings] == ["host-network"]
+    assert [text.partition(":")[0] for text in one.warnings] == ["host-network", "reaches-beyond"]
 
 
 def test_a_container_that_ends() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from oci_bpf_hook.errors import BAD_OBJECT
 from tests.support.consumer import SOURCES
-from tests.support.situation import SOCKET, command, findings, not_well, workload
+from tests.support.situation import SOCKET, command, findings, workload
+from tests.test_doctor_container import others
 
 XDP = {
     "delegate_cmds": "map_create:prog_load:btf_load",
@@ -33,7 +34,7 @@ def firewall(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_it_is_enough(firewall: str) -> None:
     with workload(lists=XDP) as (pid, _):
         found = findings("--pid", str(pid), "--object", firewall)
-    assert not_well(found) == {}
+    assert others(found) == {}
     assert any(one["what"] == "object" and one["state"] == "ok" for one in found)
 
 
@@ -58,11 +59,11 @@ def test_one_bit_is_missing(firewall: str, option: str, without: str, missing: s
 def test_the_fix_is_one(firewall: str) -> None:
     """What is to be pasted gives the object what it lacks."""
     with workload(lists=SOCKET) as (pid, _):
-        wrong = not_well(findings("--pid", str(pid), "--object", firewall))
+        wrong = others(findings("--pid", str(pid), "--object", firewall))
         assert set(wrong) == {"missing-bit"}
         arguments = wrong["missing-bit"]["fix"].split()[1:]
         assert command(*arguments).returncode == 0
-        assert not_well(findings("--pid", str(pid), "--object", firewall)) == {}
+        assert others(findings("--pid", str(pid), "--object", firewall)) == {}
 
 
 def test_a_capability_is_missing(firewall: str) -> None:

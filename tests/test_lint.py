@@ -4,19 +4,24 @@ import pytest
 
 from oci_bpf_hook.annotations import parse
 from oci_bpf_hook.kernel import table
-from oci_bpf_hook.lint import BEYOND, MAYBE_ATTACH_0, WITH_ATTACH_0, WITH_BTF, WITH_TOKEN, lint
+from oci_bpf_hook.lint import MAYBE_ATTACH_0, WITH_ATTACH_0, WITH_BTF, WITH_TOKEN, lint
 from oci_bpf_hook.masks import resolve
 from oci_bpf_hook.names import KINDS
+from oci_bpf_hook.reach import HOST, reach
 
 ENUMS = table().enums(KINDS)
 
 
 def codes(**lists: str) -> set[str]:
+    return _codes(lists, confined=True)
+
+
+def _codes(lists: dict[str, str], *, confined: bool) -> set[str]:
     annotations = {f"io.bpffs.delegate_{key}": text for key, text in lists.items()}
     request = parse(annotations, lambda: None)
     assert request is not None
     wanted, _ = resolve(request, ENUMS, table, {})
-    findings = lint(wanted.masks, ENUMS)
+    findings = lint(wanted.masks, ENUMS, confined=confined)
     for finding in findings:
         assert finding.reason
         assert finding.fix
@@ -98,13 +103,34 @@ def test_each(change: dict[str, str], code: str) -> None:
     assert code in codes(**{**GOOD, **change})
 
 
-@pytest.mark.parametrize("name", BEYOND)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in ENUMS["delegate_progs"].values
+        if reach("delegate_progs", name, confined=True) == HOST
+    ],
+)
 def test_what_reaches_beyond(name: str) -> None:
     assert "reaches-beyond" in codes(**{**GOOD, "progs": f"socket_filter:{name}"})
 
 
+def test_what_nothing_confines() -> None:
+    assert _codes(GOOD, confined=False) == {"reaches-beyond"}
+    assert _codes({"cmds": "map_create:btf_load", "maps": "hash"}, confined=False) == set()
+    masks = {"delegate_progs": 1 << ENUMS["delegate_progs"].values["kprobe"] | 2}
+    kprobe, others = (
+        one for one in lint(masks, ENUMS, confined=False) if one.code == "reaches-beyond"
+    )
+    assert kprobe.reason == "kprobe reads kernel memory"
+    # It is granted what takes that already.
+    assert "confined: false" not in kprobe.fix
+    assert others.reason.startswith("socket_filter: nothing confines")
+    assert "oci-bpf-hook guard on" in others.fix
+
+
 def test_the_names_exist() -> None:
     progs = ENUMS["delegate_progs"].values.keys()
-    assert set(BEYOND) | set(WITH_ATTACH_0) | set(MAYBE_ATTACH_0) <= progs
+    assert set(WITH_ATTACH_0) | set(MAYBE_ATTACH_0) <= progs
     assert set(WITH_BTF) <= ENUMS["delegate_maps"].values.keys()
     assert set(WITH_TOKEN) <= ENUMS["delegate_cmds"].values.keys()

@@ -23,6 +23,7 @@ def delegation(
     *,
     network: bool = False,
     cgroup: bool = False,
+    confined: bool | None = True,
     rule: str | None = "everything",
     **lists: str,
 ) -> Delegation:
@@ -45,10 +46,13 @@ def delegation(
         owner=0,
         user_namespace=1,
         covered=False,
+        confined=confined,
         host_network=network,
         host_cgroup=cgroup,
         rule=rule,
-        warnings=tuple(warnings(found, ENUMS, host_network=network, host_cgroup=cgroup)),
+        warnings=tuple(
+            warnings(found, ENUMS, confined=confined, host_network=network, host_cgroup=cgroup)
+        ),
     )
 
 
@@ -78,6 +82,21 @@ SOME = (
         delegate_attachs="trace_kprobe_multi",
     ),
     delegation(HOSTILE, rule=HOSTILE, delegate_cmds="map_create", delegate_maps="array"),
+    delegation(
+        "trusted",
+        confined=False,
+        delegate_cmds="map_create:prog_load",
+        delegate_maps="hash",
+        delegate_progs="socket_filter:cgroup_skb",
+        delegate_attachs="cgroup_inet_ingress",
+    ),
+    delegation(
+        "unmounted",
+        confined=None,
+        delegate_cmds="prog_load",
+        delegate_progs="socket_filter",
+        delegate_attachs="cgroup_inet_ingress",
+    ),
 )
 
 
@@ -126,16 +145,23 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_colours_and_marks(written: Path) -> None:
-    counter, firewall, tracer, _ = browser.ask(written, CELLS)
+    counter, firewall, tracer, _, trusted, unmounted = browser.ask(written, CELLS)
     assert counter["xdp"]["mark"] == "●"
-    assert counter["xdp"]["title"] == "xdp: stays in the container"
+    assert counter["xdp"]["title"] == "xdp: reaches what is the container's own"
     assert firewall["xdp"]["mark"] == "▲"
     assert firewall["cgroup_skb"]["mark"] == "●"
     assert tracer["cgroup_skb"]["mark"] == "▲"
     assert tracer["kprobe"]["mark"] == "■"
-    assert "kernel for everybody" in tracer["kprobe"]["title"]
+    assert "the whole kernel" in tracer["kprobe"]["title"]
+    # Where nothing confines them, or nobody knows, programs reach the kernel, and maps don't.
+    for row in (trusted, unmounted):
+        assert row["socket_filter"]["mark"] == "■"
+        assert row["cgroup_inet_ingress"]["mark"] == "●"
+    assert (trusted["cgroup_skb"]["mark"], trusted["hash"]["mark"]) == ("■", "●")
     colours = {
-        (cell["mark"], cell["back"]) for row in (counter, firewall, tracer) for cell in row.values()
+        (cell["mark"], cell["back"])
+        for row in (counter, firewall, tracer, trusted)
+        for cell in row.values()
     }
     # One colour for each mark, and each another.
     assert len(colours) == len({mark for mark, _ in colours}) == len({back for _, back in colours})
@@ -169,6 +195,7 @@ LAYOUT = """
     groups: [...document.querySelectorAll('th.group')].map(group => group.innerText),
     elements: document.querySelectorAll('script').length,
     warnings: [...document.querySelectorAll('td.warnings')].map(cell => cell.innerText),
+    confined: [...document.querySelectorAll('tbody tr')].map(row => row.cells[4].innerText),
     title: document.title,
 })
 """
@@ -192,7 +219,11 @@ def test_words(written: Path) -> None:
     assert found["title"] == "BPF delegations on host-1"
     assert found["groups"] == ["program types", "map types", "attach types", "commands"]
     assert [name.split("\n")[0] for name in found["names"][:3]] == ["counter", "firewall", "tracer"]
+    assert found["confined"] == ["yes", "yes", "yes", "yes", "no", "?"]
     assert found["warnings"][0] == "none"
+    for unconfined in found["warnings"][4:]:
+        assert unconfined.startswith("reaches-beyond: socket_filter")
+        assert "nothing confines" in unconfined
     assert found["warnings"][1].startswith("host-network: xdp: ")
     assert [line.split(":")[0] for line in found["warnings"][2].splitlines() if line] == [
         "host-cgroup",

@@ -1,30 +1,259 @@
-"""reach.py: what stays in a container, and what doesn't."""
+"""reach.py: how far each name reaches, and that whatever says so says the same of every name."""
 
-from oci_bpf_hook.lint import BEYOND, ON_CGROUP, ON_NETWORK
-from oci_bpf_hook.reach import HOST, OF_CGROUP, OF_NETWORK, OWN, exposures, reach
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from oci_bpf_hook.commands.inspect import as_json
+from oci_bpf_hook.container import Process
+from oci_bpf_hook.delegations import Delegation, warnings
+from oci_bpf_hook.doctor import programs
+from oci_bpf_hook.errors import REFUSED
+from oci_bpf_hook.kernel import table
+from oci_bpf_hook.lint import WITH_PERFMON, lint
+from oci_bpf_hook.names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum, Kind
+from oci_bpf_hook.page import page
+from oci_bpf_hook.processes import status
+from oci_bpf_hook.reach import (
+    CGROUP,
+    HOST,
+    NETWORK,
+    ON_CGROUP,
+    ON_NETWORK,
+    ON_SOCKETS,
+    OWN,
+    REACHES_BEYOND,
+    exposures,
+    reach,
+    why,
+)
+from tests.support.command import answer, command
+from tests.test_page import delegation
+
+Say = Callable[..., bool]
+TABLE = table().enums(KINDS)
+# What a newer kernel might have.
+UNKNOWN = "surprise"
 
 
-def codes(*programs: str, network: bool = True, cgroup: bool = True) -> list[str]:
-    return [one.code for one in exposures(programs, host_network=network, host_cgroup=cgroup)]
+def with_unknown(enum: Enum) -> Enum:
+    return Enum(enum.kind, {**enum.values, UNKNOWN: max(enum.values.values()) + 1})
 
 
-def test_reach() -> None:
-    assert {reach("delegate_progs", name) for name in BEYOND} == {HOST}
-    assert {reach("delegate_progs", name) for name in ON_NETWORK} == {OF_NETWORK}
-    assert {reach("delegate_progs", name) for name in ON_CGROUP} == {OF_CGROUP}
-    assert reach("delegate_progs", "socket_filter") == OWN
-    # The attach type of that name is no program.
-    assert reach("delegate_attachs", "xdp") == OWN
-    assert reach("delegate_maps", "struct_ops") == HOST
+ENUMS = {option: with_unknown(enum) for option, enum in TABLE.items()}
+# Every name but the aliases, which stand for the same bits.
+EVERY = [(kind, name) for kind in KINDS for name in ENUMS[kind.option].names.values()]
+
+
+def codes(*names: str, confined: bool, network: bool = True, cgroup: bool = True) -> list[str]:
+    given = {"delegate_progs": names}
+    found = exposures(given, confined=confined, host_network=network, host_cgroup=cgroup)
+    return [one.code for one in found]
+
+
+def test_unconfined_every_program_type_reaches_the_kernel() -> None:
+    progs = ENUMS["delegate_progs"].values.keys() - {"unspec"}
+    assert {reach("delegate_progs", name, confined=False) for name in progs} == {HOST}
+    # No program is of that type, which the kernel has no operations for.
+    assert reach("delegate_progs", "unspec", confined=False) == OWN
+
+
+def test_confined() -> None:
+    found = {
+        name: reach("delegate_progs", name, confined=True) for name in TABLE[PROGS.option].values
+    }
+    for names, far in ((ON_SOCKETS, OWN), (ON_NETWORK, NETWORK), (ON_CGROUP, CGROUP)):
+        assert {found.pop(name) for name in names} == {far}
+    assert found.pop("unspec") == OWN
+    # What takes CAP_PERFMON no confined token loads, nor what reaches the kernel without a call.
+    assert found.keys() == {*WITH_PERFMON, "syscall", "lirc_mode2"}
+    assert set(found.values()) == {HOST}
+    # Each says why, and of none is said that it isn't known.
+    assert not any("isn't known" in why(name) for name in found)
+
+
+@pytest.mark.parametrize("confined", [True, False])
+def test_what_is_no_program(*, confined: bool) -> None:
+    for kind in (CMDS, MAPS, ATTACHS):
+        names = TABLE[kind.option].values.keys()
+        found = {name for name in names if reach(kind.option, name, confined=confined) != OWN}
+        assert found == (
+            {"struct_ops"}
+            if kind is MAPS
+            else {"btf_get_fd_by_id"}
+            if kind is CMDS and not confined
+            else set()
+        )
+    # An attach type gives nothing without a program type, and that is what counts.
+    assert reach("delegate_attachs", "xdp", confined=confined) == OWN
+    assert reach("delegate_attachs", UNKNOWN, confined=confined) == OWN
+
+
+@pytest.mark.parametrize("kind", [CMDS, MAPS, PROGS], ids=lambda kind: kind.option)
+@pytest.mark.parametrize("confined", [True, False])
+def test_what_is_not_known_reaches_the_kernel(kind: Kind, *, confined: bool) -> None:
+    assert reach(kind.option, UNKNOWN, confined=confined) == HOST
+    assert "isn't known here" in why(UNKNOWN)
 
 
 def test_exposures() -> None:
-    assert codes("socket_filter", "xdp", "cgroup_skb", "kprobe") == [
+    assert codes("socket_filter", "xdp", "cgroup_skb", "kprobe", confined=True) == [
         "host-network",
         "host-cgroup",
         "reaches-beyond",
     ]
-    assert codes("xdp", "cgroup_skb", network=False, cgroup=False) == []
-    assert codes("socket_filter") == []
-    (one,) = exposures(["xdp", "sched_cls"], host_network=True, host_cgroup=True)
+    assert codes("xdp", "cgroup_skb", confined=True, network=False, cgroup=False) == []
+    assert codes("socket_filter", confined=True) == []
+    assert codes("socket_filter", confined=False) == ["reaches-beyond"]
+    # Where nothing confines it it attaches to the host's network besides.
+    assert codes("xdp", confined=False) == ["host-network", "reaches-beyond"]
+    given = {"delegate_progs": ["xdp", "sched_cls"]}
+    (one,) = exposures(given, confined=True, host_network=True, host_cgroup=True)
     assert one.names == ("xdp", "sched_cls")
+
+
+def test_an_exposure_of_what_is_no_program() -> None:
+    given = {"delegate_maps": ["hash", "struct_ops"], "delegate_cmds": ["map_create"]}
+    for confined in (True, False):
+        (one,) = exposures(given, confined=confined, host_network=False, host_cgroup=False)
+        assert (one.code, one.names) == ("reaches-beyond", ("struct_ops",))
+        # Without programs no guard would help.
+        assert "guard" not in one.what + one.fix
+        assert "delegate_maps" in one.fix
+
+
+# ---- everything that says how far something reaches ----------------------------------------------
+
+
+def one_of(kind: Kind, name: str, *, confined: bool | None) -> Delegation:
+    """A container that shares nothing with the host, with just that delegated."""
+    masks = {kind.option: 1 << ENUMS[kind.option].values[name]}
+    fields = {key: getattr(delegation("x"), key) for key in Delegation.__slots__}
+    said = warnings(masks, ENUMS, confined=confined, host_network=False, host_cgroup=False)
+    shown = {kind.option: name}
+    return Delegation(
+        **fields | {"confined": confined, "masks": masks, "shown": shown, "warnings": tuple(said)}
+    )
+
+
+def by_page(kind: Kind, name: str, *, confined: bool | None) -> bool:
+    text = page([one_of(kind, name, confined=confined)], ENUMS, host="h", time="t")
+    (style,) = re.findall(rf'<td class="cell (\w+)" title="{name}: ', text)
+    return bool(style == "host")
+
+
+def by_inspect(kind: Kind, name: str, *, confined: bool | None) -> bool:
+    found = as_json(one_of(kind, name, confined=confined))
+    assert found["confined"] is confined
+    return any(text.startswith(f"{REACHES_BEYOND}: {name}: ") for text in found["warnings"])
+
+
+def by_doctor(kind: Kind, name: str, *, confined: bool | None) -> bool:
+    with Process(os.getpid()) as process:
+        found = programs.check(
+            process, status(process), {kind.option: [name]}, confined=bool(confined)
+        )
+        return any(one.what == REACHES_BEYOND and one.why.startswith(f"{name}: ") for one in found)
+
+
+def by_lint(kind: Kind, name: str, *, confined: bool | None) -> bool:
+    masks = {kind.option: 1 << ENUMS[kind.option].values[name]}
+    found = lint(masks, ENUMS, confined=bool(confined))
+    return any(one.code == REACHES_BEYOND and name in one.reason for one in found)
+
+
+@pytest.mark.parametrize("says", [by_page, by_inspect, by_doctor, by_lint])
+@pytest.mark.parametrize("confined", [True, False, None])
+def test_of_every_name_the_same_is_said(says: Say, *, confined: bool | None) -> None:
+    wanted = {
+        (kind.option, name): reach(kind.option, name, confined=bool(confined)) == HOST
+        for kind, name in EVERY
+    }
+    assert {
+        (kind.option, name): says(kind, name, confined=confined) for kind, name in EVERY
+    } == wanted
+    assert set(wanted.values()) == {True, False}
+
+
+@pytest.fixture(scope="module")
+def header(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A linux/bpf.h with all of the names."""
+    lines = []
+    for kind in KINDS:
+        enum = ENUMS[kind.option]
+        enumerators = [
+            f"{kind.prefix}{name.upper()} = {value}," for name, value in enum.values.items()
+        ]
+        guard = f"__MAX_{kind.enum.upper()} = {max(enum.values.values()) + 1}"
+        lines += [f"enum {kind.enum} {{", *enumerators, guard, "};"]
+    path = tmp_path_factory.mktemp("header") / "bpf.h"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def asking(header: Path, *names: tuple[Kind, str]) -> Iterator[str]:
+    """The command line of a pod with a container for each of these names."""
+    containers = [{"name": f"c{number}"} for number, _ in enumerate(names)]
+    annotations = {
+        f"io.bpffs.{kind.option}/c{number}": name for number, (kind, name) in enumerate(names)
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"annotations": annotations},
+        "spec": {"hostUsers": False, "containers": containers},
+    }
+    path = header.parent / "pod.yaml"
+    path.write_text(json.dumps(pod))
+    yield from ("--file", str(path), "--header", str(header))
+
+
+@pytest.mark.parametrize("confined", [True, False])
+@pytest.mark.parametrize("name", ["check", "explain"])
+def test_check_and_explain_say_so_too(name: str, header: Path, *, confined: bool) -> None:
+    rule = {"confined": confined} | {kind.option: ["any"] for kind in KINDS}
+    policy = header.with_name("policy.yaml")
+    policy.write_text(json.dumps({"version": 1, "rules": [{"name": "r", "allow": rule}]}))
+    _, found = answer(name, "--policy", policy, *asking(header, *EVERY))
+    for one in found["containers"]:
+        # A confined rule gives nothing of what reaches the kernel.
+        assert one["confined"] is (None if one["code"] else confined)
+    far = [
+        any(finding["lint"] == REACHES_BEYOND for finding in one["findings"])
+        for one in found["containers"]
+    ]
+    wanted = [reach(kind.option, name, confined=confined) == HOST for kind, name in EVERY]
+    assert far == wanted
+    if confined:
+        assert [one["code"] == REFUSED for one in found["containers"]] == wanted
+
+
+def test_devices_too(tmp_path: Path) -> None:
+    """Without being named no device is made of what reaches the kernel even if it is confined."""
+    # A policy takes no name that neither this kernel nor the table has.
+    names = [(kind, name) for kind, name in EVERY if name in TABLE[kind.option].values]
+    profiles = {
+        f"p{number}": {"delegate_cmds": ["map_create"]}
+        | {kind.option: ["map_create", name][kind is not CMDS :]}
+        for number, (kind, name) in enumerate(names)
+    }
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(json.dumps({"version": 1, "profiles": profiles, "rules": []}))
+    done = command("cdi", "generate", "--output", "-", "--policy", policy)
+    made = {one["name"] for one in json.loads(done.stdout)["devices"]}
+    assert made == {
+        f"p{number}"
+        for number, (kind, name) in enumerate(names)
+        if reach(kind.option, name, confined=True) != HOST
+    }
+
+
+def test_kernel_too() -> None:
+    _, found = answer("kernel", "--table")
+    for kind in KINDS:
+        for row in found[kind.option]:
+            assert row["reach"] == reach(kind.option, row["name"], confined=True)

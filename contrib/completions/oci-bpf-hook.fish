@@ -62,7 +62,7 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l idle -x -d 'end when n
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l workers -x -d 'how many requests to serve at a time (16), at the most half of them of one user'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l rate -x -d 'requests a second of one user, ten times as many at once (20; 0 for any number)'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l header -r -F -d 'C header with the names, for want of BTF'
-complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l profile -x -d 'a profile of the policy, again for more; without it all that stay inside the container'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l profile -x -d 'a profile of the policy, again for more; without it all that a confined token can use'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l output -x -a '(__fish_complete_directories)' -d 'where bpffs.io-profile.json is written, or - for standard output; default /etc/cdi'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l path -x -a '(__fish_complete_directories)' -d 'where the bpffs is mounted in the container; default /sys/fs/bpf'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l hook -r -F -d 'the hook\'s program; default that of this installation'

@@ -1,9 +1,18 @@
 """What to beware of: what no delegation gives, and what this one gives beyond the container."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from ..lint import BEYOND, ON_CGROUP, ON_NETWORK
-from ..names import ATTACHS, KINDS, MAPS, PROGS
+from ..names import ATTACHS, CMDS, KINDS, MAPS, PROGS
+from ..reach import (
+    CGROUP,
+    HOST,
+    HOST_CGROUP,
+    HOST_NETWORK,
+    NETWORK,
+    REACHES_BEYOND,
+    reach,
+    why,
+)
 from ..record import Record
 from . import sections
 from .btftypes import struct_members
@@ -47,7 +56,7 @@ def find(loads: Loads, needs: Needs, loader: str, kernel: Kernel) -> list[Cautio
         *(text for one in found.maps for text in _map(one, kernel)),
         *_operations(found, kernel),
         *_names(needs, kernel),
-        *_beyond(progs),
+        *_beyond(bits),
         *_verifier(progs, perfmon=(CAPABILITY, "perfmon") in bits),
     ]
     return [Caution(code=code, source=found.source, text=text) for code, text in texts]
@@ -188,21 +197,30 @@ def _names(needs: Needs, kernel: Kernel) -> Iterator[tuple[str, str]]:
                 yield _say("not-in-kernel", f"this kernel has no {kind.what} {name}")
 
 
-def _beyond(progs: list[str]) -> Iterator[tuple[str, str]]:
-    for name in progs:
-        if name in BEYOND:
-            yield _say("reaches-beyond", f"{name} {BEYOND[name]}")
-    network = [name for name in progs if name in ON_NETWORK]
+def _beyond(bits: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """What it reaches at the least: as much as a confined token gives, or else the kernel."""
+    far = {
+        (option, name): reach(option, name, confined=True)
+        for option, name in sorted(bits)
+        if option in (CMDS.option, MAPS.option, PROGS.option)
+    }
+    for name in dict.fromkeys(name for (_, name), where in far.items() if where == HOST):
+        yield _say(
+            REACHES_BEYOND,
+            f"{name} {why(name)}, and is for no confined token: it takes a rule with "
+            "confined: false",
+        )
+    network = [name for (_, name), where in far.items() if where == NETWORK]
     if network:
         yield _say(
-            "host-network",
+            HOST_NETWORK,
             f"{_list(network)}: a container with the host's network attaches to the host's "
             "interfaces and sockets",
         )
-    cgroup = [name for name in progs if name in ON_CGROUP]
+    cgroup = [name for (_, name), where in far.items() if where == CGROUP]
     if cgroup:
         yield _say(
-            "host-cgroup",
+            HOST_CGROUP,
             f"{_list(cgroup)}: a container that sees the host's cgroups attaches to them",
         )
 

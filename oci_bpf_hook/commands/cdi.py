@@ -10,7 +10,7 @@ from typing import Any
 from .. import cdi, installation, kernel, policy
 from ..annotations import PATH, device
 from ..errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, quote
-from ..lint import lint
+from ..lint import beyond_confined
 from ..masks import resolve, show
 from ..names import CMDS
 from ..state import load_json
@@ -20,7 +20,6 @@ from .output import FAINT, JSON, OK, PROBLEM, Output, print_json, styled
 from .table import Command, argument
 
 _DEFAULT = f"{cdi.DIRECTORY}/{cdi.FILE}"
-_BEYOND = "reaches-beyond"
 _POLICY = rules.ARGUMENTS[0]
 _ENGINE = argument(
     *("--engine",), choices=policy.ENGINES, help="the engine that the hook is told it runs under"
@@ -42,8 +41,8 @@ def _generate(options: argparse.Namespace) -> int:
     text = json.dumps(data, indent=4) + "\n"
     for name in left_out:
         print(
-            f"oci-bpf-hook: profile {name} reaches beyond the container and is left out; "
-            f"--profile {name} takes it in",
+            f"oci-bpf-hook: profile {name} is for no confined token and is left out; "
+            f"--profile {name} takes it in, for a rule with cdi and confined: false",
             file=sys.stderr,
         )
     if options.output == "-":
@@ -86,16 +85,12 @@ def _chosen(given: list[str], compiled: policy.Compiled) -> tuple[list[str], lis
         for name, masks in compiled.profiles.items()
         if CMDS.option in masks and cdi.is_name(name)
     }
-    beyond = [
-        name
-        for name, masks in whole.items()
-        if any(finding.code == _BEYOND for finding in lint(masks, compiled.enums))
-    ]
+    beyond = [name for name, masks in whole.items() if beyond_confined(masks, compiled.enums)]
     if len(beyond) == len(whole):
         raise HookError(
             USAGE,
-            "the policy has no profile that stays inside the container, to make a device of "
-            "without its name; give --profile NAME",
+            "the policy has no profile that a confined token can use, to make a device of without "
+            "its name; give --profile NAME",
         )
     return [name for name in whole if name not in beyond], beyond
 
@@ -112,9 +107,16 @@ def _list(options: argparse.Namespace) -> int:
         granted = one["granted"]
         words = " ".join(f"{option}={text}" for option, text in (granted or {}).items())
         verdict = styled(OK, one["rule"]) if granted else styled(PROBLEM, "refused")
-        rows.append((one["device"], verdict, words or "; ".join(one["problems"])))
-    out.table(("DEVICE", "BY", "GIVES"), rows)
-    out.line(styled(FAINT, "as a container of root's has it, with namespaces of its own"))
+        confined = {True: "yes", False: "no", None: "-"}[one["confined"]]
+        rows.append((one["device"], verdict, confined, words or "; ".join(one["problems"])))
+    out.table(("DEVICE", "BY", "CONFINED", "GIVES"), rows)
+    out.line(
+        styled(
+            FAINT,
+            "as a container of root's has it, with namespaces of its own; confined programs "
+            "take the guard",
+        )
+    )
     return DONE
 
 
@@ -125,6 +127,7 @@ def _outcome(one: cdi.Device, compiled: policy.Compiled) -> dict[str, Any]:
         "path": one.path,
         "rule": None,
         "granted": None,
+        "confined": None,
         "problems": [],
     }
     try:
@@ -134,7 +137,12 @@ def _outcome(one: cdi.Device, compiled: policy.Compiled) -> dict[str, Any]:
     granted = {
         option: show(mask, compiled.enums[option]) for option, mask in decision.grant.masks.items()
     }
-    return {**found, "rule": decision.rule, "granted": granted}
+    return {
+        **found,
+        "rule": decision.rule,
+        "granted": granted,
+        "confined": decision.confined,
+    }
 
 
 def _decide(one: cdi.Device, compiled: policy.Compiled) -> policy.Decision:
@@ -230,8 +238,8 @@ COMMANDS = (
                 action="append",
                 default=[],
                 metavar="NAME",
-                help="a profile of the policy, again for more; without it all that stay inside "
-                "the container",
+                help="a profile of the policy, again for more; without it all that a confined "
+                "token can use",
             ),
             argument(
                 *("--output",),

@@ -3,10 +3,11 @@
 import argparse
 from typing import Any
 
+from .. import policy
 from ..errors import EXITS
 from ..masks import show
 from . import trial
-from .output import FAINT, JSON, OK, PROBLEM, WARNING, Output, print_json, styled
+from .output import FAINT, JSON, OK, PROBLEM, WARNING, Output, Piece, print_json, styled
 from .table import argument
 
 ABOUT = """
@@ -20,6 +21,8 @@ Of a Kubernetes manifest all documents are read, and of whatever makes pods the 
 
 The kernel is the running one unless --kernel, --header or --btf says otherwise; the policy is the
 one in force unless --policy names another. What a rule may match and no file tells, --attr does.
+A confined grant of prog_load takes the guard: of the running kernel it has to be in force, and of
+another it is taken for that.
 """
 ARGUMENTS = (
     *trial.ARGUMENTS,
@@ -60,6 +63,7 @@ def as_json(one: trial.Trial) -> dict[str, Any]:
         "code": one.code,
         "rule": one.rule,
         "granted": _granted(one),
+        "confined": decision.confined if decision else None,
         "path": one.request.path if one.request else None,
         "dropped": list(one.dropped),
         "trimmed": list(decision.trimmed) if decision else [],
@@ -97,6 +101,17 @@ def print_findings(out: Output, name: str, trials: tuple[trial.Trial, ...]) -> N
         out.line(where, styled(_STYLES[finding.level], finding.level), f": {code}{finding.text}")
 
 
+def confinement(decision: policy.Decision) -> Piece:
+    """What it means that the rule which decided is confined, or isn't."""
+    if not decision.confined:
+        return styled(WARNING, "unconfined: whoever matches is trusted with the kernel")
+    from ..guard import needed  # It brings ctypes.
+
+    if needed(decision.grant.masks):
+        return "confined: the guard holds what its programs call, and has to be in force"
+    return "confined: without prog_load it takes no guard"
+
+
 def _summary(out: Output, one: trial.Trial) -> None:
     granted = _granted(one)
     who = f"{one.asker.name}: "
@@ -107,6 +122,7 @@ def _summary(out: Output, one: trial.Trial) -> None:
     else:
         assert one.decision
         out.line(who, styled(OK, "granted"), f" by rule {one.decision.rule} at {one.request.path}")
+        out.line("  ", confinement(one.decision))
         for option, words in granted.items():
             out.line(f"  {option}={words}")
         for item in one.dropped:

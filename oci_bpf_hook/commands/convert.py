@@ -81,6 +81,8 @@ def _convert(one: readers.Found, target: str) -> tuple[str, delegation.Written] 
     masks = delegation.masks(asked, profiles)
     given = delegation.Delegation(name=one.name, image=one.image, request=asked)
     done = _WRITERS[target](given, profiles)
-    doubts = (f"{finding.code}: {finding}" for finding in lint(masks, delegation.enums()))
+    doubts = (
+        f"{finding.code}: {finding}" for finding in lint(masks, delegation.enums(), confined=True)
+    )
     notes = tuple(dict.fromkeys((*one.notes, *done.notes, *doubts)))
     return one.name, delegation.Written(text=done.text, notes=notes)

@@ -150,6 +150,7 @@ def _delegate(
             for option, mask in decision.grant.masks.items()
         },
         "rule": decision.rule,
+        "confined": decision.confined,
         "trimmed": list(decision.trimmed),
         "covers": [each.shown for each in covers] if outcome != "already delegated" else [],
         "holders": _holders(one, below) if outcome == "delegated" and covers else [],
@@ -255,6 +256,8 @@ def _print(answer: dict[str, Any]) -> None:
         words = " ".join(f"{option}={text}" for option, text in answer["granted"].items())
         out.line(styled(OK, outcome), " to ", label, f" at {answer['path']}: {words}")
         out.line(styled(FAINT, f"by rule {answer['rule']}"))
+        if not answer["confined"]:
+            out.line(styled(WARNING, "unconfined"), ": it is trusted with the kernel")
         for item in answer["trimmed"]:
             out.line(styled(WARNING, "trimmed"), f": {item}")
     else:

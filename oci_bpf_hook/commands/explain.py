@@ -12,7 +12,7 @@ from ..names import KINDS
 from ..plan import CREATE_CONTAINER, CREATE_RUNTIME, Step, mount_line, steps
 from ..state import check, find_rootfs, load_json
 from . import request, rules, trial
-from .check import finding_as_json, print_findings
+from .check import confinement, finding_as_json, print_findings
 from .output import FAINT, HEAD, JSON, OK, PROBLEM, Output, print_json, styled
 from .table import argument
 
@@ -115,6 +115,7 @@ def _as_json(one: trial.Trial, given: trial.Setting) -> dict[str, Any]:
         "requested": one.request.annotations() if one.request else None,
         "attributes": _attributes(one, given),
         "rule": one.rule,
+        "confined": one.decision.confined if one.decision else None,
         "masks": {
             option: {"mask": f"{mask:#x}", "names": show(mask, one.enums[option])}
             for option, mask in (granted.masks if granted else {}).items()
@@ -145,6 +146,8 @@ def _print(out: Output, one: trial.Trial, given: trial.Setting, file: str) -> No
     if one.rule:
         verdict = styled(PROBLEM, "refuses") if one.code else styled(OK, "grants")
         out.line(f"  rule {one.rule} ", verdict)
+        if one.decision and not one.code:
+            out.line("  ", confinement(one.decision))
     print_findings(out, file, (one,))
     if one.code:
         why = EXITS[one.code]

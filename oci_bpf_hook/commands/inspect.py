@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import kernel, running
 from ..audited import grants
-from ..delegations import Delegation, delegations, names, of_container, unmounted
+from ..delegations import CONFINED, Delegation, delegations, names, of_container, unmounted
 from ..errors import DONE, USAGE, HookError, quote
 from ..masks import show
 from ..names import KINDS, Enum
@@ -22,6 +22,11 @@ from .table import argument
 # Seconds between two looks; the kernel tells nobody of mounts in other namespaces.
 _INTERVAL = 2.0
 _LONGEST = 86400
+_CONFINED = {
+    True: "confined: the guard holds what its programs call",
+    False: "not confined: programs reach the whole kernel",
+    None: "perhaps not confined, as there is no mount to tell by",
+}
 # A row names so many types of a kind, and counts the others.
 _NAMED = 3
 
@@ -85,6 +90,7 @@ def as_json(one: Delegation) -> dict[str, Any]:
         "owner": one.owner,
         "rule": one.rule,
         "covered": one.covered,
+        "confined": one.confined,
         "host_network": one.host_network,
         "host_cgroup": one.host_cgroup,
         "warnings": list(one.warnings),
@@ -99,7 +105,7 @@ def _print(found: Sequence[Delegation], enums: dict[str, Enum]) -> None:
             out.line(styled(FAINT, "those of others only root sees"))
         return
     out.table(
-        ("CONTAINER", "ENGINE", "PATH", "OWNER", "RULE", "DELEGATED", "WARNING"),
+        ("CONTAINER", "ENGINE", "PATH", "OWNER", "RULE", "CONFINED", "DELEGATED", "WARNING"),
         [_cells(one, enums) for one in found],
     )
 
@@ -112,6 +118,7 @@ def _cells(one: Delegation, enums: dict[str, Enum]) -> tuple[Piece, ...]:
         one.path,
         one.owner_name,
         one.rule or "?",
+        CONFINED[one.confined],
         _short(one, enums),
         styled(WARNING, codes) if codes else "",
     )
@@ -146,7 +153,7 @@ def _print_full(found: Sequence[Delegation], enums: dict[str, Enum]) -> None:
     for key, text in about.items():
         out.line(styled(FAINT, f"  {key:8}"), f" {text or '?'}")
     for one in found:
-        out.line(styled(HEAD, f"  {one.path}"))
+        out.line(styled(HEAD, f"  {one.path}"), f" {_CONFINED[one.confined]}")
         for option, mask in one.masks.items():
             out.line(styled(FAINT, f"    {option:16}"), f" {show(mask, enums[option])}")
         for sentence in one.warnings:

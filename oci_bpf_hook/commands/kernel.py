@@ -6,8 +6,9 @@ from typing import Any
 
 from .. import kernel
 from ..errors import DONE, KERNEL_CANNOT, HookError
-from ..lint import BEYOND, HOST, TOKEN_SINCE, reach
+from ..lint import TOKEN_SINCE
 from ..names import CMDS, KINDS, MAPS, PROGS, Kind
+from ..reach import HOST, reach, why
 from . import source
 from .output import FAINT, HEAD, JSON, OK, WARNING, Output, Piece, print_json, styled
 from .table import argument
@@ -19,9 +20,10 @@ the release in which Linux got it; whether delegating it makes a difference; and
 Only four commands ask for a token, and delegating any other does nothing. Map types are asked for
 with map_create, program and attach types with prog_load.
 
-REACH is what a program of that type can act on: the host, which is the kernel that everybody
-shares; everything in the container's network namespace or cgroup, which are its own unless it
-shares the host's; or a process's own sockets.
+REACH is what a program of that type can act on where the grant is confined: everything in the
+container's network namespace or cgroup, which are its own unless it shares the host's; or a
+process's own sockets; or the host, which is the kernel that everybody shares, since no confined
+token is used with it. Where the grant isn't confined, programs of every type reach the host.
 """
 ARGUMENTS = (
     *source.ARGUMENTS,
@@ -90,7 +92,7 @@ def _rows(shown: source.Source) -> dict[str, list[dict[str, Any]]]:
                 "value": value,
                 "since": table.since(kind, name) if name in known else None,
                 "token": _token(kind, name, shown.release),
-                "reach": reach(name) if kind is PROGS else None,
+                "reach": reach(kind.option, name, confined=True),
             }
             for name, value in shown.enums[kind.option].values.items()
         ]
@@ -126,8 +128,7 @@ def _reach(row: dict[str, Any]) -> Piece:
         return "-"
     if row["reach"] != HOST:
         return _REACHES[row["reach"]]
-    why = BEYOND.get(row["name"])
-    return styled(WARNING, f"host: {why}" if why else "host")
+    return styled(WARNING, f"host: {why(row['name'])}")
 
 
 def _diff(

@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     asked = request.request(request.annotations(options))
     enums = kernel.enums(KINDS)
     wanted, _ = resolve(asked, enums, kernel.table, policycache.in_force().profiles)
-    findings = lint(wanted.masks, enums)
+    findings = lint(wanted.masks, enums, confined=True)
     if options.json:
         keys = ("code", "option", "reason", "fix")
         print_json([{key: getattr(finding, key) for key in keys} for finding in findings])

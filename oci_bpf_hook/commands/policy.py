@@ -11,6 +11,7 @@ from ..errors import DONE, USAGE, HookError
 from ..lint import lint
 from ..masks import resolve, show
 from ..names import CMDS, KINDS
+from ..reach import REACHES_BEYOND
 from . import request, rules
 from .output import JSON, print_json
 from .table import Command, argument
@@ -24,13 +25,20 @@ def _check(options: argparse.Namespace) -> int:
     loaded = load(request.read(options.file), options.file)
     enums = kernel.enums(KINDS)
     # A profile without commands is a part of others.
-    lists = {
-        f"profile {name}": masks
+    doubtful = [
+        (f"profile {name}", found)
         for name, masks in loaded.header["profiles"].items()
         if CMDS.option in masks
-    }
-    lists |= {f"rule {rule['name']}": rule["masks"] for rule in loaded.listed}
-    doubtful = [(what, found) for what, masks in lists.items() for found in lint(masks, enums)]
+        for found in lint(masks, enums, confined=True)
+    ]
+    # What an unconfined rule reaches its own warning says.
+    doubtful += [
+        (f"rule {rule['name']}", found)
+        for rule in loaded.listed
+        for found in lint(rule["masks"], enums, confined=rule["confined"])
+        if rule["confined"] or found.code != REACHES_BEYOND
+    ]
+    unconfined = [rule["name"] for rule in loaded.rules if not rule["confined"]]
     if options.json:
         findings: list[dict[str, Any]] = [
             {"about": what, "line": None, "column": None, "code": found.code, "text": str(found)}
@@ -42,14 +50,22 @@ def _check(options: argparse.Namespace) -> int:
             for one in loaded.warnings
         ]
         names = [rule["name"] for rule in loaded.rules]
-        print_json({"file": options.file, "rules": names, "findings": findings})
+        print_json(
+            {
+                "file": options.file,
+                "rules": names,
+                "unconfined": unconfined,
+                "findings": findings,
+            }
+        )
         return DONE
     for what, found in doubtful:
         print(f"{options.file}: {what}: {found.code}: {found}")
     for one in loaded.warnings:
         print(f"{options.file}:{one.line}:{one.column}: warning: {one.text}")
     count = len(loaded.rules)
-    print(f"{options.file} is in order: {count} rule{'' if count == 1 else 's'}")
+    trusting = f", of which {len(unconfined)} unconfined" if unconfined else ""
+    print(f"{options.file} is in order: {count} rule{'' if count == 1 else 's'}{trusting}")
     return DONE
 
 
@@ -89,7 +105,7 @@ def _test(options: argparse.Namespace) -> int:
     engine = options.engine or compiled.engine
     subject = rules.subject(annotations, engine, attributes)
     wanted, dropped = resolve(asked, compiled.enums, kernel.table, compiled.profiles)
-    answer: dict[str, Any] = {"rule": None, "granted": None, "problems": []}
+    answer: dict[str, Any] = {"rule": None, "granted": None, "confined": None, "problems": []}
     code = DONE
     try:
         decision = policy.decide(compiled, subject, asked, wanted, compiled.enums)
@@ -98,6 +114,7 @@ def _test(options: argparse.Namespace) -> int:
             option: show(mask, compiled.enums[option])
             for option, mask in decision.grant.masks.items()
         }
+        answer["confined"] = decision.confined
         answer["trimmed"] = list(decision.trimmed)
     except HookError as error:
         code = error.code
@@ -112,6 +129,7 @@ def _text(answer: dict[str, Any]) -> str:
     lines = [f"rule: {answer['rule'] or 'none'}"]
     if answer["granted"] is not None:
         lines += [f"granted: {option}={text}" for option, text in answer["granted"].items()]
+        lines.append("confined" if answer["confined"] else "unconfined: trusted with the kernel")
         lines += [f"trimmed: {item}" for item in answer["trimmed"]]
     lines += [f"refused: {problem}" for problem in answer["problems"]]
     lines += [f"dropped: {item}" for item in answer["dropped"]]

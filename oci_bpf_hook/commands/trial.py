@@ -7,9 +7,11 @@ be, so that everything is said at once.  The exit code is the one that the hook 
 import argparse
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 
 from .. import kernel, policy
 from ..annotations import PREFIX, Request, container_name, parse, split
+from ..confine import guard_for
 from ..errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError, quote
 from ..formats.asker import Asker, asker
 from ..hook import visible
@@ -63,9 +65,13 @@ class Finding(Record):
 
 
 class Setting(Record):
-    """What requests are tried with: a kernel, a policy, and who is said to ask."""
+    """What requests are tried with: a kernel, a policy, and who is said to ask.
 
-    __slots__ = ("attributes", "engine", "policy", "source")
+    `here` says that the kernel is the running one, whose guard counts then.
+    """
+
+    __slots__ = ("attributes", "engine", "here", "policy", "source")
+    here: bool
     source: source.Source
     policy: policy.Compiled
     engine: str | None
@@ -100,6 +106,7 @@ def setting(options: argparse.Namespace) -> Setting:
     compiled = rules.read_policy(options.policy)
     return Setting(
         source=source.source(options),
+        here=not (options.kernel or options.header or options.btf),
         policy=compiled,
         engine=options.engine or compiled.engine,
         attributes=rules.attributes(options),
@@ -151,10 +158,14 @@ def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
             wanted, dropped = resolve(asked, enums, kernel.table, compiled.profiles)
             if wanted.masks or asked.record:
                 decision = policy.decide(compiled, who, asked, wanted, enums)
+                if given.here:
+                    with guard_for(decision, who, enums) or nullcontext():
+                        pass
         except HookError as error:
             findings.problems(error)
         if wanted:
-            findings.lint(decision.grant.masks if decision else wanted.masks, enums)
+            masks = decision.grant.masks if decision else wanted.masks
+            findings.lint(masks, enums, confined=decision is None or decision.confined)
     return Trial(
         asker=one,
         enums=enums,
@@ -196,8 +207,8 @@ class _Findings:
                 Finding(level=WARNING, code=DONE, lint="", key="", spot=spot, text=one.text)
             )
 
-    def lint(self, masks: dict[str, int], enums: dict[str, Enum]) -> None:
-        for one in lint(masks, enums):
+    def lint(self, masks: dict[str, int], enums: dict[str, Enum], *, confined: bool) -> None:
+        for one in lint(masks, enums, confined=confined):
             key = self._effective(one.option)
             spot = self._spot(key, one.reason)
             self.found.append(

@@ -16,12 +16,13 @@ from ..advise.needs import Needs
 from ..annotations import PATH
 from ..audited import asker, last_refusal
 from ..cdi import TOKEN_PATH
+from ..confinement import confined
 from ..container import Container, Process
 from ..delegations import names, user_name
 from ..errors import BAD_STATE, REFUSED, HookError
 from ..masks import parse_shown
 from ..mountinfo import Mount
-from ..names import KINDS, PROGS, Enum, Kind
+from ..names import KINDS, Enum, Kind
 from ..policycache import ETC as POLICY
 from ..processes import Status, environment, inside_id, mounts, read, status
 from ..running import Running
@@ -163,7 +164,9 @@ class _Examination:
             if needs is not None:
                 masks = {kind.option: self._mask(mount, kind) for kind in KINDS}
                 yield from objects.check(needs, masks, self.status, self.enums, self._target())
-            yield from programs.check(self.process, self.status, self._names(mount, PROGS))
+            given = {kind.option: self._names(mount, kind) for kind in KINDS}
+            held = bool(confined(self.process, mount))
+            yield from programs.check(self.process, self.status, given, confined=held)
         yield from around.check(self.one, self.process)
 
     def _at(self, path: str) -> Mount | None:

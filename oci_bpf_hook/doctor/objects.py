@@ -7,6 +7,7 @@ from ..advise.needs import CAPABILITIES, CAPABILITY, Caution, Needs
 from ..names import KINDS, Enum
 from ..probes import CAP_PERFMON, CAP_SYS_ADMIN
 from ..processes import Status
+from ..reach import HOST_CGROUP, HOST_NETWORK, REACHES_BEYOND
 from .finding import Finding, ok, problem, warning
 from .programs import add_capabilities
 
@@ -15,7 +16,7 @@ _PERF = "perf-attach"
 # It may take CAP_PERFMON, which the verifier alone knows.
 _PERHAPS = "perhaps-perfmon"
 # What a container reaches is said of the container itself.
-_SAID = ("host-network", "host-cgroup", "reaches-beyond")
+_SAID = (HOST_NETWORK, HOST_CGROUP, REACHES_BEYOND)
 
 
 def check(

@@ -1,11 +1,12 @@
 """What a container may load: what that takes beside CAP_BPF, and how far it reaches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from .. import probes
 from ..container import Process
 from ..delegations import shares
 from ..lint import WITH_NET_ADMIN, WITH_PERFMON
+from ..names import PROGS
 from ..processes import Status
 from ..reach import exposures
 from .finding import Finding, problem, warning
@@ -14,8 +15,11 @@ from .finding import Finding, problem, warning
 _PERF = ("kprobe", "tracepoint", "perf_event")
 
 
-def check(process: Process, status: Status, programs: Sequence[str]) -> Iterator[Finding]:
-    """What is to be said of a `process` that may load `programs`, and has `status`."""
+def check(
+    process: Process, status: Status, given: Mapping[str, Sequence[str]], *, confined: bool
+) -> Iterator[Finding]:
+    """What is to be said of a `process` that has `status` and these names delegated."""
+    programs = given.get(PROGS.option, ())
     # Without CAP_BPF that is what it lacks; CAP_SYS_ADMIN stands in for each of the others.
     if status.has(probes.CAP_BPF) and not status.has(probes.CAP_SYS_ADMIN):
         yield from _second_capabilities(status, programs)
@@ -28,7 +32,7 @@ def check(process: Process, status: Status, programs: Sequence[str]) -> Iterator
             "use raw_tp, tp_btf, kprobe.multi or uprobe.multi programs instead",
         )
     network, cgroup = shares(process)
-    for exposure in exposures(programs, host_network=network, host_cgroup=cgroup):
+    for exposure in exposures(given, confined=confined, host_network=network, host_cgroup=cgroup):
         names = ", ".join(exposure.names)
         yield warning(exposure.code, f"{names}: {exposure.what}", exposure.fix)
 
