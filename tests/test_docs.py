@@ -1,7 +1,9 @@
-"""The README and the code say the same."""
+"""The README, docs/ and the code say the same."""
 
 import re
 from pathlib import Path
+
+import pytest
 
 from oci_bpf_hook.annotations import KEYS, MODE, PATH, PREFIX
 from oci_bpf_hook.cli import _parser
@@ -10,6 +12,9 @@ from oci_bpf_hook.errors import EXITS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+# What people read, by the directory that its links start from.
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
 def test_exit_codes() -> None:
@@ -24,15 +29,39 @@ def test_annotations() -> None:
     assert rows[f"{PREFIX}mode"] == f"`{MODE:o}`"
 
 
-def test_files_that_are_named_exist() -> None:
-    named = set(re.findall(r"`((?:hooks\.d|contrib|schema|tests)/[\w./-]+)`", README))
-    named |= set(re.findall(r"\]\(([\w./-]+)\)", README))
+@every_page
+def test_files_that_are_named_exist(path: Path) -> None:
+    named = set(re.findall(r"`((?:hooks\.d|contrib|docs|schema|tests)/[\w./-]+)`", PAGES[path]))
     assert {name for name in named if not (ROOT / name).exists()} == set()
+    links = set(re.findall(r"\]\(([\w./-]+)\)", PAGES[path]))
+    assert {name for name in links if not (path.parent / name).exists()} == set()
 
 
-def test_make_targets_that_are_named_exist() -> None:
+def test_every_page_of_docs_is_linked() -> None:
+    for path in PAGES:
+        assert path.parent == ROOT or f"]({path.relative_to(ROOT)})" in README
+
+
+@every_page
+def test_tables(path: Path) -> None:
+    """Each row has as many cells as its table's first."""
+    for table in re.findall(r"(?:^\|.*\n)+", PAGES[path], re.MULTILINE):
+        rows = [re.split(r"(?<!\\)\|", row)[1:-1] for row in table.splitlines()]
+        assert len({len(row) for row in rows}) == 1, table
+        assert {cell.strip("-") for cell in rows[1]} == {""}, table
+
+
+@every_page
+def test_places_for_tables_that_are_made(path: Path) -> None:
+    places = re.findall(r"<!-- (.*) -->", PAGES[path])
+    assert places[1::2] == ["end"] * len(places[::2])
+    assert all(re.fullmatch(r"table: [a-z]+", name) for name in places[::2])
+
+
+@every_page
+def test_make_targets_that_are_named_exist(path: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"\bmake ([a-z]+)\b", README)) - {"a"}:
+    for target in set(re.findall(r"\bmake ([a-z]+)\b", PAGES[path])) - {"a"}:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
@@ -59,8 +88,9 @@ def test_readmes_in_contrib() -> None:
         assert named or path.name == "README.md", path
 
 
-def test_the_commands_that_are_shown_are_understood() -> None:
-    shown = re.findall(r"^    oci-bpf-hook ([^#\n]+)", README, re.MULTILINE)
+@every_page
+def test_the_commands_that_are_shown_are_understood(path: Path) -> None:
+    shown = re.findall(r"^    oci-bpf-hook ([^#\n]+)", PAGES[path], re.MULTILINE)
     assert {line.split()[0] for line in shown} <= {entry.name for entry in ENTRIES}
     for line in shown:
         # What they do isn't done: some go on for ever, and some change containers.

@@ -100,7 +100,11 @@ def test_what_debian_asks_of_every_package(built: Path) -> None:
     """What contrib/debian has beside control, rules and the scripts: copyright and docs."""
     listing = run("dpkg-deb", "-c", package(built, "deb"))
     shown = re.findall(r"(?<=/usr/share/doc/oci-bpf-hook/)\S+", listing)
-    assert sorted(shown) == ["README.md.gz", "changelog.gz", "copyright"]
+    # What the README's links name is where they say.
+    files = {name for name in shown if not name.endswith("/")}
+    assert files == {"README.md.gz", "changelog.gz", "copyright", "docs/security.md.gz"}
+    listing = run("rpm", "-qpl", package(built, "rpm"))
+    assert re.search(r"/doc/\S*oci-bpf-hook\S*/docs/security\.md$", listing, re.MULTILINE)
 
 
 def test_the_same_source_makes_the_same_package(built: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def source_of(version: str, directory: Path) -> Path:
     """A copy of this tree below `directory` that says it is `version`, with a module more."""
     tree = directory / "tree"
     tree.mkdir()
-    names = ("oci_bpf_hook", "schema", "hooks.d", "contrib", ".ci", "Makefile")
+    names = ("oci_bpf_hook", "schema", "hooks.d", "contrib", "docs", ".ci", "Makefile")
     files = ("README.md", "CHANGELOG.md", "LICENSE")
     run("cp", "-r", *(str(ROOT / name) for name in (*names, *files)), str(tree))
     init = tree / "oci_bpf_hook" / "__init__.py"
