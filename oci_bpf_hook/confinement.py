@@ -1,17 +1,55 @@
 """Whether a container's bpffs is confined: whether the guard holds the tokens that are made of it.
 
 Nothing about a mount shows that but the mark which whoever granted it had the guard put on
-its root.  The one place that asks, for all that describe a container that runs.
+its root.  The one place that asks, for all that describe a container that runs.  The root is
+found by its path in the container: where another mount covers it, nothing tells.
 """
 
+import os
+import signal
+
+from . import syscalls
 from .container import Process
+from .guard import AbsentError, in_force
 from .mountinfo import Mount
+
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+# A file system on the way to it may be the container's own, and never answer.
+_DEADLINE = 2
+_NOT_MARKED, _MARKED, _UNKNOWN = range(3)
 
 
 def confined(process: Process, mount: Mount) -> bool | None:
     """Whether the bpffs `mount` that `process` sees is confined; None where nothing tells.
 
-    What nobody has marked isn't.
+    What nobody has marked isn't, and where there is no guard nothing is.
     """
-    del process, mount  # There is no guard to ask yet.
-    return False
+    try:
+        guard = in_force()
+    except AbsentError:
+        return False
+    with guard:
+        pid = os.fork()
+        if pid == 0:
+            code = _UNKNOWN
+            try:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(_DEADLINE)
+                root = _find(process, mount)
+                code = _MARKED if guard.marked(root) else _NOT_MARKED
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+    answers = {_NOT_MARKED: False, _MARKED: True}
+    return answers.get(os.WEXITSTATUS(status)) if os.WIFEXITED(status) else None
+
+
+def _find(process: Process, mount: Mount) -> int:
+    """The root directory of `mount`, an O_PATH fd.  Raises OSError."""
+    top = os.open("root", _DIRECTORY, dir_fd=process.proc)
+    path = os.fsencode(mount.point.lstrip("/") or ".")
+    found = syscalls.openat2(top, path, _DIRECTORY, _RESOLVE)
+    if syscalls.statx_mount(found) != (mount.id, True):
+        raise OSError(f"another mount lies over {mount.point}")
+    return found

@@ -235,8 +235,12 @@ class Process:
         for identity, top in shown.items():
             if own == "/" or not f"{top}/".startswith(f"{own}/"):
                 above = identity
-                while above in parents and above != rootfs:
-                    above = parents[above]
+                # The root of an initramfs is mounted on itself, and a file that is read while it
+                # changes may have other circles: nothing is nested deeper than there are mounts.
+                for _ in parents:
+                    if above == rootfs:
+                        break
+                    above = parents.get(above, above)
                 if rootfs in (None, above):
                     return True
         return False

@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 VERSION = 1
 DIRECTORY = "/sys/fs/bpf/oci-bpf-hook/guard"
 # What is pinned there: the links have the names of their programs.
-LINKS = ("token_create", "token_free", "token_capable", "prog_load")
+LINKS = ("token_create", "token_free", "token_capable", "map_create", "prog_load", "prog")
 MARKS = "marks"
 TOKENS = "tokens"
 CONFIG = "config"
 
-# struct config: version, proved; types, perfmon; where system calls have two arguments; the ids of
-# the programs, and of the maps `marks` and `tokens`; the digest of the lists.
-CONFIG_VALUE = Struct("=IIQQII4I2I32s")
+# struct config: version, proved; types of programs, those that take CAP_PERFMON, types of maps, and
+# capabilities; where system calls have two arguments; the ids of the programs, and of the maps
+# `marks` and `tokens`; modes of loads; the digest of the lists.
+CONFIG_VALUE = Struct("=II4QII6I2IIxxxx32s")
 KEY = Struct("=I")
 # struct bpf_link_info: type, id, prog_id, and of a tracing link its attach_type.
 _LINK = Struct("=IIIxxxxI")
@@ -128,7 +129,7 @@ def _whole(directory: str) -> Guard:
 def _check(links: list[int], config: int, marks: int) -> None:
     """Raise AbsentError unless these are the guard's, as it was loaded and proved."""
     value = syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, config, KEY.pack(0), CONFIG_VALUE.size)
-    version, proved, _, _, _, _, *ids, _ = CONFIG_VALUE.unpack(value)
+    version, proved, _, _, _, _, _, _, *ids, _, _ = CONFIG_VALUE.unpack(value)
     if version != VERSION:
         raise AbsentError(f"the guard is of another version ({version}, and this takes {VERSION})")
     if not proved:

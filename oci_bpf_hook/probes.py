@@ -34,7 +34,7 @@ _MAP = Struct("=5I56xi")
 # prog_token_fd at 144.
 _PROGRAM = Struct("=IIQQ20xI20xI72xi4x")
 # r0 = 0; exit
-_RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
+RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
 
 _PTRACE_SEIZE = 0x4206
 _PTRACE_INTERRUPT = 0x4207
@@ -43,6 +43,7 @@ _PTRACE_SECCOMP_GET_FILTER = 0x420C
 _WALL = 0x40000000
 _CAPABILITY_VERSION_3 = 0x20080522
 _AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 _AT_STATX_DONT_SYNC = 0x4000
 _STATX_TYPE = 1
 # struct statx: the mode at 28; dev_major and dev_minor at 136.
@@ -95,13 +96,13 @@ def map_create(map_type: int, token: int | None) -> int:
     return _bpf(BPF_MAP_CREATE, _MAP.pack(map_type, 4, 4, 1, flags, token or 0))
 
 
-def prog_load(prog_type: int, attach_type: int, token: int) -> int:
-    """BPF_PROG_LOAD of a program that returns 0, through `token`."""
-    code = ctypes.create_string_buffer(_RETURN_0, len(_RETURN_0))
+def prog_load(prog_type: int, attach_type: int, token: int, program: bytes = RETURN_0) -> int:
+    """BPF_PROG_LOAD of a `program` (default: one that returns 0), through `token`."""
+    code = ctypes.create_string_buffer(program, len(program))
     license_ = ctypes.create_string_buffer(b"GPL")
     attr = _PROGRAM.pack(
         prog_type,
-        len(_RETURN_0) // 8,
+        len(program) // 8,
         ctypes.addressof(code),
         ctypes.addressof(license_),
         _F_TOKEN_FD,
@@ -129,6 +130,16 @@ def unshare(flags: int) -> None:
 
 def mount_tmpfs(target: bytes) -> None:
     _check(_libc.mount(b"tmpfs", target, b"tmpfs", 0, b"mode=0755"), "mount")
+
+
+def mount_bpffs(target: bytes) -> None:
+    _check(_libc.mount(b"bpf", target, b"bpf", 0, b"mode=0700"), "mount")
+
+
+def exchange(one: bytes, other: bytes) -> None:
+    """Have each of two files or directories the other's name, in one step."""
+    there = (ctypes.c_int(_AT_FDCWD), one, ctypes.c_int(_AT_FDCWD), other)
+    _check(_libc.renameat2(*there, ctypes.c_uint(_RENAME_EXCHANGE)), "renameat2")
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:

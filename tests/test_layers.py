@@ -29,8 +29,8 @@ ROWS = (
     # The edge: the kernel and files.
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
-        *("loader", "failure", "conmon", "guard", "lsm.__init__"),
-        "lsm.table",
+        *("loader", "failure", "conmon", "guard", "scratch", "lsm.__init__", "lsm.table"),
+        *("lsm.libbpf", "lsm.lists", "lsm.load", "lsm.proof", "lsm.refusals"),
         "confine",
         *(
             "trail",
@@ -81,6 +81,7 @@ ROWS = (
         *("commands.delegate", "commands.doctor", "commands.inspect", "commands.target"),
         *(
             "commands.explain",
+            "commands.guard",
             "commands.hook",
             "commands.inject",
             "commands.install",

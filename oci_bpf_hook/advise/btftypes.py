@@ -4,6 +4,7 @@ Format: Documentation/bpf/btf.rst.  As in `btf`, whatever the bytes are, the out
 BtfError.
 """
 
+from bisect import bisect_left
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,7 @@ PTR = 2
 ARRAY = 3
 STRUCT = 4
 UNION = 5
+ENUM = 6
 FUNC = 12
 FUNC_PROTO = 13
 VAR = 14
@@ -144,6 +146,38 @@ class Types:
                     if self.kind(var) == VAR
                 ]
         return []
+
+    def named(self, name: str, kind: int) -> list[int]:
+        """The numbers of the types of this name and kind; most often one, or none.
+
+        It looks for the name and then for records that have it, which in a kernel's BTF takes a
+        hundredth of asking each type for its name.
+        """
+        data, layout = self._data, self._layout
+        at = data.find(b"\0" + name.encode("utf-8") + b"\0", layout.strings, layout.strings_end)
+        if at < 0 or not name:
+            return []
+        needle = (at + 1 - layout.strings).to_bytes(4, layout.order)
+        found = []
+        position = data.find(needle, layout.types, layout.types_end)
+        while position >= 0:
+            # Any four bytes may look like the name; a record's own place is in the list.
+            number = bisect_left(self._positions, position, 1)
+            is_one = number < len(self) and self._positions[number] == position
+            if is_one and self.kind(number) == kind:
+                found.append(number)
+            position = data.find(needle, position + 1, layout.types_end)
+        return found
+
+    def enumerators(self, number: int) -> dict[str, int]:
+        """The names in an enum, with their values."""
+        position = self._expect(number, ENUM)
+        _, info, _ = self._record(number)
+        self._look(info & 0xFFFF)
+        unpack = Struct("<Ii" if self._layout.order == "little" else ">Ii").unpack_from
+        entries = range(position + 12, position + 12 + 8 * (info & 0xFFFF), 8)
+        pairs = (unpack(self._data, at) for at in entries)
+        return {self._string(name): value for name, value in pairs}
 
     def _look(self, count: int) -> None:
         self._left -= count

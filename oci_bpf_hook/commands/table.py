@@ -87,6 +87,7 @@ ENTRIES = (
     entry("delegate", "give a running container a delegation"),
     entry("doctor", "find out why BPF doesn't work, on the host or in a container"),
     entry("explain", "show what the hook would do, step by step"),
+    entry("guard", "hold what confined tokens may do, by BPF LSM programs"),
     entry("hook", "be the OCI runtime hook: the state is on stdin"),
     entry("inject", "add the hook to a bundle's config.json, and take it away"),
     entry("inspect", "show which containers have a delegation", "ps"),

@@ -6,18 +6,23 @@
  * grants a confined bpffs marks its root directory here (`marks`), before the container sees it.  A
  * token that is made from a marked bpffs is confined, and through it
  *
- *   - no capability counts but CAP_BPF and CAP_NET_ADMIN, whatever the user namespace gives;
- *   - only types of programs load that are listed (`config.types`);
+ *   - no capability counts but those that are listed (`config.capabilities`), whatever the user
+ *     namespace gives: CAP_BPF and CAP_NET_ADMIN do, CAP_PERFMON doesn't;
+ *   - only maps and programs of types that are listed are made (`config.map_types`, `config.types`);
  *   - a program calls no kernel function that isn't listed for its type (`kfuncs`), none of a
  *     module's, no helper that is closed for its type (`helpers`), and takes no address of a
- *     kernel variable.
+ *     kernel variable;
+ *   - no program is there whose loads the verifier doesn't trust (`config.loads`): it makes them
+ *     loads that may fault, and what they read is the kernel's memory.
  *
  * Tokens from any other bpffs are left alone.  What is refused is kept for each user namespace, for
  * people (`spaces`), and is put in a queue for the audit trail (`events`).
  *
  * The hooks are those of kernel/bpf/token.c and syscall.c since Linux 6.9: bpf_prog_load() copies
- * the instructions and only then asks the LSMs, and the verifier works on that copy.  The helpers
- * that it takes to look at them are for programs under the GPL alone.
+ * the instructions and only then asks the LSMs (bpf_prog_load), and the verifier works on that copy.
+ * Before anybody has a file descriptor of the program they are asked again (bpf_prog), and see what
+ * the verifier has made of it.  The helpers that it takes to look at instructions are for programs
+ * under the GPL alone.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_core_read.h>
@@ -27,11 +32,9 @@
 #define VERSION 1
 
 #define EPERM 1
-#define CAP_NET_ADMIN 12
-#define CAP_BPF 39
 
 #define NAME 16
-#define TYPES 64
+#define BITS 64
 /* Tokens of one user namespace: each holds a file descriptor, and so programs need a few. */
 #define TOKENS_OF_SPACE 1024
 #define LAST 8
@@ -40,11 +43,14 @@
 
 /* Instructions that are copied at a time; the stack has 512 bytes. */
 #define CHUNK 32
-#define CHUNKS_MAX (1 << 20)
 
-/* What an instruction is, by its code and its source register. */
+/* What an instruction is, by its code. */
 #define CALL (BPF_JMP | BPF_CALL)
 #define LOAD_IMM64 (BPF_LD | BPF_IMM | BPF_DW)
+#define ATOMIC_MASK 0xe7
+#define ATOMIC (BPF_STX | BPF_ATOMIC)
+/* Since Linux 6.15: a load of an atomic kind, which the verifier doesn't make one that may fault. */
+#define LOAD_ACQUIRE 0x100
 #define HELPERS 1024
 
 struct user_namespace;
@@ -68,13 +74,17 @@ struct path {
 struct bpf_token {
 	struct user_namespace *userns;
 };
+struct bpf_map {
+	enum bpf_map_type map_type;
+	char name[NAME];
+};
 struct bpf_prog_aux {
 	struct bpf_token *token;
 	char name[NAME];
 };
 struct bpf_prog {
 	__u32 len;
-	__u32 type;
+	enum bpf_prog_type type;
 	struct bpf_prog_aux *aux;
 	struct bpf_insn insnsi[0];
 };
@@ -93,7 +103,12 @@ enum reason {
 	TYPE,		/* the type of the program, which isn't listed */
 	CAPABILITY,	/* the capability */
 	TOKENS,		/* how many tokens the user namespace has */
+	MAP,		/* the type of the map, which isn't listed */
 	UNREADABLE,	/* nothing: the instructions couldn't be read */
+	INSTRUCTION,	/* the code of an instruction that isn't known, or is closed */
+	LOAD,		/* the code of a load that the verifier doesn't trust */
+	PERFMON,	/* the number of a helper that takes CAP_PERFMON: this one is let pass, and the
+			   verifier refuses it, if that call can be reached */
 };
 
 struct refusal {
@@ -125,10 +140,14 @@ struct config {
 	__u32 proved;		/* set once the guard has been seen to refuse on this kernel */
 	__u64 types;		/* a bit for each type of program that a confined token loads */
 	__u64 perfmon;		/* a bit for each type that takes CAP_PERFMON, for the records */
+	__u64 map_types;	/* a bit for each type of map that is made through a confined token */
+	__u64 capabilities;	/* a bit for each capability that counts */
 	__u32 command_at;	/* where a system call's first two arguments are in struct pt_regs, */
 	__u32 attr_at;		/* or 0 twice where nobody knows */
-	__u32 programs[4];	/* the ids of the programs below, in their order */
+	__u32 programs[6];	/* the ids of the programs below, in their order */
 	__u32 maps[2];		/* the ids of `marks` and `tokens` */
+	__u32 loads;		/* a bit for each mode of loads (code >> 5) that is refused */
+	__u32 padding;
 	__u8 list[32];		/* SHA-256 of the lists that were loaded */
 };
 
@@ -184,13 +203,19 @@ struct {
 	__type(value, __u64);
 } kfuncs SEC(".maps");
 
-/* Numbers of helpers; a bit for each type of program that may not call it. */
+/* By the number of a helper; a bit for each type of program that may not call it, or that takes
+   CAP_PERFMON to. */
+struct helper {
+	__u64 closed;
+	__u64 perfmon;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_RDONLY_PROG);
 	__uint(max_entries, HELPERS);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct helper);
 } helpers SEC(".maps");
 
 /* The record that is being made: it is too large for the stack beside a space. */
@@ -263,8 +288,11 @@ int token_create(unsigned long long *ctx)
 	struct refusal refusal = {};
 	struct space *space;
 
-	if (!inode || !bpf_inode_storage_get(&marks, inode, 0, 0))
+	if (!inode || !bpf_inode_storage_get(&marks, inode, 0, 0)) {
+		/* A token at this place may have gone while no guard was in force. */
+		bpf_map_delete_elem(&tokens, &key);
 		return 0;
+	}
 	space = space_of(inum);
 	if (space && space->tokens < TOKENS_OF_SPACE &&
 	    !bpf_map_update_elem(&tokens, &key, &inum, BPF_ANY)) {
@@ -316,7 +344,7 @@ static int describe(struct refusal *refusal, struct config *config)
 		return 0;
 	if (bpf_probe_read_user(&refusal->type, sizeof(refusal->type), (void *)attr))
 		return 0;
-	if (refusal->type >= TYPES || !(config->perfmon >> refusal->type & 1))
+	if (refusal->type >= BITS || !(config->perfmon >> refusal->type & 1))
 		return 0;
 	attr += __builtin_offsetof(union bpf_attr, prog_name);
 	bpf_probe_read_user(refusal->program, sizeof(refusal->program), (void *)attr);
@@ -327,17 +355,15 @@ static int describe(struct refusal *refusal, struct config *config)
 SEC("lsm/bpf_token_capable")
 int token_capable(unsigned long long *ctx)
 {
-	int capability = (int)ctx[1];
+	__u32 inum = confined((void *)ctx[0]), capability = ctx[1];
 	struct refusal refusal = {};
 	struct config *rules;
-	__u32 inum;
 
-	if (capability == CAP_BPF || capability == CAP_NET_ADMIN)
-		return 0;
-	inum = confined((void *)ctx[0]);
 	if (!inum)
 		return 0;
 	rules = bpf_map_lookup_elem(&config, &zero);
+	if (rules && capability < BITS && rules->capabilities >> capability & 1)
+		return 0;
 	refusal.reason = CAPABILITY;
 	refusal.what = capability;
 	if (rules && describe(&refusal, rules))
@@ -345,94 +371,198 @@ int token_capable(unsigned long long *ctx)
 	return -EPERM;
 }
 
+SEC("lsm/bpf_map_create")
+int map_create(unsigned long long *ctx)
+{
+	struct bpf_map *map = (void *)ctx[0];
+	__u32 inum = confined((void *)ctx[2]);
+	struct refusal refusal = {};
+	struct config *rules;
+
+	if (!inum)
+		return 0;
+	rules = bpf_map_lookup_elem(&config, &zero);
+	refusal.what = map->map_type;
+	if (rules && refusal.what < BITS && rules->map_types >> refusal.what & 1)
+		return 0;
+	refusal.reason = MAP;
+	refusal.type = NO_TYPE;
+	bpf_probe_read_kernel(refusal.program, sizeof(refusal.program), map->name);
+	keep(inum, &refusal);
+	return -EPERM;
+}
+
 struct scan {
 	const struct bpf_insn *insns;
 	__u32 len;
 	__u32 type;
+	__u32 loads;
+	__u32 first;	/* the index of the chunk's first instruction */
+	__u32 seen;	/* chunks */
+	__u32 padding;
 	struct refusal *refusal;
+	__u64 chunk[CHUNK + 1];
 };
 
-/* What is wrong with an instruction, 0 if nothing is. */
-static enum reason judge(__u64 insn, __u32 type, __u32 *what)
+/* Whether a kernel function, by its BTF id, is on the list for programs of the type. */
+static int listed(__u32 kfunc, __u32 type)
 {
-	__u8 code = insn, src = insn >> 12 & 0xf;
-	__s16 off = insn >> 16;
-	__u64 *mask;
+	__u64 *mask = bpf_map_lookup_elem(&kfuncs, &kfunc);
 
-	*what = insn >> 32;
-	if (code == CALL && src == BPF_PSEUDO_KFUNC_CALL) {
-		if (off)
-			return MODULE;
-		mask = bpf_map_lookup_elem(&kfuncs, what);
-		return mask && *mask >> type & 1 ? 0 : KFUNC;
-	}
-	if (code == CALL && !src) {
-		/* Whatever no kernel has (libbpf puts it where dead code was) the verifier refuses. */
-		mask = bpf_map_lookup_elem(&helpers, what);
-		return mask && *mask >> type & 1 ? HELPER : 0;
-	}
-	if (code == LOAD_IMM64 && src == BPF_PSEUDO_BTF_ID)
-		return VARIABLE;
-	return 0;
+	return mask && *mask >> type & 1;
 }
 
-static long look(__u32 chunk, struct scan *scan)
+/* What is wrong with a call, 0 if nothing is. */
+static enum reason judge_call(__u64 insn, __u32 type)
 {
-	__u32 first = chunk * CHUNK, count = scan->len - first, i;
-	__u64 insns[CHUNK];
+	__u8 src = insn >> 12 & 0xf;
+	__u32 what = insn >> 32;
+	struct helper *helper;
 
-	if (first >= scan->len)
-		return 1;
-	if (count > CHUNK)
-		count = CHUNK;
-	if (bpf_probe_read_kernel(insns, count * sizeof(insns[0]), scan->insns + first)) {
-		scan->refusal->reason = UNREADABLE;
-		return 1;
-	}
-	for (i = 0; i < CHUNK; i++) {
-		/* A call, or an address: nothing else is of interest. */
-		__u8 code = insns[i];
+	if (src == BPF_PSEUDO_CALL)
+		return 0;
+	if (src == BPF_PSEUDO_KFUNC_CALL)
+		return insn >> 16 & 0xffff ? MODULE : listed(what, type) ? 0 : KFUNC;
+	if (src)
+		return INSTRUCTION;
+	/* Whatever no kernel has (libbpf puts it where dead code was) the verifier refuses. */
+	helper = bpf_map_lookup_elem(&helpers, &what);
+	if (!helper)
+		return 0;
+	if (helper->closed >> type & 1)
+		return HELPER;
+	return helper->perfmon >> type & 1 ? PERFMON : 0;
+}
 
-		if (i >= count)
+/* What is wrong with an instruction as it came from the user, with the one `after` it. */
+static enum reason judge(__u64 insn, __u64 after, __u32 type)
+{
+	__u8 code = insn, src = insn >> 12 & 0xf, class = code & 7;
+	__u32 what = insn >> 32;
+
+	if (code == CALL)
+		return judge_call(insn, type);
+	if (code == LOAD_IMM64) {
+		if (src > BPF_PSEUDO_MAP_IDX_VALUE)
+			return INSTRUCTION;
+		if (src != BPF_PSEUDO_BTF_ID)
 			return 0;
-		if (code != CALL && code != LOAD_IMM64)
-			continue;
-		scan->refusal->reason = judge(insns[i], scan->type, &scan->refusal->what);
-		if (scan->refusal->reason) {
-			scan->refusal->insn = first + i;
-			return 1;
-		}
+		/* bpf_ksym_exists() of a listed function: it is there, and of no size. */
+		return after >> 32 || !listed(what, type) ? VARIABLE : 0;
 	}
-	return 0;
+	if ((code & 0xf0) == BPF_CALL && (class == BPF_JMP || class == BPF_JMP32))
+		return INSTRUCTION;
+	return (code & ATOMIC_MASK) == ATOMIC && what == LOAD_ACQUIRE ? INSTRUCTION : 0;
+}
+
+/* Whether an instruction may be of interest at all: most aren't. */
+static int matters(__u8 code)
+{
+	return code == LOAD_IMM64 || (code & 0xf0) == BPF_CALL || (code & ATOMIC_MASK) == ATOMIC;
+}
+
+/* Look at one instruction of the chunk; 1 ends the look. */
+static long look_at(__u32 i, struct scan *scan)
+{
+	__u64 insn = scan->chunk[i % CHUNK];
+	__u8 code = insn;
+	enum reason found;
+
+	if (scan->loads) {
+		if ((code & 7) != BPF_LDX || !(scan->loads >> (code >> 5) & 1))
+			return 0;
+		found = LOAD;
+	} else {
+		if (!matters(code))
+			return 0;
+		found = judge(insn, scan->chunk[i % CHUNK + 1], scan->type);
+	}
+	/* What is only told is told once, and only if nothing is refused. */
+	if (!found || (found == PERFMON && scan->refusal->reason))
+		return 0;
+	scan->refusal->reason = found;
+	scan->refusal->what = found == LOAD || found == INSTRUCTION ? code : insn >> 32;
+	scan->refusal->insn = scan->first + i;
+	return found != PERFMON;
+}
+
+static long look_at_chunk(__u32 chunk, struct scan *scan)
+{
+	__u32 count;
+
+	scan->first = chunk * CHUNK;
+	if (scan->first >= scan->len)
+		return 1;
+	/* One more than is looked at, since an address takes two instructions. */
+	count = scan->len - scan->first;
+	if (count > CHUNK + 1)
+		count = CHUNK + 1;
+	if (bpf_probe_read_kernel(scan->chunk, count * sizeof(scan->chunk[0]),
+				  scan->insns + scan->first))
+		return 1;
+	bpf_loop(count > CHUNK ? CHUNK : count, look_at, scan, 0);
+	scan->seen++;
+	return scan->refusal->reason && scan->refusal->reason != PERFMON;
+}
+
+/* Look at all instructions, and keep what is wrong; 0 if nothing is refused. */
+static int look_through(struct bpf_prog *prog, __u32 inum, struct refusal *refusal, __u32 loads)
+{
+	struct scan scan = {
+		.insns = &prog->insnsi[0],
+		.len = prog->len,
+		.type = prog->type & (BITS - 1),
+		.loads = loads,
+		.refusal = refusal,
+	};
+	__u32 chunks = (scan.len + CHUNK - 1) / CHUNK;
+
+	bpf_loop(chunks, look_at_chunk, &scan, 0);
+	if ((!refusal->reason || refusal->reason == PERFMON) && scan.seen != chunks)
+		refusal->reason = UNREADABLE;
+	if (!refusal->reason)
+		return 0;
+	bpf_probe_read_kernel(refusal->program, sizeof(refusal->program), prog->aux->name);
+	keep(inum, refusal);
+	return refusal->reason == PERFMON ? 0 : -EPERM;
 }
 
 SEC("lsm/bpf_prog_load")
 int prog_load(unsigned long long *ctx)
 {
 	struct bpf_prog *prog = (void *)ctx[0];
-	struct refusal refusal = {};
 	__u32 inum = confined(prog->aux->token);
+	struct refusal refusal = {};
 	struct config *rules;
-	struct scan scan;
 
 	if (!inum)
 		return 0;
 	rules = bpf_map_lookup_elem(&config, &zero);
-	scan.type = refusal.type = prog->type;
-	if (!rules || scan.type >= TYPES || !(rules->types >> scan.type & 1)) {
-		refusal.reason = TYPE;
-		refusal.what = scan.type;
-	} else {
-		scan.insns = &prog->insnsi[0];
-		scan.len = prog->len;
-		scan.refusal = &refusal;
-		bpf_loop((scan.len + CHUNK - 1) / CHUNK, look, &scan, 0);
-	}
-	if (!refusal.reason)
-		return 0;
+	refusal.type = prog->type;
+	if (rules && refusal.type < BITS && rules->types >> refusal.type & 1)
+		return look_through(prog, inum, &refusal, 0);
+	refusal.reason = TYPE;
+	refusal.what = refusal.type;
 	bpf_probe_read_kernel(refusal.program, sizeof(refusal.program), prog->aux->name);
 	keep(inum, &refusal);
 	return -EPERM;
+}
+
+SEC("lsm/bpf_prog")
+int prog(unsigned long long *ctx)
+{
+	struct bpf_prog *prog = (void *)ctx[0];
+	__u32 inum = confined(prog->aux->token);
+	struct refusal refusal = {};
+	struct config *rules;
+
+	if (!inum)
+		return 0;
+	rules = bpf_map_lookup_elem(&config, &zero);
+	if (!rules || !rules->loads)
+		return -EPERM;
+	refusal.type = prog->type;
+	return look_through(prog, inum, &refusal, rules->loads);
 }
 
 char LICENSE[] SEC("license") = "GPL";

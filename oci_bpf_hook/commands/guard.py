@@ -1,0 +1,139 @@
+"""`oci-bpf-hook guard`: hold what confined tokens may do, by BPF LSM programs."""
+
+import argparse
+import time
+from typing import Any
+
+from ..delegations import Delegation, delegations
+from ..errors import DONE, FOUND, MOUNT_FAILED, HookError
+from ..guard import AbsentError, in_force
+from ..kernel import enums
+from ..lsm import load, refusals
+from ..lsm.lists import digest
+from ..names import KINDS
+from .output import FAINT, HEAD, JSON, OK, PROBLEM, WARNING, Output, print_json, styled
+from .table import Argument, Command, argument
+
+ABOUT = """
+A token says which types of programs a container may load, and not what these call: without more,
+every program reaches the kernel. The guard is a set of BPF LSM programs that holds the tokens of
+confined grants: no capability counts through them but CAP_BPF and CAP_NET_ADMIN, and programs call
+no kernel function that isn't on a list. It takes Linux 6.9 or later with `bpf` among its LSMs, and
+libbpf. Tokens of others, of Incus, systemd or an administrator's own mount, are left alone.
+
+`guard on` loads it until the next boot; `systemctl enable oci-bpf-hook-guard.service` does so at
+each boot, before the engines. Before each confined grant the hook, the broker and `delegate` look
+whether the guard is in force, and refuse where it isn't.
+"""
+_FORCE = argument(
+    *("--force",),
+    action="store_true",
+    help="even where containers are held by it, which it then lets go of",
+)
+
+
+def _on(options: argparse.Namespace) -> int:
+    done = load.turn_on()
+    if options.json:
+        print_json({"in_force": True, "changed": done.changed, "digest": done.digest})
+        return DONE
+    out = Output()
+    if done.changed:
+        out.line(styled(OK, "on"), ": the guard holds every confined token from now on")
+        out.line("until the next boot; for each: systemctl enable oci-bpf-hook-guard.service")
+    else:
+        out.line(styled(OK, "on"), ": the guard of this version is in force already")
+    return DONE
+
+
+def _off(options: argparse.Namespace) -> int:
+    labels = {one.container.label: _why_not(one) for one in delegations(enums(KINDS)) if _held(one)}
+    if labels and not options.force:
+        raise HookError(MOUNT_FAILED, *labels.values())
+    changed = load.turn_off()
+    if options.json:
+        print_json({"in_force": False, "changed": changed, "released": list(labels)})
+        return DONE
+    out = Output()
+    out.line(styled(OK, "off"), "" if changed else ": there was no guard")
+    for label in labels:
+        out.line(styled(WARNING, "released"), f": {label} is trusted with the kernel now")
+    return DONE
+
+
+def _held(one: Delegation) -> bool:
+    # Of one whose bpffs is covered, or taken away, nobody can tell, and it may have tokens.
+    return one.confined is not False
+
+
+def _why_not(one: Delegation) -> str:
+    return (
+        f"{one.container.label} {'is' if one.confined else 'may be'} held by the guard, and would "
+        "be trusted with the kernel without it; stop it first, or say --force"
+    )
+
+
+def _status(options: argparse.Namespace) -> int:
+    why = ""
+    try:
+        in_force().__exit__(None, None, None)
+    except AbsentError as error:
+        why = str(error)
+    answer: dict[str, Any] = {
+        "in_force": not why,
+        "why": why or None,
+        "current": not why and load.loaded() == digest(),
+        "obstacles": load.obstacles() if why else [],
+        "tokens": None if why else load.tokens(),
+        "refusals": [] if why else [_row(one) for one in refusals.all_last()],
+    }
+    if options.json:
+        print_json(answer)
+    else:
+        _print(answer)
+    return FOUND if why else DONE
+
+
+def _row(one: refusals.Refusal) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in one.__slots__} | {"text": str(one)}
+
+
+def _print(answer: dict[str, Any]) -> None:
+    out = Output()
+    if answer["why"]:
+        out.line(styled(PROBLEM, "off"), f": {answer['why']}")
+        for text in answer["obstacles"]:
+            out.line(styled(PROBLEM, "can't be turned on"), f": {text}")
+        if not answer["obstacles"]:
+            out.line(styled(FAINT, "sudo oci-bpf-hook guard on"))
+        return
+    out.line(styled(OK, "on"), f": {answer['tokens']} confined tokens are held")
+    if not answer["current"]:
+        out.line(
+            styled(WARNING, "older"),
+            ": another version loaded it; `oci-bpf-hook guard on` renews it",
+        )
+    if answer["refusals"]:
+        out.line(styled(HEAD, "refused"), ", the newest first:")
+    for one in answer["refusals"]:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["time"]))
+        out.line(f"{when} user namespace {one['space']}: {one['text']}")
+
+
+def _audit(options: argparse.Namespace) -> int:
+    count = refusals.to_trail()
+    if options.json:
+        print_json({"recorded": count})
+    return DONE
+
+
+def _command(name: str, text: str, run: Any, *arguments: Argument) -> Command:
+    return Command(name=name, help=text, arguments=(*arguments, JSON), run=run)
+
+
+COMMANDS = (
+    _command("on", "load the guard, or the newer one in its place", _on),
+    _command("off", "take the guard away", _off, _FORCE),
+    _command("status", "say whether it is in force, and what it has refused", _status),
+    _command("audit", "put what it has refused since the last time in the audit trail", _audit),
+)

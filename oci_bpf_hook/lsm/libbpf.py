@@ -1,0 +1,145 @@
+"""libbpf, as far as the guard takes it: to load an object, attach its programs, and pin.
+
+It is used through ctypes and not by `bpftool prog loadall ... autoattach`: between loading and
+pinning, the maps are to be filled and frozen and the programs to be tried, and bpftool prints only
+a part of what fails.  The names and their meaning are libbpf 1.0's, which is soname 1.
+"""
+
+import ctypes
+import os
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import KERNEL_CANNOT, HookError
+
+_SONAME = "libbpf.so.1"
+_WARN = 0
+# As many of libbpf's last words as say what was wrong: of the verifier's log the end does.
+_WORDS = 8
+_LONGEST = 1 << 17
+
+_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+
+class Libbpf:
+    """The library.  Raises HookError (KERNEL_CANNOT) where it isn't installed."""
+
+    def __init__(self) -> None:
+        try:
+            self._library = ctypes.CDLL(_SONAME, use_errno=True)
+        except OSError:
+            raise HookError(
+                KERNEL_CANNOT,
+                f"the guard is loaded by libbpf, and there is no {_SONAME}; install libbpf1 "
+                "(Debian, Ubuntu) or libbpf (Fedora)",
+            ) from None
+        self._said: list[str] = []
+        # Held here: libbpf calls it for as long as it is set.
+        self._print = _PRINT(self._hear)
+        self._declare("libbpf_set_print", ctypes.c_void_p, _PRINT)(self._print)
+        pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
+        self.open_file = self._declare("bpf_object__open_file", pointer, text, pointer)
+        self.load = self._declare("bpf_object__load", number, pointer)
+        self.close = self._declare("bpf_object__close", None, pointer)
+        self.find_map = self._declare("bpf_object__find_map_by_name", pointer, pointer, text)
+        self.reuse_fd = self._declare("bpf_map__reuse_fd", number, pointer, number)
+        self.map_fd = self._declare("bpf_map__fd", number, pointer)
+        self.map_freeze = self._declare("bpf_map_freeze", number, number)
+        self.find_program = self._declare(
+            "bpf_object__find_program_by_name", pointer, pointer, text
+        )
+        self.attach = self._declare("bpf_program__attach", pointer, pointer)
+        self.link_fd = self._declare("bpf_link__fd", number, pointer)
+        self.link_destroy = self._declare("bpf_link__destroy", number, pointer)
+        self.obj_pin = self._declare("bpf_obj_pin", number, number, text)
+
+    def _declare(self, name: str, result: type | None, *arguments: type) -> Any:
+        function = getattr(self._library, name)
+        function.restype, function.argtypes = result, arguments
+        return function
+
+    def _hear(self, level: int, form: bytes, arguments: int) -> int:
+        """What libbpf has to say, as it calls its printing function (libbpf_print_fn_t)."""
+        if level == _WARN:
+            # A va_list is passed on as it came: by reference, on the machines that we run on.
+            buffer = ctypes.create_string_buffer(_LONGEST)
+            ctypes.CDLL(None).vsnprintf(
+                buffer, ctypes.c_size_t(_LONGEST), form, ctypes.c_void_p(arguments)
+            )
+            self._said += buffer.value.decode("utf-8", "backslashreplace").splitlines()
+        return 0
+
+    def failed(self, what: str) -> HookError:
+        """What to raise where `what` has failed: errno, and the library's last words."""
+        words = [line.strip() for line in self._said[-_WORDS:] if line.strip()]
+        self._said.clear()
+        said = f": {'; '.join(words)}" if words else ""
+        number = ctypes.get_errno()
+        return HookError(
+            KERNEL_CANNOT, f"the guard can't be loaded, {what}: {os.strerror(number)}{said}"
+        )
+
+
+class Object:
+    """An object file, opened and then loaded, to be used in a `with`; its fds are its own."""
+
+    def __init__(self, library: Libbpf, path: str) -> None:
+        """Open the file at `path`.  Raises HookError (KERNEL_CANNOT), as all of this does."""
+        self._library = library
+        self._links: list[int] = []
+        self._object = library.open_file(os.fsencode(path), None)
+        if not self._object:
+            raise library.failed(f"open {path}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of it; what is pinned stays as it is, and what isn't ends."""
+        for link in self._links:
+            self._library.link_destroy(link)
+        self._library.close(self._object)
+
+    def reuse(self, name: str, fd: int) -> None:
+        """Have the map `name` be the one of `fd`, which is of the same form, and not a new one."""
+        if self._library.reuse_fd(self._map(name), fd):
+            raise self._library.failed(f"reuse {name}")
+
+    def load(self) -> None:
+        if self._library.load(self._object):
+            raise self._library.failed("load")
+
+    def map(self, name: str) -> int:
+        """The fd of a map, once it is loaded."""
+        fd: int = self._library.map_fd(self._map(name))
+        return fd
+
+    def freeze(self, name: str) -> None:
+        """Have no program's loader and no user write to the map any more."""
+        if self._library.map_freeze(self.map(name)):
+            raise self._library.failed(f"freeze {name}")
+
+    def attach(self, name: str) -> int:
+        """Attach the program `name` where its section says; the fd of the link."""
+        program = self._library.find_program(self._object, name.encode())
+        link = self._library.attach(program) if program else None
+        if not link:
+            raise self._library.failed(f"attach {name}")
+        self._links.append(link)
+        fd: int = self._library.link_fd(link)
+        return fd
+
+    def pin(self, fd: int, path: str) -> None:
+        if self._library.obj_pin(fd, os.fsencode(path)):
+            raise self._library.failed(f"pin {path}")
+
+    def _map(self, name: str) -> int:
+        found: int | None = self._library.find_map(self._object, name.encode())
+        if not found:
+            raise self._library.failed(f"find {name}")
+        return found

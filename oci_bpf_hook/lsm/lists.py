@@ -1,0 +1,151 @@
+"""What a confined program may call, as the guard's maps have it for the kernel that runs.
+
+kfuncs.json says it by names, with a reason for each: kernel functions that may be called, helpers
+that are closed, and types of programs that may be loaded at all.  A kernel function is known to the
+kernel by the number of its type in BTF, which is another on each kernel; a helper's is ABI.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..advise.btftypes import ENUM, FUNC, Types
+from ..errors import KERNEL_CANNOT, HookError
+from ..lint import WITH_PERFMON
+from ..names import Enum
+from ..record import Record
+
+if TYPE_CHECKING:
+    from ..btf import Buffer
+
+FILE = Path(__file__).parent / "kfuncs.json"
+OBJECT = Path(__file__).parent / "guard.bpf.o"
+ALL = "all"
+# As many as guard.bpf.c has room for.
+HELPERS = 1024
+
+
+class Lists(Record):
+    """What is loaded: each mask has a bit for each type of program.
+
+    `kfuncs` are those that may be called, by BTF id; `helpers` those that may not, and those that
+    take CAP_PERFMON, by number; `types` may be loaded at all, and `perfmon` are those that take
+    CAP_PERFMON; `map_types` may be made; `capabilities` has a bit for each that counts, `loads`
+    for each mode of load instructions that is refused after verification; `digest` is of the lists
+    and the object.
+    """
+
+    __slots__ = (
+        "capabilities",
+        "digest",
+        "helpers",
+        "kfuncs",
+        "loads",
+        "map_types",
+        "perfmon",
+        "types",
+    )
+    capabilities: int
+    digest: bytes
+    helpers: Mapping[int, tuple[int, int]]
+    kfuncs: Mapping[int, int]
+    loads: int
+    map_types: int
+    perfmon: int
+    types: int
+
+
+def digest() -> bytes:
+    """SHA-256 of the object and the lists of this version.  Raises HookError (KERNEL_CANNOT)."""
+    try:
+        return hashlib.sha256(OBJECT.read_bytes() + FILE.read_bytes()).digest()
+    except FileNotFoundError:
+        raise HookError(
+            KERNEL_CANNOT,
+            f"the guard's object {OBJECT} is missing; it is in the deb, the RPM and the image, and "
+            "in a checkout `make guard` builds it with clang",
+        ) from None
+
+
+def data() -> dict[str, Any]:
+    """kfuncs.json as it is."""
+    loaded: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return loaded
+
+
+def lists(btf: "Buffer", programs: Enum, maps: Enum) -> Lists:
+    """The lists for the kernel with this `btf`, and these types of `programs` and `maps`.
+
+    What the lists name and the kernel hasn't is left out; a helper that the kernel has and nobody
+    has looked at is closed.  Raises HookError (KERNEL_CANNOT).
+    """
+    loaded = data()
+    kernel = Types(btf)
+    allowed = _allowed(loaded["types"])
+    counting = loaded["capabilities"]
+    known = helpers(kernel).values()
+    if max(known) >= HELPERS:
+        raise HookError(
+            KERNEL_CANNOT,
+            f"this kernel has helpers up to number {max(known)}, and the guard knows {HELPERS}",
+        )
+    every = _mask(allowed, programs)
+    closed = {number: every for number in known if number > loaded["newest_helper"]}
+    closed |= dict.fromkeys(loaded["others"].values(), every)
+    for one in loaded["helpers"].values():
+        if one["closed"]:
+            of = allowed if one["types"] == ALL else one["types"]
+            closed[one["number"]] = _mask(of, programs)
+    names = functions(kernel, loaded["kfuncs"])
+    perfmon = set(loaded["perfmon"].values())
+    return Lists(
+        capabilities=sum(1 << counting[name]["number"] for name in _allowed(counting)),
+        digest=digest(),
+        helpers={
+            number: (closed.get(number, 0), every if number in perfmon else 0)
+            for number in {*closed, *perfmon}
+        },
+        kfuncs={
+            number: _mask(loaded["kfuncs"][name]["types"], programs)
+            for number, name in names.items()
+        },
+        loads=sum(1 << mode for mode in loaded["loads"].values()),
+        map_types=_mask(_allowed(loaded["maps"]), maps),
+        perfmon=_mask(WITH_PERFMON, programs),
+        types=every,
+    )
+
+
+def functions(kernel: Types, wanted: Iterable[str]) -> dict[int, str]:
+    """The kernel's functions of these names, by the numbers of their types.
+
+    One name may be several functions: only the one that is registered can be called.
+    """
+    return {number: name for name in wanted for number in kernel.named(name, FUNC)}
+
+
+def helpers(kernel: Types) -> dict[str, int]:
+    """The kernel's helpers by their names, without the guard at the end (enum bpf_func_id).
+
+    Raises HookError (KERNEL_CANNOT).
+    """
+    found = kernel.named("bpf_func_id", ENUM)
+    if not found:
+        raise HookError(KERNEL_CANNOT, "this kernel's BTF doesn't say which helpers it has")
+    prefix = "BPF_FUNC_"
+    return {
+        name.removeprefix(prefix): value
+        for name, value in kernel.enumerators(found[0]).items()
+        if name.startswith(prefix)
+    }
+
+
+def _allowed(those: Mapping[str, Any]) -> list[str]:
+    return [name for name, one in those.items() if one["allowed"]]
+
+
+def _mask(names: Iterable[str], programs: Enum) -> int:
+    values = (programs.values[name] for name in names if name in programs.values)
+    return sum(1 << value for value in values)

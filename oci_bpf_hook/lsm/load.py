@@ -1,0 +1,307 @@
+"""Turning the guard on, and off: its programs loaded, tried, and pinned, and taken away again.
+
+What is in force is what is pinned in one directory, and that directory appears and is exchanged in
+one step each (renameat2).  A new guard is whole, attached and tried before it takes the place of
+the old one, and shares the old one's marks and tokens; the old one's links go after that.  So
+whenever this is killed the old or the new one is in force.  What else is left is swept away the
+next time; until then two guards refuse what either of them refuses.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import ENOENT
+from struct import Struct
+
+from .. import kernel, syscalls
+from ..container import is_initial
+from ..errors import KERNEL_CANNOT, NO_BROKER, HookError
+from ..guard import (
+    CONFIG,
+    CONFIG_VALUE,
+    DIRECTORY,
+    KEY,
+    LINKS,
+    MARKS,
+    TOKENS,
+    VERSION,
+    AbsentError,
+    Guard,
+    in_force,
+)
+from ..names import KINDS, PROGS
+from ..names import MAPS as MAP_TYPES
+from ..probes import exchange, mount_bpffs
+from ..record import Record
+from .libbpf import Libbpf, Object
+from .lists import OBJECT, Lists, digest, lists
+from .proof import prove
+
+BPFFS = "/sys/fs/bpf"
+LSMS = "/sys/kernel/security/lsm"
+LOCK = "/run/oci-bpf-hook/guard.lock"
+KFUNCS = "kfuncs"
+HELPERS = "helpers"
+SPACES = "spaces"
+EVENTS = "events"
+NUMBERS = "numbers"
+# What a new guard takes over from the old: who is held, and what is told of it.
+SHARED = (MARKS, TOKENS, SPACES, EVENTS, NUMBERS)
+# Without these nobody would be held any more who is.
+_KEPT_FOR_SURE = (MARKS, TOKENS)
+MAPS = (*SHARED, CONFIG, KFUNCS, HELPERS)
+
+# bpffs takes no names with a dot.
+_NEXT = f"{DIRECTORY}-next"
+_GONE = f"{DIRECTORY}-gone"
+_BPF_MAP_GET_NEXT_KEY = 4
+_MASK = Struct("=Q")
+# Where struct pt_regs has the first two arguments of a system call while that is under way: in
+# bytes, from arch/*/include/asm/ptrace.h.  Without them a record lacks a program's name.
+_ARGUMENTS = {"x86_64": (112, 104), "aarch64": (0, 8), "riscv64": (80, 88), "loongarch64": (32, 40)}
+
+
+class Outcome(Record):
+    """What was done: whether anything `changed`, and the digest of what is in force."""
+
+    __slots__ = ("changed", "digest")
+    changed: bool
+    digest: str
+
+
+def obstacles() -> list[str]:
+    """Why this host can have no guard, in sentences with what to do; none if it can."""
+    found = []
+    try:
+        lsms = read(LSMS).strip().split(",")
+    except OSError:  # Without securityfs nobody says; the guard is tried all the same.
+        lsms = []
+    if lsms and "bpf" not in lsms:
+        # The kernel puts capability first by itself.
+        wanted = ",".join([name for name in lsms if name != "capability"] + ["bpf"])
+        found.append(
+            f"BPF programs can't be LSMs on this host: {LSMS} has no bpf; put lsm={wanted} on the "
+            "kernel's command line and boot it again"
+        )
+    try:
+        btf = kernel.btf_in()
+    except (OSError, ValueError) as error:
+        return [*found, f"this kernel has no BTF ({error}), and the guard needs it to fit in"]
+    # The kernel has a function of this name for each LSM hook that programs can be attached to.
+    if any(btf.find(f"\0bpf_lsm_bpf_{name}\0".encode()) < 0 for name in LINKS):
+        found.append(
+            "this kernel has no LSM hooks for BPF tokens: it takes Linux 6.9 or later with "
+            "CONFIG_BPF_LSM"
+        )
+    return found
+
+
+def read(path: str) -> str:
+    """The text of a file of the kernel's.  Raises OSError."""
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
+def turn_on() -> Outcome:
+    """Have the guard of this version in force.  Raises HookError, with the old one left as it was.
+
+    Where just this guard is in force already, nothing is done.
+    """
+    _require_host()
+    problems = obstacles()
+    if problems:
+        raise HookError(KERNEL_CANNOT, *problems)
+    _mount_bpffs()
+    with _alone():
+        if loaded() == digest():
+            return Outcome(changed=False, digest=digest().hex())
+        btf = kernel.btf_in()
+        enums = kernel.enums(KINDS)
+        found = lists(btf, enums[PROGS.option], enums[MAP_TYPES.option])
+        _sweep()
+        _build(Libbpf(), found)
+        _put_in_place()
+    return Outcome(changed=True, digest=found.digest.hex())
+
+
+def turn_off() -> bool:
+    """Take the guard away; whether there was one.  Raises HookError.
+
+    Whoever calls this has looked who is held by it: from now on nobody is.
+    """
+    _require_host()
+    if not os.path.isdir(BPFFS):
+        return False
+    with _alone():
+        there = os.path.isdir(DIRECTORY)
+        if there:
+            # In one step: no grant finds half a guard.
+            os.rename(DIRECTORY, _GONE)
+        _sweep()
+    return there
+
+
+def loaded(directory: str = DIRECTORY) -> bytes:
+    """The digest of the guard in force, b"" if there is none."""
+    try:
+        in_force(directory).__exit__(None, None, None)
+        fd = syscalls.bpf_obj_get(f"{directory}/{CONFIG}".encode())
+    except (AbsentError, OSError):
+        return b""
+    try:
+        value = syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, fd, KEY.pack(0), CONFIG_VALUE.size)
+    finally:
+        os.close(fd)
+    found = CONFIG_VALUE.unpack(value)[-1]
+    assert isinstance(found, bytes)
+    return found
+
+
+def tokens(directory: str = DIRECTORY) -> int:
+    """How many confined tokens there are, as far as they can be counted.  Raises OSError."""
+    fd = syscalls.bpf_obj_get(f"{directory}/{TOKENS}".encode())
+    try:
+        return sum(1 for _ in keys(fd, 8))
+    finally:
+        os.close(fd)
+
+
+def keys(fd: int, size: int) -> Iterator[bytes]:
+    """The keys of a map, each of `size` bytes.  Raises OSError.
+
+    A map that changes meanwhile may repeat some, but not without an end.
+    """
+    key, seen = b"", set[bytes]()
+    while True:
+        try:
+            key = syscalls.bpf_map(_BPF_MAP_GET_NEXT_KEY, fd, key, size)
+        except OSError as error:
+            if error.errno != ENOENT:
+                raise
+            return
+        if key in seen:
+            return
+        seen.add(key)
+        yield key
+
+
+def _require_host() -> None:
+    if os.geteuid() or not is_initial():
+        raise HookError(
+            NO_BROKER, "the guard is root's in the initial user namespace; run this there, by sudo"
+        )
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Only one of us at a time."""
+    os.makedirs(os.path.dirname(LOCK), exist_ok=True)
+    fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _mount_bpffs() -> None:
+    """Have a bpffs where systemd has one, and our directory in it."""
+    if not any(
+        line.split(" ")[1:3] == [BPFFS, "bpf"] for line in read("/proc/self/mounts").split("\n")
+    ):
+        mount_bpffs(BPFFS.encode())
+    os.makedirs(os.path.dirname(DIRECTORY), mode=0o700, exist_ok=True)
+
+
+def _sweep() -> None:
+    """Take away what is left of earlier times; its links end with their names."""
+    for directory in (_NEXT, _GONE):
+        if not os.path.isdir(directory):
+            continue
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+
+
+def _build(library: Libbpf, found: Lists) -> None:
+    """Have a whole guard, attached and seen to work, in a directory beside the one in force."""
+    with Object(library, str(OBJECT)) as object_:
+        for name in SHARED:
+            _share(object_, name)
+        object_.load()
+        _fill(object_, found)
+        os.mkdir(_NEXT, 0o700)
+        links = [object_.attach(name) for name in LINKS]
+        guard = Guard(os.dup(object_.map(MARKS)))
+        with guard:
+            prove(guard)
+        _configure(object_, found, links, proved=True)
+        for name in (CONFIG, KFUNCS, HELPERS):
+            object_.freeze(name)
+        for name in MAPS:
+            object_.pin(object_.map(name), f"{_NEXT}/{name}")
+        for name, link in zip(LINKS, links, strict=True):
+            object_.pin(link, f"{_NEXT}/{name}")
+    try:
+        in_force(_NEXT).__exit__(None, None, None)
+    except AbsentError as error:
+        raise HookError(KERNEL_CANNOT, f"the guard was loaded, but {error}") from None
+
+
+def _share(object_: Object, name: str) -> None:
+    """Have the new guard use the map that the old one has, if it still is of the same form."""
+    try:
+        fd = syscalls.bpf_obj_get(f"{DIRECTORY}/{name}".encode())
+    except FileNotFoundError:
+        return
+    try:
+        object_.reuse(name, fd)
+    except HookError:
+        if name in _KEPT_FOR_SURE:
+            raise
+    finally:
+        os.close(fd)
+
+
+def _fill(object_: Object, found: Lists) -> None:
+    _configure(object_, found, [], proved=False)
+    for number, mask in found.kfuncs.items():
+        _update(object_.map(KFUNCS), number, _MASK.pack(mask))
+    for number, (closed, perfmon) in found.helpers.items():
+        _update(object_.map(HELPERS), number, _MASK.pack(closed) + _MASK.pack(perfmon))
+
+
+def _configure(object_: Object, found: Lists, links: list[int], *, proved: bool) -> None:
+    programs = [_word(syscalls.bpf_obj_info(link), 2) for link in links] or [0] * len(LINKS)
+    maps = [_word(syscalls.bpf_obj_info(object_.map(name)), 1) for name in (MARKS, TOKENS)]
+    value = CONFIG_VALUE.pack(
+        *(VERSION, int(proved)),
+        *(found.types, found.perfmon, found.map_types, found.capabilities),
+        *_ARGUMENTS.get(syscalls.MACHINE, (0, 0)),
+        *programs,
+        *maps,
+        found.loads,
+        found.digest,
+    )
+    _update(object_.map(CONFIG), 0, value)
+
+
+def _update(fd: int, key: int, value: bytes) -> None:
+    syscalls.bpf_map(syscalls.BPF_MAP_UPDATE_ELEM, fd, KEY.pack(key), value)
+
+
+def _word(info: bytes, number: int) -> int:
+    """One of the first 32-bit words of what the kernel tells of an object."""
+    (found,) = KEY.unpack_from(info, 4 * number)
+    assert isinstance(found, int)
+    return found
+
+
+def _put_in_place() -> None:
+    """Have the next guard be the one in force, in one step, and the last one gone."""
+    if os.path.isdir(DIRECTORY):
+        exchange(_NEXT.encode(), DIRECTORY.encode())
+    else:
+        os.rename(_NEXT, DIRECTORY)
+    _sweep()

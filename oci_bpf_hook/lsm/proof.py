@@ -1,0 +1,50 @@
+"""Whether the guard holds what it is to hold, on this kernel, by trying it.
+
+Programs can be attached to an LSM's hooks on a kernel that never calls them, where `bpf` isn't in
+the list of LSMs.  So a scratch user namespace gets a confined bpffs, as a container does, and a
+program that returns 0 has to load through it, and two that the guard refuses mustn't: one with a
+call of a kernel function that is none, which the verifier refuses by another error, and one of a
+type that takes CAP_PERFMON, which the scratch namespace has.
+"""
+
+from errno import EPERM
+
+from .. import probes
+from ..errors import KERNEL_CANNOT, HookError
+from ..guard import Guard
+from ..scratch import ATTACH_0, SOCKET_FILTER, TRACEPOINT, Scratch, masks
+
+# call kernel function 0; exit
+_NO_FUNCTION = bytes.fromhex("85200000000000009500000000000000")
+
+
+def prove(guard: Guard) -> None:
+    """Raise HookError (KERNEL_CANNOT) unless `guard`, whose programs are attached, works."""
+    with Scratch(use=_try) as scratch:
+        wrong = scratch.failed or scratch.delegate(masks(TRACEPOINT), guard=guard) or scratch.use()
+    if wrong:
+        raise HookError(
+            KERNEL_CANNOT,
+            f"the guard doesn't hold on this kernel, and so it isn't turned on: {wrong}",
+        )
+
+
+def _try(token: int) -> str:
+    """What is wrong, in a process of the scratch namespace with a confined `token`."""
+    try:
+        probes.prog_load(SOCKET_FILTER, ATTACH_0, token)
+    except OSError as error:
+        return f"a program that does nothing isn't loaded any more ({error.strerror})"
+    if _outcome(SOCKET_FILTER, token, _NO_FUNCTION) != EPERM:
+        return "calls of kernel functions aren't refused; is bpf among the kernel's LSMs?"
+    if _outcome(TRACEPOINT, token) != EPERM:
+        return "CAP_PERFMON still counts"
+    return ""
+
+
+def _outcome(kind: int, token: int, code: bytes = probes.RETURN_0) -> int:
+    try:
+        probes.prog_load(kind, ATTACH_0, token, code)
+    except OSError as error:
+        return error.errno or 0
+    return 0

@@ -1,0 +1,270 @@
+"""What the guard has refused, in words: the last of a user namespace, and what is to be on record.
+
+It keeps the last few of each user namespace, of a thousand namespaces, and those that the audit
+trail hasn't yet in a queue; both are bounded, and say by their numbers what was lost.
+"""
+
+import functools
+import os
+import time
+from collections.abc import Iterator, Mapping
+from errno import ENOENT
+from struct import Struct
+
+from .. import kernel, syscalls
+from ..advise.btftypes import Types
+from ..audit import line, write
+from ..errors import REFUSED, quote
+from ..guard import DIRECTORY, KEY
+from ..names import KINDS, MAPS, PROGS
+from ..policycache import in_force
+from ..record import Record
+from .lists import helpers
+from .load import EVENTS, SPACES, keys
+
+# Why, as guard.bpf.c has it.
+KFUNC, MODULE, HELPER, VARIABLE, TYPE, CAPABILITY, TOKENS, MAP, UNREADABLE = range(1, 10)
+INSTRUCTION, LOAD, PERFMON = range(10, 13)
+REASONS = {
+    KFUNC: "kfunc",
+    MODULE: "module",
+    HELPER: "helper",
+    VARIABLE: "variable",
+    TYPE: "type",
+    CAPABILITY: "capability",
+    TOKENS: "tokens",
+    MAP: "map",
+    UNREADABLE: "unreadable",
+    INSTRUCTION: "instruction",
+    LOAD: "load",
+    PERFMON: "perfmon",
+}
+# struct refusal: number, time; space, uid, pid, reason, what, type, instruction, padding; the
+# program's name and the command's.
+_REFUSAL = Struct("=QQ8I16s16s")
+# struct space: tokens, refusals; when something was queued; the last refusals.
+_SPACE = Struct("=IIQ")
+_LAST = 8
+_SPACE_SIZE = _SPACE.size + _LAST * _REFUSAL.size
+_NO_TYPE = 0xFFFFFFFF
+_CAPABILITIES = {12: "CAP_NET_ADMIN", 21: "CAP_SYS_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
+
+
+class Refusal(Record):
+    """One load, or token, that the guard has refused.
+
+    `number` counts all of this host, from 1 on since the guard was first turned on; `time` is in
+    seconds since the epoch; `space` the user namespace's inode; `uid` and `pid` the host's ids of
+    whoever tried; `reason` one of REASONS, `what` the name of the kernel function, helper,
+    variable, type or capability; `type` the program's type, "" where there is none; `instruction`
+    its number.
+    """
+
+    __slots__ = (
+        *("command", "instruction", "number", "pid", "program", "reason", "space", "time"),
+        *("type", "uid", "what"),
+    )
+    number: int
+    time: float
+    space: int
+    uid: int
+    pid: int
+    reason: str
+    what: str
+    type: str
+    instruction: int
+    program: str
+    command: str
+
+    def __str__(self) -> str:
+        """What was refused, and what to do, as a sentence."""
+        refused, fix = _SENTENCES[self.reason]
+        thing = {"tokens": "token", "map": "map"}.get(self.reason, f"{self.type} program")
+        name = f" {quote(self.program)}" if self.program else ""
+        who = f"{quote(self.command)} (pid {self.pid})"
+        return f"{who}: its {thing}{name} {refused.format(what=self.what)}; {fix}"
+
+
+_WITHOUT = (
+    "do without it, or an administrator trusts the container with the kernel: confined: false"
+)
+_LEAVE = (
+    "leave the type out, or an administrator trusts the container with the kernel: confined: false"
+)
+# What was refused, and what to do.
+_SENTENCES = {
+    "kfunc": ("calls the kernel function {what}, which isn't on the guard's list for it", _WITHOUT),
+    "module": ("calls a function of a kernel module", _WITHOUT),
+    "helper": ("calls the helper bpf_{what}, which the guard closes for its type", _WITHOUT),
+    "variable": ("takes the address of the kernel variable {what}", _WITHOUT),
+    "type": ("is of a type that no confined token loads", _LEAVE),
+    "capability": (
+        "is of a type that takes {what}, which no confined token has, whatever is added",
+        _LEAVE,
+    ),
+    "tokens": ("is one more than the {what} tokens that this user namespace has", "close some"),
+    "map": ("is of the type {what}, which no confined token makes", _LEAVE),
+    "unreadable": ("has instructions that can't be read", "report this as a bug"),
+    "instruction": ("has an instruction that the guard doesn't let pass ({what})", _WITHOUT),
+    "load": ("reads memory that the verifier doesn't trust", _WITHOUT),
+    "perfmon": (
+        "calls the helper bpf_{what}, which takes CAP_PERFMON: only as dead code it is let pass",
+        _WITHOUT,
+    ),
+}
+
+
+def of_space(space: int, directory: str = DIRECTORY) -> list[Refusal]:
+    """The last refusals of the user namespace with that inode number, the newest first.
+
+    Raises OSError where there is no guard.
+    """
+    with _Map(directory, SPACES) as spaces:
+        try:
+            value = spaces.read(KEY.pack(space), _SPACE_SIZE)
+        except OSError as error:
+            if error.errno != ENOENT:
+                raise
+            return []
+    return _decoded(_last(value))
+
+
+def all_last(directory: str = DIRECTORY) -> list[Refusal]:
+    """The last refusals of all user namespaces, the newest first.  Raises OSError."""
+    found: list[bytes] = []
+    with _Map(directory, SPACES) as spaces:
+        for key in spaces:
+            try:
+                found += _last(spaces.read(key, _SPACE_SIZE))
+            except OSError as error:
+                if error.errno != ENOENT:  # Forgotten meanwhile.
+                    raise
+    return _decoded(found)
+
+
+def queued(directory: str = DIRECTORY) -> Iterator[Refusal]:
+    """What the audit trail hasn't yet, the oldest first; each is taken out of the queue.
+
+    Raises OSError.
+    """
+    taken: list[bytes] = []
+    with _Map(directory, EVENTS) as events:
+        while True:
+            try:
+                taken.append(events.take(_REFUSAL.size))
+            except OSError as error:
+                if error.errno != ENOENT:
+                    raise
+                break
+    yield from reversed(_decoded(taken))
+
+
+def to_trail(directory: str = DIRECTORY) -> int:
+    """Put what isn't yet in the audit trail there; how many that were.
+
+    What was lost on the way to it shows in the numbers.  Raises HookError, OSError.
+    """
+    to = in_force().audit_to
+    count = 0
+    for one in queued(directory):
+        write(to, line(_entry(one)), required=False)
+        count += 1
+    return count
+
+
+def _entry(one: Refusal) -> dict[str, object]:
+    told = {name: getattr(one, name) for name in sorted(one.__slots__) if name != "time"}
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one.time))
+    return {"outcome": "guarded", "code": REFUSED, "guard": {"time": at, **told}}
+
+
+class _Map:
+    """A pinned map of the guard's, to be used in a `with`."""
+
+    def __init__(self, directory: str, name: str) -> None:
+        self._fd = syscalls.bpf_obj_get(f"{directory}/{name}".encode())
+
+    def __enter__(self) -> "_Map":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def read(self, key: bytes, size: int) -> bytes:
+        return syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, self._fd, key, size)
+
+    def take(self, size: int) -> bytes:
+        return syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_AND_DELETE_ELEM, self._fd, b"", size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return keys(self._fd, KEY.size)
+
+
+def _last(value: bytes) -> list[bytes]:
+    """The refusals in a struct space, as they are there."""
+    places = range(_SPACE.size, _SPACE_SIZE, _REFUSAL.size)
+    return [value[at : at + _REFUSAL.size] for at in places]
+
+
+def _decoded(values: list[bytes]) -> list[Refusal]:
+    """The newest first; what was never written is left out."""
+    values = [value for value in values if any(value[:8])]
+    if not values:
+        return []
+    words = _Words()
+    found = {one.number: one for one in map(words.refusal, values)}
+    return [found[number] for number in sorted(found, reverse=True)]
+
+
+class _Words:
+    """The names of what the guard has numbers for, on this kernel."""
+
+    def __init__(self) -> None:
+        enums = kernel.enums(KINDS)
+        self._programs, self._maps = enums[PROGS.option].names, enums[MAPS.option].names
+        # The clock of the records stands still no more than the wall's, but begins at the boot.
+        self._boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    @functools.cached_property
+    def _types(self) -> Types:
+        """The kernel's types; a walk through them takes longer than all else."""
+        return Types(kernel.btf_in())
+
+    @functools.cached_property
+    def _helpers(self) -> Mapping[int, str]:
+        return {value: name for name, value in helpers(self._types).items()}
+
+    def refusal(self, value: bytes) -> Refusal:
+        number, at, space, uid, pid, reason, what, kind, instruction, _, *names = _REFUSAL.unpack(
+            value
+        )
+        program, command = (
+            name.split(b"\0")[0].decode("utf-8", "backslashreplace") for name in names
+        )
+        return Refusal(
+            number=number,
+            time=self._boot + at / 1e9,
+            space=space,
+            uid=uid,
+            pid=pid,
+            reason=REASONS.get(reason, str(reason)),
+            what=self._what(reason, what),
+            type="" if kind == _NO_TYPE else self._programs.get(kind, str(kind)),
+            instruction=instruction,
+            program=program,
+            command=command,
+        )
+
+    def _what(self, reason: int, what: int) -> str:
+        names: Mapping[int, str] = {}
+        if reason in (HELPER, PERFMON):
+            names = self._helpers
+        elif reason == TYPE:
+            names = self._programs
+        elif reason == MAP:
+            names = self._maps
+        elif reason == CAPABILITY:
+            names = _CAPABILITIES
+        elif reason in (KFUNC, VARIABLE) and what < len(self._types):
+            return self._types.name(what) or f"number {what}"
+        return names.get(what, f"number {what}" if reason != TOKENS else str(what))

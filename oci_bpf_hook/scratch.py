@@ -1,0 +1,153 @@
+"""A user namespace to try things in: a child of ours, with a bpffs and a token.
+
+The hook's own two halves do the mounting; what a container's program would do, the child does in
+the scratch namespaces.  What works here and not in a container is that container's matter.
+"""
+
+import os
+import select
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from . import kernel, probes, syscalls
+from .container import Container
+from .errors import HookError
+from .masks import Grant
+from .mount import ContainerHalf
+from .names import ATTACHS, CMDS, KINDS, MAPS, PROGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .guard import Guard
+
+HASH = 1
+SOCKET_FILTER = 1
+TRACEPOINT = 5
+ATTACH_0 = 0
+_DEADLINE = 10
+# Ids of nobody's, for the scratch namespace's root.
+_ID = 0x7FFF0000
+# Where it has its root filesystem: any directory that every host has.
+_ROOT = b"/tmp"
+_BPFFS = "/bpf"
+_READY = "ready"
+_DONE = "done"
+
+
+def masks(*programs: int) -> dict[str, int]:
+    """What is delegated for it: the least for a map and a program, and these types of programs."""
+    return {
+        CMDS.option: 1 << probes.BPF_MAP_CREATE | 1 << probes.BPF_PROG_LOAD,
+        MAPS.option: 1 << HASH,
+        PROGS.option: sum(1 << kind for kind in {SOCKET_FILTER, *programs}),
+        ATTACHS.option: 1 << ATTACH_0,
+    }
+
+
+class Scratch:
+    """A child in a user and a mount namespace of its own, to be used in a `with`.
+
+    `failed` is what has gone wrong so far, or "".
+    """
+
+    def __init__(self, use: "Callable[[int], str]") -> None:
+        """`use` is run in the child with a token's fd; it says what failed, or "", or raises."""
+        self._use = use
+
+    def __enter__(self) -> "Scratch":
+        from_child, to_parent = os.pipe()
+        from_parent, to_child = os.pipe()
+        self._in, self._out = from_child, to_child
+        parent = os.getpid()
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(from_child)
+            os.close(to_child)
+            _be_scratch(to_parent, from_parent, parent, self._use)
+        os.close(to_parent)
+        os.close(from_parent)
+        self.failed = self._map_ids() if (said := self._hear()) == _READY else said
+        if not self.failed:
+            said = self._ask()
+            self.failed = "" if said == _READY else said
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._in)
+        os.close(self._out)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+    def delegate(self, wanted: "Mapping[str, int]", guard: "Guard | None" = None) -> str:
+        """Give it a bpffs that delegates these masks, held by `guard`; what failed, or ""."""
+        grant = Grant(masks=wanted, path=_BPFFS, mode=0o1777)
+        try:
+            with (
+                Container(self.pid) as container,
+                ContainerHalf(container, _ROOT.decode()) as half,
+            ):
+                half.mount(grant, kernel.enums(KINDS), guard=guard)
+                half.keep()
+        except HookError as error:
+            return str(error)
+        return ""
+
+    def use(self) -> str:
+        """Have it make a token and use it; what failed, or ""."""
+        said = self._ask()
+        return "" if said == _DONE else said
+
+    def _map_ids(self) -> str:
+        try:
+            for name in ("uid_map", "gid_map"):
+                with open(f"/proc/{self.pid}/{name}", "w", encoding="ascii") as file:
+                    file.write(f"0 {_ID} 1\n")
+        except OSError as error:
+            return f"its user namespace can't be given ids: {error.strerror}"
+        return ""
+
+    def _ask(self) -> str:
+        try:
+            os.write(self._out, b".")
+        except OSError:
+            return "it died"
+        return self._hear()
+
+    def _hear(self) -> str:
+        if not select.select([self._in], [], [], _DEADLINE)[0]:
+            return f"nothing came from it in {_DEADLINE} seconds"
+        return os.read(self._in, 4096).decode("utf-8", "replace") or "it died"
+
+
+def _be_scratch(out: int, orders: int, parent: int, use: "Callable[[int], str]") -> NoReturn:
+    """The child: says READY twice, and DONE, or what failed."""
+    step = ""
+    try:
+        signal.alarm(_DEADLINE)
+        step = "a user namespace"
+        probes.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
+        os.write(out, _READY.encode())
+        os.read(orders, 1)
+        step = "its ids"
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(0)
+        step = "a root filesystem"
+        probes.mount_tmpfs(_ROOT)
+        os.write(out, _READY.encode())
+        os.read(orders, 1)
+        step = "opening the bpffs"
+        bpffs = os.open(_ROOT.decode() + _BPFFS, os.O_RDONLY | os.O_DIRECTORY)
+        step = "BPF_TOKEN_CREATE"
+        token = probes.token_create(bpffs)
+        step = "what it tries"
+        os.write(out, (use(token) or _DONE).encode())
+    except OSError as error:
+        os.write(out, f"{step}: {error.strerror}".encode())
+    finally:
+        os._exit(0)
