@@ -71,6 +71,18 @@ def of_message(message: bytes) -> HookError:
     return HookError(MOUNT_FAILED, f"the container half failed at {step}{where}: {reason}")
 
 
+def in_volume(path: bytes, depth: int) -> HookError:
+    """The directory `path` is missing in a volume, to which `depth` of its names lead."""
+    target = path.decode("utf-8", "backslashreplace")
+    volume = "/".join(target.split("/")[: depth + 1])
+    return HookError(
+        MOUNT_FAILED,
+        f"the target directory {quote(target)} is missing, and none is made in the volume at "
+        f"{quote(volume)}, which may be meant to be read-only; make the directory in the volume, or "
+        "set io.bpffs.path elsewhere",
+    )
+
+
 def _advice(number: int, reason: str) -> str:
     if number == ELOOP:
         return "it is or goes through a symbolic link, and none is followed; name the directory"

@@ -87,8 +87,8 @@ class Half:
             self._receive(inside.FAILED)
             raise self._died() from None
 
-    def _receive(self, kind: bytes) -> bytes:
-        """The next message of that kind."""
+    def _receive(self, *kinds: bytes) -> bytes:
+        """The next message of one of the kinds."""
         while True:
             try:
                 message = self._message()
@@ -103,7 +103,7 @@ class Half:
                 from .failure import of_message
 
                 raise of_message(message)
-            if message.startswith(kind):
+            if message.startswith(kinds):
                 return message
 
     def _message(self) -> bytes:

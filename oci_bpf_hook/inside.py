@@ -8,7 +8,8 @@ takes back what it has done unless it is told to keep it.
 It speaks with the host half (`mount`) through one socket:
 
     (joins, waits)            <--  the mode and the path
-    MAKING, if any are        -->  how many directories of the path it makes
+    MAKING, if any are        -->  how many directories of the path it makes, and on which mount
+    (makes them)              <--  MAKE, if that isn't the root filesystem's own
     place of the target, fd   -->  a filesystem context for the host to configure
     (tries)                   <--  OWNER, if the target is a bpffs just as asked for
     OWNED, fd                 -->  whether that is of the container's user namespace; the target
@@ -61,6 +62,7 @@ PLACED = b"@"
 OWNER = b"owner"
 OWNED = b"="
 MAKING = b"+"
+MAKE = b"make"
 ATTACH = b"attach"
 ATTACHED = b"."
 CONTEXT = b"f"
@@ -77,7 +79,10 @@ FD = Struct("i")
 PLACE = Struct("=cQ?III")
 # FAILED: errno; then step, reason and file name, with NUL between.
 FAILURE = Struct("=ci")
-# MAKING: how many.  OWNED: 1 or 0.
+# MAKING: how many; the mount's id, 0 for the root filesystem's own; how many names of the path lead
+# to its mount point.
+MISSING = Struct("=cIQI")
+# OWNED: 1 or 0.
 COUNT = Struct("=cI")
 
 _FLAGS = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
@@ -290,15 +295,32 @@ def _open_target(sock: socket, root: int, path: bytes, made: list[tuple[int, byt
         pass
     posix.umask(0o022)
     directory = root
+    own, _ = syscalls.statx_mount(root)
+    # The mount that the directory is on, and how many names lead to its root.
+    mount, depth = own, 0
     names = relative.split(b"/")
     for number, name in enumerate(names):
+        here, _ = syscalls.statx_mount(directory)
+        if here != mount:
+            if made:
+                raise OSError(EAGAIN, "the path keeps changing", name)
+            mount, depth = here, number
         try:
             directory = _resolve(directory, name)
         except FileNotFoundError:
             if not made:
-                sock.send(COUNT.pack(MAKING, len(names) - number))
+                _announce(sock, len(names) - number, mount if mount != own else 0, depth)
             directory = _make(directory, name, made)
     return directory
+
+
+def _announce(sock: socket, missing: int, mount: int, depth: int) -> None:
+    """Say that directories are about to be made; on a `mount`, unless it is 0, if we may."""
+    # crun makes what is bound read-only after the hooks (linux.c, finalize_mounts), and till then
+    # the kernel lets us write there.
+    sock.send(MISSING.pack(MAKING, missing, mount, depth))
+    if mount and sock.recv(LONGEST) != MAKE:
+        raise GoneError
 
 
 def _make(directory: int, name: bytes, made: list[tuple[int, bytes]]) -> int:

@@ -114,7 +114,10 @@ class ContainerHalf(Half):
         """
         self._path = path.encode("utf-8", "surrogateescape")
         self._send(inside.MODE.pack(mode) + self._path)
-        self._target = self._place()
+        # Whoever changes its mounts all the time may be asked for again.
+        while (message := self._receive(inside.MAKING, inside.PLACED)).startswith(inside.MAKING):
+            self._may_make(message)
+        self._target = _place(message)
         return self._fds[0] if self._fds else -1
 
     def has(
@@ -171,9 +174,9 @@ class ContainerHalf(Half):
 
         With `guard` it is marked before.
         """
-        self._stays_inside()
+        self._stays_inside(self._target[0])
         self._send(inside.CREATED, mount)
-        place = self._place()
+        place = _place(self._receive(inside.PLACED))
         if guard is not None:
             mark(guard, self._mount())
         self._send(inside.ATTACH)
@@ -205,17 +208,42 @@ class ContainerHalf(Half):
         self._send(inside.KEEP)
         self._kept = True
 
-    def _place(self) -> tuple[int, bool, int, int, int]:
-        """The place that the child tells next."""
-        _, mount, is_root, uid, gid, mode = inside.PLACE.unpack(self._receive(inside.PLACED))
-        return mount, is_root, uid, gid, mode
-
     def _message(self) -> bytes:
         """The next message; takes note of what there is to take back."""
         message = super()._message()
         if message.startswith(inside.MAKING):
-            _, self._making = inside.COUNT.unpack(message)
+            _, missing, mount, _ = inside.MISSING.unpack(message)
+            # What it waits to be allowed isn't made yet.
+            self._making = 0 if mount else missing
         return message
+
+    def _may_make(self, message: bytes) -> None:
+        """Let the child make what it says is missing, or refuse.
+
+        A volume is whoever's it is, and where it is to be read-only crun makes it so only after
+        the hooks; a file system that the container alone has is as good as its root filesystem.
+        """
+        _, missing, mount, depth = inside.MISSING.unpack(message)
+        if not mount:
+            return
+        self._stays_inside(mount)
+        if not self._is_containers_own(mount):
+            from .failure import in_volume
+
+            raise in_volume(self._path, depth)
+        self._making = missing
+        self._send(inside.MAKE)
+
+    def _is_containers_own(self, mount: int) -> bool:
+        """Whether the file system of the container's `mount` surely is nobody else's.
+
+        What is bound into a container has been mounted where the runtime is, and so are we, unless
+        we are in the container already.
+        """
+        fields = self._fields(mount)
+        if not fields or not self._container.joins_mount:
+            return False
+        return b" %s " % fields[2].encode() not in _mountinfo("self")
 
     def _shown(
         self, place: tuple[int, bool, int, int, int]
@@ -249,14 +277,14 @@ class ContainerHalf(Half):
             wrong.append(f"its mode is {mode & 0o7777:04o} and should be {grant.mode:04o}")
         return wrong + differences(grant, options, enums)
 
-    def _stays_inside(self) -> None:
-        """Refuse a target where what is mounted appears outside of the container too.
+    def _stays_inside(self, mount: int) -> None:
+        """Refuse a target on a `mount` where what is mounted appears outside of the container too.
 
         crun hands a volume that is rshared to a container as a peer of the host's own mount.
         """
         groups = [
             field.removeprefix("shared:")
-            for field in _optional(self._fields(self._target[0]))
+            for field in _optional(self._fields(mount))
             if field.startswith("shared:")
         ]
         if not groups:
@@ -348,6 +376,12 @@ def _marked(target: int, guard: "Guard | None") -> bool:
             return found.marked(target)
     except (AbsentError, OSError):
         return False
+
+
+def _place(message: bytes) -> tuple[int, bool, int, int, int]:
+    """The place that the child tells of: mount, whether it is that one's root, uid, gid, mode."""
+    _, mount, is_root, uid, gid, mode = inside.PLACE.unpack(message)
+    return mount, is_root, uid, gid, mode
 
 
 def _mountinfo(process: str) -> bytes:

@@ -126,11 +126,10 @@ def test_below_a_directory_that_the_containers_root_may_not_enter(
     assert container.mounts() == []
 
 
-def test_missing_in_a_filesystem_that_has_no_directories_to_make() -> None:
+def test_missing_in_a_filesystem_of_the_hosts() -> None:
     with Scratch(setup=PROC) as container:
-        assert_failed(
-            container.hook(ask("/proc/new/deep")), 16, "No such file", container=container
-        )
+        result = container.hook(ask("/proc/new/deep"))
+        assert_failed(result, 16, 'the volume at "/proc"', container=container)
 
 
 def test_a_name_too_long_below_one_that_is_made(container: Scratch) -> None:

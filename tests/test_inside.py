@@ -44,7 +44,7 @@ class Half:
     def create(self) -> int:
         """Have the mount made and attached; an fd on it."""
         message, context = self.read(inside.MAKING)
-        assert inside.COUNT.unpack(message) == (inside.MAKING, 2)
+        assert inside.MISSING.unpack(message) == (inside.MAKING, 2, 0, 0)
         _, context = self.read(inside.PLACED)
         syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE, None, None)
         os.close(context)
@@ -200,6 +200,21 @@ def test_nothing_after_the_order(scratch: Scratch) -> None:
         assert (scratch.root / "opt/new/deep").is_dir()
         running.end()
     scratch.assert_untouched()
+
+
+@pytest.mark.parametrize("answer", [b"", inside.KEEP])
+def test_not_allowed_to_make_directories_on_another_mount(answer: bytes) -> None:
+    """It says which, waits for the word, and ends without one."""
+    setup = "os.mkdir(root + '/own'); mount(root + '/own', root + '/opt', None, BIND)"
+    with Scratch(setup=setup) as container, half(container) as running:
+        running.order(b"/opt/new/deep")
+        message, _ = running.read(inside.MAKING)
+        _, missing, mount, depth = inside.MISSING.unpack(message)
+        assert (missing, mount > 0, depth) == (2, True, 1)
+        if answer:
+            running.sock.send(answer)
+        running.end()
+        assert list((container.root / "own").iterdir()) == []
 
 
 def test_something_else_than_created(scratch: Scratch) -> None:
