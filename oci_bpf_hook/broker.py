@@ -356,9 +356,15 @@ def listen(path: str, mode: int, group: int) -> socket.socket:
             os.chmod(directory, 0o755)  # noqa: S103  Whoever may ask has to come there.
         if _answers(path):
             raise HookError(NO_BROKER, f"another broker listens at {path} already")
-        sock.bind(new)
-        os.chown(new, -1, group)
-        os.chmod(new, mode)
+        # The file gets the socket's own mode, less the umask: whoever may write to the directory
+        # could put something else in its place before a chmod(2).
+        os.fchmod(sock.fileno(), mode)
+        before = os.umask(0)
+        try:
+            sock.bind(new)
+        finally:
+            os.umask(before)
+        os.chown(new, -1, group, follow_symlinks=False)
         sock.listen(socket.SOMAXCONN)
         # At once: a client finds the old one, which refuses, or this one.
         os.rename(new, path)

@@ -78,8 +78,8 @@ def in_volume(path: bytes, depth: int) -> HookError:
     return HookError(
         MOUNT_FAILED,
         f"the target directory {quote(target)} is missing, and none is made in the volume at "
-        f"{quote(volume)}, which may be meant to be read-only; make the directory in the volume, or "
-        "set io.bpffs.path elsewhere",
+        f"{quote(volume)}, which may be meant to be read-only; make the directory in the volume, "
+        "or set io.bpffs.path elsewhere",
     )
 
 

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import cdi
+from . import cdi, whole
 from .errors import USAGE, HookError
 from .record import Record
 
@@ -102,17 +102,13 @@ class Step(Record):
 
     def needed(self) -> bool:
         """Whether there is anything to do."""
+        if self.action == "write":
+            return not whole.is_written(self.path, self.content, self.mode)
         try:
-            status = self.path.lstat()
+            self.path.lstat()
         except FileNotFoundError:
             return self.action != "remove"
-        if self.action == "compile":
-            return not _is_compiled(self.path)
-        if self.action == "remove":
-            return True
-        if status.st_mode != 0o100000 | self.mode:
-            return True
-        return self.path.read_bytes() != self.content
+        return self.action == "remove" or not _is_compiled(self.path)
 
     def describe(self) -> str:
         """The step as a line."""
@@ -123,10 +119,7 @@ class Step(Record):
         """Do it.  Raises OSError, and HookError if the interpreter can't compile."""
         if self.action == "write":
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            new = self.path.with_name(f".{self.path.name}.new")
-            new.write_bytes(self.content)
-            new.chmod(self.mode)
-            new.rename(self.path)
+            whole.write(self.path, self.content, mode=self.mode)
         elif self.action == "compile":
             _compile(self.path, self.content.decode())
         elif self.path.is_dir() and not self.path.is_symlink():

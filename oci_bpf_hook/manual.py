@@ -40,8 +40,8 @@ _ANNOTATIONS = {
     "delegate_attachs": "Attach types, likewise.",
     "profile": "Names of sets in the policy, which are added to the lists.",
     "record": "A name: all that the policy allows, for a container that is recorded; see record.",
-    "path": f"Where to mount it in the container; default {PATH}. Missing directories are made, but "
-    "in no volume.",
+    "path": f"Where to mount it in the container; default {PATH}. Missing directories are made, "
+    "but in no volume.",
     "mode": f"Octal mode of its root directory; default {MODE:o}.",
     "on_unknown": "fail (default), or drop for names that only newer kernels have.",
 }

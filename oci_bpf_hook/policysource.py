@@ -7,7 +7,7 @@ comes of it is kept (`policycache`).
 import posix
 from time import monotonic, sleep, time_ns
 
-from . import kernel, policycache
+from . import kernel, policycache, whole
 from .errors import BAD_POLICY, HookError
 from .names import KINDS
 from .policycache import CACHE, END, FILE
@@ -31,7 +31,6 @@ _TRIES = 100
 _PATIENCE = 5.0
 _POLL = 0.05
 _LOCK = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
-_NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
 
 
 def in_turn(
@@ -125,22 +124,12 @@ def _load(text: bytes, etc: str) -> "tuple[dict[str, Any], list[Rule]]":
 
 def _keep(run: str, compiled: bytes) -> None:
     """Keep the compiled form for the next time, whole or not at all; never an error."""
-    name = f"{run}/.{CACHE}.{posix.getpid()}"
     try:
         _make(run)
-        fd = posix.open(name, _NEW, 0o600)
+        # What a crash of the host leaves of it is found to be damaged.
+        whole.write(f"{run}/{CACHE}", compiled, mode=0o600, sync=False)
     except OSError:
-        return
-    try:
-        try:
-            view = memoryview(compiled)
-            while view:
-                view = view[posix.write(fd, view) :]
-        finally:
-            posix.close(fd)
-        posix.rename(name, f"{run}/{CACHE}")
-    except OSError:
-        posix.unlink(name)
+        pass
 
 
 def _make(run: str) -> None:

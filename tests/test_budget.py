@@ -20,7 +20,7 @@ GRANT = {
 CONFINED = {"confine", "guard"}
 # Once for each boot and each version of the policy: the kernel's names, but never YAML, nor a
 # schema, where the built-in policy holds.
-FIRST = {"btf", "kernel", "policypack", "policysource"}
+FIRST = {"btf", "kernel", "policypack", "policysource", "whole"}
 
 
 def _loaded(*arguments: str, stdin: str = "") -> set[str]:

@@ -29,7 +29,7 @@ ROWS = (
     # The edge: the kernel and files.
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
-        *("loader", "failure", "conmon", "guard", "scratch", "lsm.__init__", "lsm.table"),
+        *("loader", "failure", "conmon", "guard", "scratch", "whole", "lsm.__init__", "lsm.table"),
         *("lsm.libbpf", "lsm.lists", "lsm.load", "lsm.proof", "lsm.refusals"),
         "confine",
         *(

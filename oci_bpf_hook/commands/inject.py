@@ -8,9 +8,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from .. import bundle
+from .. import bundle, whole
 from ..annotations import PREFIX
-from ..errors import BAD_STATE, DONE, NO_USER_NAMESPACE, HookError
+from ..errors import BAD_STATE, DONE, NO_USER_NAMESPACE, USAGE, HookError
 from ..formats.delegation import needed
 from ..policycache import in_force
 from . import launcher, request
@@ -45,7 +45,8 @@ ARGUMENTS = (
 
 def run(options: argparse.Namespace) -> int:
     path = Path(options.bundle, "config.json")
-    text = request.read(str(path)).decode("utf-8", "surrogateescape")
+    data, status = _read(path)
+    text = data.decode("utf-8", "surrogateescape")
     before = _decoded(path, text)
     config = copy.deepcopy(before)
     try:
@@ -55,7 +56,9 @@ def run(options: argparse.Namespace) -> int:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HookError(BAD_STATE, f"{path} isn't what a runtime takes: {error}") from None
     if config != before:
-        _write(path, _encoded(config, text))
+        content = _encoded(config, text).encode("utf-8", "surrogateescape")
+        mode, whose = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
+        whole.write(path, content, mode=mode, owner=whose)
         Output().line(f"write {path}")
     return DONE
 
@@ -83,6 +86,19 @@ def _inject(config: dict[str, Any], options: argparse.Namespace) -> None:
     added.note()
 
 
+def _read(path: Path) -> tuple[bytes, os.stat_result]:
+    """The file at `path`, and whose just that one is.  Raises HookError (USAGE)."""
+    try:
+        # Whoever puts a FIFO there must not have us wait.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise HookError(USAGE, f"{path} is no regular file")
+            return request.whole_of(file, str(path)), status
+    except OSError as error:
+        raise HookError(USAGE, f"{path}: {error.strerror}") from None
+
+
 def _decoded(path: Path, text: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
@@ -100,16 +116,3 @@ def _encoded(config: dict[str, Any], text: str) -> str:
     return json.dumps(config, indent=indent or None, ensure_ascii=False) + "\n" * text.endswith(
         "\n"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Put `text` in the place of the file at `path`, whole or not at all, its owner's as before."""
-    status = path.stat()
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
-        os.fchown(fd, status.st_uid, status.st_gid)
-        os.fchmod(fd, stat.S_IMODE(status.st_mode))
-    new.rename(path)

@@ -7,10 +7,9 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from .. import kernel, running
+from .. import kernel, running, whole
 from ..audited import grants
 from ..delegations import CONFINED, Delegation, delegations, names, of_container, unmounted
 from ..errors import DONE, USAGE, HookError, quote
@@ -166,7 +165,7 @@ def _write(path: str, found: Sequence[Delegation], enums: dict[str, Enum]) -> No
     now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     text = page(found, enums, host=os.uname().nodename, time=now)
     try:
-        Path(path).write_text(text, encoding="utf-8", errors="replace")
+        whole.write(path, text.encode("utf-8", "replace"), devices=True)
     except OSError as error:
         raise HookError(USAGE, f"--html {quote(path)}: {error.strerror}") from None
 

@@ -8,11 +8,11 @@ import secrets
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from .. import kernel
+from .. import kernel, whole
 from ..advise import forms
 from ..advise import needs as needs_of
 from ..advise.needs import Needs
@@ -162,7 +162,7 @@ def _container(options: argparse.Namespace, command: list[str]) -> Recording:
     with receiver.Receiver(run / f"{name}.sock") as socket:
         try:
             made = receiver.profile(base.read_bytes(), run / f"{name}.sock")
-            seccomp.write_text(json.dumps(made), encoding="utf-8")
+            whole.write(seccomp, json.dumps(made).encode(), sync=False)
         except (OSError, ValueError) as error:
             raise HookError(USAGE, f"{base}: {error}") from None
         try:
@@ -211,15 +211,12 @@ def _output(options: argparse.Namespace) -> Iterator[TextIO]:
         runs = not (options.recording or options.from_strace)
         yield sys.stderr if runs and not options.output else sys.stdout
         return
-    with _opened(options.output) as file:
-        yield file
-
-
-def _opened(path: str) -> TextIO:
-    try:
-        return open(path, "w", encoding="utf-8")
-    except OSError as error:
-        raise HookError(USAGE, f"{path}: {error.strerror}") from None
+    with ExitStack() as stack:
+        try:
+            fd = stack.enter_context(whole.Replacement(options.output, devices=True))
+        except OSError as error:
+            raise HookError(USAGE, f"{options.output}: {error.strerror}") from None
+        yield stack.enter_context(open(fd, "w", encoding="utf-8", closefd=False))
 
 
 def _diff(one: str, other: str, enums: Mapping[str, Enum], *, exact: bool, as_json: bool) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from contextlib import ExitStack
+from typing import BinaryIO
 
 from ..annotations import PREFIX, Request, parse
 from ..errors import BAD_STATE, USAGE, HookError, quote
@@ -59,9 +60,14 @@ def read(path: str) -> bytes:
     try:
         with ExitStack() as stack:
             file = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
-            data = file.read(_MOST + 1)
+            return whole_of(file, name)
     except OSError as error:
         raise HookError(USAGE, f"{name}: {error.strerror}") from None
+
+
+def whole_of(file: BinaryIO, name: str) -> bytes:
+    """All of the `file` that is called `name`.  Raises OSError, and HookError (USAGE)."""
+    data = file.read(_MOST + 1)
     if len(data) > _MOST:
         raise HookError(USAGE, f"{name} is larger than {_MOST >> 20} MiB, which no request is")
     return data

@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from .. import whole
 from ..errors import DONE, USAGE, HookError
 from ..seccomprules import BASES, allow_bpf
 from ..state import load_json
@@ -19,6 +20,8 @@ containers-common 0.60; Debian 12's hasn't, and refuses with the EPERM of a miss
 It is for `podman run --security-opt seccomp=FILE`, or seccomp_profile in containers.conf(5). As
 {BASES[0]} it is what podman and CRI-O take for every container.
 """
+# Engines read it, whoever runs them.
+_MODE = 0o644
 ARGUMENTS = (
     argument(
         *("--base",),
@@ -47,17 +50,11 @@ def run(options: argparse.Namespace) -> int:
     if options.output is None:
         print_json(profile)
         return DONE
-    from ..installation import Step
-
-    step = Step(
-        action="write",
-        path=Path(options.output),
-        content=f"{json.dumps(profile, indent=4)}\n".encode(),
-        mode=0o644,
-    )
-    if step.needed():
-        step.execute()
-        Output().line(step.describe())
+    path, content = Path(options.output), f"{json.dumps(profile, indent=4)}\n".encode()
+    if not whole.is_written(path, content, _MODE):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole.write(path, content, mode=_MODE, devices=True)
+        Output().line(f"write {path} ({_MODE:04o})")
     return DONE
 
 

@@ -1,7 +1,6 @@
 """Recordings and needs in files: JSON of ours, or a trace of strace's."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -10,6 +9,7 @@ from ..advise import needs
 from ..advise.needs import Needs, NeedsError
 from ..errors import USAGE, HookError
 from ..names import Enum
+from ..whole import Replacement, write
 from . import strace
 from .learn import learn
 from .recording import Recording, RecordingError, as_json, from_json
@@ -66,15 +66,8 @@ def writable(path: str) -> None:
 
     Nothing of it is changed, and none is made.  Raises HookError (USAGE).
     """
-    # A pipe's reader would take this for all that there is.
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        return
     try:
-        try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
-            os.unlink(path)
-        except FileExistsError:
-            os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
+        Replacement(path, devices=True).check()
     except OSError as error:
         raise HookError(USAGE, f"{path}: {error.strerror}") from None
 
@@ -83,7 +76,7 @@ def save(path: str, recording: Recording, enums: Mapping[str, Enum]) -> None:
     """Write `recording` to the file `path`.  Raises HookError (USAGE)."""
     text = json.dumps(as_json(recording, enums), indent=2) + "\n"
     try:
-        Path(path).write_text(text, encoding="ascii")
+        write(path, text.encode("ascii"), devices=True)
     except OSError as error:
         raise HookError(USAGE, f"{path}: {error.strerror}") from None
 

@@ -1,0 +1,211 @@
+"""A file that is written whole, or the old one stays: all that is written goes through here.
+
+Root's tools write where others may have been before them: into a directory like /tmp, or a user's.
+So the new file is one that nobody else has made, by a name that takes the old one's place at the
+end; what lies at either name, a link, a FIFO or somebody's file, is neither followed nor opened.
+Whoever is killed meanwhile leaves a file behind whose name begins with `.oci-bpf-hook.`.
+"""
+
+import posix
+from errno import EEXIST, EISDIR, ELOOP, ENOENT, ENXIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from os import PathLike
+    from types import TracebackType
+
+
+_DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
+_NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
+_READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+_WRITE = posix.O_WRONLY | posix.O_NOCTTY | posix.O_CLOEXEC
+_KIND, _REGULAR, _IS_DIRECTORY, _LINK = 0o170000, 0o100000, 0o040000, 0o120000
+# Nobody guesses a name of 64 bits this often.
+_TRIES = 16
+
+
+class Replacement:
+    """A file that takes the place of the one at `path` when a `with` ends without an error.
+
+    The `with` gives its fd, to write to; with an error in it the old one stays.  `mode` and
+    `owner`, a uid and a gid, are what the file is to have; without them it is ours, with the mode
+    of a file of ours that it replaces, or what the umask leaves.  `sync` has its content on the
+    disk before its name is there.  With `devices` a pipe or a device of ours is written to as it
+    is, and what lies behind a link that nobody else can have made, such as /dev/stdout.
+
+    Raises OSError, with `path` for its file.
+    """
+
+    def __init__(
+        self,
+        path: "str | PathLike[str]",
+        *,
+        mode: int | None = None,
+        owner: tuple[int, int] | None = None,
+        sync: bool = True,
+        devices: bool = False,
+    ) -> None:
+        self._path = posix.fspath(path)
+        above, slash, self._name = self._path.rpartition("/")
+        self._above = above or slash or "."
+        self._new = ""
+        self._mode = mode
+        self._owner = owner
+        self._sync = sync
+        self._devices = devices
+
+    def __enter__(self) -> int:
+        try:
+            self._look()
+            try:
+                special = self._special()
+                self._fd = self._open(special) if special else self._make()
+            except OSError:
+                posix.close(self._directory)
+                raise
+        except OSError as error:
+            raise self._of(error) from None
+        return self._fd
+
+    def _look(self) -> None:
+        if self._name in ("", ".", ".."):
+            raise IsADirectoryError(EISDIR, posix.strerror(EISDIR))
+        self._directory = posix.open(self._above, _DIRECTORY)
+
+    def _open(self, flags: int) -> int:
+        return posix.open(self._name, flags, 0o666, dir_fd=self._directory)
+
+    def _make(self) -> int:
+        found = self._found()
+        if found and found.st_mode & _KIND == _IS_DIRECTORY:
+            raise IsADirectoryError(EISDIR, posix.strerror(EISDIR))
+        if self._mode is None:
+            self._mode = _usual_mode(found)
+        for _ in range(_TRIES):
+            new = f".oci-bpf-hook.{posix.urandom(8).hex()}"
+            try:
+                fd = posix.open(new, _NEW, 0o600, dir_fd=self._directory)
+            except FileExistsError:
+                continue
+            self._new = new
+            return fd
+        raise FileExistsError(EEXIST, posix.strerror(EEXIST))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: "TracebackType | None",
+    ) -> None:
+        try:
+            if kind is None and self._new:
+                self._finish()
+        except OSError as failure:
+            raise self._of(failure) from None
+        finally:
+            posix.close(self._fd)
+            self._leave()
+            posix.close(self._directory)
+
+    def _finish(self) -> None:
+        """Have it be as it is to be, and only then where."""
+        if self._owner is not None:
+            posix.fchown(self._fd, *self._owner)
+        assert self._mode is not None  # _make() has seen to that.
+        posix.fchmod(self._fd, self._mode)
+        if self._sync:
+            posix.fsync(self._fd)
+        here = self._directory
+        posix.rename(self._new, self._name, src_dir_fd=here, dst_dir_fd=here)
+        self._new = ""
+
+    def _found(self) -> "posix.stat_result | None":
+        """What lies at the name, or None."""
+        try:
+            return posix.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _special(self) -> int:
+        """The flags to open what is there with, where it is no file to be replaced, or 0."""
+        found = self._found() if self._devices else None
+        if found is None or found.st_mode & _KIND in (_REGULAR, _IS_DIRECTORY):
+            return 0
+        ours = (0, posix.geteuid())
+        around = posix.fstat(self._directory)
+        alone = around.st_uid in ours and not around.st_mode & 0o022
+        if found.st_mode & _KIND == _LINK:
+            return _WRITE | posix.O_CREAT | posix.O_TRUNC if alone else 0
+        return _WRITE | posix.O_NOFOLLOW if alone or found.st_uid in ours else 0
+
+    def check(self) -> None:
+        """See that it can be written, before a long work, and change nothing.  Raises OSError."""
+        try:
+            self._look()
+            special = self._special()
+            posix.close(self._directory)
+        except OSError as error:
+            raise self._of(error) from None
+        # A pipe's reader would take this for all that there is.
+        if not special:
+            with self:
+                self._leave()
+
+    def _leave(self) -> None:
+        """Take the new file away, if it isn't what is to stay."""
+        if self._new:
+            try:
+                posix.unlink(self._new, dir_fd=self._directory)
+            except OSError:  # Somebody has been faster.
+                pass
+        self._new = ""
+
+    def _of(self, error: OSError) -> OSError:
+        return OSError(error.errno, error.strerror, self._path)
+
+
+def _usual_mode(found: "posix.stat_result | None") -> int:
+    """The mode of a file that nobody has said the mode of, where that is `found`."""
+    if found and found.st_mode & _KIND == _REGULAR and found.st_uid == posix.geteuid():
+        return found.st_mode & 0o777
+    mask = posix.umask(0o077)
+    posix.umask(mask)
+    return 0o666 & ~mask
+
+
+def write(
+    path: "str | PathLike[str]",
+    content: bytes,
+    *,
+    mode: int | None = None,
+    owner: tuple[int, int] | None = None,
+    sync: bool = True,
+    devices: bool = False,
+) -> None:
+    """Have `content` at `path`, as a Replacement does.  Raises OSError."""
+    with Replacement(path, mode=mode, owner=owner, sync=sync, devices=devices) as fd:
+        view = memoryview(content)
+        while view:
+            view = view[posix.write(fd, view) :]
+
+
+def is_written(path: "str | PathLike[str]", content: bytes, mode: int) -> bool:
+    """Whether `path` is a file of ours with this `content` and `mode` already.
+
+    Raises OSError where that can't be seen.
+    """
+    # What is another's would be changed by them later.
+    try:
+        fd = posix.open(path, _READ)
+    except OSError as error:
+        if error.errno in (ENOENT, ELOOP, ENXIO):
+            return False
+        raise
+    try:
+        status = posix.fstat(fd)
+        if (status.st_mode, status.st_uid) != (_REGULAR | mode, posix.geteuid()):
+            return False
+        # One more than it should have.
+        return status.st_size == len(content) and posix.read(fd, len(content) + 1) == content
+    finally:
+        posix.close(fd)
