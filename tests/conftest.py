@@ -56,7 +56,10 @@ PURE = {
     "test_update_bpf_enums",
 }
 # What compiles objects, and programs that embed some.
-TOOLS = ("strace", "nsenter", "clang", "bpf-gcc", "execsnoop", "xdp-loader")
+TOOLS = ["strace", "nsenter", "clang", "bpf-gcc", "execsnoop", "xdp-loader"]
+# And what boots machines, which are of this kind.
+if os.uname().machine == "x86_64":
+    TOOLS += ["qemu-system-x86_64", "zstd", "lz4", "xz"]
 HOOK_JSON = LAUNCHER.with_suffix(".json")
 FORCED = "CI" in os.environ or "OCI_BPF_HOOK_FORCE" in os.environ
 # How long an example takes is how busy the machine is.

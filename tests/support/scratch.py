@@ -78,6 +78,7 @@ class Scratch:
         *,
         user: bool = True,
         mount: bool = True,
+        network: bool = False,
         setup: str = "",
         tree: Sequence[str] = ("sys/fs/bpf", "opt"),
         prefix: Sequence[str] = (),
@@ -101,6 +102,7 @@ class Scratch:
             os.mknod(self.outside / name, stat.S_IFCHR, os.makedev(*numbers))
             (self.outside / name).chmod(0o666)
         self._flags = (0x10000000 if user else 0) | (0x20000 if mount else 0)
+        self._flags |= 0x40000000 if network else 0
         self._setup = setup
         self._prefix = prefix
         self._private = private

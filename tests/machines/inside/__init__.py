@@ -1,0 +1,1 @@
+"""What runs in a machine, as its root: modules with cases, and what they share."""
