@@ -108,15 +108,20 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
 
 
 def admit(
-    pod: dict[str, Any], old: dict[str, Any] | None = None, rules: dict[str, Any] = RULES
+    pod: dict[str, Any],
+    old: dict[str, Any] | None = None,
+    rules: dict[str, Any] = RULES,
+    *,
+    kind: str = "Pod",
 ) -> list[str]:
-    """What is said against the pod, as the API server goes about it."""
+    """What is said against the pod, or another object, as the API server goes about it."""
     names: dict[str, Any] = {
         "object": pod,
         "oldObject": old,
         "request": {
             "operation": "UPDATE" if old else "CREATE",
             "namespace": pod["metadata"]["namespace"],
+            "kind": {"group": "", "version": "v1", "kind": kind},
         },
     }
     if not all(evaluate(one["expression"], names) for one in rules["matchConditions"]):
@@ -230,6 +235,115 @@ def test_a_pod_says_no_other_s_service_account(account: str | None, said: str, f
 def test_a_pod_that_doesn_t_say_its_service_account() -> None:
     for annotations in (None, {}, ASK):
         assert admit(a_pod(annotations, account="other"), rules=ACCOUNTS) == []
+
+
+# What writes a pod, or may put annotations on it, and the kind of what is written: of Kubernetes
+# 1.30 to 1.37, pkg/registry/core/pod (storage.go, setPodHostAndAnnotations; strategy.go).
+WRITES = [
+    ("CREATE", "pods", "", "Pod"),
+    ("UPDATE", "pods", "", "Pod"),
+    ("UPDATE", "pods", "status", "Pod"),
+    ("UPDATE", "pods", "ephemeralcontainers", "Pod"),
+    ("UPDATE", "pods", "resize", "Pod"),
+    ("CREATE", "pods", "binding", "Binding"),
+    ("CREATE", "bindings", "", "Binding"),
+    # It has annotations of its own, which go nowhere: no harm in refusing them.
+    ("CREATE", "pods", "eviction", "Eviction"),
+    # And whatever comes next.
+    ("UPDATE", "pods", "new", "Pod"),
+    ("CREATE", "pods", "new", "New"),
+]
+POLICIES = {"admission": RULES, "service-account": ACCOUNTS}
+OURS = [
+    (RULES, {"io.bpffs.profile": "xdp"}),
+    (RULES, {"io.bpffs.delegate_cmds/a": "any"}),
+    (RULES, {"io.bpffs.typo": ""}),
+    (ACCOUNTS, {"bpffs.io/service-account": "default"}),
+    (ACCOUNTS, {"bpffs.io/service-account": "bpf-agent"}),
+]
+
+
+def is_matched(rules: dict[str, Any], operation: str, resource: str, subresource: str) -> bool:
+    """Whether the API server asks the policy at all (plugin/webhook/predicates/rules)."""
+    name = f"{resource}/{subresource}" if subresource else resource
+    patterns = {name, f"{resource}/*", f"*/{subresource}", "*/*"} if subresource else {name, "*"}
+    return any(
+        rule["apiGroups"] == [""]
+        and "v1" in rule["apiVersions"]
+        and operation in rule["operations"]
+        and patterns & {*rule["resources"]}
+        for rule in rules["matchConstraints"]["resourceRules"]
+    )
+
+
+@pytest.mark.parametrize("rules", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize(("operation", "resource", "subresource", "kind"), WRITES)
+def test_they_are_asked(
+    rules: dict[str, Any], operation: str, resource: str, subresource: str, kind: str
+) -> None:
+    assert is_matched(rules, operation, resource, subresource)
+
+
+@pytest.mark.parametrize("rules", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize(
+    ("operation", "resource", "subresource"),
+    [
+        *(("CONNECT", "pods", one) for one in ("exec", "attach", "portforward", "proxy")),
+        *(("UPDATE", one, "") for one in ("nodes", "podtemplates", "services")),
+        ("DELETE", "pods", ""),
+    ],
+)
+def test_they_are_not_asked(
+    rules: dict[str, Any], operation: str, resource: str, subresource: str
+) -> None:
+    assert not is_matched(rules, operation, resource, subresource)
+
+
+def a_binding(
+    annotations: dict[str, str] | None, *, namespace: str = "monitoring"
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"name": "a", "namespace": namespace}
+    if annotations is not None:
+        metadata["annotations"] = annotations
+    return {"metadata": metadata, "target": {"kind": "Node", "name": "node"}}
+
+
+def test_a_binding_is_one() -> None:
+    for release in RELEASES:
+        binding = {"apiVersion": "v1", "kind": "Binding", **a_binding(ASK)}
+        kubernetes_validate.validate(binding, release, strict=True)
+
+
+@pytest.mark.parametrize(("rules", "annotations"), OURS)
+@pytest.mark.parametrize("namespace", ["monitoring", "elsewhere"])
+@pytest.mark.parametrize("kind", ["Binding", "Eviction"])
+def test_none_of_ours_comes_by_a_binding(
+    rules: dict[str, Any], annotations: dict[str, str], namespace: str, kind: str
+) -> None:
+    """The API server merges them into the pod's, behind the back of what looks at pods."""
+    for more in ({}, {"a": "1"}):
+        binding = a_binding(annotations | more, namespace=namespace)
+        (said,) = admit(binding, rules=rules, kind=kind)
+        assert "on the pod itself" in said
+        assert said.endswith(f"by no {kind}")
+
+
+@pytest.mark.parametrize("rules", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize(
+    "annotations", [None, {}, {"a": "1"}, {"x/io.bpffs.profile": "1", "io.bpffsx": "1"}]
+)
+def test_a_binding_with_none_of_ours(
+    rules: dict[str, Any], annotations: dict[str, str] | None
+) -> None:
+    for namespace in ("monitoring", "elsewhere"):
+        assert admit(a_binding(annotations, namespace=namespace), rules=rules, kind="Binding") == []
+
+
+@pytest.mark.parametrize("rules", POLICIES.values(), ids=POLICIES)
+def test_a_policy_that_cant_decide_refuses(rules: dict[str, Any]) -> None:
+    assert rules["failurePolicy"] == "Fail"
+    (_, binding) = documents(ADMISSION if rules is RULES else SERVICE_ACCOUNT)
+    assert binding["spec"]["validationActions"] == ["Deny"]
 
 
 # ---- a node ------------------------------------------------------------------------------------
