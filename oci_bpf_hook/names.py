@@ -112,7 +112,11 @@ def make_enum(kind: Kind, enumerators: "Iterable[tuple[str, int]]", *, guarded: 
     following = 0
     for name, value in enumerators:
         if guard is not None:
-            raise NamesError(f"enum {kind.enum}: {name} comes behind {guard[0]}")
+            # A flag that is given along with a command is no command, and has no bit: Linux 7.0
+            # has BPF_COMMON_ATTRS = 1 << 16 there.
+            if value > max(guard[1], 63) and not value & (value - 1):
+                continue
+            raise NamesError(f"enum {kind.enum}: {name} comes after {guard[0]}")
         if name.startswith("__MAX_BPF_"):
             guard = (name, value)
             continue

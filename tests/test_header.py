@@ -165,7 +165,7 @@ def test_a_conditional_inside_is_refused(directive: str) -> None:
         ("BPF_A, BPF_A", "out of place"),
         ("XDP_A", "doesn't begin with BPF_"),
         ("BPF_A, __MAX_BPF_CMD = 2", "__MAX_BPF_CMD is 2, not 1"),
-        ("BPF_A, __MAX_BPF_CMD, BPF_B", "comes behind __MAX_BPF_CMD"),
+        ("BPF_A, __MAX_BPF_CMD, BPF_B", "comes after __MAX_BPF_CMD"),
         ("BPF_A = " + "9" * 5000, "a value reads"),
         ("BPF_A = 0x" + "f" * 5000, "reads"),
         ("BPF_A = " + "(" * 100_000 + "0" + ")" * 100_000, "a value reads"),

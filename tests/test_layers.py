@@ -106,7 +106,7 @@ ROWS = (
     ),
 )
 PURE_IMPORTS = {
-    *("_struct", "ast", "collections.abc", "difflib", "errno", "functools", "json", "mmap", "re"),
+    *("_struct", "ast", "bisect", "collections.abc", "difflib", "errno", "functools", "json", "mmap", "re"),
     *("struct", "typing"),
 }
 # The one module that reads ELF.

@@ -46,6 +46,12 @@ def test_an_enum_has_names_values_and_aliases() -> None:
     assert enum.known == 0b111
 
 
+def test_a_flag_after_the_guard_is_no_name() -> None:
+    """As BPF_COMMON_ATTRS since Linux 7.0."""
+    enumerators = [("BPF_A", 0), ("__MAX_BPF_CMD", 1), ("BPF_COMMON_ATTRS", 1 << 16)]
+    assert make_enum(CMDS, enumerators, guarded=True).values == {"a": 0}
+
+
 def test_the_guard_may_be_missing_only_where_that_is_said() -> None:
     assert make(*GOOD[:-1], guarded=False).values == make(*GOOD).values
     with pytest.raises(NamesError, match="too early"):
@@ -73,7 +79,10 @@ def test_bits_beyond_the_mask_are_not_known() -> None:
         pytest.param([("BPF_", 0)], id="nothing behind the prefix"),
         pytest.param([("BPF_A", 0), ("__MAX_BPF_CMD", 2)], id="a guard too high"),
         pytest.param([("BPF_A", 0), ("BPF_B", 1), ("__MAX_BPF_CMD", 1)], id="a guard too low"),
-        pytest.param([("BPF_A", 0), ("__MAX_BPF_CMD", 1), ("BPF_B", 1)], id="behind the guard"),
+        pytest.param([("BPF_A", 0), ("__MAX_BPF_CMD", 1), ("BPF_B", 1)], id="after the guard"),
+        pytest.param(
+            [("BPF_A", 0), ("__MAX_BPF_CMD", 1), ("BPF_B", 96)], id="after the guard, and no flag"
+        ),
         pytest.param([("BPF_A", 0), ("__MAX_BPF_CMD", 1), ("__MAX_BPF_CMD", 1)], id="two guards"),
     ],
 )
