@@ -13,11 +13,14 @@ TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema 
 	chromium fonts-dejavu-core $(PACKAGERS) lintian rpm $(MACHINES)
 # Virtual machines, and Debian's kernels for them.
 MACHINES = qemu-system-x86 lz4 xz-utils zstd debian-archive-keyring
-PACKAGERS = python3 build-essential dpkg-dev debhelper dh-python
+# What compiles the guard.
+COMPILER = clang libbpf-dev linux-libc-dev
+PACKAGERS = python3 build-essential dpkg-dev debhelper dh-python $(COMPILER)
 
-.PHONY: help demo demo-rootless test bench pictures install uninstall deb rpm clean
+.PHONY: help guard demo demo-rootless test bench pictures install uninstall deb rpm clean
 
 help:
+	@echo 'make guard      the guard of confined tokens, compiled, for make install'
 	@echo 'make demo       a container with a BPF token, on crun and on runc'
 	@echo 'make demo-rootless  the same for a user without any privilege, through the broker'
 	@echo 'make test       every test'
@@ -27,6 +30,10 @@ help:
 	@echo 'make uninstall  and out again'
 	@echo 'make deb        a Debian package, in $(OUTPUT)'
 	@echo 'make rpm        an RPM package, in $(OUTPUT)'
+
+guard:
+	@! command -v dpkg-query >/dev/null || .ci/packages $(COMPILER)
+	@contrib/build-guard
 
 demo:
 	@.ci/packages $(ENGINES)
@@ -38,7 +45,7 @@ demo-rootless:
 
 test:
 	@.ci/packages $(TOOLS)
-	@$(MAKE) --no-print-directory .venv/made
+	@$(MAKE) --no-print-directory guard .venv/made
 	.venv/bin/python -m pytest
 
 bench:
@@ -70,5 +77,5 @@ rpm:
 	@contrib/rpm/build '$(OUTPUT)'
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build oci_bpf_hook/lsm/guard.*.o *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -7,6 +7,7 @@ kernel by the number of its type in BTF, which is another on each kernel; a help
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from ..btf import Buffer
 
 FILE = Path(__file__).parent / "kfuncs.json"
-OBJECT = Path(__file__).parent / "guard.bpf.o"
+# BPF has the machine's byte order; contrib/build-guard makes one of each.
+OBJECT = Path(__file__).parent / f"guard.bpf{'el' if sys.byteorder == 'little' else 'eb'}.o"
 ALL = "all"
 # As many as guard.bpf.c has room for.
 HELPERS = 1024
