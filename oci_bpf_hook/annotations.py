@@ -84,7 +84,7 @@ def parse(
 
     `engine_name` finds the container's name where the annotations don't have it; it is
     called only if a key of the form KEY/NAME needs it.  Raises HookError
-    (BAD_ANNOTATION) with every problem there is.
+    (BAD_ANNOTATION) with every problem there is, and with what is left of the request.
     """
     problems: list[str] = []
     given = _given(annotations, engine_name, problems)
@@ -117,7 +117,9 @@ def parse(
             "and what else is needed"
         )
     if problems:
-        raise HookError(BAD_ANNOTATION, *problems)
+        error = HookError(BAD_ANNOTATION, *dict.fromkeys(problems))
+        error.request = request
+        raise error
     return request if lists or request.profiles or request.record else None
 
 
@@ -231,12 +233,12 @@ def parse_item(written: str, what: str) -> tuple[str, str]:
 
 
 def _profiles(key: str, text: str, problems: list[str]) -> tuple[str, ...]:
-    names = dict.fromkeys(split(text))
-    problems += [
-        f"{quote(key)}: {quote(name)} is no name of a profile"
-        for name in names
-        if not _PROFILE.issuperset(name) or len(name) > _PROFILE_MAX
-    ]
+    names: list[str] = []
+    for name in dict.fromkeys(split(text)):
+        if not _PROFILE.issuperset(name) or len(name) > _PROFILE_MAX:
+            problems.append(f"{quote(key)}: {quote(name)} is no name of a profile")
+        else:
+            names.append(name)
     return tuple(names)
 
 

@@ -35,11 +35,12 @@ def grant(
     enums: "Mapping[str, Enum]",
     *,
     broker: str = SOCKET,
+    only_ask: bool = False,
 ) -> None:
     """Mount into `container`, with its root filesystem at `root`, what the broker gives.
 
-    `ask` is what it is told of the `request`; `enums` are the kernel's names.  Raises HookError,
-    with nothing left behind.
+    `ask` is what it is told of the `request`; `enums` are the kernel's names.  With `only_ask`
+    nothing is mounted.  Raises HookError, with nothing left behind.
     """
     with ContainerHalf(container, root, broker) as half:
         connection = half.aim(request.path, request.mode)
@@ -51,7 +52,7 @@ def grant(
         with _Broker(connection, half.seconds) as asked:
             decision = asked.ask(ask)
             wanted = Grant(masks=decision.masks, path=request.path, mode=request.mode)
-            if not decision.masks or half.has(wanted, enums):
+            if only_ask or not decision.masks or half.has(wanted, enums):
                 return
             mount = asked.mount()
             try:

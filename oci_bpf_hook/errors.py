@@ -7,6 +7,10 @@ the README's table and the tests are checked against `EXITS`.
 The core raises; only an entry point turns an error into a line and a code.
 """
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .annotations import Request
+
 DONE = 0
 USAGE = 2
 BAD_ANNOTATION = 10
@@ -52,8 +56,10 @@ class HookError(Exception):
 
     `code` is one of `EXITS`; `problems` are the sentences to print, one or more,
     each complete: what is wrong, where, and what to do; `rule` the rule that decided it, if
-    one did.
+    one did; `request` what is left of a request without what is wrong with its annotations.
     """
+
+    request: "Request | None" = None
 
     def __init__(self, code: int, *problems: str, rule: str | None = None) -> None:
         super().__init__(code, *problems)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .annotations import Request
     from .container import Container
+    from .masks import Grant
     from .policy import Compiled, Decision
     from .proposed import Proposed
     from .state import Rootfs, State
@@ -123,7 +124,9 @@ def _decide(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
 
     state = check(decoded)
     if not is_initial():
-        _ask(state, options, cwd)
+        from .asking import ask
+
+        ask(state, options, cwd)
         return
     from .policycache import in_force
     from .trail import Trail
@@ -141,7 +144,7 @@ def _decide(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
         raise
 
 
-def _request(state: "State", options: "Mapping[str, str]") -> "Request | None":
+def request_of(state: "State", options: "Mapping[str, str]") -> "Request | None":
     """What is asked for: by the annotations, or by a CDI device's arguments alone.
 
     The device is the administrator's word, and no annotation adds to it.
@@ -150,16 +153,16 @@ def _request(state: "State", options: "Mapping[str, str]") -> "Request | None":
 
     if "profile" in options:
         return device(options["profile"], options.get("path"))
-    return parse(state.annotations, lambda: _podmans_name(state))
+    return parse(state.annotations, lambda: podmans_name(state))
 
 
-def _podmans_name(state: "State") -> str | None:
+def podmans_name(state: "State") -> str | None:
     from .conmon import container_name
 
     return container_name(state.id)
 
 
-def _by_user(
+def by_user(
     state: "State",
     request: "Request",
     rootfs: "Rootfs",
@@ -179,36 +182,18 @@ def _by_user(
     place = rootfs.path if bundle == "/" else bundle
 
     def name() -> str | None:
-        return _podmans_name(state)
+        return podmans_name(state)
 
     return asked_by_user(request, state.annotations, state.id, place, name, rootless=rootless)
 
 
-def _ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
-    """Have the broker do it: we are in the container, or beside a rootless engine."""
-    request = _request(state, options)
-    if request is None:
-        return
-    from .client import grant
-    from .container import Container
-    from .kernel import enums
-    from .names import KINDS
-    from .policy import identify
-    from .state import find_rootfs
-    from .wire import make_ask
-
-    with Container(state.pid) as container:
-        rootfs = find_rootfs(state, cwd=cwd)
-        visible(request.path, rootfs.masked, rootfs.remounted)
-        annotations = _by_user(state, request, rootfs, options.get("engine"), rootless=True)
-        claims = identify(annotations, None)
-        claims["container"] = claims["container"] or _podmans_name(state)
-        names = enums(KINDS, header=options.get("header"))
-        grant(request, make_ask(request, state.id, claims), container, rootfs.path, names)
-
-
 def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None:
-    request = _request(state, options)
+    try:
+        request = request_of(state, options)
+    except HookError as error:
+        from .problems import joined
+
+        raise joined(error, lambda rest: _resolved(rest, trail.policy())) from None
     if request is None:
         trail.off = True
         return
@@ -222,14 +207,14 @@ def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None
         device = options.get("profile")
         if device is None and not trail.policy().image_annotations:
             engine = options.get("engine", trail.policy().engine)
-            annotations = _by_user(state, request, rootfs, engine)
+            annotations = by_user(state, request, rootfs, engine)
         elif device is not None and device not in (profiles := trail.policy().profiles):
             from .unknown import no_profile
 
             raise HookError(UNKNOWN_NAME, no_profile("the CDI device", device, profiles))
 
         def name() -> str | None:
-            return _podmans_name(state)
+            return podmans_name(state)
 
         give(
             container,
@@ -288,11 +273,10 @@ def judge(
 
     `subject` and `name` are as for `give`.  Raises HookError.
     """
-    from .masks import resolve
     from .policy import decide
 
     policy = trail.policy()
-    wanted, dropped = resolve(request, policy.enums, _table, policy.profiles)
+    wanted, dropped = _resolved(request, policy)
     if not wanted.masks and not request.record:
         trail.off = True
         return None
@@ -311,6 +295,13 @@ def judge(
             trail.subject["container"] = name()
             return settled()
         raise
+
+
+def _resolved(request: "Request", policy: "Compiled") -> "tuple[Grant, tuple[str, ...]]":
+    """What is asked for, on this kernel and by this policy's profiles.  Raises HookError."""
+    from .masks import resolve
+
+    return resolve(request, policy.enums, _table, policy.profiles)
 
 
 def _table() -> "Table":

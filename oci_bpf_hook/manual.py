@@ -205,6 +205,8 @@ def _command_page() -> Iterator[str]:
     yield ".SH EXIT STATUS"
     for code, text in EXITS.items():
         yield from _tagged(str(code), f"{text}.")
+    yield ".PP"
+    yield from _paragraphs("A request with bad annotations and unknown names ends with 10.")
     yield ".SH ENVIRONMENT"
     yield from _tagged("NO_COLOR", "No colour on a terminal, if it is set to anything.")
     yield from _files()

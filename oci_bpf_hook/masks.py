@@ -74,7 +74,8 @@ def resolve(
         if given & ~taken:
             masks[kind.option] = given & ~taken
     if problems:
-        raise HookError(UNKNOWN_NAME, *problems)
+        # An item and the same with ! in front are one mistake.
+        raise HookError(UNKNOWN_NAME, *dict.fromkeys(problems))
     return Grant(masks=masks, path=request.path, mode=request.mode), tuple(dropped)
 
 

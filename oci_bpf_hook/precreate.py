@@ -95,10 +95,15 @@ def _changed(
             "hooks_dir",
         )
         return text
-    request = parse(config["annotations"], lambda: name(config))
+    given, names = (_given, _named) if is_initial() else (_asked, _asked)
+    try:
+        request = parse(config["annotations"], lambda: name(config))
+    except HookError as error:
+        from .problems import joined
+
+        raise joined(error, lambda rest: names(rest, config, options, identity)) from None
     if request is None:
         return text
-    given = _given if is_initial() else _asked
     masks, enums = given(request, config, options, identity)
     if not masks:
         return text
@@ -131,6 +136,21 @@ def _status(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _named(
+    request: "Request",
+    config: "dict[str, Any]",
+    options: "Mapping[str, str]",
+    identity: str,
+) -> None:
+    """See that this kernel and the policy know the names.  Raises HookError."""
+    from .kernel import table
+    from .masks import resolve
+    from .policycache import in_force
+
+    policy = in_force(header=options.get("header"))
+    resolve(request, policy.enums, table, policy.profiles)
 
 
 def _given(

@@ -38,6 +38,7 @@ from .masks import Grant, resolve
 from .mount import mark
 from .peer import Peer
 from .policy import Compiled, claims, decide
+from .problems import joined
 from .state import load_json
 from .syscalls import PR_SET_PDEATHSIG, prctl
 from .trail import Trail
@@ -157,7 +158,12 @@ def _on_record(ask: wire.Ask, peer: Peer, policy: Compiled | HookError) -> Itera
 
 def _decide(sock: socket.socket, peer: Peer, ask: wire.Ask, trail: Trail) -> None:
     policy = trail.policy()
-    request = parse(ask.annotations, lambda: None)
+    try:
+        request = parse(ask.annotations, lambda: None)
+    except HookError as error:
+        raise joined(
+            error, lambda rest: resolve(rest, policy.enums, table, policy.profiles)
+        ) from None
     if request is None:
         raise HookError(BAD_ANNOTATION, "nothing is asked for")
     wanted, dropped = resolve(request, policy.enums, table, policy.profiles)

@@ -14,6 +14,7 @@ ROWS = (
     # The pure core: no os, no ctypes, no files, no clock.
     (
         *("errors", "record", "names", "annotations", "masks", "unknown", "policy", "refusal"),
+        "problems",
         *("lint", "btf", "header"),
         *("table", "wire", "places", "mountinfo", "reach", "seccomp", "cdi", "bundle"),
         *("seccomprules", "splice", "policypack", "policydoubts"),
@@ -69,7 +70,17 @@ ROWS = (
     ),
     # The entry points.
     (
-        *("hook", "precreate", "session", "broker", "cli", "__main__", "completion", "manual"),
+        *(
+            "hook",
+            "asking",
+            "precreate",
+            "session",
+            "broker",
+            "cli",
+            "__main__",
+            "completion",
+            "manual",
+        ),
         *(
             "commands.__init__",
             "commands.advise",
@@ -106,7 +117,18 @@ ROWS = (
     ),
 )
 PURE_IMPORTS = {
-    *("_struct", "ast", "bisect", "collections.abc", "difflib", "errno", "functools", "json", "mmap", "re"),
+    *(
+        "_struct",
+        "ast",
+        "bisect",
+        "collections.abc",
+        "difflib",
+        "errno",
+        "functools",
+        "json",
+        "mmap",
+        "re",
+    ),
     *("struct", "typing"),
 }
 # The one module that reads ELF.

@@ -20,7 +20,7 @@ _oci_bpf_hook() {
         at=$((at + 1))
         case $word in -*) continue ;; esac
         path=${path:+$path }$word
-        case $path in ''|'cdi'|'policy') ;; *) break ;; esac
+        case $path in ''|'cdi'|'guard'|'policy') ;; *) break ;; esac
     done
     case $path in
     'ps') path='inspect' ;;
@@ -122,8 +122,9 @@ _oci_bpf_hook() {
     'uninstall --destdir') _oci_bpf_hook_paths -d; return ;;
     esac
     case $path in
-    '') _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain hook inject inspect ps install kernel lint policy record seccomp uninstall --help --version' ;;
+    '') _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain guard hook inject inspect ps install kernel lint policy record seccomp uninstall --help --version' ;;
     'cdi') _oci_bpf_hook_words 'generate list check remove' ;;
+    'guard') _oci_bpf_hook_words 'on off status audit' ;;
     'policy') _oci_bpf_hook_words 'check show test' ;;
     'advise') case $cur in -*) _oci_bpf_hook_words '--format --json --loader --libbpf --exact --only --skip --btf --with --name --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'broker') _oci_bpf_hook_words '--socket --mode --group --idle --workers --rate --header --help' ;;
@@ -136,6 +137,10 @@ _oci_bpf_hook() {
     'delegate') _oci_bpf_hook_words '--container --pid --profile --cmds --maps --progs --attachs --path --dry-run --revoke --json --help' ;;
     'doctor') _oci_bpf_hook_words '--container --pid --object --quiet --json --help' ;;
     'explain') _oci_bpf_hook_words '--annotation --state --file --kernel --header --btf --policy --engine --attr --config --json --help' ;;
+    'guard on') _oci_bpf_hook_words '--json --help' ;;
+    'guard off') _oci_bpf_hook_words '--force --json --help' ;;
+    'guard status') _oci_bpf_hook_words '--json --help' ;;
+    'guard audit') _oci_bpf_hook_words '--json --help' ;;
     'hook') _oci_bpf_hook_words '--header --engine --profile --path --help' ;;
     'inject') _oci_bpf_hook_words '--annotation --capabilities --seccomp --hook --undo --help' ;;
     'inspect') _oci_bpf_hook_words '--watch --html --json --help' ;;

@@ -35,8 +35,7 @@ _FILE = argument(
 
 def _generate(options: argparse.Namespace) -> int:
     compiled = rules.read_policy(options.policy)
-    names, left_out = _chosen(options.profile, compiled)
-    where = device("", options.path).path
+    names, left_out, where = _asked(options, compiled)
     data = cdi.spec(names, launcher.hook(options.hook), engine=options.engine, path=where)
     text = json.dumps(data, indent=4) + "\n"
     for name in left_out:
@@ -64,20 +63,40 @@ def _generate(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _asked(
+    options: argparse.Namespace, compiled: policy.Compiled
+) -> tuple[list[str], list[str], str]:
+    """What `_chosen` gives, and the path.  Raises HookError with all that is wrong with either."""
+    try:
+        where = device("", options.path).path
+    except HookError as error:
+        try:
+            _chosen(options.profile, compiled)
+        except HookError as other:
+            raise HookError(error.code, *error.problems, *other.problems) from None
+        raise
+    return *_chosen(options.profile, compiled), where
+
+
 def _chosen(given: list[str], compiled: policy.Compiled) -> tuple[list[str], list[str]]:
     """The profiles to make devices of, and those that are left out unless they are named.
 
     Raises HookError.
     """
     if given:
-        unknown = [name for name in given if name not in compiled.profiles]
-        if unknown:
-            problems = (no_profile("--profile", name, compiled.profiles) for name in unknown)
-            raise HookError(UNKNOWN_NAME, *problems)
-        wrong = [name for name in given if not cdi.is_name(name)]
-        if wrong:
-            problems = (f"{quote(name)} can't be a CDI device's name" for name in wrong)
-            raise HookError(USAGE, *problems, "let it end in a letter or a digit")
+        # What can't be one is that before it is unknown.
+        wrong = [
+            f"{quote(name)} can't be a CDI device's name; let it end in a letter or a digit"
+            for name in dict.fromkeys(given)
+            if not cdi.is_name(name)
+        ]
+        unknown = [
+            no_profile("--profile", name, compiled.profiles)
+            for name in dict.fromkeys(given)
+            if cdi.is_name(name) and name not in compiled.profiles
+        ]
+        if wrong or unknown:
+            raise HookError(USAGE if wrong else UNKNOWN_NAME, *wrong, *unknown)
         return given, []
     # A profile without commands is a part of others.
     whole = {

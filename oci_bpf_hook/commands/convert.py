@@ -2,12 +2,14 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 
 from .. import policycache
-from ..annotations import parse
+from ..annotations import Request, parse
 from ..errors import DONE, USAGE, HookError
 from ..formats import delegation, readers, writers
 from ..lint import lint
+from ..problems import joined
 from . import request
 from .output import JSON, print_json
 from .table import argument
@@ -74,11 +76,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _convert(one: readers.Found, target: str) -> tuple[str, delegation.Written] | None:
     """The delegation of one container in the target's words, None where it has none."""
-    asked = parse(one.annotations, lambda: one.label)
+    try:
+        asked = parse(one.annotations, lambda: one.label)
+    except HookError as error:
+        raise joined(error, _masks) from None
     if asked is None:
         return None
-    profiles = policycache.in_force().profiles if asked.profiles else {}
-    masks = delegation.masks(asked, profiles)
+    masks, profiles = _masks(asked)
     given = delegation.Delegation(name=one.name, image=one.image, request=asked)
     done = _WRITERS[target](given, profiles)
     doubts = (
@@ -86,3 +90,9 @@ def _convert(one: readers.Found, target: str) -> tuple[str, delegation.Written] 
     )
     notes = tuple(dict.fromkeys((*one.notes, *done.notes, *doubts)))
     return one.name, delegation.Written(text=done.text, notes=notes)
+
+
+def _masks(asked: Request) -> tuple[dict[str, int], Mapping[str, Mapping[str, int]]]:
+    """The masks that it means, and the policy's profiles if it takes any.  Raises HookError."""
+    profiles = policycache.in_force().profiles if asked.profiles else {}
+    return delegation.masks(asked, profiles), profiles

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from .. import inside
-from ..annotations import MODE, PATH, PREFIX
+from ..annotations import MODE, PATH, PREFIX, Request
 from ..confine import guard_for
 from ..container import Container
 from ..delegations import Delegation, of_container, shares, user_name
@@ -114,7 +114,13 @@ def _delegate(
     before: list[Delegation],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    asked = request.request(_annotations(options))
+    def resolved(asked: Request) -> Grant:
+        from ..kernel import table
+
+        policy = trail.policy()
+        return resolve(asked, policy.enums, table, policy.profiles)[0]
+
+    asked = request.request(_annotations(options), judge=resolved)
     below = [each for each in before if each.path == asked.path]
     covers = [each for each in below if not each.covered]
 
@@ -122,10 +128,7 @@ def _delegate(
         return _subject(one, container, policy)
 
     if options.dry_run:
-        from ..kernel import table
-
-        policy = trail.policy()
-        wanted, _ = resolve(asked, policy.enums, table, policy.profiles)
+        policy, wanted = trail.policy(), resolved(asked)
         decision: Decision | None = None
         if wanted.masks:
             who = subject(policy)

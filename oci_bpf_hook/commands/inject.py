@@ -74,9 +74,10 @@ def _inject(config: dict[str, Any], options: argparse.Namespace) -> None:
         )
     added = bundle.Additions(config)
     added.annotations(dict(request.pair(text) for text in options.annotation))
-    asked = request.request(config.get("annotations") or {})
     # Whatever is wrong with the request is said here, not at the container's start.
-    names = needed(asked, in_force().profiles)
+    known = in_force().profiles
+    asked = request.request(config.get("annotations") or {}, judge=lambda rest: needed(rest, known))
+    names = needed(asked, known)
     added.hook(launcher.hook(options.hook))
     if options.capabilities:
         added.capabilities(names)

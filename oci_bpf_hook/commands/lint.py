@@ -3,9 +3,10 @@
 import argparse
 
 from .. import kernel, policycache
+from ..annotations import Request
 from ..errors import DONE, REFUSED
 from ..lint import lint
-from ..masks import resolve
+from ..masks import Grant, resolve
 from ..names import KINDS
 from . import request
 from .output import JSON, WARNING, Output, print_json, styled
@@ -19,9 +20,12 @@ ARGUMENTS = (
 
 
 def run(options: argparse.Namespace) -> int:
-    asked = request.request(request.annotations(options))
     enums = kernel.enums(KINDS)
-    wanted, _ = resolve(asked, enums, kernel.table, policycache.in_force().profiles)
+
+    def resolved(asked: Request) -> Grant:
+        return resolve(asked, enums, kernel.table, policycache.in_force().profiles)[0]
+
+    wanted = resolved(request.request(request.annotations(options), judge=resolved))
     findings = lint(wanted.masks, enums, confined=True)
     if options.json:
         keys = ("code", "option", "reason", "fix")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import kernel, policy, policycache
+from ..annotations import Request
 from ..errors import DONE, USAGE, HookError
 from ..lint import lint
-from ..masks import resolve, show
+from ..masks import Grant, resolve, show
 from ..names import CMDS, KINDS
 from ..reach import REACHES_BEYOND
 from . import request, rules
@@ -100,11 +101,16 @@ def _test(options: argparse.Namespace) -> int:
     annotations = request.annotations(options)
     attributes = rules.attributes(options)
     name = attributes.get("container")
-    asked = request.request(annotations, name if isinstance(name, str) else None)
     compiled = rules.read_policy(options.policy)
+
+    def resolved(asked: Request) -> tuple[Grant, tuple[str, ...]]:
+        return resolve(asked, compiled.enums, kernel.table, compiled.profiles)
+
+    name = name if isinstance(name, str) else None
+    asked = request.request(annotations, name, judge=resolved)
     engine = options.engine or compiled.engine
     subject = rules.subject(annotations, engine, attributes)
-    wanted, dropped = resolve(asked, compiled.enums, kernel.table, compiled.profiles)
+    wanted, dropped = resolved(asked)
     answer: dict[str, Any] = {"rule": None, "granted": None, "confined": None, "problems": []}
     code = DONE
     try:

@@ -2,11 +2,13 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import BinaryIO
 
 from ..annotations import PREFIX, Request, parse
 from ..errors import BAD_STATE, USAGE, HookError, quote
+from ..problems import joined
 from ..state import annotations_of, load_json
 from .table import argument
 
@@ -73,12 +75,21 @@ def whole_of(file: BinaryIO, name: str) -> bytes:
     return data
 
 
-def request(annotations: dict[str, str], name: str | None = None) -> Request:
+def request(
+    annotations: dict[str, str],
+    name: str | None = None,
+    *,
+    judge: Callable[[Request], object] = lambda _: None,
+) -> Request:
     """What the `annotations` ask for.  Raises HookError, for nothing too.
 
-    The container is called `name` where they don't say it.
+    The container is called `name` where they don't say it.  `judge` raises HookError for names that
+    are unknown, which are told beside what else is wrong.
     """
-    found = parse(annotations, lambda: name)
+    try:
+        found = parse(annotations, lambda: name)
+    except HookError as error:
+        raise joined(error, judge) from None
     if found is None:
         raise HookError(USAGE, f"nothing is asked for: no {PREFIX}delegate_* among the annotations")
     return found

@@ -143,6 +143,11 @@ def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
         asked = parse(one.annotations, lambda: name)
     except HookError as error:
         findings.problems(error)
+        try:
+            if error.request is not None:
+                resolve(error.request, enums, kernel.table, compiled.profiles)
+        except HookError as names:
+            findings.problems(names)
     if asked is not None or findings.code:
         # A rootless engine is in one of its own, and a container may share that.
         if one.user_namespace is False and not who["rootless"]:

@@ -1,0 +1,50 @@
+"""The hook where it can't delegate: in the container already, or beside a rootless engine.
+
+It has the broker do it, and imports this only then.
+"""
+
+from .errors import HookError
+from .hook import by_user, podmans_name, request_of, visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .annotations import Request
+    from .state import State
+
+
+def ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
+    """Have the broker delegate what the container of `state` asks for.  Raises HookError."""
+    try:
+        request = request_of(state, options)
+    except HookError as error:
+        from .problems import joined
+
+        # Which names there are, the policy's profiles among them, is the broker's to say.
+        raise joined(error, lambda rest: _send(rest, state, options, cwd, only_ask=True)) from None
+    if request is not None:
+        _send(request, state, options, cwd, only_ask=False)
+
+
+def _send(
+    request: "Request", state: "State", options: "Mapping[str, str]", cwd: str, *, only_ask: bool
+) -> None:
+    """Have the broker delegate what is asked for, or with `only_ask` say what it thinks of it."""
+    from .client import grant
+    from .container import Container
+    from .kernel import enums
+    from .names import KINDS
+    from .policy import identify
+    from .state import find_rootfs
+    from .wire import make_ask
+
+    with Container(state.pid) as container:
+        rootfs = find_rootfs(state, cwd=cwd)
+        visible(request.path, rootfs.masked, rootfs.remounted)
+        annotations = by_user(state, request, rootfs, options.get("engine"), rootless=True)
+        claims = identify(annotations, None)
+        claims["container"] = claims["container"] or podmans_name(state)
+        names = enums(KINDS, header=options.get("header"))
+        asked = make_ask(request, state.id, claims)
+        grant(request, asked, container, rootfs.path, names, only_ask=only_ask)
