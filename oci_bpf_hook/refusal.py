@@ -82,7 +82,8 @@ def _rule(
     # A rule for everybody decides for all others as well, and has what this one asks for alone.
     narrow = "" if known else ", with a match that tells this container from others,"
     return (
-        f"an administrator puts before that rule in {_POLICY}{narrow} "
+        f"an administrator puts before that rule in {_POLICY} (begun with what oci-bpf-hook policy "
+        f"show prints, if there is none){narrow} "
         f"- {{name: NAME, match: {{{known}}}, allow: {{{lists}}}}}"
     )
 
