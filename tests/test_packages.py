@@ -26,7 +26,7 @@ from tests.support.podman import IMAGE, World
 
 NEWER = "9.0.0"
 EPOCH = "1750000000"
-# What the README has first, and the built-in policy's rules allow.
+# What the README has first, and the built-in rules allow.
 ASK = {
     "io.bpffs.delegate_cmds": "map_create:prog_load:btf_load",
     "io.bpffs.delegate_maps": "hash",

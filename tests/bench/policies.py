@@ -21,6 +21,7 @@ _MIDDLE = """\
 - name: root
   match: {user: 0}
   allow:
+    confined: false
     delegate_cmds: [any]
     delegate_maps: [any]
     delegate_progs: [any]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .podman import World
+from .policy import UNCONFINED, write
 
 ROOT = Path(__file__).parents[2]
 LIBEXEC = Path("/usr/libexec/oci-bpf-hook")
@@ -48,6 +49,7 @@ def source_of(version: str, directory: Path) -> Path:
 def fresh(directory: Path) -> Iterator[None]:
     """A host on which nothing of ours has been: /usr, /etc and where package managers write.
 
+    But for its administrator's policy, the built-in rules without the guard, which takes BPF LSM.
     What is written there is in `directory`, and gone afterwards.
     """
     mounted = [str(directory)]
@@ -71,6 +73,7 @@ def fresh(directory: Path) -> Iterator[None]:
             run("mount", "--bind", str(directory / name), target)
             mounted.append(target)
         shutil.rmtree("/etc/oci-bpf-hook", ignore_errors=True)
+        write(UNCONFINED)
         yield
     finally:
         for target in reversed(mounted):
