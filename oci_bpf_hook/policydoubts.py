@@ -16,6 +16,8 @@ from .record import Record
 
 # The kernel's word, and yet what many have in common: these tell nobody from anybody else.
 _SHARED = ("engine", "host_cgroup", "host_network", "rootless")
+# What of that the broker finds to be so of whatever a user asks for.
+_OF_USERS = ("host_cgroup", "host_network", "rootless")
 _TRUSTED = "whoever matches is trusted with the kernel"
 _NAMED = 8
 
@@ -59,10 +61,10 @@ def _trusted(match: Mapping[str, Any], engine: str | None) -> str:
             f"{_sets(said)}, so that anybody who may start a container matches, and {_TRUSTED}; "
             "match what the kernel or the engine vouches for"
         )
-    if match.get("rootless") is True:
+    if all(key in _OF_USERS and wanted is True for key, wanted in match.items()):
+        held = ", ".join(f"{key}: true" for key in match)
         return (
-            f"rootless: true holds for every user of this host, and {_TRUSTED}; "
-            "match these users by name"
+            f"{held} holds for every user of this host, and {_TRUSTED}; match these users by name"
         )
     return (
         f"nothing here tells one container of root's from another, and {_TRUSTED}; match what does"
