@@ -182,11 +182,25 @@ def _beyond(given: "Mapping[str, Iterable[str]]", *, confined: bool) -> "Iterato
     loose = [] if confined else host.get(PROGS.option, [])
     said = [UNCONFINED] if loose else []
     said += dict.fromkeys(why(name) for name in every if name not in loose)
-    options = " and ".join(option for option, names in host.items() if names)
-    without = f"leave {', '.join(every)} out of {options}, if nothing in it needs them"
     yield Exposure(
         code=REACHES_BEYOND,
         names=every,
         what="; ".join(said),
-        fix=CONFINE if loose else without,
+        fix=_fix(host),
     )
+
+
+def _fix(host: "Mapping[str, list[str]]") -> str:
+    """What to do about what reaches the HOST, some of which no guard would confine."""
+    never = {
+        option: [name for name in names if reach(option, name, confined=True) == HOST]
+        for option, names in host.items()
+    }
+    left = list(dict.fromkeys(name for names in never.values() for name in names))
+    if not left:
+        return CONFINE
+    options = " and ".join(option for option, names in never.items() if names)
+    without = f"leave {', '.join(left)} out of {options}"
+    if never == host:
+        return f"{without}, if nothing in it needs them"
+    return f"{without}, and {CONFINE}"

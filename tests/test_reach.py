@@ -116,6 +116,19 @@ def test_exposures() -> None:
     assert one.names == ("xdp", "sched_cls")
 
 
+def test_what_to_do() -> None:
+    def fix(*names: str) -> str:
+        given = {"delegate_progs": names, "delegate_maps": ["hash"]}
+        (one,) = exposures(given, confined=False, host_network=False, host_cgroup=False)
+        return one.fix
+
+    assert fix("xdp").startswith("turn the guard on (oci-bpf-hook guard on)")
+    # No rule that is confined gives these.
+    mixed = fix("xdp", "tracing", "kprobe")
+    assert mixed.startswith("leave tracing, kprobe out of delegate_progs, and turn the guard on")
+    assert fix("tracing") == "leave tracing out of delegate_progs, if nothing in it needs them"
+
+
 def test_an_exposure_of_what_is_no_program() -> None:
     given = {"delegate_maps": ["hash", "struct_ops"], "delegate_cmds": ["map_create"]}
     for confined in (True, False):

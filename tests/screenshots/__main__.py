@@ -30,9 +30,11 @@ _ANYWHERE: Final = {"LANG": "C.UTF-8", "TERM": "xterm-256color"}
 _POLICY: Final = """\
 version: 1
 rules:
-  - {name: tracing-team, match: {container: tracer}, allow: {profiles: [tracing]}}
-  - {name: edge, match: {container: firewall}, allow: {profiles: [xdp, tc]}}
-  - {name: own-namespaces, match: {host_network: false}, allow: {profiles: [socket-filter, xdp]}}
+  - {name: tracing-team, match: {container: tracer}, allow: {profiles: [tracing], confined: false}}
+  - {name: edge, match: {container: firewall}, allow: {profiles: [xdp, tc], confined: false}}
+  - name: own-namespaces
+    match: {host_network: false}
+    allow: {profiles: [socket-filter, xdp], confined: false}
 """
 _PAGE: Final = """\
 <!DOCTYPE html><html><head><meta charset="utf-8"><style>
