@@ -102,7 +102,8 @@ def test_what_debian_asks_of_every_package(built: Path) -> None:
     shown = re.findall(r"(?<=/usr/share/doc/oci-bpf-hook/)\S+", listing)
     # What the README's links name is where they say.
     files = {name for name in shown if not name.endswith("/")}
-    assert files == {"README.md.gz", "changelog.gz", "copyright", "docs/security.md.gz"}
+    ours = {"README.md.gz", "docs/guard.md.gz", "docs/security.md.gz"}
+    assert files == {*ours, "changelog.gz", "copyright"}
     listing = run("rpm", "-qpl", package(built, "rpm"))
     assert re.search(r"/doc/\S*oci-bpf-hook\S*/docs/security\.md$", listing, re.MULTILINE)
 
