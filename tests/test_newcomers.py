@@ -6,14 +6,13 @@ import re
 import signal
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import policy
 from tests.support.bundle import Bundle
 from tests.support.engines import RUNTIMES, Runtime, build_probe
 from tests.support.packages import ROOT, fresh, run
@@ -40,12 +39,16 @@ IMAGE = "registry.example/bpf-agent"
 PROBE = ["sh", "-c", "cat /proc/mounts; probe prog /sys/fs/bpf 1"]
 
 
+FIRST = "First of all"
+SECTION = README.split(f"\n## {TITLE}\n")[1].split("\n## ")[0]
+PARTS = {part.partition("\n")[0]: part for part in SECTION.split("\n### ")[1:]}
+
+
 def page() -> dict[str, list[tuple[str, str]]]:
     """The blocks to paste below each heading: who is to paste them, and the lines."""
-    section = README.split(f"\n## {TITLE}\n")[1].split("\n## ")[0]
     found = {}
-    for part in section.split("\n### ")[1:]:
-        heading, _, text = part.partition("\n")
+    for heading, part in PARTS.items():
+        _, _, text = part.partition("\n")
         blocks = re.findall(r"(.*)\n\n((?:    .*\n|\n(?=    ))+)", f"\n{text}")
         lines = [("user" if "as the user" in said else "root", code) for said, code in blocks]
         found[heading] = [(who, re.sub("(?m)^    ", "", code)) for who, code in lines]
@@ -59,8 +62,6 @@ PAGE = page()
 def host(tmp_path: Path) -> Iterator[Path]:
     """A host without the hook, with podman as Debian configures it but for its places."""
     with fresh(tmp_path):
-        # Its rules are the built-in policy's, but for the guard: that takes BPF LSM.
-        policy.write(policy.UNCONFINED)
         yield tmp_path
 
 
@@ -79,24 +80,47 @@ def podman(user: User | None = None) -> Iterator[World]:
 
 def paste(heading: str, world: World | None = None, who: str = "root") -> str:
     """Run the blocks of that heading that are for `who`; what they print."""
-    environment = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-    environment |= world.environment if world else {}
+    if who == "root":
+        first(heading)
     said = ""
     for whose, lines in PAGE[heading]:
-        if whose != who:
-            continue
-        command = ["sh", "-euc", lines]
-        done = subprocess.run(
-            world.user.running(command) if world and world.user else command,
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{lines}\n{done.stdout}{done.stderr}"
-        said += done.stdout
+        if whose == who:
+            done = run_lines(lines, world)
+            assert done.returncode == 0, f"{lines}\n{done.stdout}{done.stderr}"
+            said += done.stdout
     return said
+
+
+def run_lines(
+    lines: str, world: World | None = None, *, prefix: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+    command = [*prefix, "sh", "-euc", lines]
+    return subprocess.run(
+        world.user.running(command) if world and world.user else command,
+        cwd=ROOT,
+        env=environment | (world.environment if world else {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def first(heading: str) -> None:
+    """What is to be pasted first, on a host that can't have the guard: a rule for who it is then.
+
+    The guard would be this host's, and no namespace's: it is turned on in virtual machines alone.
+    """
+    (_, install), (_, guard), (_, rule) = PAGE[FIRST]
+    assert run_lines(install).returncode == 0
+    done = run_lines(guard, prefix=("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin"))
+    assert done.returncode != 0
+    assert done.stderr.startswith("oci-bpf-hook: "), done.stderr
+    for who in re.findall(r"`who='([^']+)'`", " ".join(PARTS[heading].split())):
+        rule = re.sub("^who=.*", f"who='{who.replace('alice', ALICE.name)}'", rule)
+    done = run_lines(rule)
+    assert done.returncode == 0, done.stderr
+    assert run("oci-bpf-hook", "policy", "check").endswith("5 rules, of which 1 unconfined\n")
 
 
 @contextmanager
@@ -131,8 +155,11 @@ def tokens(said: str) -> list[str]:
 
 def test_every_block_is_run() -> None:
     text = Path(__file__).read_text()
+    assert PAGE[FIRST][1] == ("root", "oci-bpf-hook guard on\n")
     for heading, blocks in PAGE.items():
         assert blocks, heading
+        if heading == FIRST:  # Each of the others begins with it.
+            continue
         assert f'paste("{heading}"' in text, heading
 
 
@@ -197,7 +224,11 @@ def test_docker(host: Path) -> None:
     devices = json.loads(Path("/etc/cdi/bpffs.io-profile.json").read_text())["devices"]
     for device in devices:
         assert engine_of(device["containerEdits"]["hooks"][0]) == "docker"
-    assert run("oci-bpf-hook", "cdi", "check").endswith("6 devices\n")
+    done = run_lines("oci-bpf-hook cdi check --json")
+    found = json.loads(done.stdout)
+    assert len(found["devices"]) == 6
+    # A rule about a device is one about all; without the guard it trusts whoever has this one.
+    assert [one for one in found["problems"] if "socket-filter" in one] == []
 
 
 def engine_of(hook: dict[str, Any]) -> str:
