@@ -31,7 +31,7 @@ from .session import DEADLINE
 from .wire import LONGEST
 
 # Of the last change to what is said here.
-_DATE = "2026-11-25"
+_DATE = "2026-11-30"
 _LIST = "items separated by commas, colons or white space"
 _ANNOTATIONS = {
     "delegate_cmds": f"Commands; {_LIST}.",
