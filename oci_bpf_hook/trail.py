@@ -99,9 +99,8 @@ class Trail:
             said += f", dropped {' '.join(dropped)}"
         if trimmed:
             said += f", trimmed {', '.join(trimmed)}"
-        codes = dict.fromkeys(
-            finding.code for finding in lint(masks, enums, confined=decision.confined)
-        )
+        # What nothing confines is said already, and that command is asked about confined grants.
+        codes = dict.fromkeys(finding.code for finding in lint(masks, enums, confined=True))
         if codes:
             said += f"; doubtful, see oci-bpf-hook lint: {', '.join(codes)}"
         self._said = said

@@ -18,6 +18,7 @@ from oci_bpf_hook.errors import (
     UNKNOWN_NAME,
     USAGE,
 )
+from tests.support import situation
 from tests.support.command import answer, command
 from tests.support.policy import in_force
 from tests.support.scratch import Scratch
@@ -119,6 +120,14 @@ def test_a_confined_grant_takes_the_guard(name: str) -> None:
         assert (code, found["containers"][0]["confined"]) == (DONE, True)
         done = command(name, *annotated("delegate_cmds=map_create", "delegate_maps=hash"))
         assert "\n  confined: without prog_load it takes no guard\n" in done.stdout
+
+
+def test_a_user_can_not_see_the_guard() -> None:
+    """Whom the broker would give it is not told that it is refused."""
+    with in_force(None):
+        done = situation.command("check", *annotated("profile=socket-filter"), user=61998)
+    assert done.returncode == DONE, done.stdout + done.stderr
+    assert "confined: the guard holds what its programs call, and has to be in force" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["check", "explain"])

@@ -21,8 +21,8 @@ Of a Kubernetes manifest all documents are read, and of whatever makes pods the 
 
 The kernel is the running one unless --kernel, --header or --btf says otherwise; the policy is the
 one in force unless --policy names another. What a rule may match and no file tells, --attr does.
-A confined grant of prog_load takes the guard: of the running kernel it has to be in force, and of
-another it is taken for that.
+A confined grant of prog_load takes the guard. Only root sees whether that is in force here; for
+anybody else, and for another kernel, it is taken to be.
 """
 ARGUMENTS = (
     *trial.ARGUMENTS,

@@ -5,6 +5,7 @@ be, so that everything is said at once.  The exit code is the one that the hook 
 """
 
 import argparse
+import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -67,7 +68,8 @@ class Finding(Record):
 class Setting(Record):
     """What requests are tried with: a kernel, a policy, and who is said to ask.
 
-    `here` says that the kernel is the running one, whose guard counts then.
+    `here` says that the kernel is the running one and that we are root, who alone may see whether
+    the guard is in force; otherwise it is taken to be.
     """
 
     __slots__ = ("attributes", "engine", "here", "policy", "source")
@@ -106,7 +108,7 @@ def setting(options: argparse.Namespace) -> Setting:
     compiled = rules.read_policy(options.policy)
     return Setting(
         source=source.source(options),
-        here=not (options.kernel or options.header or options.btf),
+        here=not (options.kernel or options.header or options.btf or os.geteuid()),
         policy=compiled,
         engine=options.engine or compiled.engine,
         attributes=rules.attributes(options),
