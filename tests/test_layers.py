@@ -43,6 +43,7 @@ ROWS = (
             "yamlloader",
         ),
         *("peer", "client", "installation", "plan", "proposed", "images"),
+        *("allowance",),
         *("recording.breakpoint", "recording.files", "recording.notify", "recording.receiver"),
         *("recording.sandbox", "recording.session", "recording.supervisor", "recording.syscalls"),
         *("formats.__init__", "formats.asker", "formats.compose", "formats.delegation"),

@@ -17,12 +17,13 @@ from oci_bpf_hook.errors import (
     REFUSED,
     UNKNOWN_NAME,
     USAGE,
+    HookError,
 )
 from oci_bpf_hook.log import ERROR, INFO
 from oci_bpf_hook.masks import Grant
 from oci_bpf_hook.names import KINDS
 from oci_bpf_hook.policy import Decision
-from oci_bpf_hook.trail import Trail
+from oci_bpf_hook.trail import LONGEST, Trail, say_more
 from tests.support.policy import AUDIT, EVERYTHING, POLICY, audited, in_force, write
 from tests.support.scratch import Scratch, assert_failed, run_hook
 from tests.support.syslog import DevLog
@@ -269,3 +270,81 @@ def test_a_policy_that_changes_while_containers_start() -> None:
     assert len(lines) == 50
     for line in lines:
         assert line["granted"] == {"delegate_cmds": both[line["rule"]][1]}
+
+
+# ---- how much of it there is -----------------------------------------------------------------
+
+BEE = "\U0001f41d"
+HUGE = {
+    "a long list": {"io.bpffs.delegate_cmds": f"{BEE * 200}:" * 100},
+    "long keys": {f"io.bpffs.{number}{BEE * 900}": BEE for number in range(20)},
+    "many keys": {f"io.bpffs.{number}": BEE * 60 for number in range(200)},
+    "control characters": {"io.bpffs.delegate_cmds": "\x01" * 60_000},
+}
+
+
+@pytest.mark.parametrize("asked", HUGE.values(), ids=HUGE)
+def test_a_refusal_is_a_short_line(asked: dict[str, str]) -> None:
+    """Whatever it was that was refused; the line is whole, and says what it isn't."""
+    claims = dict.fromkeys(("container", "image", "namespace", "pod"), BEE * 1000)
+    with in_force(None):
+        trail = Trail(BEE * 1000, asked, policycache.in_force)
+        trail.subject = {**claims, "user": 1, "group": tuple(range(1 << 31, (1 << 31) + 300))}
+        before = AUDIT.stat().st_size if AUDIT.exists() else 0
+        trail.refused(HookError(REFUSED, *(BEE * 4000 for _ in range(30)), rule="r" * 63))
+    assert AUDIT.stat().st_size - before <= LONGEST == 4096
+    line = audited()[-1]
+    jsonschema.validate(line, SCHEMA)
+    assert line["cut"] is True
+    assert line["problems"][-1].endswith(" more")
+    assert line["rule"] == "r" * 63
+
+
+def test_a_grant_is_on_record_as_a_whole() -> None:
+    """However many annotations for others it comes with."""
+    asked = {**CMDS, **{f"io.bpffs.mode/{number}{BEE * 99}": BEE * 900 for number in range(40)}}
+    asked |= {"io.bpffs.path": "/opt/deep", "io.kubernetes.container.name": "web"}
+    with Scratch() as container:
+        assert container.hook(asked).returncode == 0
+    line = audited()[-1]
+    assert line["granted"] == {"delegate_cmds": "map_create"}
+    assert (line["requested"]["io.bpffs.path"], line["cut"]) == ("/opt/deep", True)
+    assert len(json.dumps(line)) < 2 * LONGEST
+
+
+def test_nothing_is_cut_of_what_is_short() -> None:
+    with in_force("version: 1\nrules: []\n"), Scratch() as container:
+        assert container.hook(CMDS).returncode == REFUSED
+    assert "cut" not in audited()[-1]
+
+
+def test_what_isn_t_on_record_is_counted() -> None:
+    """Refused again and again, in a minute: root's engines, which run a hook for each."""
+    asked = {"io.bpffs.delegate_cmds": ":".join(f"x{BEE}{number}" for number in range(300))}
+    before = len(audited())
+    trail = Trail("x", asked, policycache.in_force, user=ALICE)
+    for _ in range(100):
+        trail.refused(HookError(REFUSED, "no"), "said")
+    # Whoever isn't refused so often is on record.
+    Trail("y", CMDS, policycache.in_force, user=ALICE + 1).refused(HookError(REFUSED, "no"))
+    with DevLog() as log:
+        module_path, module.DEV_LOG = module.DEV_LOG, log.path
+        try:
+            say_more(str(AUDIT), every=True)
+        finally:
+            module.DEV_LOG = module_path
+        (said,) = log.lines()
+    lines = audited()[before:]
+    for line in lines:
+        jsonschema.validate(line, SCHEMA)
+    refused = [line for line in lines if line["outcome"] == "refused"]
+    of_alice = [line for line in refused if line["container"] == "x"]
+    assert sum(len(json.dumps(line, separators=(",", ":"))) for line in of_alice) < 64 << 10
+    assert [line["container"] for line in refused][-1] == "y"
+    more = lines[-1]
+    assert (more["outcome"], more["user"]) == ("more", ALICE)
+    assert more["refused"] == 100 - len(of_alice) > 0
+    assert said.text.startswith(f"and {more['refused']} more refusals of user {ALICE}")
+
+
+ALICE = 61_001

@@ -15,6 +15,7 @@ from oci_bpf_hook import guard
 POLICY = Path("/etc/oci-bpf-hook/policy.yaml")
 AUDIT = Path("/var/log/oci-bpf-hook/audit.jsonl")
 CACHE = Path("/run/oci-bpf-hook/policy.compiled")
+REFUSALS = Path("/run/oci-bpf-hook/refusals")
 EVERYTHING = """\
 version: 1
 rules:

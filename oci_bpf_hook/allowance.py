@@ -1,0 +1,132 @@
+"""How much of the host's logs refusals may take: so many bytes of one user's in a minute.
+
+Whoever may ask may be refused twenty times a second, for years.  Hooks, a broker's processes and
+the broker itself all count in one small file of root's, so that it is one allowance whoever
+writes; where that file can't be had nobody counts, and everything is on record.  It holds a fixed
+number of users, and isn't locked for longer than it takes to read and write it.
+"""
+
+import fcntl
+import posix
+from _struct import Struct
+from time import sleep, time
+
+from .record import Record
+
+RUN = "/run/oci-bpf-hook"
+NAME = "refusals"
+# Bytes in a minute: of a user, and of root, whose engines start the containers of many.
+OF_USER = 64 << 10
+OF_ROOT = 1 << 20
+MINUTE = 60
+# The user and one more (0: nobody's), since when, the bytes since then, and what was left out.
+_SLOT = Struct("=QQQQ")
+# The first is for all who find no other.
+_SLOTS = 128
+# So many milliseconds nobody waits for others who count.
+_TRIES = 50
+_FLAGS = posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
+
+
+class More(Record):
+    """So many refusals of `user` aren't on record one by one.
+
+    `user` is None for those of users of whom there were too many at a time.
+    """
+
+    __slots__ = ("count", "user")
+    user: int | None
+    count: int
+
+
+def spend(user: int, size: int, *, run: str = RUN) -> bool:
+    """Whether there is room on record for a refusal of `user` with `size` bytes; it is counted."""
+    try:
+        with _Table(run) as table:
+            return table.spend(user, size, int(time()))
+    except OSError:
+        return True
+
+
+def due(*, every: bool = False, run: str = RUN) -> "list[More]":
+    """What was left out in minutes that are over, or in `every` one, each told once."""
+    try:
+        with _Table(run) as table:
+            return table.due(int(time()), every=every)
+    except OSError:
+        return []
+
+
+class _Table:
+    """The file, to be used in a `with`."""
+
+    def __init__(self, run: str) -> None:
+        self._fd = _open(run)
+
+    def __enter__(self) -> "_Table":
+        # Whoever holds it is at it right now; one that was stopped meanwhile holds up nobody.
+        for _ in range(_TRIES):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                sleep(0.001)
+        data = posix.pread(self._fd, _SLOT.size * _SLOTS, 0).ljust(_SLOT.size * _SLOTS, b"\0")
+        self._slots = list(_SLOT.iter_unpack(data))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        posix.close(self._fd)
+
+    def spend(self, user: int, size: int, now: int) -> bool:
+        index = self._index(user, now)
+        mark, since, spent, more = self._slots[index]
+        if _over(since, now):
+            since, spent = now, 0
+        most = OF_USER if user else OF_ROOT
+        room: bool = spent + size <= most
+        self._put(index, mark, since, spent + size * room, more + (not room))
+        return room
+
+    def _index(self, user: int, now: int) -> int:
+        """The slot of `user`, which it has from now on; the first one if all others are taken."""
+        free = 0
+        for index, (mark, since, _, more) in enumerate(self._slots[1:], 1):
+            if mark == user + 1:
+                return index
+            if not free and (not mark or (_over(since, now) and not more)):
+                free = index
+        if free:
+            self._put(free, user + 1, now, 0, 0)
+        return free
+
+    def due(self, now: int, *, every: bool) -> "list[More]":
+        found = []
+        for index, (mark, since, spent, more) in enumerate(self._slots):
+            if more and (every or _over(since, now)):
+                found.append(More(user=mark - 1 if index else None, count=more))
+                self._put(index, mark, since, spent, 0)
+        return found
+
+    def _put(self, index: int, *fields: int) -> None:
+        self._slots[index] = fields
+        posix.pwrite(self._fd, _SLOT.pack(*fields), index * _SLOT.size)
+
+
+def _over(since: int, now: int) -> bool:
+    """Whether the minute is over that began then; the clock may have been set back."""
+    return not since <= now < since + MINUTE
+
+
+def _open(run: str) -> int:
+    path = f"{run}/{NAME}"
+    try:
+        return posix.open(path, _FLAGS, 0o600)
+    except FileNotFoundError:
+        try:
+            posix.mkdir(run, 0o755)
+            # Whatever the umask: the broker's socket is there as well, for everybody.
+            posix.chmod(run, 0o755)
+        except FileExistsError:  # By another one, meanwhile.
+            pass
+        return posix.open(path, _FLAGS, 0o600)
