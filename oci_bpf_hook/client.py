@@ -5,7 +5,15 @@ engine.  The connection is the container half's own, since the broker looks at w
 """
 
 import posix
-from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
+from _socket import (
+    AF_UNIX,
+    SO_SNDTIMEO,
+    SOCK_CLOEXEC,
+    SOCK_SEQPACKET,
+    SOL_SOCKET,
+    socket,
+)
+from _struct import Struct
 
 from . import inside, wire
 from .audit import json_object
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
 
 
 SOCKET = "/run/oci-bpf-hook/broker.sock"
+# A struct timeval.
+_TIME = Struct("@ll")
 
 
 def grant(
@@ -67,17 +77,30 @@ def decision(ask: wire.Ask, *, broker: str = SOCKET) -> wire.Granted:
 
     Raises HookError.
     """
-    sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
     try:
-        sock.settimeout(ASKING)
-        try:
-            sock.connect(broker)
-        except OSError as error:
-            raise no_broker(f"connect: {error.strerror}") from None
+        sock = connect(broker, ASKING)
+    except OSError as error:
+        raise no_broker(f"connect: {error.strerror}") from None
+    try:
         with _Broker(sock.fileno(), ASKING) as asked:
             return asked.ask(ask)
     finally:
         sock.close()
+
+
+def connect(broker: str, seconds: int) -> socket:
+    """A connection to the broker at that path, which may take so many seconds.  Raises OSError."""
+    sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    try:
+        # While as many wait to be accepted as the kernel keeps, a socket that doesn't block gets
+        # EAGAIN at once, and has no place among those that wait.
+        sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, _TIME.pack(seconds, 0))
+        sock.connect(broker)
+        sock.settimeout(seconds)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class _Broker:

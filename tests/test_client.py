@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from oci_bpf_hook.client import SOCKET
+from oci_bpf_hook.client import SOCKET, connect
 from oci_bpf_hook.container import Container
 from oci_bpf_hook.errors import (
     BAD_ANNOTATION,
@@ -168,6 +168,25 @@ def test_nobody_listens(container: Scratch) -> None:
         broker.kill()
         result = inside(container, ASK)
     assert_failed(result, NO_BROKER, "Connection refused", container=container)
+
+
+def test_as_many_wait_as_the_kernel_keeps(tmp_path: Path) -> None:
+    """One more waits with them, and isn't told that there is nobody."""
+    path = str(tmp_path / "s")
+    came: list[socket.socket] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(path)
+        listening.listen(0)
+        first = connect(path, 30)
+        thread = Thread(target=lambda: came.append(listening.accept()[0]))
+        # With nobody to accept there is no room, for as long as it is said.
+        with pytest.raises(BlockingIOError):
+            connect(path, 1)
+        thread.start()
+        second = connect(path, 30)
+        thread.join()
+    for sock in (first, second, *came):
+        sock.close()
 
 
 def test_the_brokers_reason_is_the_hooks(broker: Broker, container: Scratch) -> None:

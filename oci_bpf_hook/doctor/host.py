@@ -2,13 +2,12 @@
 
 import errno
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from .. import kernel, probes
 from ..btf import BtfError
-from ..client import SOCKET
+from ..client import SOCKET, connect
 from ..container import is_initial
 from ..errors import HookError
 from ..names import KINDS
@@ -171,9 +170,7 @@ def _own_name() -> str:
 def _broker() -> Finding:
     """Whether the broker answers, if there is to be one: rootless engines need it."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-            sock.settimeout(2)
-            sock.connect(SOCKET)
+        connect(SOCKET, 2).close()
     except (FileNotFoundError, PermissionError) as error:
         return _no_broker(error)
     except OSError as error:
