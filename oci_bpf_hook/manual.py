@@ -8,7 +8,6 @@ from typing import Any
 
 from . import __version__, policy
 from .annotations import KEYS, MODE, PATH, PREFIX
-from .broker import SILENCE, WAITING_OF_USER
 from .cli import PROGRAM, SUMMARY
 from .client import SOCKET
 from .commands.table import Argument, Command
@@ -28,6 +27,7 @@ from .policycache import ETC
 from .policyfile import AUDIT_TO
 from .record import Record
 from .session import DEADLINE
+from .waiting import SILENCE, WAITING_OF_USER
 from .wire import LONGEST
 
 # Of the last change to what is said here.

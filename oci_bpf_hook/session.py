@@ -11,12 +11,12 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import NoReturn
 
 # What the hook imports only when it is needed is here before the first request is.
 from . import confine, failure, inside, lint, refusal, unknown, wire  # noqa: F401
+from .allowance import spend
 from .annotations import parse
 from .audit import json_object
 from .container import Container
@@ -116,7 +116,8 @@ def _settle(sock: socket.socket, parent: int) -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for number in (signal.SIGALRM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
     signal.alarm(DEADLINE)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -128,31 +129,29 @@ def _settle(sock: socket.socket, parent: int) -> None:
 
 def _serve(sock: socket.socket, policy: Compiled | HookError) -> None:
     who = "?"
+    owner = 0
+    trail: Trail | None = None
     try:
         with Peer(sock) as peer:
             who = f"of uid {peer.uid}"
+            # Of whoever made all that is around it, who can't be another the next time.
+            owner = peer.container.outermost_owner()
             ask = wire.read_ask(_decoded(_receive(sock)))
             who = quote(ask.id)[1:-1]
-            with _on_record(ask, peer, policy) as trail:
-                _decide(sock, peer, ask, trail)
+            trail = Trail(
+                ask.id,
+                ask.annotations,
+                lambda: _in_order(policy),
+                peer={"pid": peer.pid, "uid": peer.uid, "gid": peer.gid},
+                user=owner,
+            )
+            _decide(sock, peer, ask, trail)
     except HookError as error:
-        log(ERROR, f"broker: {who}: {error} (exit code {error.code})")
-        raise
-
-
-@contextmanager
-def _on_record(ask: wire.Ask, peer: Peer, policy: Compiled | HookError) -> Iterator[Trail]:
-    """The record of a request, in which a refusal is put."""
-    trail = Trail(
-        ask.id,
-        ask.annotations,
-        lambda: _in_order(policy),
-        peer={"pid": peer.pid, "uid": peer.uid, "gid": peer.gid},
-    )
-    try:
-        yield trail
-    except HookError as error:
-        trail.refused(error)
+        said = f"broker: {who}: {error} (exit code {error.code})"
+        if trail is not None:
+            trail.refused(error, said)
+        elif spend(owner, len(said)):
+            log(ERROR, said)
         raise
 
 

@@ -5,7 +5,7 @@ import gc
 import grp
 import os
 
-from .. import broker
+from .. import broker, listening
 from ..client import SOCKET
 from ..errors import DONE, USAGE, HookError, quote
 from ..log import INFO, log
@@ -61,25 +61,25 @@ _IDLE = 60
 
 
 def run(options: argparse.Namespace) -> int:
-    broker.require_host()
+    listening.require_host()
     os.umask(0o077)
     os.chdir("/")
     group = _group(options.group) if options.group else -1
-    passed = broker.inherited()
+    passed = listening.inherited()
     idle = options.idle if options.idle is not None else _IDLE if passed else 0
     limits = broker.Limits(workers=max(options.workers, 1), rate=max(options.rate, 0), idle=idle)
-    listening = passed or broker.listen(options.socket, options.mode, group)
+    sock = passed or listening.listen(options.socket, options.mode, group)
     policy = Watched(header=options.header)
-    service = broker.Broker(listening, policy, limits)
+    service = broker.Broker(sock, policy, limits)
     # One that is wrong is said now; requests are refused until it is in order.
     policy.get()
     # What is there now is never garbage, and looking at it would copy it in every child.
     gc.collect()
     gc.freeze()
     log(INFO, "broker: ready")
-    broker.notify("READY=1")
+    listening.notify("READY=1")
     service.run()
-    broker.notify("STOPPING=1")
+    listening.notify("STOPPING=1")
     return DONE
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from oci_bpf_hook.client import SOCKET
 from oci_bpf_hook.wire import VERSION
@@ -52,7 +52,7 @@ class Broker:
             *("--rate", rate, *options),
         ]
 
-    def __enter__(self) -> "Broker":
+    def __enter__(self) -> Self:
         with (
             tempfile.TemporaryDirectory(dir="/tmp") as directory,
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready,
@@ -96,7 +96,7 @@ class Broker:
         finally:
             self.process.kill()
         if error is None:
-            assert code in (0, -signal.SIGKILL)
+            assert code in (0, -signal.SIGKILL), code
 
     def kill(self) -> None:
         """End it as nobody expects."""
@@ -156,8 +156,9 @@ path = sys.argv[1]
 socks = []
 def connect():
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.settimeout(30)
+    # With a timeout it would get EAGAIN where the kernel keeps no more, and not wait.
     sock.connect(path)
+    sock.settimeout(30)
     socks.append(sock)
 def do(what, number=-1, data="", fds=0, count=1, argv=(), flags=0):
     sock = socks[number] if socks else None
