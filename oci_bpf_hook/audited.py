@@ -1,9 +1,14 @@
 """What the audit trail says of a container: which rule granted, or why it was refused."""
 
+import bz2
+import gzip
 import json
+import lzma
 import os
+import re
+import zlib
 from calendar import timegm
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import strptime
 from typing import Any
 
@@ -24,13 +29,99 @@ class Granted(Record):
     path: str
 
 
-Grants = Mapping[tuple[str, int], Granted]
-# So much of the trail's end is looked at.
-_MOST = 8 << 20
+# A container as the trail knows it: by its id, and the user whose it is.  A broker is told ids by
+# whoever asks it, and so another user's is no other's container.
+Key = tuple[str, int]
+Grants = Mapping[Key, Granted]
+_Entry = dict[str, Any]
+# The trail is read in blocks, and a line that is longer than any that was ever written is none.
+_BLOCK = 1 << 18
+_LINE = 1 << 20
+# Seconds that a line may be older than what it is about: a clock may have been set.
+_SLACK = 86_400
+# What a line has that is a refusal, as it is written: no other has it, since a text's quotation
+# marks are escaped.
+_REFUSED = b'"outcome":"refused"'
+_Opener = Callable[[str], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]
+_OPENERS: Mapping[str, _Opener] = {
+    ".gz": gzip.GzipFile,
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+}
 
 
-def entries() -> Iterator[dict[str, Any]]:
-    """The trail's lines, oldest first, as far as we may read them and they aren't cut off."""
+def grants(wanted: Mapping[Key, float]) -> Grants:
+    """The last grant of each container that is `wanted`, as far as there is one and we may read it.
+
+    It is wanted since when, in seconds: as long as the container has been there.  Whatever else
+    is on record since then, and in files that were rotated away, is no hindrance.
+    """
+
+    def key(entry: _Entry) -> Key | None:
+        user = asker(entry)
+        if entry.get("outcome") != "granted" or not isinstance(entry.get("rule"), str):
+            return None
+        found = None if user is None else (entry["container"], user)
+        return found if found in wanted else None
+
+    found = _latest(
+        key,
+        len(wanted),
+        skip=lambda line: _REFUSED in line,
+        since=min(wanted.values(), default=0) - _SLACK,
+    )
+    return {one: _grant(entry) for one, entry in found.items()}
+
+
+def last_refusal(name: str) -> _Entry | None:
+    """The line about the container with this id or name, if the last about it is a refusal."""
+    as_written = json.dumps(name)[1:-1].encode()
+
+    def key(entry: _Entry) -> Key | None:
+        requester = entry.get("requester")
+        known_as = requester.get("container") if isinstance(requester, dict) else None
+        return (name, 0) if name == known_as or entry["container"].startswith(name) else None
+
+    found = _latest(key, 1, skip=lambda line: as_written not in line, since=0)
+    return next((one for one in found.values() if one.get("outcome") == "refused"), None)
+
+
+def _latest(
+    key: Callable[[_Entry], Key | None],
+    most: int,
+    *,
+    skip: Callable[[bytes], bool],
+    since: float,
+) -> dict[Key, _Entry]:
+    """The last entry with each `key`, which is None for one that is of no interest.
+
+    There are so many keys at the `most`.  Lines to `skip` aren't decoded, and what was written
+    before `since` isn't looked for.  That takes no more memory than a block and those entries.
+    """
+    found: dict[Key, _Entry] = {}
+    for path in _files(since):
+        of_file: dict[Key, _Entry] = {}
+        lines, last_first = _lines(path)
+        for line in lines:
+            entry = None if skip(line) else _decoded(line)
+            if entry is None:
+                continue
+            if last_first and 0 < _time(entry) < since:
+                break
+            one = key(entry)
+            # What is compressed is read from its beginning, and there the last one counts.
+            if one is not None and not (last_first and one in of_file):
+                of_file[one] = entry
+                if last_first and len(found.keys() | of_file.keys()) >= most:
+                    break
+        found = of_file | found
+        if len(found) >= most:
+            break
+    return found
+
+
+def _files(since: float) -> Iterator[str]:
+    """The trail's files that were written to since then, the last one first."""
     try:
         # It may be asked for again and again, and no file is to stay open for it.
         to = in_force(in_memory=True).audit_to
@@ -38,34 +129,81 @@ def entries() -> Iterator[dict[str, Any]]:
         return
     if not to.startswith("/"):
         return
-    # logrotate's last one before the one that is written.
-    for path in (f"{to}.1", to):
-        for line in _end_of(path):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("container"), str):
-                yield entry
+    directory, _, name = to.rpartition("/")
+    # As logrotate calls them: by a number or, with dateext, by when.
+    rotated = re.compile(rf"{re.escape(name)}[.-]\d[\d-]*({'|'.join(map(re.escape, _OPENERS))})?")
+    found: list[tuple[bool, float, str]] = []
+    try:
+        with os.scandir(directory) as entries:
+            found = [
+                (one.name == name, one.stat().st_mtime, one.path)
+                for one in entries
+                if one.name == name or rotated.fullmatch(one.name)
+            ]
+    except OSError:
+        pass
+    for current, changed, path in sorted(found, reverse=True):
+        if current or changed >= since:
+            yield path
 
 
-def grants() -> Grants:
-    """The last grant of each container, by its id and the user whose it is.
+def _lines(path: str) -> tuple[Iterator[bytes], bool]:
+    """The lines of a file, and whether its last one is the first of them."""
+    opener = _OPENERS.get(os.path.splitext(path)[1])
+    return (_forwards(path, opener), False) if opener else (_backwards(path), True)
 
-    A broker is told ids by whoever asks it, and so another user's is no other's container.
-    """
-    return {
-        (entry["container"], user): Granted(
-            rule=entry["rule"],
-            shown=_shown(entry.get("granted")),
-            path=_path(entry),
-            time=_time(entry),
-        )
-        for entry in entries()
-        if entry.get("outcome") == "granted"
-        and isinstance(entry.get("rule"), str)
-        and (user := asker(entry)) is not None
-    }
+
+def _backwards(path: str) -> Iterator[bytes]:
+    try:
+        with open(path, "rb") as file:
+            end = os.fstat(file.fileno()).st_size
+            rest, is_line = b"", True
+            while end:
+                size = min(_BLOCK, end)
+                end -= size
+                file.seek(end)
+                first, *lines = (file.read(size) + rest).split(b"\n")
+                if lines:
+                    yield from reversed(lines if is_line else lines[:-1])
+                    is_line = True
+                rest = first
+                if len(rest) > _LINE:
+                    rest, is_line = b"", False
+            if is_line:
+                yield rest
+    except OSError:
+        return
+
+
+def _forwards(path: str, opener: _Opener) -> Iterator[bytes]:
+    try:
+        with opener(path) as file:
+            is_line = True
+            while line := file.readline(_LINE):
+                whole = line.endswith(b"\n")
+                if is_line and whole:
+                    yield line
+                is_line = whole
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):  # It is cut off, or none of these.
+        return
+
+
+def _decoded(line: bytes) -> _Entry | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(entry, dict) and isinstance(entry.get("container"), str)
+    return entry if known else None
+
+
+def _grant(entry: _Entry) -> Granted:
+    return Granted(
+        rule=entry["rule"],
+        shown=_shown(entry.get("granted")),
+        path=_path(entry),
+        time=_time(entry),
+    )
 
 
 def _shown(granted: object) -> dict[str, str]:
@@ -75,14 +213,14 @@ def _shown(granted: object) -> dict[str, str]:
     }
 
 
-def _time(entry: dict[str, Any]) -> float:
+def _time(entry: _Entry) -> float:
     try:
         return timegm(strptime(entry["time"], "%Y-%m-%dT%H:%M:%SZ"))
     except (KeyError, TypeError, ValueError):
         return 0
 
 
-def _path(entry: dict[str, Any]) -> str:
+def _path(entry: _Entry) -> str:
     """Where it was asked for, as far as the line says that."""
     asked = entry.get("requested")
     for key, text in asked.items() if isinstance(asked, dict) else ():
@@ -91,29 +229,8 @@ def _path(entry: dict[str, Any]) -> str:
     return PATH
 
 
-def asker(entry: dict[str, Any]) -> int | None:
+def asker(entry: _Entry) -> int | None:
     """The user for whom was asked, by the kernel's word; None if the line doesn't say."""
     requester = entry.get("requester")
     user = requester.get("user") if isinstance(requester, dict) else None
     return user if isinstance(user, int) else None
-
-
-def last_refusal(name: str) -> dict[str, Any] | None:
-    """The line about the container with this id or name, if the last about it is a refusal."""
-    last: dict[str, Any] | None = None
-    for entry in entries():
-        requester = entry.get("requester")
-        known_as = requester.get("container") if isinstance(requester, dict) else None
-        if name == known_as or entry["container"].startswith(name):
-            last = entry
-    return last if last is not None and last.get("outcome") == "refused" else None
-
-
-def _end_of(path: str) -> list[bytes]:
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(size - _MOST, 0))
-            return file.read(_MOST).splitlines()
-    except OSError:
-        return []

@@ -1,10 +1,11 @@
 """Which containers have a delegated bpffs, and what each can do with it."""
 
 import pwd
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
 from . import mountinfo, running
-from .audited import Granted, Grants, grants
+from .audited import Granted, Grants, Key, grants
 from .confinement import confined
 from .container import Process
 from .errors import HookError
@@ -78,10 +79,10 @@ def delegations(enums: Mapping[str, Enum]) -> list[Delegation]:
     A mount namespace that was copied from a container's shows the container's mounts again, and
     is left out.
     """
-    known = grants()
     found: list[Delegation] = []
     seen: set[tuple[int, str, str]] = set()
     every = running.containers()
+    known = granted_to(every)
     for one in every:
         for delegation in of_container(one, enums, known):
             key = (delegation.user_namespace, delegation.device, delegation.path)
@@ -96,6 +97,20 @@ def delegations(enums: Mapping[str, Enum]) -> list[Delegation]:
     return found
 
 
+def granted_to(those: Iterable[Running]) -> Grants:
+    """What the audit trail says that each of those containers was granted."""
+    wanted: dict[Key, float] = {}
+    for one in those:
+        with suppress(HookError, OSError), Process(one.pid) as process:
+            wanted[_key(one, process)] = started(process)
+    return grants(wanted)
+
+
+def _key(one: Running, process: Process) -> Key:
+    """What the audit trail calls the container `one` of that `process`."""
+    return one.id or f"pid-{one.pid}", user_of(process.outermost_owner())
+
+
 def unmounted(one: Running, enums: Mapping[str, Enum], known: Grants) -> Iterator[Delegation]:
     """What `one` was granted, by the audit trail, though there is no mount of it to be seen.
 
@@ -105,7 +120,7 @@ def unmounted(one: Running, enums: Mapping[str, Enum], known: Grants) -> Iterato
         return
     try:
         with Process(one.pid) as process:
-            granted = known.get((one.id, user_of(process.outermost_owner())))
+            granted = known.get(_key(one, process))
             # One that was restarted since has no token any more.
             if (
                 granted
@@ -136,7 +151,7 @@ def _of_process(
     if not any(mount.delegates for mount in every):
         return
     shared = shares(process)
-    granted = known.get((one.id or f"pid-{one.pid}", user_of(process.outermost_owner())))
+    granted = known.get(_key(one, process))
     for mount in every:
         if mount.delegates:
             covered = mount.id in hidden

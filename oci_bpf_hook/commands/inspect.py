@@ -10,8 +10,15 @@ from contextlib import suppress
 from typing import Any
 
 from .. import kernel, running, whole
-from ..audited import grants
-from ..delegations import CONFINED, Delegation, delegations, names, of_container, unmounted
+from ..delegations import (
+    CONFINED,
+    Delegation,
+    delegations,
+    granted_to,
+    names,
+    of_container,
+    unmounted,
+)
 from ..errors import DONE, USAGE, HookError, quote
 from ..masks import show
 from ..names import KINDS, Enum
@@ -53,7 +60,8 @@ def run(options: argparse.Namespace) -> int:
             _watch(options.watch, enums, as_json=options.json)
         return DONE
     if options.name:
-        one, known = running.find(options.name), grants()
+        one = running.find(options.name)
+        known = granted_to([one])
         found = list(of_container(one, enums, known))
         found = found or list(unmounted(one, enums, known))
         if not found:
