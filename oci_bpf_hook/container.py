@@ -15,7 +15,7 @@ from _struct import Struct
 
 from . import syscalls
 from .errors import BAD_STATE, NO_BROKER, NO_USER_NAMESPACE, HookError
-from .state import read_all
+from .state import MOUNTINFO_MAX, read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -296,7 +296,9 @@ def _request(number: int) -> int:
 def _read_at(directory: int, path: str) -> bytes:
     fd = _open_at(directory, path)
     try:
-        return read_all(fd)
+        return read_all(fd, MOUNTINFO_MAX)
+    except ValueError:  # EFBIG.
+        raise OSError(27, f"it is larger than {MOUNTINFO_MAX >> 20} MiB", path) from None
     finally:
         posix.close(fd)
 

@@ -4,16 +4,16 @@ import pwd
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
-from . import mountinfo, running
+from . import running
 from .audited import Granted, Grants, Key, grants
 from .confinement import confined
 from .container import Process
 from .errors import HookError
 from .masks import parse_shown
-from .mountinfo import Mount
+from .mountinfo import Mount, of_interest
 from .names import Enum
 from .peer import user_of
-from .processes import mounts, started
+from .processes import Patience, mounts, started
 from .reach import exposures
 from .record import Record
 from .running import Running
@@ -30,6 +30,7 @@ _UNMOUNTED = (
 )
 # The one word for whether it is confined, by what is known of that.
 CONFINED = {True: "yes", False: "no", None: "?"}
+_UNSEEN = "unseen: its mounts can't be looked at, and it may have any delegation"
 
 
 class Delegation(Record):
@@ -37,14 +38,16 @@ class Delegation(Record):
 
     `shown` are the options in the kernel's words and `masks` their bits; `owner` is the user,
     by the host's ids, whose user namespace it is; `covered` says that another mount lies over
-    it; `confined` whether the guard holds its tokens, None where nothing tells; `host_network` and
-    `host_cgroup` what it shares with the host; `rule` is the policy's that granted it, by the audit
-    trail, None where that isn't known; `warnings` are sentences.
+    it, and `unseen` why its mounts can't be looked at, "" if they can: without them the rest is
+    what the audit trail knows.  `confined` is whether the guard holds its tokens, None where
+    nothing tells; `host_network` and `host_cgroup` what it shares with the host; `rule` is the
+    policy's that granted it, by the audit trail, None where that isn't known; `warnings` are
+    sentences.
     """
 
     __slots__ = (
         *("confined", "container", "covered", "device", "host_cgroup", "host_network", "masks"),
-        *("owner", "path", "rule", "shown", "user_namespace", "warnings"),
+        *("owner", "path", "rule", "shown", "unseen", "user_namespace", "warnings"),
     )
     container: Running
     path: str
@@ -55,6 +58,7 @@ class Delegation(Record):
     user_namespace: int
     covered: bool
     confined: bool | None
+    unseen: str
     host_network: bool
     host_cgroup: bool
     rule: str | None
@@ -83,9 +87,12 @@ def delegations(enums: Mapping[str, Enum]) -> list[Delegation]:
     seen: set[tuple[int, str, str]] = set()
     every = running.containers()
     known = granted_to(every)
+    patience: dict[int, Patience] = {}
     for one in every:
-        for delegation in of_container(one, enums, known):
-            key = (delegation.user_namespace, delegation.device, delegation.path)
+        for delegation in of_container(one, enums, known, patience):
+            # Of what can't be seen nobody knows whether it is the same.
+            what = f"of {one.id or one.mount}" if delegation.unseen else delegation.device
+            key = (delegation.user_namespace, what, delegation.path)
             if key not in seen:
                 seen.add(key)
                 found.append(delegation)
@@ -133,28 +140,52 @@ def unmounted(one: Running, enums: Mapping[str, Enum], known: Grants) -> Iterato
         return
 
 
-def of_container(one: Running, enums: Mapping[str, Enum], known: Grants) -> Iterator[Delegation]:
-    """The delegations of `one`; none if it has just ended."""
+def of_container(
+    one: Running,
+    enums: Mapping[str, Enum],
+    known: Grants,
+    patience: dict[int, Patience] | None = None,
+) -> Iterator[Delegation]:
+    """The delegations of `one`; none if it has just ended.
+
+    One that can't be looked at has one, with nothing in it but why.  `patience` is what there is
+    for the others of each owner, where several are looked at.
+    """
     try:
         with Process(one.pid) as process:
             if process.is_in(one.user, one.mount):  # Else its pid is another's by now.
-                yield from _of_process(one, process, enums, known)
+                yield from _of_process(
+                    one, process, enums, known, {} if patience is None else patience
+                )
     except (HookError, OSError):
         return
 
 
 def _of_process(
-    one: Running, process: Process, enums: Mapping[str, Enum], known: Grants
+    one: Running,
+    process: Process,
+    enums: Mapping[str, Enum],
+    known: Grants,
+    patience: dict[int, Patience],
 ) -> Iterator[Delegation]:
-    every = mounts(process)
-    hidden = mountinfo.covered(every)
-    if not any(mount.delegates for mount in every):
+    namespace, owner = process.outermost()
+    granted = known.get(_key(one, process))
+    try:
+        # Root's containers are of many, who have a user namespace each.
+        whose = patience.setdefault(owner or -namespace, Patience())
+        every = mounts(process, of_interest(), whose)
+    except OSError as error:
+        if isinstance(error, PermissionError) or not process.alive():
+            raise
+        unseen = error.strerror or str(error)
+        yield _delegation(one, process, enums, granted, (True, True), unseen=unseen)
+        return
+    if not any(mount.delegates for mount in every.kept):
         return
     shared = shares(process)
-    granted = known.get(_key(one, process))
-    for mount in every:
+    for mount in every.kept:
         if mount.delegates:
-            covered = mount.id in hidden
+            covered = mount.id in every.covered
             yield _delegation(one, process, enums, granted, shared, mount=mount, covered=covered)
 
 
@@ -167,12 +198,15 @@ def _delegation(
     *,
     mount: Mount | None = None,
     covered: bool = False,
+    unseen: str = "",
 ) -> Delegation:
-    """That of a `mount`, or what was `granted` without one."""
+    """That of a `mount`, or what was `granted` without one, or with one that can't be seen."""
     network, cgroup = shared
     shown = mount.delegates if mount else granted.shown if granted else {}
     masks = {option: _mask(text, enums[option]) for option, text in shown.items()}
     hidden = _COVERED if covered else "" if mount else _UNMOUNTED
+    if unseen:
+        hidden = f"{_UNSEEN}: {unseen}"
     held = confined(process, mount) if mount else None
     reaches = warnings(masks, enums, confined=held, host_network=network, host_cgroup=cgroup)
     return Delegation(
@@ -185,6 +219,7 @@ def _delegation(
         user_namespace=one.user,
         covered=covered,
         confined=held,
+        unseen=unseen,
         host_network=network,
         host_cgroup=cgroup,
         rule=granted.rule if granted else None,

@@ -8,23 +8,24 @@ they are, and not in which namespace.  What is under way through a socket nobody
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from stat import S_ISDIR
 
-from .mountinfo import covered, parse
+from .mountinfo import of_interest
 from .probes import stat_known
-from .processes import comm, pids
+from .processes import Patience, TooManyMountsError, comm, pids
 from .record import Record
 
 TOKEN = "token"  # noqa: S105
 DIRECTORY = "directory"
 MOUNT = "mount"
+UNSEEN = "unseen"
 
 
 class Held(Record):
     """What a process has: a TOKEN, a DIRECTORY of the bpffs, or its MOUNT with nothing over it.
 
-    `fd` is None for a directory that the process is in, and for a mount.
+    UNSEEN is that it may have such a mount, among more than are looked at.  `fd` is None for a
+    directory that the process is in, and for mounts.
     """
 
     __slots__ = ("fd", "name", "pid", "what")
@@ -42,6 +43,7 @@ def holders(devices: set[str], mount_namespace: int) -> Iterator[Held]:
     bpffs is in sight a single process is named.
     """
     namespaces = {mount_namespace}
+    patience = Patience()
     for pid in sorted(pids()):
         found: set[tuple[str, int]] = set()
         name = "?"
@@ -51,7 +53,7 @@ def holders(devices: set[str], mount_namespace: int) -> Iterator[Held]:
                 with suppress(OSError):
                     found.update(_held(task, devices))
                 with suppress(OSError):
-                    found.update(_seen(task, devices, namespaces))
+                    found.update(_seen(task, devices, namespaces, patience))
         for what, fd in sorted(found):
             yield Held(pid=pid, name=name, fd=fd if fd >= 0 else None, what=what)
 
@@ -89,13 +91,20 @@ def _what(path: str, info: str, devices: set[str]) -> str:
         return ""
 
 
-def _seen(task: str, devices: set[str], namespaces: set[int]) -> Iterator[tuple[str, int]]:
+def _seen(
+    task: str, devices: set[str], namespaces: set[int], patience: Patience
+) -> Iterator[tuple[str, int]]:
     namespace = os.stat(f"{task}/ns/mnt").st_ino
     if namespace in namespaces:
         return
-    every = parse(Path(f"{task}/mountinfo").read_bytes().decode("utf-8", "replace"))
+    try:
+        every = patience.mounts(f"{task}/mountinfo", None, of_interest(devices=devices))
+    except TooManyMountsError:
+        namespaces.add(namespace)
+        yield UNSEEN, -1
+        return
     namespaces.add(namespace)
-    if any(mount.device in devices for mount in every):
-        hidden = covered(every)
-        if any(mount.device in devices and mount.id not in hidden for mount in every):
+    for mount in every.kept:
+        if mount.device in devices and mount.id not in every.covered:
             yield MOUNT, -1
+            return

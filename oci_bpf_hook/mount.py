@@ -14,7 +14,7 @@ from . import inside
 from .errors import BAD_STATE, MOUNT_FAILED, NOT_AS_GRANTED, HookError, quote
 from .half import Half, create
 from .masks import differences
-from .state import read_all
+from .state import MOUNTINFO_MAX, read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -387,7 +387,13 @@ def _place(message: bytes) -> tuple[int, bool, int, int, int]:
 def _mountinfo(process: str) -> bytes:
     fd = posix.open(f"/proc/{process}/mountinfo", posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        return read_all(fd)
+        return read_all(fd, MOUNTINFO_MAX)
+    except ValueError:
+        raise HookError(
+            MOUNT_FAILED,
+            "there are too many mounts to see what becomes of one more: "
+            f"/proc/{process}/mountinfo is larger than {MOUNTINFO_MAX >> 20} MiB; unmount some",
+        ) from None
     finally:
         posix.close(fd)
 

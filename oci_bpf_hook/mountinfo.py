@@ -1,14 +1,26 @@
-"""/proc/PID/mountinfo, read whole: which mounts a process sees, and which lie over others.
+"""/proc/PID/mountinfo, line by line: which mounts a process sees, and which lie over others.
 
-The hook's own read-back looks for one line and doesn't need this.
+A container's root makes as many mounts as the sysctl fs.mount-max lets it, in as many namespaces as
+it likes, and so what isn't of interest isn't kept.  The hook's own read-back looks for one line and
+doesn't need this.
 """
 
 import re
+from collections.abc import Callable, Collection, Iterable
 
 from .names import KINDS
 from .record import Record
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
+# Of interest in one namespace; no engine makes so many that delegate.
+MOST_KEPT = 4096
+# What the kernel escapes in a path (fs/proc_namespace.c, mangle).
+_ESCAPED = {char: f"\\{ord(char):03o}" for char in " \t\n\\"}
+Keep = Callable[[bytes], bool]
+
+
+class TooManyError(ValueError):
+    """More than can be kept; the text says more than how many what."""
 
 
 class Mount(Record):
@@ -35,91 +47,140 @@ class Mount(Record):
         return {option: self.options[option] for option in options if option in self.options}
 
 
-def parse(text: str) -> list[Mount]:
-    """The mounts in the text of a mountinfo file; lines that aren't whole are left out."""
-    found: list[Mount] = []
-    # Of what else ends a line for Python nothing is escaped in a path.
-    for line in text.split("\n"):
-        # ID parent major:minor root point flags [optional]... - type source options
-        head, dash, tail = line.partition(" - ")
-        fields, rest = head.split(" "), tail.split(" ")
-        if not dash or len(fields) < 6 or len(rest) < 3 or not _numbers(*fields[:2]):
-            continue
-        pairs = (item.partition("=") for item in rest[2].split(","))
-        found.append(
-            Mount(
-                id=int(fields[0]),
-                parent=int(fields[1]),
-                device=fields[2],
-                root=_plain(fields[3]),
-                point=_plain(fields[4]),
-                fstype=rest[0],
-                options={key: value for key, _, value in pairs},
-            )
-        )
-    return found
+class Mounts(Record):
+    """The mounts of interest, in order, and the ids of those that can't be reached by their path.
 
-
-def _numbers(*texts: str) -> bool:
-    return all(text.isascii() and text.isdecimal() for text in texts)
-
-
-def covered(mounts: list[Mount]) -> set[int]:
-    """The ids of those that can't be reached by their path, as another mount lies over it.
-
-    That is one on the very same place, or above it in the tree.  A container has as many mounts
-    as it likes, up to the sysctl fs.mount-max, and so nothing here looks at each for each.
+    That is as another mount lies over it, on the very same place or above it in the tree.
     """
-    tree = _Tree(mounts)
-    return {mount.id for mount in mounts if tree.is_covered(mount)}
+
+    __slots__ = ("covered", "kept")
+    kept: list[Mount]
+    covered: set[int]
+
+
+def of_interest(at: str | None = None, devices: Collection[str] = ()) -> Keep:
+    """Whether a line is about a mount that delegates, one `at` that path, or one of the `devices`.
+
+    Those are major:minor.
+    """
+    place = None if at is None else "".join(_ESCAPED.get(char, char) for char in at)
+    point = None if place is None else b" %s " % place.encode("utf-8", "surrogateescape")
+    numbers = {device.encode() for device in devices}
+
+    def keep(line: bytes) -> bool:
+        if b" - bpf " in line and b"delegate_" in line:
+            return True
+        if point is not None and point in line:
+            return True
+        return bool(numbers) and not numbers.isdisjoint(line.split(b" ", 3)[2:3])
+
+    return keep
+
+
+def read(lines: Iterable[bytes], keep: Keep, *, most: int = MOST_KEPT) -> Mounts:
+    """The mounts in the `lines` of a mountinfo file that are to be kept.
+
+    Lines that aren't whole are left out.  Raises TooManyError for more than the `most`.
+    """
+    tree = _Tree()
+    kept: list[Mount] = []
+    for line in lines:
+        # ID parent major:minor root point flags [optional]... - type source options
+        fields = line.split(b" ", 5)
+        if len(fields) < 6 or b" - " not in line or not _numbers(*fields[:2]):
+            continue
+        tree.add(int(fields[0]), int(fields[1]), fields[4])
+        if keep(line) and (mount := _mount(line)):
+            if len(kept) == most:
+                raise TooManyError(f"more than {most} mounts that delegate")
+            kept.append(mount)
+    tree.grown()
+    return Mounts(kept=kept, covered={one.id for one in kept if tree.is_covered(one.id)})
+
+
+def _mount(line: bytes) -> Mount | None:
+    text = line.decode("utf-8", "surrogateescape")
+    head, _, tail = text.partition(" - ")
+    fields, rest = head.split(" "), tail.split(" ")
+    if len(fields) < 6 or len(rest) < 3:
+        return None
+    pairs = (item.partition("=") for item in rest[2].split(","))
+    return Mount(
+        id=int(fields[0]),
+        parent=int(fields[1]),
+        device=fields[2],
+        root=_plain(fields[3]),
+        point=_plain(fields[4]),
+        fstype=rest[0],
+        options={key: value for key, _, value in pairs},
+    )
+
+
+def _numbers(*texts: bytes) -> bool:
+    return all(text.isdigit() and len(text) < 20 for text in texts)
 
 
 class _Tree:
-    """The mounts by what they are on, and what is known of each place so far."""
+    """Each mount's parent and place, and what is known of each place so far.
 
-    def __init__(self, mounts: list[Mount]) -> None:
-        self._by_id = {mount.id: mount for mount in mounts}
-        self._order = {mount.id: number for number, mount in enumerate(mounts)}
-        # Those that another lies on the very place of.
-        self._below = {mount.parent for mount in mounts if self._is_on_top(mount)}
+    Nothing here looks at each mount for each.
+    """
+
+    def __init__(self) -> None:
+        # Its parent, the place, and the how manieth it is.
+        self._mounts: dict[int, tuple[int, bytes, int]] = {}
         # The last one on each place of each mount.
-        self._last = {(mount.parent, mount.point): number for number, mount in enumerate(mounts)}
+        self._last: dict[tuple[int, bytes], int] = {}
+        # Those that another lies on the very place of.
+        self._below: set[int] = set()
         # Whether what each mount is on can't be reached.
         self._buried: dict[int, bool] = {}
 
-    def is_covered(self, mount: Mount) -> bool:
-        return mount.id in self._below or self._shadowed(mount) or self._is_buried(mount)
+    def add(self, identity: int, parent: int, point: bytes) -> None:
+        number = len(self._mounts)
+        self._mounts[identity] = parent, point, number
+        self._last[parent, point] = number
 
-    def _is_on_top(self, mount: Mount) -> bool:
+    def grown(self) -> None:
+        """To be called when all are there: a parent may come after its children."""
+        self._below = {mount[0] for one, mount in self._mounts.items() if self._is_on_top(one)}
+
+    def is_covered(self, one: int) -> bool:
+        return one in self._below or self._shadowed(one) or self._is_buried(one)
+
+    def _parent(self, one: int) -> int | None:
+        parent = self._mounts[one][0]
+        return parent if parent in self._mounts and parent != one else None
+
+    def _is_on_top(self, one: int) -> bool:
         """Whether it lies on the very place of its parent."""
-        parent = self._by_id.get(mount.parent)
-        return parent is not None and parent is not mount and parent.point == mount.point
+        parent = self._parent(one)
+        return parent is not None and self._mounts[parent][1] == self._mounts[one][1]
 
-    def _is_buried(self, mount: Mount) -> bool:
+    def _is_buried(self, one: int) -> bool:
         chain: list[int] = []
         while True:
-            parent = self._by_id.get(mount.parent)
+            parent = self._parent(one)
             # The tree has no loops, but a file that was read while it changed may.
-            if mount.id in self._buried or parent is None or parent is mount:
-                found = self._buried.get(mount.id, False)
+            if one in self._buried or parent is None:
+                found = self._buried.get(one, False)
                 break
-            chain.append(mount.id)
-            self._buried[mount.id] = False
+            chain.append(one)
+            self._buried[one] = False
             # What lies on the very place of its parent is what covers that.
-            if (parent.id in self._below and not self._is_on_top(mount)) or self._shadowed(parent):
+            if (parent in self._below and not self._is_on_top(one)) or self._shadowed(parent):
                 found = True
                 break
-            mount = parent
+            one = parent
         self._buried.update(dict.fromkeys(chain, found))
         return found
 
-    def _shadowed(self, mount: Mount) -> bool:
-        """Whether a later sibling lies on a directory above `mount`."""
-        order = self._order[mount.id]
-        point = mount.point
+    def _shadowed(self, one: int) -> bool:
+        """Whether a later sibling lies on a directory above it."""
+        parent, point, number = self._mounts[one]
         while point:
-            point = point.rpartition("/")[0]
-            if self._last.get((mount.parent, point or "/"), -1) > order:
+            point = point.rpartition(b"/")[0]
+            if self._last.get((parent, point or b"/"), -1) > number:
                 return True
         return False
 

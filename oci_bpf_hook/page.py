@@ -161,7 +161,7 @@ def _row(
     return (
         f'<tr><th class="name" scope="row">{_text(container.label)}'
         f"<small>{_text(about)}</small></th>"
-        f"<td>{_text(one.path)}</td><td>{_text(one.owner_name)}</td>"
+        f"<td>{_text(one.path or '?')}</td><td>{_text(one.owner_name)}</td>"
         f"<td>{_text(one.rule or '?')}</td><td>{CONFINED[one.confined]}</td>"
         f'<td class="warnings">{warnings or "<span class=faint>none</span>"}</td>{cells}</tr>\n'
     )

@@ -4,17 +4,22 @@ All of it is read through the directory fd of a `container.Process`, and so of o
 What may not be read is an OSError; the caller knows what that means for its question.
 """
 
+import errno
 import os
+from collections.abc import Iterator
 
 from .container import Process
-from .mountinfo import Mount, parse
+from .mountinfo import Keep, Mounts, TooManyError
+from .mountinfo import read as read_mounts
 from .record import Record
-from .state import read_all
+from .state import MOUNTINFO_MAX, read_all
 
-# Of a file that a container writes no more than this is read; of its mounts, which may be as many
-# as the sysctl fs.mount-max says, all but what no engine makes.
+# Of a file that a container writes no more than this is read.
 _MOST = 4 << 20
-_MOST_OF_MOUNTS = 256 << 20
+_BLOCK = 1 << 16
+# Of the mounts of all that belong to one user, or all that are looked at: whoever has a container
+# has as many mount namespaces as they like.
+_MOST_OF_ALL = 8 * MOUNTINFO_MAX
 
 
 class Status(Record):
@@ -81,9 +86,57 @@ def _status(text: str) -> Status:
     )
 
 
-def mounts(process: Process) -> list[Mount]:
-    """The mounts that it sees.  Raises OSError."""
-    return parse(read(process, "mountinfo", _MOST_OF_MOUNTS))
+class TooManyMountsError(OSError):
+    """It can't be looked at, since it has more mounts than are read; its strerror says so."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(errno.EFBIG, f"it has {what}")
+
+
+class Patience:
+    """How much is read of mounts, in bytes: of one mount namespace, and of several together."""
+
+    def __init__(self, of_one: int = MOUNTINFO_MAX, of_all: int = _MOST_OF_ALL) -> None:
+        self._of_one = of_one
+        self._left = of_all
+
+    def mounts(self, path: str, directory: int | None, keep: Keep) -> Mounts:
+        """What is of interest in the mountinfo file at `path` in the open `directory`.
+
+        Raises OSError, and of these TooManyMountsError.
+        """
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            # Most have nothing of interest, and of these nothing is remembered.
+            if not any(map(keep, self._lines(fd))):
+                return Mounts(kept=[], covered=set())
+            os.lseek(fd, 0, os.SEEK_SET)
+            return read_mounts(self._lines(fd), keep)
+        except TooManyError as error:
+            raise TooManyMountsError(str(error)) from None
+        finally:
+            os.close(fd)
+
+    def _lines(self, fd: int) -> Iterator[bytes]:
+        size = 0
+        rest = b""
+        while block := os.read(fd, _BLOCK):
+            size += len(block)
+            self._left -= len(block)
+            if size > self._of_one:
+                raise TooManyError(f"more than {self._of_one >> 10} KiB of mounts")
+            if self._left < 0:
+                raise TooManyError("mounts beside too many others of the same owner's")
+            # Of what else ends a line for Python nothing is escaped in a path.
+            *lines, rest = (rest + block).split(b"\n")
+            yield from lines
+        if rest:
+            yield rest
+
+
+def mounts(process: Process, keep: Keep, patience: Patience | None = None) -> Mounts:
+    """The mounts that it sees and that are of interest.  Raises OSError, as Patience.mounts."""
+    return (patience or Patience()).mounts("mountinfo", process.proc, keep)
 
 
 def started(process: Process) -> float:

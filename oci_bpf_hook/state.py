@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+# Bytes of /proc/PID/mountinfo; the sysctl fs.mount-max lets a container's root make more, and no
+# engine makes a hundredth.
+MOUNTINFO_MAX = 16 << 20
 STATE_MAX = 1 << 20
 CONFIG_MAX = 4 << 20
 # The alphabet of runc's and crun's container ids; an id becomes part of a path.

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from oci_bpf_hook import probes
 from oci_bpf_hook.container import Process
 from oci_bpf_hook.holders import DIRECTORY, MOUNT, TOKEN, Held, holders
+from oci_bpf_hook.mountinfo import of_interest
 from oci_bpf_hook.processes import mounts
 from tests.support.scratch import Scratch
 from tests.support.situation import BPFFS, SOCKET, delegate, workload
@@ -49,7 +50,7 @@ assert libc.unshare(0x10000000) == 0
 
 def found(pid: int) -> list[Held]:
     with Process(pid) as process:
-        devices = {mount.device for mount in mounts(process) if mount.delegates}
+        devices = {mount.device for mount in mounts(process, of_interest()).kept}
     return list(holders(devices, os.stat(f"/proc/{pid}/ns/mnt").st_ino))
 
 

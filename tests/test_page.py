@@ -47,6 +47,7 @@ def delegation(
         user_namespace=1,
         covered=False,
         confined=confined,
+        unseen="",
         host_network=network,
         host_cgroup=cgroup,
         rule=rule,

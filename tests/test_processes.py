@@ -3,6 +3,7 @@
 import pytest
 
 from oci_bpf_hook.container import Process
+from oci_bpf_hook.mountinfo import of_interest
 from oci_bpf_hook.probes import CAP_BPF, CAP_SYS_ADMIN
 from oci_bpf_hook.processes import (
     comm,
@@ -40,7 +41,7 @@ def test_environment_and_libraries() -> None:
         found = environment(process)
         assert (found["A"], found["EMPTY"]) == ("b=c", "")
         assert any(path.endswith("/cat") for path in libraries(process))
-        assert BPFFS in [mount.point for mount in mounts(process) if mount.delegates]
+        assert BPFFS in [mount.point for mount in mounts(process, of_interest()).kept]
         assert comm(pid) == "cat"
         assert pid in pids()
 

@@ -15,7 +15,7 @@ from ..confine import guard_for
 from ..container import Container
 from ..delegations import Delegation, of_container, shares, user_name
 from ..errors import BAD_STATE, DONE, MOUNT_FAILED, NO_BROKER, USAGE, HookError, quote
-from ..holders import DIRECTORY, MOUNT, TOKEN, holders
+from ..holders import DIRECTORY, MOUNT, TOKEN, UNSEEN, holders
 from ..hook import give
 from ..masks import Grant, resolve, show
 from ..mount import ContainerHalf
@@ -35,6 +35,7 @@ _HAS = {
     TOKEN: "has a token",
     DIRECTORY: "has the old bpffs open, and can make tokens",
     MOUNT: "sees the old bpffs, in a mount namespace of its own, and can make tokens",
+    UNSEEN: "has too many mounts to be looked at, and may see the old bpffs and make tokens",
 }
 _LISTS = tuple((kind.option.removeprefix("delegate_"), kind.option) for kind in KINDS)
 
@@ -83,6 +84,13 @@ def run(options: argparse.Namespace) -> int:
         trail = Trail(one.id or f"pid-{one.pid}", asked, in_force)
         enums = trail.policy().enums
         before = list(of_container(one, enums, {}))
+        for each in before:
+            if each.unseen:
+                raise HookError(
+                    BAD_STATE,
+                    f"the mounts of {one.label} can't be looked at: {each.unseen}; what it has "
+                    "can't be said, and so nothing was done",
+                )
         work = _revoke if options.revoke else _delegate
         answer = work(one, container, trail, before, options)
     if options.json:
@@ -204,8 +212,11 @@ def _revoke(
                 failed += error.problems
         # Its root may have moved them meanwhile, or bound them elsewhere before.
         devices = {each.device for each in gone}
-        after = of_container(one, trail.policy().enums, {})
-        in_reach = [each.path for each in after if not each.covered and each.device in devices]
+        for each in of_container(one, trail.policy().enums, {}):
+            if each.unseen:
+                failed.append(f"whether it is elsewhere too can't be looked at: {each.unseen}")
+            elif not each.covered and each.device in devices:
+                in_reach.append(each.path)
     return {
         **_answer(outcome, one, container, every[0].path),
         "paths": list(dict.fromkeys(each.path for each in gone or every)),

@@ -92,7 +92,7 @@ def as_json(one: Delegation) -> dict[str, Any]:
             "pid": container.pid,
             "image": container.image,
         },
-        "path": one.path,
+        "path": one.path or None,
         "delegated": one.shown,
         "owner": one.owner,
         "rule": one.rule,
@@ -122,11 +122,11 @@ def _cells(one: Delegation, enums: dict[str, Enum]) -> tuple[Piece, ...]:
     return (
         styled(HEAD, one.container.label),
         one.container.engine or "?",
-        one.path,
+        one.path or "?",
         one.owner_name,
         one.rule or "?",
         CONFINED[one.confined],
-        _short(one, enums),
+        _short(one, enums) or "?",
         styled(WARNING, codes) if codes else "",
     )
 
@@ -160,7 +160,7 @@ def _print_full(found: Sequence[Delegation], enums: dict[str, Enum]) -> None:
     for key, text in about.items():
         out.line(styled(FAINT, f"  {key:8}"), f" {text or '?'}")
     for one in found:
-        out.line(styled(HEAD, f"  {one.path}"), f" {_CONFINED[one.confined]}")
+        out.line(styled(HEAD, f"  {one.path or '?'}"), f" {_CONFINED[one.confined]}")
         for option, mask in one.masks.items():
             out.line(styled(FAINT, f"    {option:16}"), f" {show(mask, enums[option])}")
         for sentence in one.warnings:
@@ -206,4 +206,6 @@ def _show_change(
         for sign, some, others in (("-", before, now), ("+", now, before)):
             for one in some:
                 if one not in others:
-                    Output().line(f"{sign} {one.container.label} {one.path} {_short(one, enums)}")
+                    Output().line(
+                        f"{sign} {one.container.label} {one.path or '?'} {_short(one, enums)}"
+                    )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from shlex import quote
 from typing import TypeVar
 
-from .. import mountinfo, probes
+from .. import probes
 from ..advise.needs import Needs
 from ..annotations import PATH
 from ..audited import asker, last_refusal
@@ -21,7 +21,7 @@ from ..container import Container, Process
 from ..delegations import names, user_name
 from ..errors import BAD_STATE, REFUSED, HookError
 from ..masks import parse_shown
-from ..mountinfo import Mount
+from ..mountinfo import Mount, of_interest
 from ..names import KINDS, Enum, Kind
 from ..policycache import ETC as POLICY
 from ..processes import Status, environment, inside_id, mounts, read, status
@@ -136,11 +136,10 @@ class _Examination:
         self.process = process
         self.enums = enums
         self.status: Status = status(process)
-        every = mounts(process)
-        hidden = mountinfo.covered(every)
-        self.mounts = [mount for mount in every if mount.id not in hidden]
-        self.delegated = [mount for mount in self.mounts if mount.delegates]
         self.path, self.given = self._path()
+        every = mounts(process, of_interest(os.path.normpath(self.path)))
+        self.mounts = [mount for mount in every.kept if mount.id not in every.covered]
+        self.delegated = [mount for mount in self.mounts if mount.delegates]
 
     def _path(self) -> tuple[str, str | None]:
         """Where libbpf looks in this process, and what its environment says of that."""
