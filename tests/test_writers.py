@@ -16,9 +16,10 @@ SCRIPTS = (
 )
 # What writes otherwise, and why that will do: a line of the audit trail is added to what is there;
 # a lock has no content; /proc has no names to be planted; /dev/null takes what a closed stream
-# would; a socket is bound to a name that is renamed.
+# would; a socket is bound to a name that is renamed, and so are the guard's directories in a bpffs.
 OTHERWISE = {
-    *("whole", "audit", "policysource", "doctor.selftest", "recording.sandbox", "cli", "broker"),
+    *("whole", "audit", "policysource", "scratch", "recording.sandbox", "cli", "broker"),
+    "lsm.load",
 }
 FLAGS = {"O_CREAT", "O_TRUNC", "O_APPEND"}
 CALLS = {"write_text", "write_bytes", "rename", "mkstemp", "NamedTemporaryFile", "symlink"}
