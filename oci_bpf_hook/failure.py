@@ -17,6 +17,10 @@ from .errors import (
     quote,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 # What the half's steps take beyond root.
 _CAPABILITIES = {
     "setgroups": "CAP_SETGID",
@@ -71,10 +75,18 @@ def of_message(message: bytes) -> HookError:
     return HookError(MOUNT_FAILED, f"the container half failed at {step}{where}: {reason}")
 
 
-def in_volume(path: bytes, depth: int) -> HookError:
-    """The directory `path` is missing in a volume, to which `depth` of its names lead."""
+def in_volume(path: bytes, shown: "Sequence[str]") -> HookError:
+    """The directory `path` is missing in a volume, whose mount point is `shown` by the kernel.
+
+    That is as whoever looks sees it: the root filesystem may be below another directory.
+    """
+    from .mountinfo import plain
+
     target = path.decode("utf-8", "backslashreplace")
-    volume = "/".join(target.split("/")[: depth + 1])
+    names = target.split("/")
+    points = ("/".join(names[:number]) for number in range(len(names), 1, -1))
+    seen = plain(shown[0]) if shown else ""
+    volume = next((point for point in points if seen.endswith(point)), "/")
     return HookError(
         MOUNT_FAILED,
         f"the target directory {quote(target)} is missing, and none is made in the volume at "

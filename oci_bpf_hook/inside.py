@@ -79,9 +79,8 @@ FD = Struct("i")
 PLACE = Struct("=cQ?III")
 # FAILED: errno; then step, reason and file name, with NUL between.
 FAILURE = Struct("=ci")
-# MAKING: how many; the mount's id, 0 for the root filesystem's own; how many names of the path lead
-# to its mount point.
-MISSING = Struct("=cIQI")
+# MAKING: how many; the mount's id, 0 for the root filesystem's own.
+MISSING = Struct("=cIQ")
 # OWNED: 1 or 0.
 COUNT = Struct("=cI")
 
@@ -294,33 +293,20 @@ def _open_target(sock: socket, root: int, path: bytes, made: list[tuple[int, byt
     except FileNotFoundError:
         pass
     posix.umask(0o022)
-    directory = root
+    directory, names = root, relative.split(b"/")
     own, _ = syscalls.statx_mount(root)
-    # The mount that the directory is on, and how many names lead to its root.
-    mount, depth = own, 0
-    names = relative.split(b"/")
     for number, name in enumerate(names):
-        here, _ = syscalls.statx_mount(directory)
-        if here != mount:
-            if made:
-                raise OSError(EAGAIN, "the path keeps changing", name)
-            mount, depth = here, number
         try:
             directory = _resolve(directory, name)
         except FileNotFoundError:
             if not made:
-                _announce(sock, len(names) - number, mount if mount != own else 0, depth)
+                mount, _ = syscalls.statx_mount(directory)
+                foreign = 0 if mount == own else mount
+                sock.send(MISSING.pack(MAKING, len(names) - number, foreign))
+                if foreign and sock.recv(LONGEST) != MAKE:
+                    raise GoneError from None
             directory = _make(directory, name, made)
     return directory
-
-
-def _announce(sock: socket, missing: int, mount: int, depth: int) -> None:
-    """Say that directories are about to be made; on a `mount`, unless it is 0, if we may."""
-    # crun makes what is bound read-only after the hooks (linux.c, finalize_mounts), and till then
-    # the kernel lets us write there.
-    sock.send(MISSING.pack(MAKING, missing, mount, depth))
-    if mount and sock.recv(LONGEST) != MAKE:
-        raise GoneError
 
 
 def _make(directory: int, name: bytes, made: list[tuple[int, bytes]]) -> int:

@@ -212,7 +212,7 @@ class ContainerHalf(Half):
         """The next message; takes note of what there is to take back."""
         message = super()._message()
         if message.startswith(inside.MAKING):
-            _, missing, mount, _ = inside.MISSING.unpack(message)
+            _, missing, mount = inside.MISSING.unpack(message)
             # What it waits to be allowed isn't made yet.
             self._making = 0 if mount else missing
         return message
@@ -221,16 +221,17 @@ class ContainerHalf(Half):
         """Let the child make what it says is missing, or refuse.
 
         A volume is whoever's it is, and where it is to be read-only crun makes it so only after
-        the hooks; a file system that the container alone has is as good as its root filesystem.
+        the hooks (linux.c, finalize_mounts); till then the kernel lets us write there.  A file
+        system that the container alone has is as good as its root filesystem.
         """
-        _, missing, mount, depth = inside.MISSING.unpack(message)
+        _, missing, mount = inside.MISSING.unpack(message)
         if not mount:
             return
         self._stays_inside(mount)
         if not self._is_containers_own(mount):
             from .failure import in_volume
 
-            raise in_volume(self._path, depth)
+            raise in_volume(self._path, self._fields(mount)[4:5])
         self._making = missing
         self._send(inside.MAKE)
 

@@ -109,8 +109,8 @@ def _mount(line: bytes) -> Mount | None:
         id=int(fields[0]),
         parent=int(fields[1]),
         device=fields[2],
-        root=_plain(fields[3]),
-        point=_plain(fields[4]),
+        root=plain(fields[3]),
+        point=plain(fields[4]),
         fstype=rest[0],
         options={key: value for key, _, value in pairs},
     )
@@ -185,6 +185,6 @@ class _Tree:
         return False
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A path as the kernel writes it there, with its octal escapes undone."""
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)

@@ -67,6 +67,15 @@ def test_missing_in_a_volume(path: str) -> None:
         assert volume.stat().st_mtime_ns == before
 
 
+def test_a_volume_with_white_space_in_its_name() -> None:
+    """Which mountinfo shows as octal numbers."""
+    with Scratch(
+        tree=("a b", "own"), setup="mount(root + '/own', root + '/a b', None, BIND)"
+    ) as container:
+        result = container.hook(ASK | io(path="/a b/new"))
+        assert_failed(result, 16, 'the volume at "/a b"', container=container)
+
+
 def test_there_in_a_volume() -> None:
     """Nothing has to be made, and nothing that is mounted shows in it."""
     with bound() as container:
