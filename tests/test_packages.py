@@ -156,7 +156,8 @@ def test_they_hold_what_install_installs(built: Path, tmp_path: Path) -> None:
 
 
 def test_dpkg_installs_upgrades_removes_and_purges(built: Path, newer: Path, host: Path) -> None:
-    before = written(host)
+    policy = Path("/etc/oci-bpf-hook/policy.yaml")
+    before = written(host) - {str(policy), str(policy.parent)}
     run("dpkg", "-i", package(built, "deb"))
     assert PACKAGE.is_dir()
     assert stale() == []
@@ -176,8 +177,6 @@ def test_dpkg_installs_upgrades_removes_and_purges(built: Path, newer: Path, hos
         assert not list(PACKAGE.rglob("*of_another_version*"))
         assert stale() == []
         assert granted(world)
-        Path("/etc/oci-bpf-hook").mkdir()
-        policy = Path("/etc/oci-bpf-hook/policy.yaml")
         policy.write_text(run("oci-bpf-hook", "policy", "show", cwd=host))
         run("oci-bpf-hook", "policy", "check", cwd=host)
         run("dpkg", "-r", "oci-bpf-hook")
