@@ -40,6 +40,8 @@ _RESOURCES = {
     "systemd": "contrib/systemd",
     "podman": "contrib/podman",
 }
+# Of the modules, what they read, and the guard's objects.
+_SUFFIXES = (".py", ".json", ".yaml", ".o")
 _PRECREATE = "oci-bpf-hook-precreate.json"
 _COMMAND = """\
 #!/usr/bin/python3 -I
@@ -89,7 +91,7 @@ class Layout(Record):
 
 
 class Step(Record):
-    """One thing to do to `path`: `action` is write, remove or compile.
+    """One thing to do to `path`: `action` is write, remove, compile, or off for the guard.
 
     `content` and `mode` are what a file is to have.
     """
@@ -107,7 +109,7 @@ class Step(Record):
         try:
             self.path.lstat()
         except FileNotFoundError:
-            return self.action != "remove"
+            return self.action not in ("remove", "off")
         return self.action == "remove" or not _is_compiled(self.path)
 
     def describe(self) -> str:
@@ -122,6 +124,10 @@ class Step(Record):
             whole.write(self.path, self.content, mode=self.mode)
         elif self.action == "compile":
             _compile(self.path, self.content.decode())
+        elif self.action == "off":
+            from .lsm.load import turn_off
+
+            turn_off()
         elif self.path.is_dir() and not self.path.is_symlink():
             shutil.rmtree(self.path)
         else:
@@ -171,12 +177,28 @@ def install(
 
 def uninstall(layout: Layout) -> list[Step]:
     """The steps that remove everything again, in their order."""
-    paths = [layout.precreate / _PRECREATE, *(layout.hooks / _NAMES[stage] for stage in STAGES)]
-    paths += devices(layout.program, layout.top)
-    paths += [step.path for step in _units(layout)]
+    from .lsm.load import PINS
+
+    asking = [layout.precreate / _PRECREATE, *(layout.hooks / _NAMES[stage] for stage in STAGES)]
+    asking += devices(layout.program, layout.top)
+    paths = [step.path for step in _units(layout)]
     paths += [path for _, path in reversed(list(_documentation(layout)))]
     paths += [layout.path("bin", "oci-bpf-hook"), layout.libexec]
-    return [Step(action="remove", path=path, content=b"", mode=0) for path in paths]
+    # Once nobody is granted anything that it would have to hold.
+    off = Step(action="off", path=Path(PINS), content=b"", mode=0)
+    return [*map(_remove, asking), *([off] if has_guard(layout) else ()), *map(_remove, paths)]
+
+
+def has_guard(layout: Layout) -> bool:
+    """Whether the guard, of which a host has one, goes with what is installed there."""
+    return not layout.top and layout.libexec.is_dir()
+
+
+def lacks_guard() -> bool:
+    """Whether what would be installed from here has no guard, since nobody has compiled it."""
+    from .lsm.lists import OBJECT
+
+    return not OBJECT.exists()
 
 
 def devices(program: str, top: str = "") -> list[Path]:
@@ -247,7 +269,7 @@ def resource(name: str) -> Path:
 def _modules(layout: Layout) -> Iterator[Step]:
     for source in sorted(_PACKAGE.rglob("*")):
         relative = source.relative_to(_PACKAGE)
-        if relative.parts[0] in _RESOURCES or source.suffix not in (".py", ".json", ".yaml"):
+        if relative.parts[0] in _RESOURCES or source.suffix not in _SUFFIXES:
             continue
         yield _write(layout.libexec / "oci_bpf_hook" / relative, source)
 
@@ -267,7 +289,7 @@ def _stale(layout: Layout, known: set[Path]) -> Iterator[Step]:
         if path.parent.name == "__pycache__":
             source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
         if source not in known and not path.is_dir():
-            yield Step(action="remove", path=path, content=b"", mode=0)
+            yield _remove(path)
 
 
 def _documentation(layout: Layout) -> Iterator[tuple[Path, Path]]:
@@ -283,11 +305,15 @@ def _documentation(layout: Layout) -> Iterator[tuple[Path, Path]]:
 
 
 def _units(layout: Layout) -> Iterator[Step]:
-    """The broker's units, with the command where it is."""
+    """The broker's units and the guard's, with the command where it is."""
     for source in sorted(resource("systemd").iterdir()):
         text = source.read_text("utf-8").replace("/usr/bin/oci-", f"{layout.prefix}/bin/oci-")
         path = layout.path("lib", "systemd", "system", source.name)
         yield Step(action="write", path=path, content=text.encode(), mode=0o644)
+
+
+def _remove(path: Path) -> Step:
+    return Step(action="remove", path=path, content=b"", mode=0)
 
 
 def _write(path: Path, source: Path, *, mode: int = 0o644) -> Step:

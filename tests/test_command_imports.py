@@ -46,7 +46,7 @@ CALLS = [
     (("doctor",), {"_ctypes", "subprocess"}, set()),
     (("install", "--dry-run"), {"subprocess"}, set()),
     (("seccomp",), set(), set()),
-    (("uninstall", "--dry-run"), {"subprocess"}, {"install"}),
+    (("uninstall", "--dry-run"), {"_ctypes", "subprocess"}, {"guard", "install"}),
 ]
 _RUN = f"""
 import sys

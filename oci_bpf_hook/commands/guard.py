@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from ..delegations import Delegation, delegations
-from ..errors import DONE, FOUND, MOUNT_FAILED, HookError
+from ..errors import DONE, FOUND, KERNEL_CANNOT, MOUNT_FAILED, HookError
 from ..guard import AbsentError, in_force
 from ..kernel import enums
 from ..lsm import load, refusals
@@ -21,10 +21,14 @@ confined grants: no capability counts through them but CAP_BPF and CAP_NET_ADMIN
 no kernel function that isn't on a list. It takes Linux 6.9 or later with `bpf` among its LSMs, and
 libbpf. Tokens of others, of Incus, systemd or an administrator's own mount, are left alone.
 
-`guard on` loads it until the next boot; `systemctl enable oci-bpf-hook-guard.service` does so at
-each boot, before the engines. Before each confined grant the hook, the broker and `delegate` look
-whether the guard is in force, and refuse where it isn't.
+`guard on` loads it until the next boot; `systemctl enable --now oci-bpf-hook-guard.service` does so
+at each boot, before the engines, and puts what it refuses in the audit trail. Before each confined
+grant the hook, the broker and `delegate` look whether the guard is in force, and refuse where it
+isn't.
 """
+_DRY_RUN = argument(
+    "--dry-run", action="store_true", help="only say what it would let go of, or why it refuses"
+)
 _FORCE = argument(
     *("--force",),
     action="store_true",
@@ -35,30 +39,46 @@ _FORCE = argument(
 def _on(options: argparse.Namespace) -> int:
     done = load.turn_on()
     if options.json:
-        print_json({"in_force": True, "changed": done.changed, "digest": done.digest})
+        print_json({"changed": done.changed, "digest": done.digest})
         return DONE
     out = Output()
     if done.changed:
         out.line(styled(OK, "on"), ": the guard holds every confined token from now on")
-        out.line("until the next boot; for each: systemctl enable oci-bpf-hook-guard.service")
+        out.line("until the next boot; for each: systemctl enable --now oci-bpf-hook-guard.service")
     else:
         out.line(styled(OK, "on"), ": the guard of this version is in force already")
     return DONE
 
 
 def _off(options: argparse.Namespace) -> int:
-    labels = {one.container.label: _why_not(one) for one in delegations(enums(KINDS)) if _held(one)}
-    if labels and not options.force:
-        raise HookError(MOUNT_FAILED, *labels.values())
-    changed = load.turn_off()
+    kept = held()
+    if kept and not options.force:
+        raise HookError(MOUNT_FAILED, *kept.values())
+    changed = load.there() if options.dry_run else load.turn_off()
     if options.json:
-        print_json({"in_force": False, "changed": changed, "released": list(labels)})
+        answer = {"dry_run": options.dry_run, "changed": changed, "released": list(kept)}
+        print_json(answer)
         return DONE
     out = Output()
-    out.line(styled(OK, "off"), "" if changed else ": there was no guard")
-    for label in labels:
-        out.line(styled(WARNING, "released"), f": {label} is trusted with the kernel now")
+    out.line(styled(OK, "off"), "" if changed else ": there is no guard")
+    for label in kept:
+        out.line(styled(WARNING, "released"), f": {label} is trusted with the kernel without it")
+    if options.dry_run:
+        out.line(styled(FAINT, "nothing was done"))
     return DONE
+
+
+def held() -> dict[str, str]:
+    """The containers that the guard holds or may hold, each with why it mustn't go, a sentence."""
+    if not load.there():
+        return {}
+    try:
+        in_force().__exit__(None, None, None)
+        known = True
+    except AbsentError:  # Another version's, or not whole: it may hold them all the same.
+        known = False
+    every = delegations(enums(KINDS))
+    return {one.container.label: _why_not(one, known) for one in every if not known or _held(one)}
 
 
 def _held(one: Delegation) -> bool:
@@ -66,10 +86,10 @@ def _held(one: Delegation) -> bool:
     return one.confined is not False
 
 
-def _why_not(one: Delegation) -> str:
+def _why_not(one: Delegation, known: bool) -> str:
     return (
-        f"{one.container.label} {'is' if one.confined else 'may be'} held by the guard, and would "
-        "be trusted with the kernel without it; stop it first, or say --force"
+        f"{one.container.label} {'is' if known and one.confined else 'may be'} held by the guard, "
+        "and would be trusted with the kernel without it; stop it first, or say --force"
     )
 
 
@@ -82,7 +102,7 @@ def _status(options: argparse.Namespace) -> int:
     answer: dict[str, Any] = {
         "in_force": not why,
         "why": why or None,
-        "current": not why and load.loaded() == digest(),
+        "current": not why and _is_current(),
         "obstacles": load.obstacles() if why else [],
         "tokens": None if why else load.tokens(),
         "refusals": [] if why else [_row(one) for one in refusals.all_last()],
@@ -92,6 +112,13 @@ def _status(options: argparse.Namespace) -> int:
     else:
         _print(answer)
     return FOUND if why else DONE
+
+
+def _is_current() -> bool:
+    try:
+        return load.loaded() == digest()
+    except HookError:  # This version has no object that it could load.
+        return False
 
 
 def _row(one: refusals.Refusal) -> dict[str, Any]:
@@ -121,7 +148,11 @@ def _print(answer: dict[str, Any]) -> None:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    count = refusals.to_trail()
+    try:
+        in_force().__exit__(None, None, None)
+        count = refusals.to_trail()
+    except AbsentError as error:
+        raise HookError(KERNEL_CANNOT, f"there is nothing to put on record: {error}") from None
     if options.json:
         print_json({"recorded": count})
     return DONE
@@ -133,7 +164,7 @@ def _command(name: str, text: str, run: Any, *arguments: Argument) -> Command:
 
 COMMANDS = (
     _command("on", "load the guard, or the newer one in its place", _on),
-    _command("off", "take the guard away", _off, _FORCE),
+    _command("off", "take the guard away", _off, _FORCE, _DRY_RUN),
     _command("status", "say whether it is in force, and what it has refused", _status),
     _command("audit", "put what it has refused since the last time in the audit trail", _audit),
 )

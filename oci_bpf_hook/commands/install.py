@@ -5,14 +5,15 @@ import os
 
 from .. import installation
 from ..errors import DONE, USAGE, HookError
-from .output import FAINT, JSON, Output, print_json, styled
+from .output import FAINT, JSON, WARNING, Output, print_json, styled
 from .table import argument
 
 ABOUT = """
 Installs the hook, its package byte-compiled, this command with its man pages and completions, the
-broker's systemd units, and last the JSON that registers the hook, where podman and CRI-O look. Run
-again it changes only what is different; the JSON is written when all else is in place, since an
-engine skips a hook whose program is missing and a broken JSON stops every container.
+systemd units of the broker and the guard, and last the JSON that registers the hook, where podman
+and CRI-O look. Run again it changes only what is different; the JSON is written when all else is in
+place, since an engine skips a hook whose program is missing and a broken JSON stops every
+container.
 
 It refuses directories that others than root can write. The policy, /etc/oci-bpf-hook/policy.yaml,
 is yours: without one the built-in policy holds. The broker is started by `systemctl enable --now
@@ -47,6 +48,10 @@ ARGUMENTS = (
     ),
     JSON,
 )
+_WITHOUT = (
+    "it isn't compiled here, and without it no confined grant has programs; run `make guard`, "
+    "which takes clang, and install again"
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -55,7 +60,10 @@ def run(options: argparse.Namespace) -> int:
     problems = installation.untrusted(steps, layout)
     if problems:
         raise HookError(USAGE, *problems)
-    take(steps, options)
+    without = installation.lacks_guard()
+    take(steps, options, guard=not without)
+    if without and not options.json:
+        Output().line(styled(WARNING, "without the guard"), f": {_WITHOUT}")
     return DONE
 
 
@@ -68,8 +76,11 @@ def located(options: argparse.Namespace) -> installation.Layout:
     return installation.Layout(prefix=prefix, top=top)
 
 
-def take(steps: list[installation.Step], options: argparse.Namespace) -> None:
-    """Take the steps that are needed, and show each.  Raises OSError, HookError."""
+def take(steps: list[installation.Step], options: argparse.Namespace, **said: object) -> None:
+    """Take the steps that are needed, and show each; with --json, `said` as well.
+
+    Raises OSError, HookError.
+    """
     os.umask(0o022)
     out = Output()
     taken: list[installation.Step] = []
@@ -83,6 +94,6 @@ def take(steps: list[installation.Step], options: argparse.Namespace) -> None:
         taken.append(step)
     if options.json:
         shown = [{"action": step.action, "path": str(step.path)} for step in taken]
-        print_json({"dry_run": options.dry_run, "steps": shown})
+        print_json({"dry_run": options.dry_run, "steps": shown, **said})
     elif options.dry_run:
         out.line(styled(FAINT, "nothing was done"))

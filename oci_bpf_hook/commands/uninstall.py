@@ -3,23 +3,35 @@
 import argparse
 
 from .. import installation
-from ..errors import DONE, USAGE, HookError
+from ..errors import DONE, MOUNT_FAILED, USAGE, HookError
+from .guard import held
 from .install import LOCATION, located, take
 from .output import JSON
+from .table import argument
 
 ABOUT = """
-Removes what install has put there: the JSON first and the CDI devices of `cdi generate`, then all
-else. Where another CDI file has the hook it removes nothing and says so: containers with a device
-of that wouldn't start. The policy, the audit trail and running containers are left alone; a broker
-that runs is stopped before by `systemctl disable --now oci-bpf-hook-broker.socket`.
+Removes what install has put there: the JSON first and the CDI devices of `cdi generate`, then the
+guard, then all else. Where another CDI file has the hook it removes nothing and says so: containers
+with a device of that wouldn't start. Nor does it where containers run that the guard holds. The
+policy, the audit trail and running containers are left alone; a broker that runs is stopped before
+by `systemctl disable --now oci-bpf-hook-broker.socket`.
 """
-ARGUMENTS = (*LOCATION, JSON)
+ARGUMENTS = (
+    *LOCATION,
+    argument(
+        *("--force",),
+        action="store_true",
+        help="even where containers are held by the guard, which then lets go of them",
+    ),
+    JSON,
+)
 
 
 def run(options: argparse.Namespace) -> int:
     layout = located(options)
     problems = installation.kept(layout.program, layout.top)
-    if problems:
-        raise HookError(USAGE, *problems)
+    holds = held() if installation.has_guard(layout) and not options.force else {}
+    if problems or holds:
+        raise HookError(USAGE if problems else MOUNT_FAILED, *problems, *holds.values())
     take(installation.uninstall(layout), options)
     return DONE

@@ -7,6 +7,7 @@ a part of what fails.  The names and their meaning are libbpf 1.0's, which is so
 
 import ctypes
 import os
+from errno import EPERM
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +18,11 @@ _WARN = 0
 # As many of libbpf's last words as say what was wrong: of the verifier's log the end does.
 _WORDS = 8
 _LONGEST = 1 << 17
+# What an error means where root has all capabilities.
+_WHY = {
+    EPERM: ", though root asks: this kernel, or something that watches over bpf(2) on it (an LSM, "
+    "lockdown, a seccomp filter, a hypervisor), lets nobody load programs for LSM hooks",
+}
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
@@ -71,12 +77,15 @@ class Libbpf:
 
     def failed(self, what: str) -> HookError:
         """What to raise where `what` has failed: errno, and the library's last words."""
-        words = [line.strip() for line in self._said[-_WORDS:] if line.strip()]
-        self._said.clear()
-        said = f": {'; '.join(words)}" if words else ""
         number = ctypes.get_errno()
+        lines = (line.strip().removeprefix("libbpf: ") for line in self._said)
+        # Of the memory that may be locked, which no kernel with tokens counts, it speaks each time.
+        words = [line for line in lines if line and "ulimit" not in line][-_WORDS:]
+        self._said.clear()
+        said = f"; libbpf says: {'; '.join(words)}" if words else ""
+        why = _WHY.get(number, "")
         return HookError(
-            KERNEL_CANNOT, f"the guard can't be loaded, {what}: {os.strerror(number)}{said}"
+            KERNEL_CANNOT, f"the guard can't be loaded, {what}: {os.strerror(number)}{why}{said}"
         )
 
 

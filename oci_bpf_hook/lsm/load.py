@@ -11,7 +11,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import ENOENT
+from errno import ENOENT, ENOTEMPTY
 from struct import Struct
 
 from .. import kernel, syscalls
@@ -52,6 +52,8 @@ SHARED = (MARKS, TOKENS, SPACES, EVENTS, NUMBERS)
 _KEPT_FOR_SURE = (MARKS, TOKENS)
 MAPS = (*SHARED, CONFIG, KFUNCS, HELPERS)
 
+# All that is ours there: the guard's own directory, and what is on its way in or out.
+PINS = os.path.dirname(DIRECTORY)
 # bpffs takes no names with a dot.
 _NEXT = f"{DIRECTORY}-next"
 _GONE = f"{DIRECTORY}-gone"
@@ -112,16 +114,21 @@ def turn_on() -> Outcome:
     problems = obstacles()
     if problems:
         raise HookError(KERNEL_CANNOT, *problems)
-    _mount_bpffs()
+    wanted = digest()
     with _alone():
-        if loaded() == digest():
-            return Outcome(changed=False, digest=digest().hex())
+        if loaded() == wanted:
+            return Outcome(changed=False, digest=wanted.hex())
         btf = kernel.btf_in()
         enums = kernel.enums(KINDS)
         found = lists(btf, enums[PROGS.option], enums[MAP_TYPES.option])
+        library = Libbpf()
         _sweep()
-        _build(Libbpf(), found)
-        _put_in_place()
+        try:
+            _mount_bpffs()
+            _build(library, found)
+            _put_in_place()
+        finally:
+            _sweep()
     return Outcome(changed=True, digest=found.digest.hex())
 
 
@@ -131,15 +138,20 @@ def turn_off() -> bool:
     Whoever calls this has looked who is held by it: from now on nobody is.
     """
     _require_host()
-    if not os.path.isdir(BPFFS):
+    if not there():
         return False
     with _alone():
-        there = os.path.isdir(DIRECTORY)
-        if there:
+        _sweep()
+        if os.path.isdir(DIRECTORY):
             # In one step: no grant finds half a guard.
             os.rename(DIRECTORY, _GONE)
         _sweep()
-    return there
+    return True
+
+
+def there() -> bool:
+    """Whether there is anything of a guard's, whole or not, that may hold somebody."""
+    return any(map(os.path.isdir, (DIRECTORY, _NEXT, _GONE)))
 
 
 def loaded(directory: str = DIRECTORY) -> bytes:
@@ -211,17 +223,28 @@ def _mount_bpffs() -> None:
         line.split(" ")[1:3] == [BPFFS, "bpf"] for line in read("/proc/self/mounts").split("\n")
     ):
         mount_bpffs(BPFFS.encode())
-    os.makedirs(os.path.dirname(DIRECTORY), mode=0o700, exist_ok=True)
+    os.makedirs(PINS, mode=0o700, exist_ok=True)
 
 
 def _sweep() -> None:
-    """Take away what is left of earlier times; its links end with their names."""
+    """Take away what is left beside the guard in force; its links end with their names."""
     for directory in (_NEXT, _GONE):
         if not os.path.isdir(directory):
             continue
         for name in os.listdir(directory):
             os.unlink(f"{directory}/{name}")
         os.rmdir(directory)
+    if not os.path.isdir(DIRECTORY):
+        _remove_empty(PINS)
+
+
+def _remove_empty(directory: str) -> None:
+    """Remove `directory`, which may be gone, or hold what others have pinned there."""
+    try:
+        os.rmdir(directory)
+    except OSError as error:
+        if error.errno not in (ENOENT, ENOTEMPTY):
+            raise
 
 
 def _build(library: Libbpf, found: Lists) -> None:
