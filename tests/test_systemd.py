@@ -8,48 +8,36 @@ import os
 import re
 import shutil
 import signal
-import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from configparser import RawConfigParser
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import pytest
 
+from oci_bpf_hook import guard, syscalls
 from oci_bpf_hook.client import SOCKET
+from oci_bpf_hook.guard import CONFIG_VALUE
 from tests.support.broker import ALONE, Broker, Peer
+from tests.support.pins import bpffs, pin
 from tests.support.policy import AUDIT, POLICY, audited, in_force
 from tests.support.scratch import io
+from tests.support.systemd import UNITS, allowed, bounded, run, settings
 from tests.support.users import ALICE, users
 
-UNITS = Path(__file__).parents[1] / "contrib" / "systemd"
 SERVICE = UNITS / "oci-bpf-hook-broker.service"
 SOCKET_UNIT = UNITS / "oci-bpf-hook-broker.socket"
 ASK = io(delegate_cmds="map_create:prog_load")
+# What takes the guard.
+CONFINED = "version: 1\nrules: [{name: all, allow: {delegate_cmds: [map_create, prog_load]}}]\n"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def everybody() -> Iterator[None]:
     with users():
         yield
-
-
-def settings(unit: Path) -> dict[str, list[str]]:
-    """All settings of a unit, each with every value that it is given."""
-    found: dict[str, list[str]] = {}
-    for line in unit.read_text().splitlines():
-        if "=" in line and not line.startswith(("#", "[")):
-            key, _, value = line.partition("=")
-            found.setdefault(key, []).append(value)
-    return found
-
-
-def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def granted() -> bool:
@@ -61,7 +49,7 @@ def granted() -> bool:
 
 def test_systemd_understands_them(tmp_path: Path) -> None:
     """But for the program, which isn't installed here."""
-    for unit in (SERVICE, SOCKET_UNIT):
+    for unit in UNITS.iterdir():
         text = unit.read_text().replace("/usr/bin/oci-bpf-hook", "/bin/true")
         (tmp_path / unit.name).write_text(text)
     assert run("systemd-analyze", "verify", "--man=no", *map(str, tmp_path.iterdir())) == ""
@@ -75,21 +63,16 @@ def test_the_socket_is_where_the_hook_looks() -> None:
     assert f"/var/log/{settings(SERVICE)['LogsDirectory'][0]}" == str(AUDIT.parent)
 
 
-def test_the_figure_that_the_readme_has() -> None:
-    said = run("systemd-analyze", "security", "--offline=true", "--no-pager", str(SERVICE))
+@pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda path: path.stem)
+def test_the_figures_that_the_readme_has(unit: Path) -> None:
+    said = run("systemd-analyze", "security", "--offline=true", "--no-pager", str(unit))
     figure = re.search(r"exposure level for \S+: ([\d.]+)", said)
     assert figure
     readme = (UNITS.parent / "README.md").read_text()
-    assert f"exposure level of {figure[1]}" in readme
+    assert f"`{unit.stem}` an exposure level of {figure[1]}" in " ".join(readme.split())
 
 
 # ---- capabilities ------------------------------------------------------------------------------
-
-
-def bounded(capabilities: list[str]) -> list[str]:
-    """A command that runs another with no more than these capabilities."""
-    names = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in capabilities)
-    return ["setpriv", "--no-new-privs", f"--bounding-set=-all,{names}", "--"]
 
 
 (CAPABILITIES,) = (value.split() for value in settings(SERVICE)["CapabilityBoundingSet"])
@@ -112,35 +95,12 @@ def test_each_is_needed(without: str) -> None:
 # ---- system calls ------------------------------------------------------------------------------
 
 
-@cache
-def group(name: str) -> frozenset[str]:
-    """The system calls of one of systemd's groups."""
-    found: set[str] = set()
-    for line in run("systemd-analyze", "syscall-filter", name).splitlines()[1:]:
-        word = line.strip()
-        if word.startswith("@"):
-            found |= group(word)
-        elif word and not word.startswith("#"):
-            found.add(word)
-    return frozenset(found)
-
-
-def allowed() -> set[str]:
-    """What the unit's SystemCallFilter= allows."""
-    # systemd adds this one to every list of what is allowed.
-    found = set(group("@default"))
-    for value in settings(SERVICE)["SystemCallFilter"]:
-        words = value.removeprefix("~").split()
-        calls = {call for word in words for call in (group(word) if word[0] == "@" else {word})}
-        found = found - calls if value.startswith("~") else found | calls
-    return found
-
-
 def test_the_system_calls_of_all_that_it_does(tmp_path: Path) -> None:
     """Grants, refusals of every kind, a new policy, signals, and the end of it."""
     trace = tmp_path / "trace"
     strace = ["strace", "-f", "-qq", "-o", str(trace), "--"]
-    with Broker(prefix=strace) as broker:
+    with bpffs(), Broker(prefix=strace) as broker:
+        pin()
         (pid,) = broker.children()
         assert granted()
         with Peer(ALICE.running(ALONE)) as peer:
@@ -148,7 +108,8 @@ def test_the_system_calls_of_all_that_it_does(tmp_path: Path) -> None:
                 peer.ask(annotations)
             peer.ask(io(mode="2755", **_ASKED))
             peer.mount()
-            for text in (None, "version: 1\nrules: [{x}]\n", POLICY.read_text() + "\n"):
+            broken, same = "version: 1\nrules: [{x}]\n", POLICY.read_text() + "\n"
+            for text in (None, CONFINED, broken, same):
                 with in_force(text):
                     peer.ask(ASK)
         os.kill(pid, signal.SIGHUP)
@@ -157,13 +118,13 @@ def test_the_system_calls_of_all_that_it_does(tmp_path: Path) -> None:
         os.kill(pid, signal.SIGTERM)
         assert broker.process.wait(10) == 0
     calls = set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))
-    assert {"fsopen", "fsconfig", "fsmount", "setns", "alarm"} <= calls
-    assert calls - allowed() == _ITS_OWN_SOCKET
+    assert {"bpf", "fsopen", "fsconfig", "fsmount", "setns", "alarm"} <= calls
+    assert calls - allowed(SERVICE) == _ITS_OWN_SOCKET
 
 
 _ASKED = {"delegate_cmds": "map_create"}
 # Only where it makes its socket itself.
-_ITS_OWN_SOCKET = {"chown"}
+_ITS_OWN_SOCKET = {"lchown"}
 
 
 # ---- what it sees ------------------------------------------------------------------------------
@@ -182,6 +143,8 @@ def confined() -> Iterator[list[str]]:
             "mount -t proc -o subset=pid,nosuid,nodev,noexec proc /proc\n"
             "mount -o remount,bind,ro /; mount -o remount,bind,ro /run\n"
             "mount -o remount,bind,ro /etc; mount -o remount,bind,ro /var/log\n"
+            "mount --rbind /sys /sys; mount -o remount,bind,ro /sys\n"
+            "! mountpoint -q /sys/fs/bpf || mount -o remount,bind,ro /sys/fs/bpf\n"
             'exec "$@"\n'
         )
         script.chmod(0o755)
@@ -195,6 +158,30 @@ def test_it_works_where_it_may_write_nothing_else() -> None:
         with in_force(POLICY.read_text() + "# changed\n"):
             assert granted()
         assert len(audited()) == before + 2
+
+
+def test_it_sees_the_guard_where_sys_is_read_only() -> None:
+    """Only the bpffs itself is asked: bpf_obj_do_get() looks at permissions, not at the mount."""
+    with bpffs(), confined() as prefix:
+        pin()
+        with Broker(prefix=prefix), in_force(CONFINED), Peer(ALICE.running(ALONE)) as peer:
+            answer = peer.ask(ASK)
+        assert "the guard is of another version (0, " in str(answer)
+        # And is written to: a mark is an element of a map, and not a file.
+        script = f"""
+import sys
+from oci_bpf_hook import syscalls
+fd = syscalls.bpf_obj_get(b"{MARKS}")
+syscalls.bpf_map(syscalls.BPF_MAP_UPDATE_ELEM, fd, bytes(4), bytes([7]) * {CONFIG_VALUE.size})
+"""
+        run(*prefix, *bounded(CAPABILITIES), sys.executable, "-c", script)
+        fd = syscalls.bpf_obj_get(MARKS.encode())
+        value = syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, fd, bytes(4), CONFIG_VALUE.size)
+        os.close(fd)
+        assert value == bytes([7]) * CONFIG_VALUE.size
+
+
+MARKS = f"{guard.DIRECTORY}/{guard.MARKS}"
 
 
 def test_memory_is_never_both_written_and_run() -> None:
