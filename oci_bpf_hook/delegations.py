@@ -223,8 +223,19 @@ def _delegation(
         host_network=network,
         host_cgroup=cgroup,
         rule=granted.rule if granted else None,
-        warnings=(*([hidden] if hidden else []), *reaches),
+        warnings=(*([hidden] if hidden else []), *reaches, *_refused(one.user)),
     )
+
+
+def _refused(space: int) -> list[str]:
+    """What the guard has refused last in that user namespace, as a warning."""
+    from .lsm.refusals import of_space
+
+    try:
+        found = of_space(space)
+    except OSError:  # There is none, or it isn't ours to ask.
+        return []
+    return [f"refused: {one}" for one in found[:1]]
 
 
 def _mask(text: str, enum: Enum) -> int:

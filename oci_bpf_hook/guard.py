@@ -28,10 +28,10 @@ MARKS = "marks"
 TOKENS = "tokens"
 CONFIG = "config"
 
-# struct config: version, proved; types of programs, those that take CAP_PERFMON, types of maps, and
+# struct config: version; types of programs, those that take CAP_PERFMON, types of maps, and
 # capabilities; where system calls have two arguments; the ids of the programs, and of the maps
 # `marks` and `tokens`; modes of loads; the digest of the lists.
-CONFIG_VALUE = Struct("=II4QII6I2IIxxxx32s")
+CONFIG_VALUE = Struct("=Ixxxx4QII6I2IIxxxx32s")
 KEY = Struct("=I")
 # struct bpf_link_info: type, id, prog_id, and of a tracing link its attach_type.
 _LINK = Struct("=IIIxxxxI")
@@ -129,11 +129,9 @@ def _whole(directory: str) -> Guard:
 def _check(links: list[int], config: int, marks: int) -> None:
     """Raise AbsentError unless these are the guard's, as it was loaded and proved."""
     value = syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, config, KEY.pack(0), CONFIG_VALUE.size)
-    version, proved, _, _, _, _, _, _, *ids, _, _ = CONFIG_VALUE.unpack(value)
+    version, _, _, _, _, _, _, *ids, _, _ = CONFIG_VALUE.unpack(value)
     if version != VERSION:
         raise AbsentError(f"the guard is of another version ({version}, and this takes {VERSION})")
-    if not proved:
-        raise AbsentError("the guard was never seen to work on this kernel")
     for name, link, program in zip(LINKS, links, ids, strict=False):
         kind, _, runs, attached = _LINK.unpack_from(_info(link, _LINK.size))
         if (kind, runs, attached) != (_LINK_TRACING, program, _ATTACHED_TO_LSM):

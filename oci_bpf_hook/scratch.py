@@ -28,7 +28,7 @@ TRACEPOINT = 5
 ATTACH_0 = 0
 _DEADLINE = 10
 # Ids of nobody's, for the scratch namespace's root.
-_ID = 0x7FFF0000
+ID = 0x7FFF0000
 # Where it has its root filesystem: any directory that every host has.
 _ROOT = b"/tmp"
 _BPFFS = "/bpf"
@@ -104,7 +104,7 @@ class Scratch:
         try:
             for name in ("uid_map", "gid_map"):
                 with open(f"/proc/{self.pid}/{name}", "w", encoding="ascii") as file:
-                    file.write(f"0 {_ID} 1\n")
+                    file.write(f"0 {ID} 1\n")
         except OSError as error:
             return f"its user namespace can't be given ids: {error.strerror}"
         return ""

@@ -67,7 +67,14 @@ ROWS = (
             "running",
         ),
         *("doctor.container", "doctor.engines", "doctor.hooks", "doctor.host"),
-        *("doctor.around", "doctor.objects", "doctor.programs", "doctor.selftest", "doctor.visit"),
+        *(
+            "doctor.around",
+            "doctor.guarded",
+            "doctor.objects",
+            "doctor.programs",
+            "doctor.selftest",
+            "doctor.visit",
+        ),
     ),
     # The entry points.
     (

@@ -27,7 +27,7 @@ from ..policycache import ETC as POLICY
 from ..processes import Status, environment, inside_id, mounts, read, status
 from ..running import Running
 from ..seccomp import FilterError, answer
-from . import around, objects, programs
+from . import around, guarded, objects, programs
 from .finding import Finding, ok, problem, warning
 from .programs import add_capabilities
 from .visit import Tried, visit
@@ -166,6 +166,8 @@ class _Examination:
             given = {kind.option: self._names(mount, kind) for kind in KINDS}
             held = bool(confined(self.process, mount))
             yield from programs.check(self.process, self.status, given, confined=held)
+        if self.delegated:
+            yield from guarded.check(self.one.user)
         yield from around.check(self.one, self.process)
 
     def _at(self, path: str) -> Mount | None:

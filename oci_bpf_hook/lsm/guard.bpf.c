@@ -137,7 +137,7 @@ struct space {
 
 struct config {
 	__u32 version;
-	__u32 proved;		/* set once the guard has been seen to refuse on this kernel */
+	__u32 unused;
 	__u64 types;		/* a bit for each type of program that a confined token loads */
 	__u64 perfmon;		/* a bit for each type that takes CAP_PERFMON, for the records */
 	__u64 map_types;	/* a bit for each type of map that is made through a confined token */

@@ -54,6 +54,7 @@ class Libbpf:
         self.find_program = self._declare(
             "bpf_object__find_program_by_name", pointer, pointer, text
         )
+        self.program_fd = self._declare("bpf_program__fd", number, pointer)
         self.attach = self._declare("bpf_program__attach", pointer, pointer)
         self.link_fd = self._declare("bpf_link__fd", number, pointer)
         self.link_destroy = self._declare("bpf_link__destroy", number, pointer)
@@ -128,6 +129,11 @@ class Object:
         fd: int = self._library.map_fd(self._map(name))
         return fd
 
+    def program(self, name: str) -> int:
+        """The fd of a program, once it is loaded."""
+        fd: int = self._library.program_fd(self._program(name))
+        return fd
+
     def freeze(self, name: str) -> None:
         """Have no program's loader and no user write to the map any more."""
         if self._library.map_freeze(self.map(name)):
@@ -135,8 +141,7 @@ class Object:
 
     def attach(self, name: str) -> int:
         """Attach the program `name` where its section says; the fd of the link."""
-        program = self._library.find_program(self._object, name.encode())
-        link = self._library.attach(program) if program else None
+        link = self._library.attach(self._program(name))
         if not link:
             raise self._library.failed(f"attach {name}")
         self._links.append(link)
@@ -146,6 +151,12 @@ class Object:
     def pin(self, fd: int, path: str) -> None:
         if self._library.obj_pin(fd, os.fsencode(path)):
             raise self._library.failed(f"pin {path}")
+
+    def _program(self, name: str) -> int:
+        found: int | None = self._library.find_program(self._object, name.encode())
+        if not found:
+            raise self._library.failed(f"find {name}")
+        return found
 
     def _map(self, name: str) -> int:
         found: int | None = self._library.find_map(self._object, name.encode())

@@ -5,21 +5,20 @@ that are closed, and types of programs that may be loaded at all.  A kernel func
 kernel by the number of its type in BTF, which is another on each kernel; a helper's is ABI.
 """
 
+import functools
 import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .. import kernel
 from ..advise.btftypes import ENUM, FUNC, Types
 from ..errors import KERNEL_CANNOT, HookError
 from ..lint import WITH_PERFMON
 from ..names import Enum
 from ..record import Record
-
-if TYPE_CHECKING:
-    from ..btf import Buffer
 
 FILE = Path(__file__).parent / "kfuncs.json"
 # BPF has the machine's byte order; contrib/build-guard makes one of each.
@@ -77,17 +76,25 @@ def data() -> dict[str, Any]:
     return loaded
 
 
-def lists(btf: "Buffer", programs: Enum, maps: Enum) -> Lists:
-    """The lists for the kernel with this `btf`, and these types of `programs` and `maps`.
+@functools.cache
+def types() -> Types:
+    """The types of the kernel that runs; a walk through them takes longer than all else.
+
+    Raises OSError or ValueError where it has no BTF.
+    """
+    return Types(kernel.btf_in())
+
+
+def lists(those: Types, programs: Enum, maps: Enum) -> Lists:
+    """The lists for the kernel that has `those` types, and these of `programs` and `maps`.
 
     What the lists name and the kernel hasn't is left out; a helper that the kernel has and nobody
     has looked at is closed.  Raises HookError (KERNEL_CANNOT).
     """
     loaded = data()
-    kernel = Types(btf)
     allowed = _allowed(loaded["types"])
     counting = loaded["capabilities"]
-    known = helpers(kernel).values()
+    known = helpers(those).values()
     if max(known) >= HELPERS:
         raise HookError(
             KERNEL_CANNOT,
@@ -100,7 +107,7 @@ def lists(btf: "Buffer", programs: Enum, maps: Enum) -> Lists:
         if one["closed"]:
             of = allowed if one["types"] == ALL else one["types"]
             closed[one["number"]] = _mask(of, programs)
-    names = functions(kernel, loaded["kfuncs"])
+    names = functions(those, loaded["kfuncs"])
     perfmon = set(loaded["perfmon"].values())
     return Lists(
         capabilities=sum(1 << counting[name]["number"] for name in _allowed(counting)),
@@ -120,26 +127,26 @@ def lists(btf: "Buffer", programs: Enum, maps: Enum) -> Lists:
     )
 
 
-def functions(kernel: Types, wanted: Iterable[str]) -> dict[int, str]:
+def functions(those: Types, wanted: Iterable[str]) -> dict[int, str]:
     """The kernel's functions of these names, by the numbers of their types.
 
     One name may be several functions: only the one that is registered can be called.
     """
-    return {number: name for name in wanted for number in kernel.named(name, FUNC)}
+    return {number: name for name in wanted for number in those.named(name, FUNC)}
 
 
-def helpers(kernel: Types) -> dict[str, int]:
+def helpers(those: Types) -> dict[str, int]:
     """The kernel's helpers by their names, without the guard at the end (enum bpf_func_id).
 
     Raises HookError (KERNEL_CANNOT).
     """
-    found = kernel.named("bpf_func_id", ENUM)
+    found = those.named("bpf_func_id", ENUM)
     if not found:
         raise HookError(KERNEL_CANNOT, "this kernel's BTF doesn't say which helpers it has")
     prefix = "BPF_FUNC_"
     return {
         name.removeprefix(prefix): value
-        for name, value in kernel.enumerators(found[0]).items()
+        for name, value in those.enumerators(found[0]).items()
         if name.startswith(prefix)
     }
 

@@ -35,7 +35,7 @@ from ..names import MAPS as MAP_TYPES
 from ..probes import exchange, mount_bpffs
 from ..record import Record
 from .libbpf import Libbpf, Object
-from .lists import OBJECT, Lists, digest, lists
+from .lists import OBJECT, Lists, digest, lists, types
 from .proof import prove
 
 BPFFS = "/sys/fs/bpf"
@@ -118,9 +118,8 @@ def turn_on() -> Outcome:
     with _alone():
         if loaded() == wanted:
             return Outcome(changed=False, digest=wanted.hex())
-        btf = kernel.btf_in()
         enums = kernel.enums(KINDS)
-        found = lists(btf, enums[PROGS.option], enums[MAP_TYPES.option])
+        found = lists(types(), enums[PROGS.option], enums[MAP_TYPES.option])
         library = Libbpf()
         _sweep()
         try:
@@ -250,22 +249,34 @@ def _remove_empty(directory: str) -> None:
 def _build(library: Libbpf, found: Lists) -> None:
     """Have a whole guard, attached and seen to work, in a directory beside the one in force."""
     with Object(library, str(OBJECT)) as object_:
-        for name in SHARED:
-            _share(object_, name)
-        object_.load()
-        _fill(object_, found)
-        os.mkdir(_NEXT, 0o700)
-        links = [object_.attach(name) for name in LINKS]
-        guard = Guard(os.dup(object_.map(MARKS)))
-        with guard:
-            prove(guard)
-        _configure(object_, found, links, proved=True)
-        for name in (CONFIG, KFUNCS, HELPERS):
-            object_.freeze(name)
-        for name in MAPS:
-            object_.pin(object_.map(name), f"{_NEXT}/{name}")
-        for name, link in zip(LINKS, links, strict=True):
-            object_.pin(link, f"{_NEXT}/{name}")
+        _make(object_, found)
+        _try(object_)
+
+
+def _make(object_: Object, found: Lists) -> None:
+    """Load it, with its lists, which nothing changes any more."""
+    for name in SHARED:
+        _share(object_, name)
+    object_.load()
+    _configure(object_, found)
+    for number, mask in found.kfuncs.items():
+        _update(object_.map(KFUNCS), number, _MASK.pack(mask))
+    for number, (closed, perfmon) in found.helpers.items():
+        _update(object_.map(HELPERS), number, _MASK.pack(closed) + _MASK.pack(perfmon))
+    for name in (CONFIG, KFUNCS, HELPERS):
+        object_.freeze(name)
+
+
+def _try(object_: Object) -> None:
+    """Attach it, see that it works, and pin it."""
+    links = [object_.attach(name) for name in LINKS]
+    with Guard(os.dup(object_.map(MARKS))) as guard:
+        prove(guard)
+    os.mkdir(_NEXT, 0o700)
+    for name in MAPS:
+        object_.pin(object_.map(name), f"{_NEXT}/{name}")
+    for name, link in zip(LINKS, links, strict=True):
+        object_.pin(link, f"{_NEXT}/{name}")
     try:
         in_force(_NEXT).__exit__(None, None, None)
     except AbsentError as error:
@@ -287,20 +298,11 @@ def _share(object_: Object, name: str) -> None:
         os.close(fd)
 
 
-def _fill(object_: Object, found: Lists) -> None:
-    _configure(object_, found, [], proved=False)
-    for number, mask in found.kfuncs.items():
-        _update(object_.map(KFUNCS), number, _MASK.pack(mask))
-    for number, (closed, perfmon) in found.helpers.items():
-        _update(object_.map(HELPERS), number, _MASK.pack(closed) + _MASK.pack(perfmon))
-
-
-def _configure(object_: Object, found: Lists, links: list[int], *, proved: bool) -> None:
-    programs = [_word(syscalls.bpf_obj_info(link), 2) for link in links] or [0] * len(LINKS)
+def _configure(object_: Object, found: Lists) -> None:
+    programs = [_word(syscalls.bpf_obj_info(object_.program(name)), 1) for name in LINKS]
     maps = [_word(syscalls.bpf_obj_info(object_.map(name)), 1) for name in (MARKS, TOKENS)]
     value = CONFIG_VALUE.pack(
-        *(VERSION, int(proved)),
-        *(found.types, found.perfmon, found.map_types, found.capabilities),
+        *(VERSION, found.types, found.perfmon, found.map_types, found.capabilities),
         *_ARGUMENTS.get(syscalls.MACHINE, (0, 0)),
         *programs,
         *maps,

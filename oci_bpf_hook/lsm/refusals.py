@@ -4,22 +4,20 @@ It keeps the last few of each user namespace, of a thousand namespaces, and thos
 trail hasn't yet in a queue; both are bounded, and say by their numbers what was lost.
 """
 
-import functools
 import os
 import time
 from collections.abc import Iterator, Mapping
 from errno import ENOENT
 from struct import Struct
 
-from .. import kernel, syscalls
-from ..advise.btftypes import Types
+from .. import kernel, scratch, syscalls
 from ..audit import line, write
 from ..errors import REFUSED, quote
 from ..guard import DIRECTORY, KEY
 from ..names import KINDS, MAPS, PROGS
 from ..policycache import in_force
 from ..record import Record
-from .lists import helpers
+from .lists import helpers, types
 from .load import EVENTS, SPACES, keys
 
 # Why, as guard.bpf.c has it.
@@ -207,12 +205,12 @@ def _last(value: bytes) -> list[bytes]:
 
 
 def _decoded(values: list[bytes]) -> list[Refusal]:
-    """The newest first; what was never written is left out."""
+    """The newest first, without what was never written, and what was tried to prove the guard."""
     values = [value for value in values if any(value[:8])]
     if not values:
         return []
     words = _Words()
-    found = {one.number: one for one in map(words.refusal, values)}
+    found = {one.number: one for one in map(words.refusal, values) if one.uid != scratch.ID}
     return [found[number] for number in sorted(found, reverse=True)]
 
 
@@ -224,15 +222,6 @@ class _Words:
         self._programs, self._maps = enums[PROGS.option].names, enums[MAPS.option].names
         # The clock of the records stands still no more than the wall's, but begins at the boot.
         self._boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    @functools.cached_property
-    def _types(self) -> Types:
-        """The kernel's types; a walk through them takes longer than all else."""
-        return Types(kernel.btf_in())
-
-    @functools.cached_property
-    def _helpers(self) -> Mapping[int, str]:
-        return {value: name for name, value in helpers(self._types).items()}
 
     def refusal(self, value: bytes) -> Refusal:
         number, at, space, uid, pid, reason, what, kind, instruction, _, *names = _REFUSAL.unpack(
@@ -258,13 +247,13 @@ class _Words:
     def _what(self, reason: int, what: int) -> str:
         names: Mapping[int, str] = {}
         if reason in (HELPER, PERFMON):
-            names = self._helpers
+            names = {value: name for name, value in helpers(types()).items()}
         elif reason == TYPE:
             names = self._programs
         elif reason == MAP:
             names = self._maps
         elif reason == CAPABILITY:
             names = _CAPABILITIES
-        elif reason in (KFUNC, VARIABLE) and what < len(self._types):
-            return self._types.name(what) or f"number {what}"
+        elif reason in (KFUNC, VARIABLE) and what < len(types()):
+            return types().name(what) or f"number {what}"
         return names.get(what, f"number {what}" if reason != TOKENS else str(what))

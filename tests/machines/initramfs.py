@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -106,7 +107,12 @@ def _system(root: Path) -> None:
     packages = root / "usr/lib/python3/dist-packages"
     _packages(packages)
     modules = [*(root / library.relative_to("/")).rglob("*.so"), *packages.rglob("*.so*")]
-    _libraries(root, [interpreter, *tools, *modules])
+    # The host's libbpf loads the guard, whichever version it is.
+    libbpf = Path("/usr/lib") / str(sysconfig.get_config_var("MULTIARCH")) / "libbpf.so.1"
+    target = root / libbpf.relative_to("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(libbpf.resolve(), target)
+    _libraries(root, [interpreter, *tools, *modules, libbpf])
 
 
 def _packages(target: Path) -> None:

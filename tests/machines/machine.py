@@ -20,7 +20,7 @@ from .kernels import Kernel
 
 QEMU: Final = "qemu-system-x86_64"
 # Seconds in which a machine has powered off, however busy the host is.
-LIMIT: Final = 300.0
+LIMIT: Final = 600.0
 # An oops ends it rather than leave a case waiting, and there is nothing to mitigate.
 _COMMAND_LINE: Final = "console=ttyS0 mitigations=off nokaslr quiet oops=panic panic=1"
 # svm: nested, what software can't emulate.
