@@ -3,16 +3,18 @@
 import json
 import os
 import posix
+import socket
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from oci_bpf_hook import whole
+from oci_bpf_hook import broker, whole
 from oci_bpf_hook.errors import DONE, USAGE
 from oci_bpf_hook.installation import Step
 from tests.support.command import Done, command
@@ -48,7 +50,7 @@ def victim(tmp_path: Path) -> Path:
 def assert_unharmed(victim: Path) -> None:
     status = victim.lstat()
     assert victim.read_text() == SECRET
-    assert (status.st_mode, status.st_uid) == (0o100600, 0)
+    assert (status.st_mode, status.st_uid, status.st_gid) == (0o100600, 0, 0)
 
 
 def identity(path: Path) -> tuple[int, ...]:
@@ -234,6 +236,23 @@ def test_cdi_devices_are_written_nowhere_that_others_can(theirs: Path) -> None:
     with in_force(None):
         done = command("cdi", "generate", "--output", theirs)
     assert (done.returncode, list(theirs.iterdir())) == (USAGE, [])
+
+
+def test_a_socket_that_is_swapped(
+    theirs: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as the broker's has a name something else lies there: its mode and group stay."""
+
+    class Swapped(socket.socket):
+        def bind(self, address: Any, /) -> None:
+            super().bind(address)
+            Path(address).rename(theirs / "aside")
+            plant_link(Path(address), victim)
+
+    monkeypatch.setattr(socket, "socket", Swapped)
+    with broker.listen(str(theirs / "broker.sock"), 0o666, OTHER):
+        assert_unharmed(victim)
+        assert (theirs / "aside").stat().st_mode & 0o777 == 0o666
 
 
 # ---- what the user means -----------------------------------------------------------------------
