@@ -114,7 +114,6 @@ class ContainerHalf(Half):
         """
         self._path = path.encode("utf-8", "surrogateescape")
         self._send(inside.MODE.pack(mode) + self._path)
-        # Whoever changes its mounts all the time may be asked for again.
         while (message := self._receive(inside.MAKING, inside.PLACED)).startswith(inside.MAKING):
             self._may_make(message)
         self._target = _place(message)
@@ -236,11 +235,8 @@ class ContainerHalf(Half):
         self._send(inside.MAKE)
 
     def _is_containers_own(self, mount: int) -> bool:
-        """Whether the file system of the container's `mount` surely is nobody else's.
-
-        What is bound into a container has been mounted where the runtime is, and so are we, unless
-        we are in the container already.
-        """
+        """Whether the file system of the container's `mount` surely is nobody else's."""
+        # What is bound into it is mounted where the runtime is, too, and so are we, or else inside.
         fields = self._fields(mount)
         if not fields or not self._container.joins_mount:
             return False

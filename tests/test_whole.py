@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from oci_bpf_hook import broker, whole
+from oci_bpf_hook import listening, whole
 from oci_bpf_hook.errors import DONE, USAGE
 from oci_bpf_hook.installation import Step
 from tests.support.command import Done, command
@@ -250,7 +250,7 @@ def test_a_socket_that_is_swapped(
             plant_link(Path(address), victim)
 
     monkeypatch.setattr(socket, "socket", Swapped)
-    with broker.listen(str(theirs / "broker.sock"), 0o666, OTHER):
+    with listening.listen(str(theirs / "broker.sock"), 0o666, OTHER):
         assert_unharmed(victim)
         assert (theirs / "aside").stat().st_mode & 0o777 == 0o666
 

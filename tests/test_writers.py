@@ -15,11 +15,12 @@ SCRIPTS = (
     "hooks.d/oci-bpf-hook",
 )
 # What writes otherwise, and why that will do: a line of the audit trail is added to what is there;
-# a lock has no content; /proc has no names to be planted; /dev/null takes what a closed stream
-# would; a socket is bound to a name that is renamed, and so are the guard's directories in a bpffs.
+# a lock has no content, and a count of root's own is changed in its place; /proc has no names to be
+# planted; /dev/null takes what a closed stream would; a socket is bound to a name that is renamed,
+# and so are the guard's directories in a bpffs.
 OTHERWISE = {
-    *("whole", "audit", "policysource", "scratch", "recording.sandbox", "cli", "broker"),
-    "lsm.load",
+    *("whole", "audit", "policysource", "scratch", "recording.sandbox", "cli"),
+    *("allowance", "listening", "lsm.load"),
 }
 FLAGS = {"O_CREAT", "O_TRUNC", "O_APPEND"}
 CALLS = {"write_text", "write_bytes", "rename", "mkstemp", "NamedTemporaryFile", "symlink"}
