@@ -138,7 +138,7 @@ _oci_bpf_hook() {
     'doctor') _oci_bpf_hook_words '--container --pid --object --quiet --json --help' ;;
     'explain') _oci_bpf_hook_words '--annotation --state --file --kernel --header --btf --policy --engine --attr --config --json --help' ;;
     'guard on') _oci_bpf_hook_words '--json --help' ;;
-    'guard off') _oci_bpf_hook_words '--force --json --help' ;;
+    'guard off') _oci_bpf_hook_words '--force --dry-run --json --help' ;;
     'guard status') _oci_bpf_hook_words '--json --help' ;;
     'guard audit') _oci_bpf_hook_words '--json --help' ;;
     'hook') _oci_bpf_hook_words '--header --engine --profile --path --help' ;;
@@ -152,7 +152,7 @@ _oci_bpf_hook() {
     'policy test') _oci_bpf_hook_words '--annotation --state --policy --engine --attr --json --help' ;;
     'record') _oci_bpf_hook_words '--container --listen --from --from-strace --diff --verify --exact --format --json --name --save --output --path --private-network --seccomp --help' ;;
     'seccomp') _oci_bpf_hook_words '--base --output --help' ;;
-    'uninstall') _oci_bpf_hook_words '--prefix --destdir --dry-run --json --help' ;;
+    'uninstall') _oci_bpf_hook_words '--prefix --destdir --dry-run --force --json --help' ;;
     esac
 }
 complete -F _oci_bpf_hook oci-bpf-hook

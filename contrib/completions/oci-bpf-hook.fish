@@ -124,6 +124,7 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at explain' -l config -r -F -d 'the 
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at explain' -l json -d 'as JSON'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at guard on' -l json -d 'as JSON'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at guard off' -l force -d 'even where containers are held by it, which it then lets go of'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at guard off' -l dry-run -d 'only say what it would let go of, or why it refuses'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at guard off' -l json -d 'as JSON'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at guard status' -l json -d 'as JSON'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at guard audit' -l json -d 'as JSON'
@@ -188,4 +189,5 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at seccomp' -l output -r -F -d 'writ
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at uninstall' -l prefix -x -a '(__fish_complete_directories)' -d 'below this directory; default /usr'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at uninstall' -l destdir -x -a '(__fish_complete_directories)' -d 'with DIR in front, for making packages'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at uninstall' -l dry-run -d 'show the steps, and do nothing'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at uninstall' -l force -d 'even where containers are held by the guard, which then lets go of them'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at uninstall' -l json -d 'as JSON'
