@@ -18,7 +18,7 @@ _CREDENTIALS = Struct("=iII")
 OF_GROUP = 128
 # So many times as often as a user may ask a user may connect: those between are told why they get
 # nothing, and those beyond aren't.
-_PATIENCE = 4
+PATIENCE = 4
 # Seconds of connections that a user may save up.
 _BURST = 10
 # So many are remembered, for so many seconds at the most; whoever is forgotten has all of their
@@ -72,7 +72,7 @@ class Arrivals:
     """Those that wait to be looked at, of users that may ask `rate` times a second (0: any)."""
 
     def __init__(self, rate: float) -> None:
-        self._rate = rate * _PATIENCE
+        self._rate = rate * PATIENCE
         # However low the rate is, nobody is dropped for the first few.
         self._burst = max(self._rate * _BURST, OF_GROUP)
         self._ranges = Ranges()

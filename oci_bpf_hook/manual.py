@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import __version__, policy
+from .allowance import OF_USER
 from .annotations import KEYS, MODE, PATH, PREFIX
+from .arrivals import PATIENCE
 from .cli import PROGRAM, SUMMARY
 from .client import SOCKET
 from .commands.table import Argument, Command
@@ -27,6 +29,7 @@ from .policycache import ETC
 from .policyfile import AUDIT_TO
 from .record import Record
 from .session import DEADLINE
+from .trail import LONGEST as LINE
 from .waiting import SILENCE, WAITING_OF_USER
 from .wire import LONGEST
 
@@ -134,7 +137,14 @@ _LIMITS = f"""
 A request is one packet of at most {LONGEST} bytes; file descriptors beside it are refused. A
 connection may be silent for {SILENCE} seconds, and its request takes at most {DEADLINE}. No user
 has more than {WAITING_OF_USER} connections that wait, and half of the requests that are served at
-a time.
+a time. Users have their turns one after the other.
+
+Whoever asks more often than `--rate` says is told so, and whoever connects {PATIENCE} times as
+often is dropped without an answer; the log says how many were. That counts the uid by which
+somebody connects, and all that subuid(5) gives to one user as one.
+
+What is refused is on record with at most {LINE} bytes of each and {OF_USER} of one user in a
+minute, in the audit trail and in the log together; of the others their number is.
 """
 _SIGNALS = {
     "SIGHUP": "Read the policy again, whether its file looks changed or not.",

@@ -16,7 +16,7 @@ ROWS = {
     "launcher": ["bare", "request", "rules", "nothing", "naive", "floor"],
     "command": ["bare", "help", "check"],
     **{f"podman-{runtime}": ["without", "hook", "bare"] for runtime in RUNTIMES},
-    "broker": ["floor", "first", "late", "hundred"],
+    "broker": ["floor", "first", "late", "hundred", "crowd"],
     "broker-memory": ["before", "after"],
     "memory": ["bare", "request", "nothing"],
     "advise": ["start", "help", "one", "many"],

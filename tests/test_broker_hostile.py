@@ -1,5 +1,6 @@
 """What users do to a broker together, and the kernel when it has nothing left: it goes on."""
 
+import json
 import os
 import random
 import signal
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from oci_bpf_hook.allowance import OF_USER
+from oci_bpf_hook.errors import BAD_ANNOTATION
+from oci_bpf_hook.wire import LONGEST
 from tests.support.broker import ALONE, Broker, Peer, request
 from tests.support.crowd import Crowd, Fillers, Stepped
-from tests.support.policy import in_force
+from tests.support.policy import AUDIT, audited, in_force
 from tests.support.scratch import io
 from tests.support.syslog import DevLog
 from tests.support.users import ALICE, BOB, User, users
@@ -208,6 +212,33 @@ def test_a_grant_while_four_hundred_connect() -> None:
             for _ in range(3):
                 granted(bob)
         broker.quiet(before)
+
+
+# ---- the record -----------------------------------------------------------------------------
+
+
+def test_nobody_s_refusals_fill_the_disk() -> None:
+    """Each is refused for as much as a request may have; what isn't on record is counted."""
+    asked = {f"io.bpffs.{number}": "\U0001f41d" * 500 for number in range(32)}
+    message = json.dumps(request(asked, identity="huge"), ensure_ascii=False).encode()
+    assert LONGEST - 2048 < len(message) <= LONGEST
+    before = audited()
+    size = AUDIT.stat().st_size
+    with Broker(), by(ALICE) as peer, by(BOB) as other:
+        for _ in range(40):
+            peer.do("connect")
+            peer.send(message)
+            assert peer.receive()[0]["code"] == BAD_ANNOTATION
+            peer.do("close")
+        assert AUDIT.stat().st_size - size <= OF_USER
+        assert other.ask(io(delegate_cmd="x"), identity="small")["code"] == BAD_ANNOTATION
+    lines = audited()[len(before) :]
+    huge = [line for line in lines if line.get("container") == "huge"]
+    assert [line["container"] for line in lines if line["outcome"] == "refused"][-1] == "small"
+    # It is told at the latest when the broker ends.
+    (more,) = (line for line in lines if line["outcome"] == "more")
+    assert more["user"] == ALICE.uid
+    assert more["refused"] == 40 - len(huge) > 0 < len(huge)
 
 
 # ---- all of it ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.support.broker import Broker, Peer
+from tests.support.crowd import Crowd
 from tests.support.scratch import Scratch
 
 from .launcher import ENVIRONMENT, HERE, MASKS, REQUEST, compile_c
@@ -15,22 +16,25 @@ from .samples import Candidate, Group, Measured, group, measure, milliseconds
 # Those that one broker makes in each round beside the one that is measured: 10,000 in 40 rounds.
 _BETWEEN: Final = 250
 _AT_ONCE: Final = 100
+# Processes of a user's that only connect, as fast as they can.
+_CROWD: Final = 400
+_NOBODY: Final = ("setpriv", "--reuid=61999", "--regid=61999", "--clear-groups", "--")
 _SETTLED: Final = 2.1
 
 
 class _Service:
     """A broker with a container's process that asks it, in a `with`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, rate: str = "0") -> None:
         self._stack = ExitStack()
         self._container = Scratch()
-        self._path = f"/run/oci-bpf-hook/{name}.sock"
-        self.broker = Broker(path=self._path)
+        self.path = f"/run/oci-bpf-hook/{name}.sock"
+        self.broker = Broker(path=self.path, rate=rate)
 
     def __enter__(self) -> "_Service":
         self._stack.enter_context(self._container)
         self._stack.enter_context(self.broker)
-        self._peer = self._stack.enter_context(Peer(self._container.entering(), self._path))
+        self._peer = self._stack.enter_context(Peer(self._container.entering(), self.path))
         # The first reads the policy and imports what it needs.
         self.grant()
         return self
@@ -63,7 +67,7 @@ def broker(directory: Path, *, rounds: int) -> tuple[Group, Group]:
     def fresh(stack: ExitStack) -> Callable[[], float]:
         return stack.enter_context(_Service("new")).grant
 
-    with _Service("old") as old:
+    with _Service("old") as old, _Service("crowded", rate="20") as crowded:
         before = old.broker.resident() / 1024
         after: list[float] = []
 
@@ -75,6 +79,20 @@ def broker(directory: Path, *, rounds: int) -> tuple[Group, Group]:
         def many(_stack: ExitStack) -> Callable[[], float]:
             return lambda: old.grant(_AT_ONCE)
 
+        crowd = Crowd(_CROWD, _NOBODY, crowded.path)
+
+        def in_a_crowd() -> float:
+            crowd.go_on()
+            try:
+                return crowded.grant()
+            finally:
+                crowd.pause()
+
+        def beside(stack: ExitStack) -> Callable[[], float]:
+            stack.enter_context(crowd)
+            crowd.pause()
+            return in_a_crowd
+
         times = measure(
             "broker",
             "A grant by the broker, as its peer sees it",
@@ -83,6 +101,9 @@ def broker(directory: Path, *, rounds: int) -> tuple[Group, Group]:
                 Candidate(name="first", label="a grant by a new broker", prepare=fresh),
                 Candidate(name="late", label="by one that has made thousands", prepare=late),
                 Candidate(name="hundred", label="100 at once, until the last", prepare=many),
+                Candidate(
+                    name="crowd", label=f"beside {_CROWD} processes that connect", prepare=beside
+                ),
             ],
             rounds=rounds,
         )

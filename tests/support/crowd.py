@@ -1,5 +1,6 @@
 """Many that connect to a broker and say nothing, as whoever and as fast as a test wants."""
 
+import os
 import select
 import signal
 import subprocess
@@ -122,12 +123,21 @@ class Crowd:
         assert self._process.stdout.readline() == "all\n"
         return self
 
+    def pause(self) -> None:
+        """Have all of them stop where they are."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Have all of them go on."""
+        os.killpg(self._process.pid, signal.SIGCONT)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.go_on()
         self._process.communicate()
         assert self._process.returncode == -signal.SIGKILL
 
