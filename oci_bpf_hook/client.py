@@ -147,7 +147,7 @@ class _Broker:
         except OSError as error:  # Among them TimeoutError.
             raise no_broker(error.strerror or "it is too slow") from None
         if not answer:
-            raise no_broker("it hung up")
+            raise no_broker("it hung up, as it does on whoever asks far too often")
         try:
             return load_json(answer, unique=True), fd
         except ValueError as error:
