@@ -3,6 +3,7 @@
 import pwd
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from time import monotonic
 
 from . import running
 from .audited import Granted, Grants, Key, grants
@@ -185,8 +186,31 @@ def _of_process(
     shared = shares(process)
     for mount in every.kept:
         if mount.delegates:
-            covered = mount.id in every.covered
-            yield _delegation(one, process, enums, granted, shared, mount=mount, covered=covered)
+            yield _delegation(
+                one,
+                process,
+                enums,
+                granted,
+                shared,
+                mount=mount,
+                covered=mount.id in every.covered,
+                held=_held(process, mount, whose),
+            )
+
+
+def _held(process: Process, mount: Mount, patience: Patience) -> bool | None:
+    """Whether it is confined; None where nobody has the patience to ask any more.
+
+    On the way to it may be a file system of the container's own that doesn't answer, and there
+    may be thousands.
+    """
+    began = monotonic()
+    if patience.seconds <= 0:
+        return None
+    try:
+        return confined(process, mount)
+    finally:
+        patience.seconds -= monotonic() - began
 
 
 def _delegation(
@@ -198,6 +222,7 @@ def _delegation(
     *,
     mount: Mount | None = None,
     covered: bool = False,
+    held: bool | None = None,
     unseen: str = "",
 ) -> Delegation:
     """That of a `mount`, or what was `granted` without one, or with one that can't be seen."""
@@ -207,7 +232,6 @@ def _delegation(
     hidden = _COVERED if covered else "" if mount else _UNMOUNTED
     if unseen:
         hidden = f"{_UNSEEN}: {unseen}"
-    held = confined(process, mount) if mount else None
     reaches = warnings(masks, enums, confined=held, host_network=network, host_cgroup=cgroup)
     return Delegation(
         container=one,

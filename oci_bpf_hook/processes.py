@@ -20,6 +20,7 @@ _BLOCK = 1 << 16
 # Of the mounts of all that belong to one user, or all that are looked at: whoever has a container
 # has as many mount namespaces as they like.
 _MOST_OF_ALL = 8 * MOUNTINFO_MAX
+_SECONDS = 10.0
 
 
 class Status(Record):
@@ -94,11 +95,15 @@ class TooManyMountsError(OSError):
 
 
 class Patience:
-    """How much is read of mounts, in bytes: of one mount namespace, and of several together."""
+    """How much is read of mounts, in bytes: of one mount namespace, and of several together.
+
+    `seconds` are left for what may not answer.
+    """
 
     def __init__(self, of_one: int = MOUNTINFO_MAX, of_all: int = _MOST_OF_ALL) -> None:
         self._of_one = of_one
         self._left = of_all
+        self.seconds = _SECONDS
 
     def mounts(self, path: str, directory: int | None, keep: Keep) -> Mounts:
         """What is of interest in the mountinfo file at `path` in the open `directory`.

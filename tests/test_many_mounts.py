@@ -171,3 +171,18 @@ def test_one_owner_s_are_not_another_s(crowded: Scratch) -> None:
         assert rows[crowded.init.pid].unseen
         assert rows[scratch.init.pid].shown == SOCKET
         assert pid
+
+
+def test_so_long_of_one_owner_s() -> None:
+    """What confines it is asked of its own file systems, and those may never answer."""
+    with workload() as (pid, _):
+        one = of_process(pid)
+        with Process(pid) as process:
+            namespace, _ = process.outermost()
+        patience = Patience()
+        (asked,) = of_container(one, ENUMS, {}, {-namespace: patience})
+        assert asked.confined is False
+        patience.seconds = 0
+        (unasked,) = of_container(one, ENUMS, {}, {-namespace: patience})
+    assert unasked.confined is None
+    assert unasked.shown == asked.shown == SOCKET
