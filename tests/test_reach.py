@@ -45,6 +45,8 @@ def with_unknown(enum: Enum) -> Enum:
 
 
 ENUMS = {option: with_unknown(enum) for option, enum in TABLE.items()}
+# A container, of which only what is delegated matters.
+ANYTHING = delegation("x")
 # Every name but the aliases, which stand for the same bits.
 EVERY = [(kind, name) for kind in KINDS for name in ENUMS[kind.option].names.values()]
 
@@ -145,7 +147,7 @@ def test_an_exposure_of_what_is_no_program() -> None:
 def one_of(kind: Kind, name: str, *, confined: bool | None) -> Delegation:
     """A container that shares nothing with the host, with just that delegated."""
     masks = {kind.option: 1 << ENUMS[kind.option].values[name]}
-    fields = {key: getattr(delegation("x"), key) for key in Delegation.__slots__}
+    fields = {key: getattr(ANYTHING, key) for key in Delegation.__slots__}
     said = warnings(masks, ENUMS, confined=confined, host_network=False, host_cgroup=False)
     shown = {kind.option: name}
     return Delegation(
