@@ -17,6 +17,7 @@ from tests.support.bundle import Bundle
 from tests.support.engines import RUNTIMES, Runtime, build_probe
 from tests.support.packages import ROOT, fresh, run
 from tests.support.podman import World
+from tests.support.policy import POLICY
 from tests.support.users import ALICE, User, users
 
 # What the line of the page means, without a systemd that runs as pid 1.
@@ -62,6 +63,8 @@ PAGE = page()
 def host(tmp_path: Path) -> Iterator[Path]:
     """A host without the hook, with podman as Debian configures it but for its places."""
     with fresh(tmp_path):
+        # What newcomers have: the built-in policy, until the page has them write one.
+        POLICY.unlink()
         yield tmp_path
 
 
