@@ -48,11 +48,12 @@ def prog_load(
     name: str = "",
     flags: int = 0,
     fd_array: Sequence[int] = (),
+    log: bool = True,
 ) -> Loaded:
     """BPF_PROG_LOAD of these instructions, with a verifier's log only where it is refused."""
     code = ctypes.create_string_buffer(instructions, len(instructions))
     license_ = ctypes.create_string_buffer(b"GPL")
-    log = ctypes.create_string_buffer(_LOG)
+    said = ctypes.create_string_buffer(_LOG)
     array = pack(f"={len(fd_array)}i", *fd_array)
     fds = ctypes.create_string_buffer(array, len(array) or 1)
     attr = _PROGRAM.pack(
@@ -60,7 +61,7 @@ def prog_load(
         len(instructions) // 8,
         ctypes.addressof(code),
         ctypes.addressof(license_),
-        *(1, _LOG, ctypes.addressof(log), 0),
+        *((1, _LOG, ctypes.addressof(said), 0) if log else (0, 0, 0, 0)),
         flags | (0 if token is None else _F_TOKEN_FD),
         name.encode(),
         0,
@@ -74,4 +75,4 @@ def prog_load(
     fd = _libc.syscall(probes.arch().bpf, probes.BPF_PROG_LOAD, attr, len(attr))
     if fd >= 0:
         return Loaded(fd, 0, "")
-    return Loaded(-1, ctypes.get_errno(), log.value.decode(errors="replace"))
+    return Loaded(-1, ctypes.get_errno(), said.value.decode(errors="replace"))

@@ -39,10 +39,11 @@ def on(*suites: str) -> Callable[[Case], Case]:
     return mark
 
 
-def modules() -> list[str]:
-    """The modules that have cases."""
+def modules(*, on_request: bool = False) -> list[str]:
+    """The modules that have cases; those with an ON_REQUEST that is true only where that is."""
     names = (found.name for found in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return [name for name in names if name != "__main__" and _cases(_module(name))]
+    found = [name for name in names if name != "__main__" and _cases(_module(name))]
+    return [name for name in found if on_request or not getattr(_module(name), "ON_REQUEST", False)]
 
 
 def cases(module: str, suite: str) -> dict[str, Case]:

@@ -9,7 +9,7 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -368,42 +368,45 @@ def case_killed_at_every_step(context: Context) -> int:
         found = lists.lists(lists.types(), enums[PROGS.option], enums[MAPS.option])
         before = load.loaded()
         assert before != found.digest
-        load._sweep()
         with Object(Libbpf(), str(lists.OBJECT)) as object_:
             load._make(object_, found)
-            while _dies_at(steps, lambda: _finish(object_)):
-                # Until the names are exchanged, it is the old one.
+            # Attached once: what is attached and not pinned goes with whoever is killed.
+            links = {name: object_.attach(name) for name in guard.LINKS}
+            while _dies_at(steps, object_, links):
+                steps += 1
+                # From when the names are exchanged it is the new one.
                 assert load.loaded() in (before, found.digest), steps
                 assert loads(container, bpf.RETURN_0, TRACEPOINT) == REFUSED, steps
                 load._sweep()
-                steps += 1
                 if load.loaded() == found.digest:
-                    break
-    assert steps > 2 * len(guard.LINKS)
+                    # And again, from the new one to itself.
+                    before = found.digest
+        assert load.loaded() == found.digest
+        assert loads(container, bpf.RETURN_0, TRACEPOINT) == REFUSED
+    # mkdir, a pin each, the exchange, and what is swept away of the old one.
+    assert steps >= 2 * (len(guard.LINKS) + len(load.MAPS)) + 3
     assert load.turn_on().changed
     return steps
 
 
-def _finish(object_: Object) -> None:
-    load._try(object_)
-    load._put_in_place()
-
-
-def _dies_at(number: int, work: Callable[[], None]) -> bool:
-    """Do it in a child that is killed before the call of that number; whether it was."""
+def _dies_at(number: int, object_: Object, links: Mapping[str, int]) -> bool:
+    """Pin the guard in a child that is killed before the call of that number; whether it was."""
     pid = os.fork()
     if pid == 0:
-        left = [number]
-        for owner, name in (
-            *((os, name) for name in ("mkdir", "rename", "unlink", "rmdir")),
-            *((Object, name) for name in ("attach", "pin")),
-            *((load, name) for name in ("prove", "exchange")),
-        ):
-            _count(owner, name, left)
+        code = 1
         try:
-            work()
+            left = [number]
+            for owner, name in (
+                *((os, name) for name in ("mkdir", "rename", "unlink", "rmdir")),
+                *((Object, "pin"), (load, "exchange")),
+            ):
+                _count(owner, name, left)
+            Object.attach = lambda self, name: links[name]  # type: ignore[method-assign]
+            load._try(object_)
+            load._put_in_place()
+            code = 0
         finally:
-            os._exit(0)
+            os._exit(code)
     _, status = os.waitpid(pid, 0)
     assert status in (0, signal.SIGKILL)
     return os.WIFSIGNALED(status)
