@@ -27,13 +27,33 @@ _REMEMBERED = 4096
 _FORGOTTEN = 600
 
 
-class _Account:
-    """What a uid, or whom the uid was given to, may connect."""
+class Credit:
+    """What may be had `rate` times a second, and `burst` times at once after a while without."""
 
-    __slots__ = ("credit", "since")
+    __slots__ = ("_burst", "_left", "_rate", "since")
 
-    def __init__(self, credit: float, now: float) -> None:
-        self.credit = credit
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._left = burst
+        self.since = monotonic()
+
+    def take(self) -> bool:
+        """Whether there is one more, which is taken."""
+        self._earn()
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    def whole(self) -> bool:
+        """Whether there is as much as there may be."""
+        self._earn()
+        return self._left >= self._burst
+
+    def _earn(self) -> None:
+        now = monotonic()
+        self._left = min(self._left + (now - self.since) * self._rate, self._burst)
         self.since = now
 
 
@@ -77,7 +97,7 @@ class Arrivals:
         self._burst = max(self._rate * _BURST, OF_GROUP)
         self._ranges = Ranges()
         # In the order in which they came last.
-        self._accounts: OrderedDict[int, _Account] = OrderedDict()
+        self._credits: OrderedDict[int, Credit] = OrderedDict()
         self._groups: OrderedDict[int, _Group] = OrderedDict()
         self._count = 0
         self._dropped: dict[int, int] = {}
@@ -91,11 +111,11 @@ class Arrivals:
         if not self._rate:
             return
         before = monotonic() - min(self._burst / self._rate, _FORGOTTEN)
-        while self._accounts:
-            key, account = next(iter(self._accounts.items()))
-            if account.since > before and len(self._accounts) <= _REMEMBERED:
+        while self._credits:
+            key, credit = next(iter(self._credits.items()))
+            if credit.since > before and len(self._credits) <= _REMEMBERED:
                 break
-            del self._accounts[key]
+            del self._credits[key]
 
     def whose(self, sock: socket.socket) -> Arrived | None:
         """Whose connection `sock` is; None if it is to be dropped.  Raises OSError."""
@@ -109,19 +129,11 @@ class Arrivals:
 
     def _may(self, key: int) -> bool:
         """Whether one more connection is within the rate, which counts it."""
-        now = monotonic()
-        account = self._accounts.get(key)
-        if account is None:
-            account = self._accounts[key] = _Account(self._burst, now)
-        else:
-            self._accounts.move_to_end(key)
-            earned = (now - account.since) * self._rate
-            account.credit = min(account.credit + earned, self._burst)
-            account.since = now
-        if account.credit < 1:
-            return False
-        account.credit -= 1
-        return True
+        credit = self._credits.get(key)
+        if credit is None:
+            credit = self._credits[key] = Credit(self._rate, self._burst)
+        self._credits.move_to_end(key)
+        return credit.take()
 
     def dropped(self) -> dict[int, int]:
         """How many have been dropped of each group, since this was asked last."""

@@ -8,11 +8,13 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from time import monotonic
 
+from .arrivals import OF_GROUP, Credit
+
 # Seconds that a connection may be silent, and that it may wait for its turn.
 SILENCE = 5
 TURN = 10
 # Connections that wait, of one user.
-WAITING_OF_USER = 128
+WAITING_OF_USER = OF_GROUP
 # A user may save up so many seconds of requests.
 _BURST = 10
 
@@ -24,32 +26,16 @@ class User:
         self.ready: deque[Connection] = deque()
         self.waiting = 0
         self.workers = 0
-        self._rate = rate
-        self._credit = rate * _BURST
-        self._since = monotonic()
+        self._credit = Credit(rate, rate * _BURST)
+        self._limited = rate > 0
 
     def idle(self) -> bool:
         """Whether there is nothing to be remembered of this user."""
-        if self.waiting or self.workers:
-            return False
-        self._earn()
-        return self._credit >= self._rate * _BURST
+        return not self.waiting and not self.workers and self._credit.whole()
 
     def may(self) -> bool:
         """Whether one more request is within the rate, which counts it."""
-        if not self._rate:
-            return True
-        self._earn()
-        if self._credit < 1:
-            return False
-        self._credit -= 1
-        return True
-
-    def _earn(self) -> None:
-        now = monotonic()
-        earned = (now - self._since) * self._rate
-        self._credit = min(self._credit + earned, self._rate * _BURST)
-        self._since = now
+        return not self._limited or self._credit.take()
 
 
 class Connection:
