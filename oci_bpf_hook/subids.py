@@ -7,6 +7,7 @@ account may take time, and who really asks is found out later (`peer`).
 
 import os
 from bisect import bisect_right
+from collections.abc import Iterable
 
 from .peer import SUBUID
 
@@ -43,6 +44,9 @@ class Ranges:
         except OSError:
             identity, lines = (), []
         self._identity = identity
+        self._take(lines)
+
+    def _take(self, lines: Iterable[str]) -> None:
         self._ranges = _with_highest(sorted(filter(None, map(_range, lines))))
         self._firsts = [first for first, *_ in self._ranges]
         self._standing = {owner: first for first, _, _, owner in reversed(self._ranges)}
@@ -74,9 +78,13 @@ def _range(line: str) -> tuple[int, int, str] | None:
     """The first id, the last and the owner in a line of subuid(5)."""
     owner, _, ids = line.partition(":")
     first, _, count = ids.partition(":")
-    if not first.isdecimal() or not count.isdecimal() or not int(count):
+    if not _is_number(first) or not _is_number(count) or not int(count):
         return None
     return int(first), int(first) + int(count) - 1, owner
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 10
 
 
 def _with_highest(ranges: list[tuple[int, int, str]]) -> list[tuple[int, int, int, str]]:
