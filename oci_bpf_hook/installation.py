@@ -109,8 +109,8 @@ class Step(Record):
         try:
             self.path.lstat()
         except FileNotFoundError:
-            return self.action not in ("remove", "off")
-        return self.action == "remove" or not _is_compiled(self.path)
+            return self.action == "compile"
+        return self.action != "compile" or not _is_compiled(self.path)
 
     def describe(self) -> str:
         """The step as a line."""

@@ -25,6 +25,7 @@ from .commands.tree import (
 )
 from .errors import EXITS
 from .installation import resource
+from .lsm.load import PINS
 from .policycache import ETC
 from .policyfile import AUDIT_TO
 from .record import Record
@@ -212,6 +213,9 @@ def _command_page() -> Iterator[str]:
     for leaf in leaves():
         yield from _leaf(leaf)
     yield from _annotations()
+    yield ".SH THE GUARD"
+    (about,) = {leaf.entry.about() for leaf in leaves() if leaf.words[0] == "guard"}
+    yield from _paragraphs(about)
     yield ".SH EXIT STATUS"
     for code, text in EXITS.items():
         yield from _tagged(str(code), f"{text}.")
@@ -274,6 +278,7 @@ def _files() -> Iterator[str]:
     yield from _tagged(
         AUDIT_TO, "A line of JSON for each decision, unless the policy says otherwise."
     )
+    yield from _tagged(PINS, "Where the guard is pinned, which so outlives whoever loads it.")
     yield from _tagged(
         "/usr/share/containers/oci/hooks.d", "Where podman and CRI-O look for the hook's JSON."
     )

@@ -2,15 +2,22 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook import installation
+from oci_bpf_hook import guard, installation
 from oci_bpf_hook.cdi import DIRECTORIES, FILE
-from oci_bpf_hook.errors import DONE, USAGE, HookError
-from tests.support.command import answer, command
+from oci_bpf_hook.errors import DONE, MOUNT_FAILED, USAGE, HookError
+from oci_bpf_hook.lsm import load
+from tests.support.command import ROOT, answer, command
+from tests.support.pins import bpffs, pin
 from tests.support.policy import in_force
+from tests.support.scratch import Scratch, io
 
 LIBEXEC = "usr/libexec/oci-bpf-hook"
 HOOKS = "usr/share/containers/oci/hooks.d"
@@ -99,6 +106,77 @@ def test_devices_go_before_the_program(tmp_path: Path, directory: str) -> None:
     assert removed[1] == f"{directory[1:]}/{FILE}"
     assert removed[-1] == "opt/x/libexec/oci-bpf-hook"
     assert files(tmp_path) == set()
+
+
+@pytest.fixture
+def opt() -> Iterator[Path]:
+    """A directory of this host's that is root's alone, for whoever installs on the host itself."""
+    place = Path("/opt")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_the_guard_goes_between_the_json_and_the_program(opt: Path, tmp_path: Path) -> None:
+    """There is one of a host: it goes with what is installed on that, and not with a package."""
+    prefix = ("--prefix", opt)
+    assert command("install", *prefix).returncode == DONE
+    install(tmp_path)
+    with bpffs():
+        pin()
+        assert "sys/fs/bpf/oci-bpf-hook" not in uninstall(tmp_path)
+        assert command("uninstall", "--force", "--prefix", opt / "none").stdout == ""
+        dry = command("uninstall", "--json", "--force", *prefix, "--dry-run")
+        assert Path(guard.DIRECTORY).is_dir()
+        done = command("uninstall", "--json", "--force", *prefix)
+        steps = json.loads(done.stdout)["steps"]
+        assert steps == json.loads(dry.stdout)["steps"]
+        assert steps[1] == {"action": "off", "path": load.PINS}
+        assert [step["action"] for step in steps].count("off") == 1
+        assert not Path(load.PINS).exists()
+    assert files(opt) == set()
+
+
+def test_nothing_goes_while_the_guard_holds_somebody(opt: Path) -> None:
+    prefix = ("--prefix", opt)
+    assert command("install", *prefix).returncode == DONE
+    before = files(opt)
+    with bpffs(), Scratch() as scratch:
+        scratch.hook(io(delegate_cmds="map_create"))
+        pin()
+        done = command("uninstall", *prefix)
+        assert (done.returncode, done.stdout) == (MOUNT_FAILED, "")
+        assert (
+            f"pid {scratch.init.pid} may be held by the guard, and would be trusted" in done.stderr
+        )
+        assert files(opt) == before
+        assert Path(guard.DIRECTORY).is_dir()
+        assert command("uninstall", "--force", *prefix).returncode == DONE
+        assert not Path(load.PINS).exists()
+    assert files(opt) == set()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_it_says_whether_the_guard_is_part_of_it(compiled: bool, tmp_path: Path) -> None:
+    """As in a checkout where nobody has said `make guard`."""
+    objects = {f"{LIBEXEC}/oci_bpf_hook/lsm/guard.bpf{order}.o" for order in ("el", "eb")}
+    checkout = tmp_path / "checkout"
+    for name in ("oci_bpf_hook", "schema", "hooks.d", "contrib"):
+        shutil.copytree(ROOT / name, checkout / name)
+    for path in checkout.rglob("guard.bpf*.o"):
+        path.unlink()
+    if compiled:
+        subprocess.run([checkout / "contrib" / "build-guard"], check=True)
+    where = ("--destdir", str(tmp_path / "root"))
+    run = [sys.executable, "-m", "oci_bpf_hook", "install", *where]
+    said = subprocess.run(run, capture_output=True, text=True, check=True, cwd=checkout).stdout
+    assert ("without the guard: it isn't compiled here" in said) is not compiled
+    there = {str(path.relative_to(tmp_path / "root")) for path in (tmp_path / "root").rglob("*.o")}
+    assert there == (objects if compiled else set())
+    done = subprocess.run([*run, "--json"], capture_output=True, check=True, cwd=checkout)
+    assert json.loads(done.stdout) == {"dry_run": False, "guard": compiled, "steps": []}
 
 
 def test_twice_is_once(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def usr(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("usr")
 def test_install_run_uninstall() -> None:
     before = tree(Path("/usr/libexec")) | tree(Path("/usr/share/containers"))
-    run("make", "install")
+    run("make", "guard", "install")
     installed = HOOKS_DIR / "oci-bpf-hook.json"
     assert json.loads(installed.read_text()) == json.loads(
         (ROOT / "hooks.d" / "oci-bpf-hook.json").read_text()
@@ -76,7 +76,7 @@ def test_install_run_uninstall() -> None:
         assert "delegate_cmds=map_create:prog_load" in done.stdout
     # What is there is shown by its own command, whoever's directory this is.
     done = run("oci-bpf-hook", "install", "--dry-run", "--json", cwd=Path("/"))
-    assert json.loads(done.stdout) == {"dry_run": True, "steps": []}
+    assert json.loads(done.stdout) == {"dry_run": True, "guard": True, "steps": []}
     assert "granted by rule" in run("oci-bpf-hook", "check", *REQUEST, cwd=Path("/")).stdout
     run("oci-bpf-hook", "policy", "check", cwd=Path("/"))
     assert "OCI-BPF-HOOK(1)" in run("man", "-l", str(MAN)).stdout
@@ -146,6 +146,7 @@ def test_pip_install(tmp_path: Path) -> None:
     source.mkdir()
     names = ("oci_bpf_hook", "schema", "hooks.d", "contrib", "pyproject.toml", "README.md")
     run("cp", "-r", *(str(ROOT / name) for name in names), str(source))
+    run(str(source / "contrib" / "build-guard"))
     target = tmp_path / "target"
     run(
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
@@ -157,8 +158,11 @@ def test_pip_install(tmp_path: Path) -> None:
     assert names_of["prog_load"] == 5
     assert (target / "bin" / "oci-bpf-hook").exists()
     run(*command, "policy", "check", "oci_bpf_hook/policy.yaml", cwd=target)
+    lsm = {path.name for path in (target / "oci_bpf_hook" / "lsm").glob("guard.*")}
+    assert lsm == {"guard.bpf.c", "guard.bpfel.o", "guard.bpfeb.o"}
     # What was installed from there is what is installed from here.
     run(*command, "install", "--destdir", str(tmp_path / "theirs"), cwd=target)
+    run("make", "guard")
     run(*command, "install", "--destdir", str(tmp_path / "ours"))
     theirs = {path.relative_to(tmp_path / "theirs") for path in (tmp_path / "theirs").rglob("*")}
     ours = {path.relative_to(tmp_path / "ours") for path in (tmp_path / "ours").rglob("*")}

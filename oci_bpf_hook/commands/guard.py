@@ -25,6 +25,10 @@ libbpf. Tokens of others, of Incus, systemd or an administrator's own mount, are
 at each boot, before the engines, and puts what it refuses in the audit trail. Before each confined
 grant the hook, the broker and `delegate` look whether the guard is in force, and refuse where it
 isn't.
+
+`guard on` exits with 13 where this host can't have it, and says what is missing; a guard that was
+in force before stays then. `guard off` exits with 16, and names them, where containers run that it
+holds. `guard status` exits with 20 where it isn't in force.
 """
 _DRY_RUN = argument(
     "--dry-run", action="store_true", help="only say what it would let go of, or why it refuses"

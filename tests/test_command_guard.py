@@ -1,0 +1,174 @@
+"""`oci-bpf-hook guard` where there can be none: what it says, and that it leaves nothing.
+
+What it does on a kernel that loads it, the machines' tests show (tests/machines).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from oci_bpf_hook import guard
+from oci_bpf_hook.errors import DONE, FOUND, KERNEL_CANNOT, MOUNT_FAILED, NO_BROKER
+from oci_bpf_hook.lsm import lists, load
+from oci_bpf_hook.lsm.refusals import Refusal
+from tests.support.command import ROOT, command
+from tests.support.pins import bpffs, pin
+from tests.support.scratch import Scratch, io
+
+SCHEMA = json.loads((ROOT / "schema" / "guard.schema.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def place() -> Iterator[Path]:
+    """A bpffs without a guard."""
+    with bpffs() as place:
+        yield place
+
+
+def answer(*arguments: str) -> tuple[int, Any]:
+    """The exit code and the JSON, which is as its part of the schema says."""
+    done = command("guard", *arguments, "--json")
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(found, {**SCHEMA, "oneOf": [{"$ref": f"#/$defs/{arguments[0]}"}]})
+    return done.returncode, found
+
+
+def pinned(place: Path) -> set[str]:
+    """All that is pinned; what the kernel itself has there isn't, and has a dot in its name."""
+    return {str(path.relative_to(place)) for path in place.rglob("*") if "." not in path.name}
+
+
+def test_a_kernel_that_loads_none(place: Path) -> None:
+    """Where LSM programs are refused even to root, as on the machines that these tests run on."""
+    done = command("guard", "on")
+    assert (done.returncode, done.stdout) == (KERNEL_CANNOT, "")
+    (line,) = done.stderr.splitlines()
+    assert "the guard can't be loaded, load: Operation not permitted, though root asks" in line
+    assert "lets nobody load programs for LSM hooks; libbpf says: prog 'token_create'" in line
+    assert "ulimit" not in line
+    assert pinned(place) == set()
+
+
+def test_what_others_have_pinned_there_stays(place: Path) -> None:
+    (place / "oci-bpf-hook" / "theirs").mkdir(parents=True)
+    (place / "oci-bpf-hook" / "guard-next").mkdir()
+    assert command("guard", "on").returncode == KERNEL_CANNOT
+    assert pinned(place) == {"oci-bpf-hook", "oci-bpf-hook/theirs"}
+
+
+def test_the_older_guard_stays_where_the_new_one_isn_t_loaded(place: Path) -> None:
+    pin()
+    before = pinned(place)
+    assert command("guard", "on").returncode == KERNEL_CANNOT
+    assert pinned(place) == before
+
+
+def test_an_object_that_nobody_has_compiled(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(lists, "OBJECT", tmp_path / "guard.bpfel.o")
+    done = command("guard", "on")
+    assert done.returncode == KERNEL_CANNOT
+    assert f"the guard's object {tmp_path}/guard.bpfel.o is missing" in done.stderr
+    assert "`make guard` builds it" in done.stderr
+    assert pinned(place) == set()
+    # Whether one is in force doesn't depend on it.
+    assert command("guard", "status").returncode == FOUND
+
+
+def test_without_libbpf(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oci_bpf_hook.lsm.libbpf._SONAME", "libbpf-of-nobody.so.1")
+    done = command("guard", "on")
+    assert done.returncode == KERNEL_CANNOT
+    assert "install libbpf1" in done.stderr
+    assert pinned(place) == set()
+
+
+@pytest.mark.parametrize("action", ["on", "off"])
+@pytest.mark.parametrize("who", ["nobody", "root of a user namespace"])
+def test_it_is_root_s_on_the_host(action: str, who: str) -> None:
+    prefix = {
+        "nobody": ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+        "root of a user namespace": ("unshare", "--user", "--map-root-user"),
+    }[who]
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "oci_bpf_hook", "guard", action],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == NO_BROKER, done.stderr
+    assert "the guard is root's in the initial user namespace" in done.stderr
+
+
+def test_status_where_there_is_none() -> None:
+    code, found = answer("status")
+    assert code == FOUND
+    assert found["why"] == "the guard isn't loaded"
+    assert (found["in_force"], found["current"], found["tokens"]) == (False, False, None)
+    done = command("guard", "status")
+    assert done.returncode == FOUND
+    assert done.stdout.splitlines()[0] == "off: the guard isn't loaded"
+
+
+def test_status_where_it_isn_t_this_one() -> None:
+    pin()
+    code, found = answer("status")
+    assert code == FOUND
+    assert found["why"] == f"the guard is of another version (0, and this takes {guard.VERSION})"
+
+
+def test_off_where_there_is_none(place: Path) -> None:
+    assert answer("off") == (DONE, {"dry_run": False, "changed": False, "released": []})
+    assert command("guard", "off").stdout == "off: there is no guard\n"
+    assert pinned(place) == set()
+
+
+def test_off_takes_away_what_is_left_of_one_that_was_being_made(place: Path) -> None:
+    for name in ("guard-next", "guard-gone"):
+        pin(f"{load.PINS}/{name}")
+    code, found = answer("off", "--force")
+    assert (code, found["changed"]) == (DONE, True)
+    assert pinned(place) == set()
+
+
+def test_off_lets_go_of_nobody_who_may_be_held(place: Path) -> None:
+    """The guard is of another version, and so nothing tells whom it holds."""
+    with Scratch() as scratch:
+        scratch.hook(io(delegate_cmds="map_create"))
+        pin()
+        before = pinned(place)
+        for arguments in ((), ("--dry-run",)):
+            done = command("guard", "off", *arguments)
+            assert (done.returncode, done.stdout) == (MOUNT_FAILED, "")
+            said = f"pid {scratch.init.pid} may be held by the guard, and would be trusted with the kernel"
+            assert said in done.stderr
+            assert "say --force" in done.stderr
+        for dry_run in (True, False):
+            code, found = answer("off", "--force", *(("--dry-run",) if dry_run else ()))
+            assert (code, found["changed"], found["dry_run"]) == (DONE, True, dry_run)
+            # And whoever else has a container on this host.
+            assert f"pid {scratch.init.pid}" in found["released"]
+            assert pinned(place) == (before if dry_run else set())
+
+
+def test_audit_where_there_is_none() -> None:
+    done = command("guard", "audit")
+    assert done.returncode == KERNEL_CANNOT
+    assert "there is nothing to put on record: the guard isn't loaded" in done.stderr
+
+
+def test_the_schema_has_all_that_is_told_of_a_refusal() -> None:
+    said = SCHEMA["$defs"]["refusal"]["properties"].keys()
+    assert said == {*Refusal.__slots__, "text"}
+    assert os.path.dirname(guard.DIRECTORY) == load.PINS
