@@ -1,6 +1,7 @@
 """contrib/kubernetes: Kubernetes' own schemas, the admission rules on pods, and a node for real."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from celpy.adapter import json_to_cel
 
 from oci_bpf_hook.errors import DONE
+from oci_bpf_hook.lsm.load import PINS
 from tests.support.command import command
 from tests.support.packages import (
     HOOK_JSON,
@@ -20,8 +22,10 @@ from tests.support.packages import (
     fresh,
     podman_as_installed,
     run,
+    source_of,
     written,
 )
+from tests.support.pins import bpffs, pin
 from tests.support.podman import World
 from tests.support.policy import UNCONFINED, in_force
 
@@ -72,6 +76,28 @@ def test_kustomizations_name_what_is_here() -> None:
     assert theirs["resources"] == [".."]
     (image,) = ours["images"]
     assert image["name"] == IMAGE
+
+
+def test_the_guard_is_a_component_that_kubernetes_takes() -> None:
+    """Named in kustomization.yaml it is in uninstall/ as well, which stands on that."""
+    for release in RELEASES:
+        kubernetes_validate.validate(with_guard(), release, strict=True)
+    assert documents("guard/kustomization.yaml")[0]["kind"] == "Component"
+
+
+def with_guard() -> dict[str, Any]:
+    """The DaemonSet as guard/ changes it."""
+    daemons = document("DaemonSet")
+    (patch,) = documents("guard/kustomization.yaml")[0]["patches"]
+    assert patch["target"] == {"kind": "DaemonSet", "name": daemons["metadata"]["name"]}
+    for operation in yaml.safe_load(patch["patch"]):
+        *above, name = operation["path"].strip("/").split("/")
+        place: Any = daemons
+        for key in above:
+            place = place[int(key)] if isinstance(place, list) else place[key]
+        assert (name in place) is (operation["op"] == "replace")
+        place[name] = operation["value"]
+    return daemons
 
 
 def test_they_fit_each_other() -> None:
@@ -367,17 +393,31 @@ def cluster(node: Path) -> Iterator[World]:
         yield world
 
 
-def visit(world: World, arguments: list[str], *, fails: bool = False) -> str:
+def visit(
+    world: World,
+    arguments: list[str],
+    *,
+    fails: bool = False,
+    daemons: dict[str, Any] | None = None,
+) -> str:
     """The DaemonSet's init container, with what its manifest gives it."""
-    (container,) = document("DaemonSet")["spec"]["template"]["spec"]["initContainers"]
+    (container,) = (daemons or document("DaemonSet"))["spec"]["template"]["spec"]["initContainers"]
     security = container["securityContext"]
     (mount,) = container["volumeMounts"]
-    volume = f"/:{mount['mountPath']}"
+    # A hostPath is mounted with all that is mounted there.
+    volume = f"/:{mount['mountPath']}:rbind"
+    privileges = ["--privileged"]
+    if not security.get("privileged"):
+        privileges = [
+            *(f"--cap-drop={one}" for one in security["capabilities"]["drop"]),
+            *(f"--cap-add={one}" for one in security["capabilities"]["add"]),
+            *("--security-opt", "no-new-privileges"),
+        ]
     done = world.podman(
         *("run", "--rm", "--pull", "never", "--read-only", "--user", str(security["runAsUser"])),
-        *(f"--cap-drop={one}" for one in security["capabilities"]["drop"]),
-        *(f"--cap-add={one}" for one in security["capabilities"]["add"]),
-        *("--security-opt", "no-new-privileges", "--cgroup-parent", f"/{world.cgroup_parent}"),
+        *privileges,
+        *(f"--env={one['name']}={one['value']}" for one in container.get("env", ())),
+        *("--cgroup-parent", f"/{world.cgroup_parent}"),
         *("--volume", volume, IMAGE, *arguments),
         # crun lifts a limit for containers without a user namespace, which not every root may.
         runtime="runc",
@@ -413,6 +453,35 @@ def test_a_node_that_is_visited_twice_and_left(node: Path, cluster: World) -> No
     assert not LIBEXEC.exists()
     assert {path for path in written(node) - before if "/log/" not in path} == set()
     assert list(Path("/run").glob("oci-bpf-hook-*")) == []
+
+
+def test_a_node_whose_kernel_can_t_have_the_guard(node: Path, cluster: World) -> None:
+    """As this one; the tests in virtual machines turn it on.  What is pinned is the node's."""
+    (container,) = document("DaemonSet")["spec"]["template"]["spec"]["initContainers"]
+    with bpffs() as place:
+        said = visit(cluster, container["args"], fails=True, daemons=with_guard())
+        assert "the guard can't be loaded, load: Operation not permitted" in said
+        assert HOOK_JSON.exists()
+        assert [path.name for path in place.iterdir() if "." not in path.name] == []
+        pin()
+        visit(cluster, ["uninstall", "/node", "--force"], daemons=with_guard())
+        assert not os.path.exists(PINS)
+    assert not LIBEXEC.exists()
+    assert list(Path("/run").glob("oci-bpf-hook-*")) == []
+
+
+def test_an_image_without_the_guard_isn_t_built(cluster: World, tmp_path: Path) -> None:
+    tree = source_of("1.0.0", tmp_path)
+    for path in tree.rglob("guard.*.o"):
+        path.unlink()
+    containerfile = tree / "contrib" / "kubernetes" / "Containerfile"
+    done = cluster.podman(
+        *("build", "--pull-never", "--build-arg", "BASE=localhost/oci-bpf-hook-test:latest"),
+        *("--file", str(containerfile), "--tag", "localhost/without-the-guard", str(tree)),
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "guard.bpfel.o" in done.stderr
 
 
 def test_a_node_that_cant_be_written(node: Path, cluster: World) -> None:

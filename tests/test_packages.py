@@ -1,13 +1,17 @@
 """The Debian and the RPM package: built, looked into, installed for real, upgraded and removed."""
 
+import os
 import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from oci_bpf_hook import guard
+from oci_bpf_hook.lsm import load
 from tests.support import policy
 from tests.support.packages import (
     HOOK_JSON,
@@ -22,6 +26,7 @@ from tests.support.packages import (
     stale,
     written,
 )
+from tests.support.pins import bpffs, pin
 from tests.support.podman import IMAGE, World
 
 NEWER = "9.0.0"
@@ -59,6 +64,21 @@ def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with both packages of another version."""
     directory = tmp_path_factory.mktemp("newer")
     tree = source_of(NEWER, directory)
+    run("make", "deb", "rpm", f"OUTPUT={directory}", cwd=tree)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with both packages as they were before there was a guard."""
+    directory = tmp_path_factory.mktemp("bare")
+    tree = source_of("0.0.1", directory)
+    (tree / "contrib" / "build-guard").write_text("#!/bin/sh\n")
+    for path in (*tree.rglob("guard.*.o"), *tree.rglob("oci-bpf-hook-guard*")):
+        path.unlink()
+    (tree / "contrib" / "debian" / "lintian-overrides").write_text("")
+    spec = tree / "contrib" / "rpm" / "oci-bpf-hook.spec"
+    spec.write_text(spec.read_text().replace("/usr/lib/systemd/system/oci-bpf-hook-guard*\n", ""))
     run("make", "deb", "rpm", f"OUTPUT={directory}", cwd=tree)
     return directory
 
@@ -143,6 +163,8 @@ def test_they_hold_what_install_installs(built: Path, tmp_path: Path) -> None:
     in_deb = {line.split(maxsplit=5)[5][1:].removesuffix(".gz") for line in listing}
     # dpkg has these made on the machine itself.
     assert installed - in_deb == {path for path in installed if "__pycache__" in path}
+    for order in ("el", "eb"):
+        assert {f"{PACKAGE}/lsm/guard.bpf{order}.o"} <= in_rpm & in_deb
     programs = {line.split(maxsplit=5)[5][1:] for line in listing if line.startswith("-rwx")}
     assert programs == {
         "/usr/bin/oci-bpf-hook",
@@ -150,6 +172,23 @@ def test_they_hold_what_install_installs(built: Path, tmp_path: Path) -> None:
         f"{PACKAGE}/hooks/oci-bpf-hook",
         "/usr/share/python3/runtime.d/oci-bpf-hook.rtupdate",
     }
+
+
+def test_they_build_the_guard_that_they_hold(built: Path, tmp_path: Path) -> None:
+    """It is compiled anew, whatever was there, and loaded by a library that is recommended."""
+    run(str(ROOT / "contrib" / "build-guard"), str(tmp_path))
+    run("dpkg-deb", "-x", package(built, "deb"), str(tmp_path / "deb"))
+    (tmp_path / "rpm").mkdir()
+    unpack = 'rpm2cpio "$0" | cpio --quiet -id'
+    run("sh", "-c", unpack, package(built, "rpm"), cwd=tmp_path / "rpm")
+    for kind in ("deb", "rpm"):
+        lsm = tmp_path / kind / str(PACKAGE)[1:] / "lsm"
+        for path in tmp_path.glob("*.o"):
+            assert (lsm / path.name).read_bytes() == path.read_bytes()
+        assert len(list(lsm.glob("*.o"))) == 2
+        assert (lsm / "kfuncs.json").exists()
+    assert "libbpf1" in run("dpkg-deb", "-f", package(built, "deb"), "Recommends")
+    assert "libbpf" in run("rpm", "-qp", "--recommends", package(built, "rpm"))
 
 
 # ---- Debian ------------------------------------------------------------------------------------
@@ -284,20 +323,108 @@ def test_it_stays_for_a_device_that_isn_t_ours(kind: str, built: Path, host: Pat
     assert list(theirs.parent.iterdir()) == []
 
 
+RPM = ("rpm", "--nodeps")
+# Where no container is to be seen that anybody else runs on this host.
+ALONE = ("unshare", "--pid", "--fork", "--mount-proc", "--")
+
+
+def manager(kind: str, host: Path) -> tuple[list[str], list[str]]:
+    """How the package is installed or upgraded, and how it is removed."""
+    rpm = [*RPM, "--dbpath", str(host / "db")]
+    return {
+        "deb": (["dpkg", "-i"], ["dpkg", "-r", "oci-bpf-hook"]),
+        "rpm": ([*rpm, "-U", "--oldpackage"], [*rpm, "-e", "oci-bpf-hook"]),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["deb", "rpm"])
+def test_it_stays_while_the_guard_holds_somebody(kind: str, built: Path, host: Path) -> None:
+    """Or may hold: the guard is of another version, and so nothing says whom it doesn't."""
+    install, remove = manager(kind, host)
+    run(*install, package(built, kind))
+    run("oci-bpf-hook", "cdi", "generate")
+    before = written(host)
+    with bpffs() as place, podman_as_installed() as world:
+        pin()
+        world.run("crun", "-d", "--name", "held", command=["sleep", "600"], annotations=ASK)
+        for command in (remove, ["make", "uninstall"], ["oci-bpf-hook", "uninstall"]):
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+            assert done.returncode != 0
+            said = "held may be held by the guard, and would be trusted with the kernel without it"
+            assert said in done.stdout + done.stderr
+            assert Path(guard.DIRECTORY).is_dir()
+            assert written(host) - {str(policy.AUDIT), str(policy.AUDIT.parent)} == before
+        world.podman("rm", "--force", "--time", "0", "held")
+        run(*ALONE, *remove)
+        assert {path.name for path in place.iterdir()} <= {"maps.debug", "progs.debug"}
+    assert not LIBEXEC.exists()
+
+
+@pytest.mark.parametrize("kind", ["deb", "rpm"])
+def test_an_upgrade_goes_on_where_the_guard_can_t_be_renewed(
+    kind: str, built: Path, newer: Path, host: Path
+) -> None:
+    """As on this kernel. The older one is left as it was, and whoever upgrades is told."""
+    install, remove = manager(kind, host)
+    run(*install, package(built, kind))
+    with bpffs(), booted():
+        pin()
+        done = subprocess.run(
+            [*install, package(newer, kind)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "the guard can't be loaded" in done.stderr
+        assert "the guard isn't renewed, and the older one is left as it was" in done.stderr
+        assert set(os.listdir(guard.DIRECTORY)) == {*guard.LINKS, *load.MAPS}
+        assert os.listdir(load.PINS) == ["guard"]
+        # Where there is none, nobody turns one on.
+        run(*ALONE, *remove)
+        run(*install, package(built, kind))
+        run(*install, package(newer, kind))
+        assert not Path(load.PINS).exists()
+
+
+@pytest.mark.parametrize("kind", ["deb", "rpm"])
+def test_an_upgrade_from_a_package_without_the_guard(
+    kind: str, built: Path, bare: Path, host: Path
+) -> None:
+    install, remove = manager(kind, host)
+    run(*install, package(bare, kind))
+    unit = Path("/usr/lib/systemd/system/oci-bpf-hook-guard.service")
+    assert not unit.exists()
+    assert not list((PACKAGE / "lsm").glob("*.o"))
+    run(*install, package(built, kind))
+    assert unit.exists()
+    assert len(list((PACKAGE / "lsm").glob("*.o"))) == 2
+    # It is there, and neither enabled nor on.
+    assert not list(Path("/etc/systemd/system").rglob("oci-bpf-hook-guard*"))
+    assert '"in_force": false' in run("sh", "-c", "oci-bpf-hook guard status --json || [ $? = 20 ]")
+    run(*remove)
+    assert not unit.exists()
+    assert not LIBEXEC.exists()
+
+
+@contextmanager
+def booted() -> Iterator[None]:
+    """What says that systemd runs, which it doesn't: as in a chroot."""
+    place = Path("/run/systemd/system")
+    made = not place.exists()
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if made:
+            place.rmdir()
+
+
 @pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])
 @pytest.mark.parametrize("action", ["remove", "purge", "configure", "upgrade"])
 def test_maintainer_scripts_where_systemd_cant_be_asked(
     script: str, action: str, host: Path
 ) -> None:
     """/run/systemd/system is there and no systemd is, as in a chroot: nothing fails for that."""
-    booted = Path("/run/systemd/system")
-    made = not booted.exists()
-    booted.mkdir(parents=True, exist_ok=True)
-    try:
+    with booted():
         run("sh", str(ROOT / "contrib" / "debian" / script), action, "0.0.1")
-    finally:
-        if made:
-            booted.rmdir()
 
 
 # ---- RPM ---------------------------------------------------------------------------------------
