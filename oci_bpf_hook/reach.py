@@ -49,8 +49,8 @@ ON_CGROUP = (
     "cgroup_sysctl",
     "cgroup_sockopt",
 )
-# Maps hold data, and what they refer to whoever fills them had in hand.  Not struct_ops,
-# whose maps register with the kernel.
+# Maps hold data, and what they refer to whoever fills them had in hand.  Not struct_ops, whose
+# maps register with the kernel, and not insn_array, which has addresses of the kernel.
 _OWN_MAPS = frozenset(
     (
         *("unspec", "hash", "array", "prog_array", "perf_event_array", "percpu_hash"),
@@ -59,7 +59,7 @@ _OWN_MAPS = frozenset(
         *("sockhash", "cgroup_storage", "cgroup_storage_deprecated", "reuseport_sockarray"),
         *("percpu_cgroup_storage", "percpu_cgroup_storage_deprecated", "queue", "stack"),
         *("sk_storage", "devmap_hash", "ringbuf", "inode_storage", "task_storage"),
-        *("bloom_filter", "user_ringbuf", "cgrp_storage", "arena", "insn_array", "rhash"),
+        *("bloom_filter", "user_ringbuf", "cgrp_storage", "arena", "rhash"),
     )
 )
 # Of these map_create, prog_load, btf_load and btf_get_fd_by_id ask for a token, and give what
@@ -89,6 +89,7 @@ _WHY = {
     "lsm": "decides for every process of the host",
     "btf_get_fd_by_id": "opens the BTF of every program of the host",
     "struct_ops": "registers with the kernel for the whole host",
+    "insn_array": "shows a program the kernel's addresses of its own code",
     "ext": "replaces functions of other programs",
     "syscall": "runs in the kernel without being attached",
     "lirc_mode2": "attaches to devices of the host",

@@ -123,7 +123,7 @@ def test_the_built_in_policy_for_a_user(broker: Broker) -> None:
         assert peer.ask(sockets)["granted"] == {"delegate_cmds": "0x20", "delegate_progs": "0x2"}
         for program in ("xdp", "sched_cls", "cgroup_skb", "kprobe"):
             wanted = io(delegate_cmds="prog_load", delegate_progs=program)
-            refused(peer.ask(wanted), REFUSED, program, "host-network-and-host-cgroups")
+            refused(peer.ask(wanted), REFUSED, program, "host-network")
 
 
 GROUPS = f"""\

@@ -111,7 +111,7 @@ def test_a_peer_of_the_broker() -> None:
         assert answer["code"] == REFUSED
         for words in (*NO_GUARD, f"match: {{user: {ALICE.uid}}}, allow: {{confined: false"):
             assert words in answer["problems"][0]
-        assert audited()[-1]["rule"] == "host-network-and-host-cgroups"
+        assert audited()[-1]["rule"] == "host-network"
     with users(), in_force(None), Broker(), Peer(ALICE.running(ALONE)) as peer:
         assert "granted" in peer.ask(MAPS)
 

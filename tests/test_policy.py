@@ -38,7 +38,7 @@ SAFE = frozenset(
     name
     for profile in ("own-sockets", "own-network", "own-cgroup")
     for name in BUILTIN["profiles"][profile]["delegate_progs"]
-)
+) | {"unspec"}
 HEADER = {
     "identity": ["test"],
     "names": {option: enum.values for option, enum in ENUMS.items()},
@@ -137,7 +137,9 @@ def given_by(rule: dict[str, Any], option: str) -> int:
         return sum(1 << bit for bit in range(64) if mask >> bit & 1 and names.get(bit) in SAFE)
     if rule["confined"] and option == "delegate_maps":
         return sum(
-            1 << bit for bit in range(64) if mask >> bit & 1 and names.get(bit) != "struct_ops"
+            1 << bit
+            for bit in range(64)
+            if mask >> bit & 1 and names.get(bit) not in ("struct_ops", "insn_array")
         )
     return mask
 

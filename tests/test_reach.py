@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from oci_bpf_hook import kernel
 from oci_bpf_hook.commands.inspect import as_json
 from oci_bpf_hook.container import Process
 from oci_bpf_hook.delegations import Delegation, warnings
@@ -84,7 +85,7 @@ def test_what_is_no_program(*, confined: bool) -> None:
         names = TABLE[kind.option].values.keys()
         found = {name for name in names if reach(kind.option, name, confined=confined) != OWN}
         assert found == (
-            {"struct_ops"}
+            {"struct_ops", "insn_array"}
             if kind is MAPS
             else {"btf_get_fd_by_id"}
             if kind is CMDS and not confined
@@ -263,7 +264,9 @@ def test_devices_too(tmp_path: Path) -> None:
     assert made == {
         f"p{number}"
         for number, (kind, name) in enumerate(names)
+        # A map's bit that this kernel has no name for does nothing here.
         if reach(kind.option, name, confined=True) != HOST
+        or (kind is MAPS and name not in kernel.enums(KINDS)[kind.option].values)
     }
 
 

@@ -181,7 +181,7 @@ def test_a_cdi_device(broker: Broker, alice: World, launcher: Path, runtime: Run
     finally:
         subprocess.run(["rm", "-r", "/etc/cdi"], check=True)
     assert "delegate_progs=socket_filter," in done.stdout, done.stderr
-    assert line["rule"] == "host-network-and-host-cgroups"
+    assert line["rule"] == "host-network"
     assert line["requested"] == io(profile="socket-filter")
     assert "cdi" not in line["requester"]
     assert code_of(refused, runtime).format(REFUSED) in refused.stderr
