@@ -35,10 +35,10 @@
 
 #define NAME 16
 #define BITS 64
-/* Tokens of one user namespace: each holds a file descriptor, and so programs need a few. */
-#define TOKENS_OF_SPACE 1024
+/* Tokens of one user: a program needs one, and each is a file descriptor of somebody's. */
+#define TOKENS_OF_USER 1024
 #define LAST 8
-/* Nanoseconds between two records of one user namespace in the queue. */
+/* Nanoseconds between two records of one user in the queue. */
 #define PACE 100000000ULL
 
 /* Instructions that are copied at a time; the stack has 512 bytes. */
@@ -53,14 +53,21 @@
 #define LOAD_ACQUIRE 0x100
 #define HELPERS 1024
 
-struct user_namespace;
+/* User namespaces are nested no deeper (kernel/user_namespace.c, create_user_ns). */
+#define DEEPEST 33
 
 /* The kernel's types, as far as they are of interest; CO-RE finds the fields where they are. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct ns_common {
 	__u32 inum;
 };
+typedef struct {
+	__u32 val;
+} kuid_t;
 struct user_namespace {
+	struct user_namespace *parent;
+	int level;
+	kuid_t owner;
 	struct ns_common ns;
 };
 struct inode {
@@ -129,10 +136,21 @@ struct refusal {
 #define NO_TYPE 0xffffffffU
 
 struct space {
-	__u32 tokens;
-	__u32 refusals;
-	__u64 queued;
+	__u64 refusals;
 	struct refusal last[LAST];
+};
+
+/* Whose a token is: `user` is what it counts for. */
+struct held {
+	__u32 space;
+	__u32 padding;
+	__u64 user;
+};
+
+struct user {
+	__u32 tokens;
+	__u32 padding;
+	__u64 queued;	/* when a record was put into the queue last */
 };
 
 struct config {
@@ -163,7 +181,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 65536);
 	__type(key, __u64);
-	__type(value, __u32);
+	__type(value, struct held);
 } tokens SEC(".maps");
 
 struct {
@@ -172,6 +190,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct space);
 } spaces SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct user);
+} users SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
@@ -243,38 +268,66 @@ static struct space *space_of(__u32 inum)
 	return bpf_map_lookup_elem(&spaces, &inum);
 }
 
-/* Keep what was refused.  It never decides anything: what can't be kept is refused all the same. */
-static void keep(__u32 inum, struct refusal *refusal)
+static struct user *user_of(__u64 key)
 {
-	struct space *space = space_of(inum);
+	struct user *user = bpf_map_lookup_elem(&users, &key);
+	struct user empty = {};
+
+	if (user)
+		return user;
+	bpf_map_update_elem(&users, &key, &empty, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&users, &key);
+}
+
+/*
+ * What a token in this user namespace counts for: whoever made the outermost one, who may have made
+ * many.  Root has made those of containers that have nothing else in common, and so each of them
+ * counts for itself.
+ */
+static __u64 whose(struct user_namespace *space)
+{
+	struct user_namespace *outermost = space;
+	int i;
+
+	for (i = 0; i < DEEPEST && outermost->level > 1; i++)
+		outermost = outermost->parent;
+	if (outermost->owner.val)
+		return 1ULL << 32 | outermost->owner.val;
+	return space->ns.inum;
+}
+
+/* Keep what was refused.  It never decides anything: what can't be kept is refused all the same. */
+static void keep(struct held *held, struct refusal *refusal)
+{
+	struct space *space = space_of(held->space);
+	struct user *user = user_of(held->user);
 	__u64 *number = bpf_map_lookup_elem(&numbers, &zero);
 	__u64 now = bpf_ktime_get_boot_ns();
-	__u32 at;
+	__u64 at;
 
-	if (!space || !number)
+	if (!space || !user || !number)
 		return;
 	refusal->number = __sync_fetch_and_add(number, 1) + 1;
 	refusal->time = now;
-	refusal->space = inum;
+	refusal->space = held->space;
 	refusal->uid = bpf_get_current_uid_gid();
 	refusal->pid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(refusal->command, sizeof(refusal->command));
 	at = __sync_fetch_and_add(&space->refusals, 1);
 	__builtin_memcpy(&space->last[at % LAST], refusal, sizeof(*refusal));
-	/* One user namespace can't push everybody else's out of the queue at once. */
-	if (space->queued && now - space->queued < PACE)
+	/* One user can't push everybody else's out of the queue at once. */
+	if (user->queued && now - user->queued < PACE)
 		return;
-	space->queued = now;
+	user->queued = now;
 	bpf_map_push_elem(&events, refusal, BPF_EXIST);
 }
 
-/* The user namespace of a confined token, or 0: inode numbers of namespaces begin far above. */
-static __u32 confined(struct bpf_token *token)
+/* Whose a confined token is; 0 for any other. */
+static struct held *confined(struct bpf_token *token)
 {
 	__u64 key = (__u64)token;
-	__u32 *inum = token ? bpf_map_lookup_elem(&tokens, &key) : 0;
 
-	return inum ? *inum : 0;
+	return token ? bpf_map_lookup_elem(&tokens, &key) : 0;
 }
 
 SEC("lsm/bpf_token_create")
@@ -284,42 +337,51 @@ int token_create(unsigned long long *ctx)
 	struct path *path = (void *)ctx[2];
 	struct inode *inode = path->dentry->d_inode;
 	__u64 key = (__u64)token;
-	__u32 inum = token->userns->ns.inum;
 	struct refusal refusal = {};
-	struct space *space;
+	struct held held = {};
+	struct user *user;
 
 	if (!inode || !bpf_inode_storage_get(&marks, inode, 0, 0)) {
 		/* A token at this place may have gone while no guard was in force. */
 		bpf_map_delete_elem(&tokens, &key);
 		return 0;
 	}
-	space = space_of(inum);
-	if (space && space->tokens < TOKENS_OF_SPACE &&
-	    !bpf_map_update_elem(&tokens, &key, &inum, BPF_ANY)) {
-		__sync_fetch_and_add(&space->tokens, 1);
+	held.space = token->userns->ns.inum;
+	held.user = whose(token->userns);
+	/* While one guard takes another's place both see this: whoever puts it in counts it. */
+	if (bpf_map_lookup_elem(&tokens, &key) &&
+	    !bpf_map_update_elem(&tokens, &key, &held, BPF_EXIST))
+		return 0;
+	user = user_of(held.user);
+	if (user && user->tokens < TOKENS_OF_USER &&
+	    !bpf_map_update_elem(&tokens, &key, &held, BPF_NOEXIST)) {
+		__sync_fetch_and_add(&user->tokens, 1);
 		return 0;
 	}
 	refusal.reason = TOKENS;
 	refusal.type = NO_TYPE;
-	refusal.what = space ? space->tokens : 0;
-	keep(inum, &refusal);
+	refusal.what = user ? user->tokens : 0;
+	keep(&held, &refusal);
 	return -EPERM;
 }
 
 SEC("lsm/bpf_token_free")
 int token_free(unsigned long long *ctx)
 {
-	__u64 key = ctx[0];
-	__u32 *inum = bpf_map_lookup_elem(&tokens, &key);
-	struct space *space;
+	__u64 key = ctx[0], owner;
+	struct held *held = bpf_map_lookup_elem(&tokens, &key);
+	struct user *user;
 
-	if (!inum)
+	if (!held)
 		return 0;
-	space = bpf_map_lookup_elem(&spaces, inum);
-	/* A namespace that was forgotten meanwhile, for others that were busier, counts from 0. */
-	if (space && space->tokens)
-		__sync_fetch_and_add(&space->tokens, -1);
-	bpf_map_delete_elem(&tokens, &key);
+	owner = held->user;
+	/* While one guard takes another's place both see this: whoever takes it out counts it. */
+	if (bpf_map_delete_elem(&tokens, &key))
+		return 0;
+	user = bpf_map_lookup_elem(&users, &owner);
+	/* A user who was forgotten meanwhile, for others who were busier, counts from 0. */
+	if (user && user->tokens)
+		__sync_fetch_and_add(&user->tokens, -1);
 	return 0;
 }
 
@@ -355,11 +417,12 @@ static int describe(struct refusal *refusal, struct config *config)
 SEC("lsm/bpf_token_capable")
 int token_capable(unsigned long long *ctx)
 {
-	__u32 inum = confined((void *)ctx[0]), capability = ctx[1];
+	struct held *held = confined((void *)ctx[0]);
+	__u32 capability = ctx[1];
 	struct refusal refusal = {};
 	struct config *rules;
 
-	if (!inum)
+	if (!held)
 		return 0;
 	rules = bpf_map_lookup_elem(&config, &zero);
 	if (rules && capability < BITS && rules->capabilities >> capability & 1)
@@ -367,7 +430,7 @@ int token_capable(unsigned long long *ctx)
 	refusal.reason = CAPABILITY;
 	refusal.what = capability;
 	if (rules && describe(&refusal, rules))
-		keep(inum, &refusal);
+		keep(held, &refusal);
 	return -EPERM;
 }
 
@@ -375,11 +438,11 @@ SEC("lsm/bpf_map_create")
 int map_create(unsigned long long *ctx)
 {
 	struct bpf_map *map = (void *)ctx[0];
-	__u32 inum = confined((void *)ctx[2]);
+	struct held *held = confined((void *)ctx[2]);
 	struct refusal refusal = {};
 	struct config *rules;
 
-	if (!inum)
+	if (!held)
 		return 0;
 	rules = bpf_map_lookup_elem(&config, &zero);
 	refusal.what = map->map_type;
@@ -388,7 +451,7 @@ int map_create(unsigned long long *ctx)
 	refusal.reason = MAP;
 	refusal.type = NO_TYPE;
 	bpf_probe_read_kernel(refusal.program, sizeof(refusal.program), map->name);
-	keep(inum, &refusal);
+	keep(held, &refusal);
 	return -EPERM;
 }
 
@@ -506,7 +569,8 @@ static long look_at_chunk(__u32 chunk, struct scan *scan)
 }
 
 /* Look at all instructions, and keep what is wrong; 0 if nothing is refused. */
-static int look_through(struct bpf_prog *prog, __u32 inum, struct refusal *refusal, __u32 loads)
+static int look_through(struct bpf_prog *prog, struct held *held, struct refusal *refusal,
+			__u32 loads)
 {
 	struct scan scan = {
 		.insns = &prog->insnsi[0],
@@ -523,7 +587,7 @@ static int look_through(struct bpf_prog *prog, __u32 inum, struct refusal *refus
 	if (!refusal->reason)
 		return 0;
 	bpf_probe_read_kernel(refusal->program, sizeof(refusal->program), prog->aux->name);
-	keep(inum, refusal);
+	keep(held, refusal);
 	return refusal->reason == PERFMON ? 0 : -EPERM;
 }
 
@@ -531,20 +595,20 @@ SEC("lsm/bpf_prog_load")
 int prog_load(unsigned long long *ctx)
 {
 	struct bpf_prog *prog = (void *)ctx[0];
-	__u32 inum = confined(prog->aux->token);
+	struct held *held = confined(prog->aux->token);
 	struct refusal refusal = {};
 	struct config *rules;
 
-	if (!inum)
+	if (!held)
 		return 0;
 	rules = bpf_map_lookup_elem(&config, &zero);
 	refusal.type = prog->type;
 	if (rules && refusal.type < BITS && rules->types >> refusal.type & 1)
-		return look_through(prog, inum, &refusal, 0);
+		return look_through(prog, held, &refusal, 0);
 	refusal.reason = TYPE;
 	refusal.what = refusal.type;
 	bpf_probe_read_kernel(refusal.program, sizeof(refusal.program), prog->aux->name);
-	keep(inum, &refusal);
+	keep(held, &refusal);
 	return -EPERM;
 }
 
@@ -552,17 +616,17 @@ SEC("lsm/bpf_prog")
 int prog(unsigned long long *ctx)
 {
 	struct bpf_prog *prog = (void *)ctx[0];
-	__u32 inum = confined(prog->aux->token);
+	struct held *held = confined(prog->aux->token);
 	struct refusal refusal = {};
 	struct config *rules;
 
-	if (!inum)
+	if (!held)
 		return 0;
 	rules = bpf_map_lookup_elem(&config, &zero);
 	if (!rules || !rules->loads)
 		return -EPERM;
 	refusal.type = prog->type;
-	return look_through(prog, inum, &refusal, rules->loads);
+	return look_through(prog, held, &refusal, rules->loads);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -44,10 +44,11 @@ LOCK = "/run/oci-bpf-hook/guard.lock"
 KFUNCS = "kfuncs"
 HELPERS = "helpers"
 SPACES = "spaces"
+USERS = "users"
 EVENTS = "events"
 NUMBERS = "numbers"
 # What a new guard takes over from the old: who is held, and what is told of it.
-SHARED = (MARKS, TOKENS, SPACES, EVENTS, NUMBERS)
+SHARED = (MARKS, TOKENS, SPACES, USERS, EVENTS, NUMBERS)
 # Without these nobody would be held any more who is.
 _KEPT_FOR_SURE = (MARKS, TOKENS)
 MAPS = (*SHARED, CONFIG, KFUNCS, HELPERS)

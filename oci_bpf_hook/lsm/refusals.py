@@ -40,8 +40,8 @@ REASONS = {
 # struct refusal: number, time; space, uid, pid, reason, what, type, instruction, padding; the
 # program's name and the command's.
 _REFUSAL = Struct("=QQ8I16s16s")
-# struct space: tokens, refusals; when something was queued; the last refusals.
-_SPACE = Struct("=IIQ")
+# struct space: how many there were, and the last of them.
+_SPACE = Struct("=Q")
 _LAST = 8
 _SPACE_SIZE = _SPACE.size + _LAST * _REFUSAL.size
 _NO_TYPE = 0xFFFFFFFF
@@ -100,7 +100,7 @@ _SENTENCES = {
         "is of a type that takes {what}, which no confined token has, whatever is added",
         _LEAVE,
     ),
-    "tokens": ("is one more than the {what} tokens that this user namespace has", "close some"),
+    "tokens": ("is one more than the {what} tokens that its user has", "close some"),
     "map": ("is of the type {what}, which no confined token makes", _LEAVE),
     "unreadable": ("has instructions that can't be read", "report this as a bug"),
     "instruction": ("has an instruction that the guard doesn't let pass ({what})", _WITHOUT),

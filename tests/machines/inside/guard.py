@@ -56,7 +56,7 @@ GET_CURRENT_PID_TGID, TRACE_PRINTK = 14, 6
 ACQUIRE: Final = bytes.fromhex("7a0af8ff00000000dba1f8ff00010000b7000000000000009500000000000000")
 # r0 = *(u32 *)(r1 + 0); r0 = 0; exit: the packet's length.
 READS_ITS_CONTEXT: Final = bytes.fromhex("6110000000000000b7000000000000009500000000000000")
-TOKENS_OF_SPACE: Final = 1024
+TOKENS_OF_USER: Final = 1024
 
 
 @on("bookworm")
@@ -207,11 +207,11 @@ def case_long_programs(context: Context) -> None:
 
 @on(*TOKENS)
 def case_tokens_are_counted(context: Context) -> None:
-    """A user namespace has so many, and gets a new one where one has gone."""
+    """One of root's user namespaces has so many, and gets a new one where one has gone."""
     del context
 
     def make() -> tuple[int, int, bool]:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (2 * TOKENS_OF_SPACE,) * 2)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2 * TOKENS_OF_USER,) * 2)
         bpffs = os.open("/sys/fs/bpf", os.O_RDONLY | os.O_DIRECTORY)
         held = []
         try:
@@ -224,7 +224,7 @@ def case_tokens_are_counted(context: Context) -> None:
         return count, number, _comes(lambda: probes.token_create(bpffs))
 
     with marked() as container:
-        assert as_root(container, make) == (TOKENS_OF_SPACE, 1, True)
+        assert as_root(container, make) == (TOKENS_OF_USER, 1, True)
         assert last(container).reason == "tokens"
     with marked() as container:
         assert loads(container, bpf.RETURN_0, SOCKET_FILTER) == LOADED
