@@ -10,6 +10,7 @@ ENGINES = python3 podman crun runc conmon catatonit busybox-static uidmap gcc li
 TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema python3-pyelftools \
 	python3-rich linux-libc-dev libbpf-dev clang gcc-bpf libbpf-tools xdp-tools libxdp1 libxdp-dev \
 	logrotate strace util-linux libcap2-bin shellcheck systemd man-db mandoc zsh fish \
+	bubblewrap firejail \
 	chromium fonts-dejavu-core $(PACKAGERS) lintian rpm $(MACHINES)
 # Virtual machines, and Debian's kernels for them.
 MACHINES = qemu-system-x86 lz4 xz-utils zstd debian-archive-keyring

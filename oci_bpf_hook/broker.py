@@ -235,7 +235,7 @@ class Broker:
         try:
             with Peer(sock) as peer:
                 # Not who that is: to ask a directory service may take time.
-                uid = peer.container.outermost_owner()
+                uid = peer.share()
         except HookError as error:
             self._say(arrived.group, f"broker: {error} (exit code {error.code})")
             _refuse(sock, error.code, *error.problems)

@@ -58,12 +58,37 @@ def owner_of(namespace: int) -> int:
     return uid
 
 
+def owning(namespace: int) -> int:
+    """An fd on the user namespace that the open `namespace` belongs to.
+
+    Raises OSError; PermissionError where that is none of ours nor below it.
+    """
+    return fcntl.ioctl(namespace, _request(_NS_GET_USERNS))
+
+
+def is_within(namespace: int, above: int) -> bool:
+    """Whether the open user `namespace` has the inode number `above`, or was made within that one.
+
+    To be asked in the initial user namespace.  Raises OSError.
+    """
+    here = posix.dup(namespace)
+    try:
+        # The kernel nests them 32 deep at the most.
+        while (inode := posix.fstat(here).st_ino) not in (above, _INITIAL_USER_NAMESPACE):
+            parent = fcntl.ioctl(here, _request(_NS_GET_PARENT))
+            posix.close(here)
+            here = parent
+        return inode == above
+    finally:
+        posix.close(here)
+
+
 def user_namespace_of(namespace: int) -> tuple[int, int]:
     """The device and inode of the user namespace that the open `namespace` belongs to.
 
     Raises OSError; PermissionError where that is none of ours nor below it.
     """
-    owner = fcntl.ioctl(namespace, _request(_NS_GET_USERNS))
+    owner = owning(namespace)
     try:
         return _identity(posix.fstat(owner))
     finally:
@@ -130,6 +155,10 @@ class Process:
     def is_in(self, user: int, mount: int) -> bool:
         """Whether its user and mount namespaces have these inode numbers."""
         return (self._user_id[1], self._mount_id[1]) == (user, mount)
+
+    def user_inode(self) -> int:
+        """The inode number of its user namespace."""
+        return self._user_id[1]
 
     def is_on_host(self) -> bool:
         """Whether it is in the initial user namespace."""

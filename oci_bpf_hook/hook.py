@@ -322,6 +322,11 @@ def subject_of(
     """Who asks: what the policy's rules may match, as far as they do.
 
     `name` finds the container's name where podman's annotations don't have it.
+
+    Here an engine has started us, which has just made the user namespace or joined one, and so
+    there is none of the doubt about root's that the broker has (`peer.user_behind`): root's is an
+    engine of root's, whichever ids it maps.  But what root's engine did for whoever called it by a
+    set-user-id program is that user's, who is our real user then.
     """
     from .policy import ENGINES, identify
 
@@ -331,7 +336,7 @@ def subject_of(
     subject = identify(annotations, engine)
     if "profile" in options:
         subject["cdi"] = options["profile"]
-    subject["user"] = container.owner()
+    subject["user"] = container.owner() or posix.getuid()
     subject["group"] = (posix.getegid(),)
     # Only in the initial user namespace does the hook come this far by itself.
     subject["rootless"] = False

@@ -1,10 +1,16 @@
-"""Who has connected to the broker, by the kernel's word alone.
+"""Who has connected to the broker, by the kernel's word alone, and whose any container is.
 
 The process is held by the pidfd that the kernel took when it connected, so that its pid can't
-become somebody else's, and by its namespaces.  Whose they are decides: the user who made the
-outermost user namespace below the initial one, with whose rights all that is inside was made.
-The peer's own uid proves nothing: in a rootful container it is a subordinate id that may lie in
-some user's range.
+become somebody else's, and by its namespaces.  Whose they are decides (`user_behind`): the user
+who made the outermost user namespace below the initial one, with whose rights all that is inside
+was made.  The peer's own uid proves nothing: in a rootful container it is a subordinate id that may
+lie in some user's range.
+
+Root's namespace isn't always root's doing.  A set-user-id sandbox (firejail, or bubblewrap set so)
+makes one for whoever runs it while its effective id is 0, and so does systemd for a service with
+PrivateUsers= and User=.  What they have in common is that the ids of whom it is for are mapped
+there.  So root is only who made a namespace in which no account has an id; what could be either
+is the lesser of the two, and so is a rootful container whose ids lie in a user's subordinate range.
 """
 
 import os
@@ -12,12 +18,18 @@ import pwd
 import select
 import socket
 import struct
+from collections.abc import Sequence
 from types import TracebackType
 
-from .container import Container
+from .container import Container, Process
 from .errors import BAD_STATE, KERNEL_CANNOT, NO_USER_NAMESPACE, HookError
+from .processes import pids
 
 SUBUID = "/etc/subuid"
+# include/linux/highuid.h, DEFAULT_OVERFLOWUID: the user `nobody`, whom nothing is given to.
+NOBODY = 65534
+# No user's id.
+_WITHIN_ROOTS = -1
 # asm-generic/socket.h; parisc and sparc have numbers of their own.
 _SO_PEERGROUPS = 59
 _SO_PEERPIDFD = 77
@@ -83,7 +95,21 @@ class Peer:
 
     def user(self) -> int:
         """The user for whom it asks, by the host's ids."""
-        return user_of(self.container.outermost_owner())
+        return user_behind(self.container)
+
+    def share(self) -> int:
+        """The user whose share of the broker it takes, by ids alone: accounts take time to ask for.
+
+        That is who made the outermost user namespace.  Root's for somebody else maps that one's id
+        by itself; and whoever is in one within root's has a share with all others who are.
+        """
+        owner = self.container.outermost_owner()
+        if owner != 0:
+            return owner
+        if self.container.is_nested():
+            return _WITHIN_ROOTS
+        alone = [first for first, count in self.container.id_map("uid") if count == 1]
+        return next((uid for uid in alone if uid not in (0, NOBODY)), 0)
 
     def groups(self, user: int) -> tuple[int, ...]:
         """The groups of that `user`: what the host's database says, and what the peer brings along.
@@ -103,6 +129,60 @@ class Peer:
         return [gid for (gid,) in _ID.iter_unpack(value)]
 
 
+def user_behind(process: Process, subuid: str = SUBUID) -> int:
+    """The user for whom the outermost user namespace around `process` was made, by the host's ids.
+
+    That is its owner, a subordinate id being the user's that it was given to, if that isn't root.
+    Of root's it is root only if no id of an account or of its subordinate range is mapped there,
+    and else that account; NOBODY where that may be several, or can't be read any more.  To be asked
+    in the initial user namespace, by who may look at the process.  Raises OSError, HookError.
+    """
+    number, owner = process.outermost()
+    if owner != 0:
+        return user_of(owner, subuid)
+    mapped = _map_of(process, number)
+    if mapped is None:
+        return NOBODY
+    accounts = _accounts(mapped, subuid) - {0}
+    if len(accounts) > 1:
+        # Set-user-id bubblewrap maps this one for the namespace's root, beside the user's own.
+        accounts.discard(NOBODY)
+    if not accounts:
+        return 0
+    return accounts.pop() if len(accounts) == 1 else NOBODY
+
+
+def _map_of(process: Process, namespace: int) -> list[tuple[int, int]] | None:
+    """The host's ids that are mapped into the `namespace` around `process`: first and count.
+
+    Only a process that is in a namespace tells its map, which is written once.  None if none is.
+    """
+    if process.user_inode() == namespace:
+        mapped = process.id_map("uid")
+        return mapped if process.alive() else None
+    for pid in pids():
+        try:
+            with Process(pid) as other:
+                if other.user_inode() == namespace:
+                    mapped = other.id_map("uid")
+                    if other.alive():
+                        return mapped
+        except (HookError, OSError):
+            continue
+    return None
+
+
+def _accounts(mapped: Sequence[tuple[int, int]], subuid: str) -> set[int]:
+    """Whose the `mapped` ids are: accounts' own, and those that accounts were given.
+
+    A range of one is somebody's, too, if the host's database doesn't know who: processes have ids
+    that it hasn't, and no engine maps a container's ids one by one.
+    """
+    found = {user_of(first, subuid) for first, count in mapped if count == 1}
+    found |= {one.pw_uid for one in pwd.getpwall() if _within(one.pw_uid, mapped)}
+    return found | _given(mapped, subuid)
+
+
 def user_of(uid: int, subuid: str = SUBUID) -> int:
     """The user whom the host's `uid` stands for: itself, or whom it was given to as a subuid.
 
@@ -110,22 +190,33 @@ def user_of(uid: int, subuid: str = SUBUID) -> int:
     """
     if uid == 0 or _name(uid) is not None:
         return uid
-    owners: set[int] = set()
+    owners = _given([(uid, 1)], subuid)
+    return owners.pop() if len(owners) == 1 else uid
+
+
+def _given(ids: Sequence[tuple[int, int]], subuid: str) -> set[int]:
+    """The accounts that any of these `ids`, each the first and how many, was given to."""
     try:
         with open(subuid, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
     except OSError:
-        return uid
+        return set()
+    owners: set[str] = set()
     for line in lines:
         # subuid(5): a name or an id, the first id, and how many.
         owner, _, range_ = line.partition(":")
         first, _, count = range_.partition(":")
-        if first.isdecimal() and count.isdecimal() and int(first) <= uid < int(first) + int(count):
-            try:
-                owners.add(int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid)
-            except KeyError:  # An account that has been removed.
-                continue
-    return owners.pop() if len(owners) == 1 else uid
+        if first.isdecimal() and count.isdecimal():
+            start, end = int(first), int(first) + int(count)
+            if any(start < one + length and one < end for one, length in ids):
+                owners.add(owner)
+    found: set[int] = set()
+    for owner in owners:
+        try:
+            found.add(int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid)
+        except KeyError:  # An account that has been removed, or podman's "containers".
+            continue
+    return found
 
 
 def groups_of(user: int) -> list[int]:
@@ -158,7 +249,7 @@ def _pidfd(sock: socket.socket) -> int:
         ) from None
 
 
-def _within(number: int, ranges: list[tuple[int, int]]) -> bool:
+def _within(number: int, ranges: Sequence[tuple[int, int]]) -> bool:
     return any(first <= number < first + count for first, count in ranges)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import browser, engines
+from tests.support import browser, engines, sandbox
 from tests.support.podman import World
 from tests.support.policy import REFUSALS, allow_everything
 from tests.support.scratch import LAUNCHER
@@ -76,7 +76,8 @@ def _missing() -> str:
         return "root"
     if not os.path.exists("/sys/kernel/btf/vmlinux"):
         return "a kernel with BTF"
-    tools = [tool for tool in (*engines.TOOLS, *TOOLS, browser.NAME) if not shutil.which(tool)]
+    wanted = (*engines.TOOLS, *TOOLS, *sandbox.TOOLS, browser.NAME)
+    tools = [tool for tool in wanted if not shutil.which(tool)]
     return f"{', '.join(tools)} (make test installs them)" if tools else ""
 
 

@@ -9,10 +9,12 @@ test_hook_deaths.
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support.policy import audited
 from tests.support.scratch import (
     NO_BTF,
     Scratch,
@@ -322,3 +324,15 @@ def test_an_empty_list_asks_for_nothing(container: Scratch, text: str) -> None:
     result = container.hook({"io.bpffs.delegate_cmds": text})
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     container.assert_untouched()
+
+
+# Runs what comes next as a set-user-id program would that leaves its caller's real id.
+CALLED_BY = "import os, sys; os.setresuid(61996, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def test_what_root_s_engine_does_for_a_caller_is_the_caller_s() -> None:
+    for prefix, user in (((), 0), ((sys.executable, "-ISc", CALLED_BY), 61996)):
+        with Scratch() as other:
+            state = other.state(ASK)
+            assert_granted(other, run_hook(state, prefix=prefix))
+        assert audited()[-1]["requester"]["user"] == user

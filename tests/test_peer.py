@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook.container import Container
+from oci_bpf_hook.container import Container, Process
 from oci_bpf_hook.errors import BAD_STATE, NO_USER_NAMESPACE, HookError
-from oci_bpf_hook.peer import Peer, user_of
+from oci_bpf_hook.peer import NOBODY, Peer, user_behind, user_of
 from tests.support import broker as support
+from tests.support.sandbox import FIREJAIL, bubblewrap
 from tests.support.scratch import FIRST_ID, Scratch
 from tests.support.users import ALICE, BOB, GROUP, users
 
@@ -59,7 +60,7 @@ def test_a_container_of_roots(tmp_path: Path) -> None:
         Peer(sock) as peer,
     ):
         assert (peer.pid, peer.uid, peer.gid) == (process.process.pid, FIRST_ID, FIRST_ID)
-        assert peer.user() == 0
+        assert peer.user() == peer.share() == 0
         assert peer.unchanged()
         namespace = os.stat(f"/proc/{container.init.pid}/ns/user").st_ino
         assert os.fstat(peer.container.user).st_ino == namespace
@@ -166,6 +167,137 @@ def test_who_is_refused(tmp_path: Path, prefix: list[str], words: str) -> None:
         with pytest.raises(HookError, match=words) as caught:
             Peer(sock)
         assert caught.value.code == NO_USER_NAMESPACE
+
+
+# ---- root's namespaces that aren't root's --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bwrap(everybody: None) -> Iterator[list[str]]:
+    with bubblewrap() as command:
+        yield command
+
+
+def test_a_set_user_id_sandbox_is_its_user_s(tmp_path: Path, bwrap: list[str]) -> None:
+    """The kernel has it that root made the namespace, as bubblewrap was root when it did."""
+    with (
+        connected(ALICE.running(bwrap), tmp_path) as (sock, _),
+        Peer(sock) as peer,
+    ):
+        assert peer.container.outermost_owner() == 0
+        assert peer.user() == ALICE.uid
+        # As in a namespace of her own, and not as root.
+        assert peer.share() == ALICE.uid
+    with connected(ALICE.running(support.ALONE), tmp_path) as (sock, _), Peer(sock) as peer:
+        assert peer.share() == ALICE.uid
+
+
+def test_firejail_as_packaged(tmp_path: Path) -> None:
+    """Its mounts are the host's, and so whoever asks is in a namespace that was made in there."""
+    inner = ["unshare", "--user", "--map-root-user", "--mount", "--"]
+    with connected(ALICE.running(FIREJAIL), tmp_path) as (sock, _):
+        with pytest.raises(HookError) as caught:
+            Peer(sock)
+        assert caught.value.code == NO_USER_NAMESPACE
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        with Process(struct.unpack("=iII", credentials)[0]) as found:
+            assert found.outermost_owner() == 0
+            assert user_behind(found) == ALICE.uid
+    with (
+        connected(ALICE.running([*FIREJAIL, *inner]), tmp_path) as (sock, _),
+        Peer(sock) as peer,
+    ):
+        assert peer.container.outermost_owner() == 0
+        assert peer.user() == ALICE.uid
+
+
+def test_a_sandbox_of_who_is_no_account(tmp_path: Path, bwrap: list[str]) -> None:
+    """As where the engine was told --user 61990, and the image has a set-user-id sandbox."""
+    ids = ["setpriv", "--reuid=61990", "--regid=61990", "--clear-groups", "--"]
+    with connected([*ids, *bwrap], tmp_path) as (sock, _), Peer(sock) as peer:
+        assert peer.container.outermost_owner() == 0
+        assert peer.user() == 61990
+
+
+def test_a_namespace_within_a_sandbox(tmp_path: Path, bwrap: list[str]) -> None:
+    """It is the outermost one's map that counts, and a process in that alone tells it."""
+    stays = [*bwrap[:-1], "--unshare-pid", "--"]  # bubblewrap is that namespace's first process.
+    for sandbox, user in ((stays, ALICE.uid), (bwrap, NOBODY)):
+        inner = ["unshare", "--user", "--map-root-user", "--mount", "--"]
+        with (
+            connected(ALICE.running([*sandbox, *inner]), tmp_path) as (sock, _),
+            Peer(sock) as peer,
+        ):
+            assert peer.container.is_nested()
+            assert peer.user() == user
+            assert peer.share() not in (0, ALICE.uid)
+
+
+@contextmanager
+def mapped(lines: str) -> Iterator[Process]:
+    """A process in a user namespace of root's with that uid_map."""
+    with subprocess.Popen(
+        ["unshare", "--user", "--mount", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"\n"
+        Path(f"/proc/{process.pid}/uid_map").write_text(lines)
+        with Process(process.pid) as found:
+            yield found
+
+
+@pytest.mark.parametrize(
+    ("lines", "subuid", "wanted"),
+    [
+        # unshare -Ur of root's, and an engine's with a range of nobody's.
+        ("0 0 1", "", 0),
+        ("0 7000000 65536", "", 0),
+        ("0 7000000 65536", "containers:6000000:9000000\n", 0),
+        ("0 7000000 65536", "root:7000000:65536\n", 0),
+        # systemd, for a service with PrivateUsers=yes and User=.
+        (f"0 0 1\n{ALICE.uid} {ALICE.uid} 1", "", ALICE.uid),
+        # A set-user-id sandbox, whoever its user is in there, and for whom.
+        (f"0 {ALICE.uid} 1", "", ALICE.uid),
+        (f"0 {NOBODY} 1\n{ALICE.uid} {ALICE.uid} 1", "", ALICE.uid),
+        (f"0 {NOBODY} 1", "", NOBODY),
+        ("0 61990 1", "", 61990),
+        ("0 7000000 1", f"{ALICE.name}:7000000:65536\n", ALICE.uid),
+        # A rootful container in what is a user's range, as a whole or with its last id.
+        ("0 7000000 65536", f"{ALICE.name}:7000000:65536\n", ALICE.uid),
+        ("0 7000000 65536", f"{ALICE.uid}:7065535:1\n", ALICE.uid),
+        ("0 7000000 65536", f"{ALICE.uid}:7065536:1\n", 0),
+        ("0 7000000 10\n10 7000020 10", f"{ALICE.uid}:7000010:10\n", 0),
+        ("0 0 1\n1 7000000 65535", f"{ALICE.name}:7000000:65536\n", ALICE.uid),
+        # One with the ids of accounts: all of them, or a few.
+        ("0 0 65536", "", NOBODY),
+        (f"0 {ALICE.uid} 2", "", NOBODY),
+        (f"0 {ALICE.uid - 1} 2", "", ALICE.uid),
+        # That of several, whoever of them it may be.
+        (
+            "0 7000000 65536",
+            f"{ALICE.name}:7000000:9\n{BOB.name}:7000009:9\n",
+            NOBODY,
+        ),
+        (f"0 {ALICE.uid} 1\n1 7000000 9", f"{BOB.name}:7000000:9\n", NOBODY),
+    ],
+)
+def test_whose_a_namespace_of_root_s_is(
+    tmp_path: Path, lines: str, subuid: str, wanted: int
+) -> None:
+    file = tmp_path / "subuid"
+    file.write_text(subuid)
+    with mapped(f"{lines}\n") as process:
+        assert process.outermost_owner() == 0
+        assert user_behind(process, str(file)) == wanted
+
+
+def test_one_without_ids() -> None:
+    """Nobody may be in it with an id, and so whose it is doesn't matter."""
+    with mapped("") as process:
+        assert user_behind(process) == 0
 
 
 # ---- subordinate ids -----------------------------------------------------------------------
