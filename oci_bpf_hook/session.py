@@ -39,6 +39,7 @@ from .mount import mark
 from .peer import Peer
 from .policy import Compiled, claims, decide
 from .problems import joined
+from .sharing import shares
 from .state import load_json
 from .syscalls import PR_SET_PDEATHSIG, prctl
 from .trail import Trail
@@ -206,10 +207,10 @@ def _subject(peer: Peer, claimed: Mapping[str, str], policy: Compiled) -> dict[s
     subject["user"] = user
     subject["group"] = peer.groups(user) if "group" in policy.uses else ()
     subject["rootless"] = rootless
-    # A user goes in and out of namespaces of their own with the token in hand: what the container
-    # doesn't see of the host's network and cgroups, they do.  So does the hook before the pivot.
-    subject["host_network"] = rootless or peer.container.has_host_network()
-    subject["host_cgroup"] = rootless or peer.container.sees_host_cgroups(None)
+    # The hook before the pivot sees the host's cgroups still, and is a peer like any other.
+    network, cgroup = shares(peer.container)
+    subject["host_network"] = rootless or network
+    subject["host_cgroup"] = rootless or cgroup
     return subject
 
 

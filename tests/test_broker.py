@@ -28,8 +28,9 @@ from oci_bpf_hook.errors import (
 from oci_bpf_hook.wire import LONGEST
 from tests.support.broker import ALONE, GO_ON, ROOT, Broker, Peer, request
 from tests.support.policy import POLICY, UNCONFINED, audited, in_force, trusting
-from tests.support.scratch import FIRST_ID, Scratch, bpf_mounts, install, io
-from tests.support.users import ALICE, BOB, GROUP, User, users
+from tests.support.sandbox import bubblewrap
+from tests.support.scratch import FIRST_ID, IDS, Scratch, bpf_mounts, install, io
+from tests.support.users import ALICE, BOB, GROUP, User, appended, users
 
 ASK = io(delegate_cmds="map_create:prog_load")
 SCHEMA = json.loads((ROOT / "schema" / "wire.schema.json").read_text())
@@ -140,23 +141,69 @@ def test_a_users_groups(broker: Broker) -> None:
         refused(bob.ask(ASK), REFUSED, "no rule of the policy")
 
 
-def test_a_rootful_container_asks_for_root(broker: Broker, container: Scratch) -> None:
-    """Whoever's range its ids lie in: it is root who has made its user namespace."""
-    text = """\
+OF_ROOT = """\
 version: 1
 rules:
 - {name: of-root, match: {user: root, rootless: false}, allow: {delegate_cmds: [any]}}
+- {name: of-bob, match: {user: obh-bob}, allow: {delegate_cmds: [map_create, prog_load]}}
 - {name: of-users, match: {rootless: true}, allow: {}}
 """
-    with in_force(trusting(text)):
-        subuid = Path("/etc/subuid")
-        before = subuid.read_text()
-        subuid.write_text(f"{before}{BOB.name}:{FIRST_ID}:65536\n")
-        try:
-            with Peer(container.entering()) as peer:
-                assert peer.ask(ASK)["rule"] == "of-root"
-        finally:
-            subuid.write_text(before)
+
+
+def test_a_rootful_container_asks_for_root(broker: Broker, container: Scratch) -> None:
+    """And for the user whose range its ids lie in, as that user may be behind it."""
+    with in_force(trusting(OF_ROOT)), Peer(container.entering()) as peer:
+        assert peer.ask(ASK)["rule"] == "of-root"
+        with appended(Path("/etc/subuid"), [f"{BOB.name}:{FIRST_ID + IDS - 1}:65536"]):
+            assert peer.ask(ASK)["rule"] == "of-bob"
+            assert peer.mount()[1] == ["/"]
+            assert audited()[-1]["requester"]["rootless"] is True
+
+
+def test_a_user_in_a_set_user_id_sandbox_is_not_root(broker: Broker) -> None:
+    with bubblewrap() as bwrap, in_force(trusting(OF_ROOT)), Peer(ALICE.running(bwrap)) as peer:
+        refused(peer.ask(ASK), REFUSED, 'rule "of-users"')
+        assert audited()[-1]["requester"]["user"] == ALICE.uid
+
+
+def test_a_flood_from_a_set_user_id_sandbox_is_its_user_s(
+    broker: Broker, container: Scratch
+) -> None:
+    """It takes nothing of what is there for root."""
+    with bubblewrap() as bwrap, in_force(trusting(OF_ROOT)), Peer(ALICE.running(bwrap)) as alice:
+        assert alice.do("connect", count=129) == {}
+        refused(alice.receive()[0], NO_BROKER, "too many requests of this user")
+        with Peer(container.entering()) as peer:
+            assert peer.ask(ASK)["rule"] == "of-root"
+
+
+OF_OWN_NETWORKS = """\
+version: 1
+rules: [{name: own, match: {host_network: false}, allow: {delegate_cmds: [any]}}]
+"""
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own-network", "host-s-network"])
+def test_a_peer_that_leaves_its_container_s_network(broker: Broker, *, own: bool) -> None:
+    """It asks from a network namespace of its own, and uses the token in the container's."""
+    with (
+        in_force(trusting(OF_OWN_NETWORKS)),
+        Scratch(network=own) as scratch,
+        Peer([*scratch.entering(), "unshare", "--net", "--"]) as peer,
+    ):
+        if own:
+            assert peer.ask(ASK)["rule"] == "own"
+        else:
+            refused(peer.ask(ASK), REFUSED, "no rule of the policy")
+
+
+def test_a_peer_in_a_nested_namespace_of_root_s(broker: Broker) -> None:
+    with (
+        in_force(trusting(OF_OWN_NETWORKS)),
+        Scratch(network=True) as scratch,
+        Peer([*scratch.entering(), *ALONE]) as peer,
+    ):
+        refused(peer.ask(ASK), REFUSED, "no rule of the policy")
 
 
 def test_a_subordinate_id_counts_as_its_user(broker: Broker) -> None:

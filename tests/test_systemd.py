@@ -22,8 +22,8 @@ from oci_bpf_hook.client import SOCKET
 from oci_bpf_hook.guard import CONFIG_VALUE
 from tests.support.broker import ALONE, Broker, Peer
 from tests.support.pins import bpffs, pin
-from tests.support.policy import AUDIT, POLICY, audited, in_force
-from tests.support.scratch import io
+from tests.support.policy import AUDIT, POLICY, audited, in_force, trusting
+from tests.support.scratch import Scratch, io
 from tests.support.systemd import UNITS, allowed, bounded, run, settings
 from tests.support.users import ALICE, users
 
@@ -112,6 +112,8 @@ def test_the_system_calls_of_all_that_it_does(tmp_path: Path) -> None:
             for text in (None, CONFINED, broken, same):
                 with in_force(text):
                     peer.ask(ASK)
+        with Scratch() as scratch, Peer(scratch.entering()) as peer:
+            assert "granted" in peer.ask(ASK)
         os.kill(pid, signal.SIGHUP)
         assert granted()
         # Not strace, which would leave it alone.
@@ -158,6 +160,22 @@ def test_it_works_where_it_may_write_nothing_else() -> None:
         with in_force(POLICY.read_text() + "# changed\n"):
             assert granted()
         assert len(audited()) == before + 2
+
+
+def test_it_sees_every_process_of_a_container_of_root_s() -> None:
+    """And so may say that none of them shares the host's network."""
+    text = (
+        "version: 1\nrules:\n- {name: own, match: {user: root, host_network: false}, "
+        "allow: {delegate_cmds: [any]}}\n"
+    )
+    with (
+        confined() as prefix,
+        Broker(prefix=[*prefix, *bounded(CAPABILITIES)]),
+        in_force(trusting(text)),
+        Scratch(network=True) as scratch,
+        Peer(scratch.entering()) as peer,
+    ):
+        assert peer.ask(ASK)["rule"] == "own"
 
 
 def test_it_sees_the_guard_where_sys_is_read_only() -> None:

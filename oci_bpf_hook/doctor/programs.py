@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from .. import probes
 from ..container import Process
-from ..delegations import shares
 from ..lint import WITH_NET_ADMIN, WITH_PERFMON
 from ..names import PROGS
 from ..processes import Status
 from ..reach import exposures
+from ..sharing import shares
 from .finding import Finding, problem, warning
 
 # Attached by perf_event_open(2), in their usual way.

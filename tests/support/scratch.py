@@ -70,7 +70,7 @@ class Scratch:
     `root` and the flags BIND, REC, RDONLY, REMOUNT are there.  `prefix` is a command that
     runs its init; without `private` its mounts keep the propagation that the kernel gives.
     `devices` are nodes beside the root filesystem that anybody can open, by their numbers; `lowest`
-    is the first id that it has inside.
+    is the first id that it has inside.  With `network` its network is its own.
     """
 
     def __init__(
@@ -218,7 +218,8 @@ class Scratch:
 
     def entering(self) -> list[str]:
         """A command that runs another as the container's root, in its namespaces."""
-        return ["nsenter", "-t", str(self.init.pid), "-U", "-m", "-S", "0", "-G", "0", "--"]
+        own = ["-U", "-m", *(["-n"] if self._flags & 0x40000000 else [])]
+        return ["nsenter", "-t", str(self.init.pid), *own, "-S", "0", "-G", "0", "--"]
 
 
 def install(directory: Path) -> Path:

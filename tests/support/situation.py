@@ -95,10 +95,9 @@ def workload(
 
     It has a network namespace of its own, but with `network`.
     """
-    with Scratch() as container:
+    with Scratch(network=not network) as container:
         delegate(container.init.pid, lists)
-        own = () if network else ("unshare", "--net", "--")
-        with container.running(*own, *how) as process:
+        with container.running(*how) as process:
             yield process.pid, container
 
 
