@@ -13,11 +13,12 @@ from .errors import HookError
 from .masks import parse_shown
 from .mountinfo import Mount, of_interest
 from .names import Enum
-from .peer import user_of
+from .peer import user_behind
 from .processes import Patience, mounts, started
 from .reach import exposures
 from .record import Record
 from .running import Running
+from .sharing import shares
 
 # A container's root can put a mount over it, to hide it from whoever looks.
 _COVERED = (
@@ -38,11 +39,11 @@ class Delegation(Record):
     """A bpffs with delegate_* options that a container sees.
 
     `shown` are the options in the kernel's words and `masks` their bits; `owner` is the user,
-    by the host's ids, whose user namespace it is; `covered` says that another mount lies over
-    it, and `unseen` why its mounts can't be looked at, "" if they can: without them the rest is
-    what the audit trail knows.  `confined` is whether the guard holds its tokens, None where
-    nothing tells; `host_network` and `host_cgroup` what it shares with the host; `rule` is the
-    policy's that granted it, by the audit trail, None where that isn't known; `warnings` are
+    by the host's ids, whose user namespace it is (peer.user_behind); `covered` says that another
+    mount lies over it, and `unseen` why its mounts can't be looked at, "" if they can: without them
+    the rest is what the audit trail knows.  `confined` is whether the guard holds its tokens, None
+    where nothing tells; `host_network` and `host_cgroup` what it shares with the host; `rule` is
+    the policy's that granted it, by the audit trail, None where that isn't known; `warnings` are
     sentences.
     """
 
@@ -110,13 +111,25 @@ def granted_to(those: Iterable[Running]) -> Grants:
     wanted: dict[Key, float] = {}
     for one in those:
         with suppress(HookError, OSError), Process(one.pid) as process:
-            wanted[_key(one, process)] = started(process)
+            wanted |= dict.fromkeys(_keys(one, process), started(process))
     return grants(wanted)
 
 
-def _key(one: Running, process: Process) -> Key:
-    """What the audit trail calls the container `one` of that `process`."""
-    return one.id or f"pid-{one.pid}", user_of(process.outermost_owner())
+def _keys(one: Running, process: Process) -> list[Key]:
+    """What the audit trail may call the container `one` of that `process`, what counts first.
+
+    In a user namespace of root's, root's hook has asked for root, and all others for whom it may
+    be; who speaks to the broker for that user is believed after root.
+    """
+    identity = one.id or f"pid-{one.pid}"
+    owner = process.outermost_owner()
+    users = ([] if owner else [0]) + [user_behind(process)]
+    return [(identity, user) for user in dict.fromkeys(users)]
+
+
+def _granted(known: Grants, one: Running, process: Process) -> Granted | None:
+    """What the container `one` was granted last, as far as it is `known`."""
+    return next((known[key] for key in _keys(one, process) if key in known), None)
 
 
 def unmounted(one: Running, enums: Mapping[str, Enum], known: Grants) -> Iterator[Delegation]:
@@ -128,7 +141,7 @@ def unmounted(one: Running, enums: Mapping[str, Enum], known: Grants) -> Iterato
         return
     try:
         with Process(one.pid) as process:
-            granted = known.get(_key(one, process))
+            granted = _granted(known, one, process)
             # One that was restarted since has no token any more.
             if (
                 granted
@@ -170,7 +183,7 @@ def _of_process(
     patience: dict[int, Patience],
 ) -> Iterator[Delegation]:
     namespace, owner = process.outermost()
-    granted = known.get(_key(one, process))
+    granted = _granted(known, one, process)
     try:
         # Root's containers are of many, who have a user namespace each.
         whose = patience.setdefault(owner or -namespace, Patience())
@@ -271,8 +284,8 @@ def _mask(text: str, enum: Enum) -> int:
 
 def _owner(process: Process) -> int | None:
     try:
-        return process.owner()
-    except OSError:
+        return user_behind(process) if process.owner() == 0 else process.owner()
+    except (HookError, OSError):
         return None
 
 
@@ -298,17 +311,3 @@ def warnings(
         given, confined=bool(confined), host_network=host_network, host_cgroup=host_cgroup
     ):
         yield f"{one.code}: {', '.join(one.names)}: {one.what}"
-
-
-def shares(process: Process) -> tuple[bool, bool]:
-    """Whether it shares the host's network, and whether it sees the host's cgroups.
-
-    A user goes in and out of namespaces of their own with a token in hand: what their container
-    doesn't see of these, they do.
-    """
-    try:
-        if process.outermost_owner() != 0:
-            return True, True
-        return process.has_host_network(), process.sees_host_cgroups("/")
-    except (HookError, OSError):
-        return False, False

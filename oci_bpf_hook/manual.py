@@ -122,14 +122,17 @@ _WHO_ASKS = """
 The kernel's word decides. Whoever has connected is held by the process that it was then; it has
 to be in a user namespace below the initial one, with a mount namespace of its own and an id that
 is mapped there. It asks for the user who made the outermost of its user namespaces; an id that is
-nobody's own is the user's that subuid(5) gives it to. That user's groups are those of the host's
-database, and those that the process has brought along.
+nobody's own is the user's that subuid(5) gives it to. Root's may be for somebody else, as a
+set-user-id sandbox makes it: it is root's only if no id of an account or of its subordinate range
+is mapped there, else that user's, and nobody's where that may be several. The user's groups are
+those of the host's database, and those that the process has brought along.
 
 What the hook tells of the container (its name, image, namespace and pod) is a claim: it is on
 record, and a rule that denies may match it, but no rule that allows something holds by it.
 
 For a user's own containers host_network and host_cgroup are true, since users go in and out of
-their namespaces with a token in hand.
+their namespaces with a token in hand. For others they are true unless every process of the user
+namespace, and of those within it, says otherwise, and for who asks from one within.
 
 A container that has the socket mounted speaks for whoever made its user namespace. In a rootful
 container that is root: don't mount it there.

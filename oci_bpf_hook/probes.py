@@ -15,6 +15,8 @@ from .recording.arch import Arch, native
 from .seccomp import INSTRUCTION
 
 CAP_NET_ADMIN = 12
+CAP_SYS_CHROOT = 18
+CAP_SYS_PTRACE = 19
 CAP_SYS_ADMIN = 21
 CAP_PERFMON = 38
 CAP_BPF = 39

@@ -87,6 +87,16 @@ def _status(text: str) -> Status:
     )
 
 
+def is_roots(process: Process) -> bool:
+    """Whether each of its user ids is root's: by a set-user-id program only some would be.
+
+    Raises OSError.
+    """
+    lines = read(process, "status").split("\n")
+    ids = next((line.split()[1:] for line in lines if line.startswith("Uid:")), [])
+    return set(ids) == {"0"}
+
+
 class TooManyMountsError(OSError):
     """It can't be looked at, since it has more mounts than are read; its strerror says so."""
 

@@ -5,8 +5,9 @@ has been in it longest.  Engines say their name for it on the command line of th
 watches over it (conmon, containerd's shim), LXC and systemd in the name of its cgroup.
 
 Whoever is in a container can run something called conmon and make cgroups too.  So a watcher
-is believed that is root's and on the host, of the cgroups the outermost one counts, and what is
-a user's own has whatever name that user says: nothing that it names is ever opened or run.
+is believed that an engine of root's has started on this host (`_is_the_hosts`) and that runs the
+installed program, of the cgroups the outermost one counts, and what is a user's own has whatever
+name that user says.  Nothing that any of them names is ever opened or run.
 """
 
 import os
@@ -17,7 +18,10 @@ from pathlib import Path
 
 from .container import Process
 from .errors import BAD_STATE, USAGE, HookError, quote
-from .processes import comm, pids
+from .installed import is_program, roots_alone
+from .peer import user_behind
+from .probes import CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE
+from .processes import comm, is_roots, pids, read, status
 from .record import Record
 
 # What engines and systemd call a container's cgroup, a name or an id.
@@ -32,18 +36,22 @@ _CGROUPS = (
 )
 _SERVICE = re.compile(r"(.+)\.service")
 _ID = re.compile(r"[0-9a-f]{64}")
+# containerd's clients choose theirs: its identifiers, which become part of paths, have no slash.
+_NAME = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _SHORT = 12
+# With these a process in our pid and user namespaces can go where we are.
+_HOSTS = (CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE)
 
 
 class Running(Record):
     """A container: its init's `pid`, its namespaces' inode numbers, and what it is called.
 
-    `engine` is podman, cri-o, containerd, docker, lxc, nspawn, machine or systemd, or None;
-    `runtime` the OCI runtime's path where root's conmon tells it; `id` the engine's; `image` only
-    podman's API tells.
+    `engine` is podman, cri-o, containerd, docker, lxc, nspawn, machine or systemd, or None; `id` is
+    the engine's; `image` only podman's API tells; `vouched` says that root's own engine tells all
+    this.  `runtime` is what root's conmon calls the OCI runtime: a path to compare, never to open.
     """
 
-    __slots__ = ("engine", "id", "image", "mount", "name", "pid", "runtime", "user")
+    __slots__ = ("engine", "id", "image", "mount", "name", "pid", "runtime", "user", "vouched")
     pid: int
     user: int
     mount: int
@@ -52,6 +60,7 @@ class Running(Record):
     id: str | None
     runtime: str | None
     image: str | None
+    vouched: bool
 
     @property
     def label(self) -> str:
@@ -97,7 +106,7 @@ def find(name: str) -> Running:
     """
     every = containers()
     around = {one.pid: _outermost(one) for one in every}
-    ours = [one for one in every if around[one.pid][1] == os.geteuid()]
+    ours = [one for one in every if one.vouched or around[one.pid][1] == os.geteuid()]
     oldest: dict[tuple[str | int | None, ...], Running] = {}
     for one in _called(name, ours) or _called(name, every):
         oldest.setdefault((one.engine, one.name, one.id, around[one.pid][0]), one)
@@ -133,7 +142,7 @@ def _outermost(one: Running) -> tuple[int, int]:
     """The user namespace that it and all that was made within it are in, and whose that is."""
     try:
         with Process(one.pid) as process:
-            return process.outermost()
+            return process.outermost()[0], user_behind(process)
     except (HookError, OSError):
         return one.user, -1
 
@@ -154,10 +163,12 @@ def _namespace(pid: int | str, kind: str) -> int:
 
 
 def _running(one: _Seen, known: dict[int, tuple[str, str, str]]) -> Running:
-    engine, name, identity, runtime = _by_watcher(one.pid) or by_cgroup(_cgroup(one.pid))
+    watched = _by_watcher(one.pid)
+    named, vouched = watched or (by_cgroup(_cgroup(one.pid)), False)
+    engine, name, identity, runtime = named
     image = None
     if one.pid in known:
-        engine = "podman"
+        engine, vouched = "podman", os.geteuid() == 0
         name, identity, image = known[one.pid]
     return Running(
         pid=one.pid,
@@ -168,19 +179,22 @@ def _running(one: _Seen, known: dict[int, tuple[str, str, str]]) -> Running:
         id=identity,
         runtime=runtime,
         image=image,
+        vouched=vouched,
     )
 
 
 _Named = tuple[str | None, str | None, str | None, str | None]
 
 
-def _by_watcher(pid: int) -> _Named | None:
-    """The engine, name, id and runtime that a container's watcher, its parent, was told."""
+def _by_watcher(pid: int) -> tuple[_Named, bool] | None:
+    """The engine, name, id and runtime that a container's watcher, its parent, was told.
+
+    And whether that is root's; a user says what they like of their own containers.
+    """
     parent = pid
     for _ in range(4):
         try:
-            stat = Path(f"/proc/{parent}/stat").read_text(encoding="utf-8", errors="replace")
-            parent = int(stat.rpartition(")")[2].split()[1])
+            child, parent = parent, _parent(parent)
             if parent <= 1:
                 return None
             arguments = Path(f"/proc/{parent}/cmdline").read_bytes().decode("utf-8", "replace")
@@ -192,26 +206,69 @@ def _by_watcher(pid: int) -> _Named | None:
         given = dict(zip(words[-2::-1], words[:0:-1], strict=False))
         if command != "conmon" and not command.startswith("containerd-shim"):
             continue
-        roots = _is_roots(parent, command)
+        roots = _is_roots(parent, child, command, arguments)
         if roots or _is_a_users(pid):
             if command != "conmon":
-                return _shim(pid, given)
-            return *_conmon(words, given), given.get("-r") if roots else None
+                return _shim(pid, given), roots
+            return (*_conmon(words, given), given.get("-r") if roots else None), roots
     return None
 
 
-def _is_roots(watcher: int, command: str) -> bool:
-    """Whether `watcher` is root's and on the host, and its program called `command`.
+def _parent(pid: int) -> int:
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return int(stat.rpartition(")")[2].split()[1])
 
-    A user can have a set-user-id program say on its command line whatever they like.
+
+def _is_roots(watcher: int, child: int, command: str, arguments: str) -> bool:
+    """Whether `watcher` is the host's root's, and runs the `command` that is installed.
+
+    A user can have a set-user-id program say on its command line whatever they like, and so can a
+    container's root who has no user namespace; neither makes it that program and a process of the
+    host's.  By its `arguments` and its `child` it is still the one whose words these are.
     """
     try:
         with Process(watcher) as process:
-            program = os.readlink("exe", dir_fd=process.proc).removesuffix(" (deleted)")
-            roots = process.is_on_host() and os.fstat(process.proc).st_uid == 0
-            return roots and program.rpartition("/")[2] == command
+            program = os.stat("exe", dir_fd=process.proc)
+            link = os.readlink("exe", dir_fd=process.proc)
+            return (
+                is_roots(process)
+                and _is_the_hosts(process)
+                and is_program(program, link, command)
+                and read(process, "cmdline")
+                .encode("utf-8", "surrogateescape")
+                .decode("utf-8", "replace")
+                == arguments
+                and _parent(child) == watcher
+            )
     except (HookError, OSError):
         return False
+
+
+def _is_the_hosts(process: Process) -> bool:
+    """Whether `process` is of this host, and not of a container without a user namespace.
+
+    It is in the initial user namespace, in our pid namespace, and in our mount namespace.  Engines
+    start watchers in mount namespaces of their own, too: podman does wherever a container has a
+    user namespace (podman 5.2's oci_conmon_linux.go, and before), and systemd for a service with
+    PrivateTmp=.  Such a one has our root directory and the capabilities with which it could come
+    to where we are, which an engine takes from a container; with these it is the host's root, and
+    needs nobody's belief.  Raises OSError.
+    """
+    if not process.is_on_host() or not _same("pid", process.proc):
+        return False
+    if _same("mnt", process.proc):
+        return True
+    root = os.stat("root/.", dir_fd=process.proc)
+    if not os.path.samestat(root, os.stat("/")):
+        return False
+    who = status(process)
+    return all(who.has(capability) for capability in _HOSTS)
+
+
+def _same(kind: str, proc: int) -> bool:
+    """Whether the process of the directory fd `proc` shares that namespace with us."""
+    ours = os.stat(f"/proc/self/ns/{kind}")
+    return os.path.samestat(ours, os.stat(f"ns/{kind}", dir_fd=proc))
 
 
 def _is_a_users(pid: int) -> bool:
@@ -235,7 +292,8 @@ def _conmon(words: list[str], given: dict[str, str]) -> tuple[str | None, str | 
 def _shim(pid: int, given: dict[str, str]) -> _Named:
     # A pod's containers have one shim, whose -id is the first one's; the cgroup has the own one.
     engine = "docker" if given.get("-namespace") == "moby" else "containerd"
-    identity = by_cgroup(_cgroup(pid))[2] or given.get("-id")
+    told = given.get("-id", "")
+    identity = by_cgroup(_cgroup(pid))[2] or (told if _NAME.fullmatch(told) else None)
     return engine, None, identity, None
 
 
@@ -271,6 +329,11 @@ def _sockets() -> Iterator[str]:
     run = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")
     paths = (given, f"{run}/podman/podman.sock", "/run/podman/podman.sock")
     for path in dict.fromkeys(paths):
+        if os.geteuid() == 0:
+            # A path from an environment that sudo(8) handed on may lead where others say.
+            if roots_alone(path) is not None:
+                yield f"unix://{path}"
+            continue
         with suppress(OSError):
             if os.stat(path).st_uid == os.geteuid():
                 yield f"unix://{path}"

@@ -26,8 +26,9 @@ from tests.support.podman import World
 from tests.support.policy import audited, in_force
 from tests.support.scratch import Scratch, bpf_mounts, hooks_alive
 from tests.support.situation import BPFFS, ROOT, command, findings, not_well
+from tests.support.users import BOB, appended, users
 from tests.test_holders import HOLDS
-from tests.test_running import started
+from tests.test_running import WITHOUT_A_USER_NAMESPACE, impostor, started
 
 SCHEMA = json.loads((ROOT / "schema" / "delegate.schema.json").read_text())
 XDP = ("--cmds=map_create,prog_load", "--maps=hash", "--progs=xdp", "--attachs=xdp")
@@ -38,7 +39,11 @@ SHARED = {"host-network", "reaches-beyond"}
 
 
 def delegate(pid: int, *arguments: str) -> dict[str, Any]:
-    done = command("delegate", "--pid", str(pid), "--json", *arguments)
+    return delegate_to("--pid", str(pid), *arguments)
+
+
+def delegate_to(*arguments: str) -> dict[str, Any]:
+    done = command("delegate", "--json", *arguments)
     assert done.returncode == DONE, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     jsonschema.validate(answer, SCHEMA)
@@ -262,6 +267,38 @@ def test_rules_on_who_it_is() -> None:
             "host_network": True,
             "host_cgroup": True,
         }
+
+
+OF_WEB = (
+    "version: 1\nengine: podman\nrules:\n"
+    "- {name: web, match: {container: web}, allow: {delegate_cmds: [any]}}\n"
+)
+
+
+@pytest.mark.parametrize("prefix", WITHOUT_A_USER_NAMESPACE, ids=["host-pids", "own-pids"])
+def test_a_name_that_a_container_gives_itself(tmp_path: Path, prefix: tuple[str, ...]) -> None:
+    """It has no user namespace, and has a process look like a container of that name."""
+    words = ("-n", "web", "-c", os.urandom(32).hex(), "-r", "/usr/bin/crun", "libpod")
+    with in_force(OF_WEB), impostor(tmp_path, words, prefix) as child:
+        refused(USAGE, "no running container is called", "--container=web", "--cmds=map_create")
+        refused(REFUSED, "no rule of the policy", "--pid", str(child), "--cmds=map_create")
+        assert audited()[-1]["requester"]["container"] is None
+
+
+@pytest.mark.parametrize("subuid", [[], [f"{BOB.name}:100000:65536"]], ids=["root-s", "bob-s"])
+def test_a_name_that_root_s_engine_gives(world: World, subuid: list[str]) -> None:
+    """It is believed whosever ids the container has; that they are root's isn't."""
+    with (
+        users(),
+        appended(Path("/etc/subuid"), subuid),
+        in_force(OF_WEB),
+        started(world, "web"),
+    ):
+        answer = delegate_to("--container=web", "--cmds=map_create")
+        asked = audited()[-1]["requester"]
+        user = BOB.uid if subuid else 0
+        assert (answer["rule"], answer["container"]["user"]) == ("web", user)
+        assert (asked["container"], asked["user"], asked["rootless"]) == ("web", user, user != 0)
 
 
 @pytest.mark.parametrize(

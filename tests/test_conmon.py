@@ -22,12 +22,17 @@ CONMON = [
     *("--exit-command-arg", "cleanup", "--exit-command-arg", IDENTITY),
 ]
 # Runs what comes next in the environment, as conmon runs a runtime and that a hook.
+# conmon is whose the environment says, and what it runs is root's again, as by sudo(8).
 _PARENT = """
 import json, os, subprocess, sys
 rest = json.loads(os.environ.pop("REST"))
 if rest:
     os.environ["REST"] = json.dumps(rest[1:])
-    subprocess.run(rest[0][1:], executable=rest[0][0], check=True)
+    if sys.orig_argv[0].endswith("conmon"):
+        user = int(os.environ["USER_ID"])
+        os.setresuid(user, user, 0)
+    again = lambda: os.setresuid(0, 0, 0)
+    subprocess.run(rest[0][1:], executable=rest[0][0], check=True, preexec_fn=again)
 else:
     # Not PYTHONPATH: the path of a checkout may have a colon in it.
     sys.path.insert(0, os.environ["ROOT"])
@@ -51,11 +56,16 @@ class Tree:
             executable.symlink_to("/usr/bin/python3")
         return [str(executable), name, str(self.script), *map(os.fsdecode, arguments)]
 
-    def name(self, *processes: list[str], identity: str = IDENTITY) -> object:
+    def name(self, *processes: list[str], identity: str = IDENTITY, user: int = 0) -> object:
         tree = [*processes, self.process("/usr/bin/python3")]
         result = subprocess.run(
             [sys.executable, str(self.script)],
-            env={"REST": json.dumps(tree), "IDENTITY": identity, "ROOT": str(ROOT)},
+            env={
+                "REST": json.dumps(tree),
+                "IDENTITY": identity,
+                "ROOT": str(ROOT),
+                "USER_ID": str(user),
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -101,6 +111,14 @@ def test_without_conmon_there_is_no_name(tree: Tree) -> None:
     assert tree.name(tree.process("/usr/bin/containerd-shim", *CONMON)) is None
     for name in ("conmonrs", "myconmon", "/usr/bin/conmon.x", "", "conmon "):
         assert tree.name(tree.process(name, *CONMON)) is None
+
+
+def test_conmon_of_a_user_s_is_none_of_root_s(tree: Tree) -> None:
+    """Who calls root's engine, by sudo(8) say, may have any name."""
+    conmon = tree.process("/usr/bin/conmon", *CONMON)
+    runtime = tree.process("/usr/bin/crun", "create", IDENTITY)
+    assert tree.name(conmon, runtime) == "web"
+    assert tree.name(conmon, runtime, user=61996) is None
 
 
 def test_conmon_without_a_name(tree: Tree) -> None:

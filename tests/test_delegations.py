@@ -8,8 +8,10 @@ from oci_bpf_hook.audited import Granted
 from oci_bpf_hook.delegations import Delegation, delegations, of_container
 from oci_bpf_hook.names import KINDS
 from oci_bpf_hook.running import Running, of_process
-from tests.support.scratch import Scratch, io
-from tests.support.situation import BPFFS, SOCKET, delegate, masks, workload
+from tests.support.policy import audited
+from tests.support.scratch import FIRST_ID, Scratch, io
+from tests.support.situation import BPFFS, SOCKET, delegate, findings, masks, not_well, workload
+from tests.support.users import BOB, appended, users
 
 ENUMS = kernel.enums(KINDS)
 
@@ -63,6 +65,36 @@ def test_the_rule_of_another_user_s_with_that_id() -> None:
         known[identity, 0] = Granted(rule="ours", shown={}, path=BPFFS, time=0)
         (ours,) = of_container(one, ENUMS, known)
     assert (theirs.rule, ours.rule) == (None, "ours")
+
+
+def test_the_rule_for_one_with_a_user_s_ids() -> None:
+    """root's hook has given it; that the user may be behind it, whose ids they are, is said."""
+    with users(), appended(Path("/etc/subuid"), [f"{BOB.name}:{FIRST_ID}:65536"]):
+        with Scratch() as scratch:
+            identity = f"pid-{scratch.init.pid}"
+            assert scratch.hook(io(**SOCKET), id=identity).returncode == 0
+            assert audited()[-1]["requester"]["user"] == 0
+            (one,) = of(scratch.init.pid)
+            assert (one.rule, one.owner, one.owner_name) == ("everything", BOB.uid, BOB.name)
+            # What bob has a broker note of it comes after that.
+            running = of_process(scratch.init.pid)
+            known = {(identity, BOB.uid): Granted(rule="bob's", shown={}, path=BPFFS, time=0)}
+            (his,) = of_container(running, ENUMS, known)
+            known[identity, 0] = Granted(rule="ours", shown={}, path=BPFFS, time=0)
+            (ours,) = of_container(running, ENUMS, known)
+        assert (his.rule, ours.rule) == ("bob's", "ours")
+
+
+def test_the_process_that_is_looked_at_has_a_network_of_its_own() -> None:
+    """The container it is in shares the host's, and so what it loads reaches that."""
+    with Scratch() as scratch:
+        delegate(scratch.init.pid, SOCKET | {"delegate_progs": "xdp"})
+        with scratch.running("unshare", "--net", "--mount", "--") as process:
+            (one,) = of_container(of_process(process.pid), ENUMS, {})
+            assert one.host_network
+            found = not_well(findings("--pid", str(process.pid)))
+    assert "host-network" in [text.partition(":")[0] for text in one.warnings]
+    assert "host-network" in found
 
 
 def test_warnings() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -31,7 +32,7 @@ from tests.support.situation import (
     workload,
 )
 from tests.test_delegations import with_pid
-from tests.test_running import watched
+from tests.test_running import WITHOUT_A_USER_NAMESPACE, conmon, impostor, watched
 
 SOCKET_IO = io(**SOCKET)
 
@@ -327,6 +328,44 @@ def test_a_user_s_word_for_their_runtime_is_not_run() -> None:
             os.mkfifo(evil / "config.json")
             assert "crun-device" not in causes(child)
         assert not ran.exists()
+
+
+@contextmanager
+def with_a_device(identity: str) -> Iterator[None]:
+    """What crun keeps of a container that has a device."""
+    directory = Path("/run/crun", identity)
+    directory.mkdir(mode=0o700, parents=True)
+    try:
+        (directory / "config.json").write_text('{"linux": {"devices": [{"path": "/dev/mine"}]}}')
+        yield
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("prefix", WITHOUT_A_USER_NAMESPACE, ids=["host-pids", "own-pids"])
+def test_a_container_s_word_for_its_runtime_is_not_run(
+    tmp_path: Path, prefix: tuple[str, ...]
+) -> None:
+    """It is root's, without a user namespace, and what it runs is called conmon."""
+    ran = tmp_path / "ran"
+    crun = tmp_path / "crun"
+    crun.write_text(f"#!/bin/sh\ntouch {ran}\necho crun version 1.8.1\n")
+    crun.chmod(0o755)
+    identity = os.urandom(32).hex()
+    words = ("-n", "web", "-c", identity, "-r", str(crun), "libpod")
+    with with_a_device(identity), impostor(tmp_path, words, prefix) as child:
+        assert "crun-device" not in causes(child)
+    assert not ran.exists()
+
+
+def test_a_runtime_that_isn_t_installed_is_not_run(tmp_path: Path) -> None:
+    """Not for conmon's sake either, as podman's --runtime may be any file."""
+    identity = os.urandom(32).hex()
+    with with_a_device(identity), conmon(tmp_path, (), identity) as child:
+        found = running.of_process(child)
+        assert (found.vouched, found.runtime) == (True, str(tmp_path / "crun"))
+        assert "crun-device" not in causes(child)
+        assert not (tmp_path / "asked").exists()
 
 
 def test_as_the_container_s_user() -> None:

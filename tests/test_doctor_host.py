@@ -182,6 +182,37 @@ def test_a_directory_of_the_administrator_s(host: Host, tmp_path: Path) -> None:
     assert causes(host.doctor()) == set()
 
 
+@pytest.mark.parametrize("change", ["file", "directory", "above"])
+def test_a_directory_of_somebody_else_s(host: Host, tmp_path: Path, change: str) -> None:
+    """CONTAINERS_CONF may be from a user's environment, and lead to what that user has written."""
+    above = host.containers / "theirs"
+    directory = above / "hooks.d"
+    directory.mkdir(parents=True)
+    path = directory / HOOK_JSON.name
+    ran = tmp_path / "ran"
+    host.config["hook"].update(path="/bin/sh", args=["sh", "-c", f"touch {ran}"])
+    path.write_text(json.dumps(host.config))
+    os.chown({"file": path, "directory": directory, "above": above}[change], 61996, 61996)
+    conf = tmp_path / "containers.conf"
+    conf.write_text(f'[engine]\nhooks_dir = ["{directory}"]\n')
+    found = host.doctor(env={"CONTAINERS_CONF": str(conf)})
+    assert causes(found) == {"hooks-json"}
+    assert "others than root can change" in not_well(found)["hooks-json"]["why"]
+    assert not ran.exists()
+
+
+def test_a_path_of_somebody_else_s(host: Host, tmp_path: Path) -> None:
+    """It is from a user's environment, too, where sudo(8) was told to leave that alone."""
+    ran = tmp_path / "ran"
+    for name in ("podman", "crun", "runc", "youki"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
+        (tmp_path / name).chmod(0o755)
+    found = host.doctor(env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    engines = [one["why"] for one in found if one["what"] == "engines"]
+    assert [text.split(" ")[0] for text in engines] == ["podman", "crun", "runc"]
+    assert not ran.exists()
+
+
 def test_the_stage_of_podman_s_own(host: Host, tmp_path: Path) -> None:
     """In a directory of its own it is well; beside the hook it breaks those that don't know it."""
     precreate = host.config | {"stages": ["precreate"]}

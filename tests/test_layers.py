@@ -42,7 +42,7 @@ ROWS = (
             "yamlfile",
             "yamlloader",
         ),
-        *("peer", "client", "installation", "plan", "proposed", "images"),
+        *("peer", "client", "installation", "installed", "plan", "proposed", "images", "sharing"),
         *("allowance", "arrivals", "listening", "subids", "waiting"),
         *("recording.breakpoint", "recording.files", "recording.notify", "recording.receiver"),
         *("recording.sandbox", "recording.session", "recording.supervisor", "recording.syscalls"),

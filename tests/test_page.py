@@ -38,6 +38,7 @@ def delegation(
             id="f" * 64,
             runtime=None,
             image="localhost/agent:latest",
+            vouched=True,
         ),
         path="/sys/fs/bpf",
         device="0:70",

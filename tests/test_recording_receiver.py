@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,18 @@ def podman(world: World, runtime: Runtime) -> dict[str, str]:
 
 
 def container(
-    world: World, runtime: Runtime, *command: str, more: Sequence[str] = ("--rm",)
+    world: World,
+    runtime: Runtime,
+    *command: str,
+    more: Sequence[str] = ("--rm",),
+    env: Mapping[str, str] | None = None,
 ) -> recorder.Recorded:
     ids = f"0:{FIRST_ID}:{ID_COUNT}"
     return recorder.record(
         *("--uidmap", ids, "--gidmap", ids, "--cgroup-parent", f"/{world.cgroup_parent}"),
         *("--cap-add=BPF", "--cap-add=NET_ADMIN", *more, IMAGE, *command),
         options=["--container", "--seccomp", str(world.seccomp)],
-        env=podman(world, runtime),
+        env={**podman(world, runtime), **(env or {})},
     )
 
 
@@ -106,6 +110,16 @@ def test_only_where_the_policy_allows_it(world: World, runtime: Runtime) -> None
 def test_its_exit_code(world: World) -> None:
     with in_force(RECORDING):
         assert container(world, "crun", "sh", "-c", "exit 42").code == 42
+
+
+def test_root_runs_the_podman_that_is_installed(world: World, tmp_path: Path) -> None:
+    """Whatever PATH a user's environment has brought along."""
+    other = tmp_path / "podman"
+    other.write_text("#!/bin/sh\nexit 41\n")
+    other.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with in_force(RECORDING):
+        assert container(world, "crun", "sh", "-c", "exit 42", env=path).code == 42
 
 
 def test_its_exit_code_where_nobody_waits() -> None:

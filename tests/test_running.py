@@ -2,11 +2,12 @@
 
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import pytest
 
 from oci_bpf_hook import running
 from oci_bpf_hook.errors import BAD_STATE, USAGE, HookError
-from tests.support.engines import RUNTIMES, Runtime
+from tests.support.engines import RUNTIMES, Runtime, make_work_directory, remove_work_directory
 from tests.support.podman import IMAGE, World
-from tests.support.scratch import Scratch
+from tests.support.scratch import LIMIT, Scratch
 
 ROOT = Path(__file__).parents[1]
 
@@ -200,6 +201,170 @@ def test_a_program_of_root_s_that_a_user_runs_is_not_believed(tmp_path: Path) ->
             for child in _children(process.pid):
                 os.kill(child, signal.SIGKILL)
             process.kill()
+
+
+# What an engine leaves to a container that has no user namespace of its own, as far as it matters.
+CONFINED = ("setpriv", "--bounding-set=-sys_admin,-sys_ptrace", "--")
+# The two kinds of container that there are of these: with the host's pid namespace, and without.
+WITHOUT_A_USER_NAMESPACE = (
+    ("unshare", "--mount", "--", *CONFINED),
+    ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--", *CONFINED),
+)
+
+
+@contextmanager
+def impostor(
+    directory: Path, words: Sequence[str], prefix: Sequence[str], program: str = ""
+) -> Iterator[int]:
+    """A process in namespaces of its own, and above it a `program` that says that it is conmon.
+
+    By default that is a file of that name.  `words` are its arguments, and `prefix` is a command
+    that puts it where it is to be.
+    """
+    named = directory / "conmon"
+    shutil.copy(os.path.realpath(sys.executable), named)
+    watch = directory / "watch.py"
+    watch.write_text(
+        "import os, subprocess\n"
+        "inner = ['unshare', '-U', '-r', '-m', 'cat']\n"
+        "pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}\n"
+        "with subprocess.Popen(inner, bufsize=0, **pipes) as one:\n"
+        "    while data := os.read(0, 1):\n"
+        "        one.stdin.write(data)\n"
+        "        os.write(1, one.stdout.read(1))\n"
+    )
+    shell = 'exec -a conmon "$0" "$@"'
+    command = [*prefix, "bash", "-c", shell, program or str(named), "-IS", str(watch), *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"\n"
+        child = process.pid
+        while below := _children(child):
+            (child,) = below
+        assert Path(f"/proc/{child}/comm").read_text() == "cat\n"
+        yield child
+
+
+@pytest.mark.parametrize("prefix", WITHOUT_A_USER_NAMESPACE, ids=["host-pids", "own-pids"])
+def test_a_watcher_in_a_container_without_a_user_namespace_is_not_believed(
+    tmp_path: Path, prefix: tuple[str, ...]
+) -> None:
+    """It is root, in the initial user namespace, and its executable is called conmon."""
+    words = ("-n", "web", "-c", "a" * 64, "-r", "/usr/bin/crun", "libpod")
+    with impostor(tmp_path, words, prefix) as child:
+        found = running.of_process(child)
+        assert (found.name, found.id, found.runtime, found.vouched) == (None, None, None, False)
+        with pytest.raises(HookError, match="no running container is called"):
+            running.find("web")
+
+
+def test_a_watcher_that_isn_t_the_installed_program_is_not_believed(tmp_path: Path) -> None:
+    words = ("-n", "web", "-c", "a" * 64, "-r", "/usr/bin/crun", "libpod")
+    for program in ("", sys.executable):
+        with impostor(tmp_path, words, (), program) as child:
+            assert running.of_process(child).name is None
+
+
+# Runs what comes next in a root directory that has the host's directories.
+ELSEWHERE = """
+mount -t tmpfs none "$0"
+for name in bin dev lib lib64 proc sbin tmp usr; do
+    mkdir "$0/$name"
+    mount --rbind "/$name" "$0/$name"
+done
+mkdir "$0/old"
+pivot_root "$0" "$0/old"
+cd /
+exec "$@"
+"""
+# The real conmon runs this as its runtime, and waits for it.
+_STAYS = """#!/bin/sh
+if test "$1" = --version; then
+    exec touch {0}/asked
+fi
+exec unshare -U -r -m sh -c 'echo > {0}/ready; read _ < {0}/end'
+"""
+
+
+@contextmanager
+def conmon(directory: Path, prefix: Sequence[str], identity: str) -> Iterator[int]:
+    """A process in namespaces of its own below the real conmon, where `prefix` puts that."""
+    runtime = directory / "crun"
+    runtime.write_text(_STAYS.format(directory))
+    runtime.chmod(0o755)
+    command = [
+        *(*prefix, "/usr/bin/conmon", "--api-version", "1", "-c", identity, "-u", identity),
+        *("-n", "web", "-r", str(runtime), "-b", str(directory), "-p", str(directory / "pid")),
+        *("-l", f"k8s-file:{directory}/log", "--socket-dir-path", str(directory), "--sync"),
+        *("--exit-dir", str(directory), "--exit-command", "/bin/true"),
+    ]
+    ready, end = (_fifo(directory / name) for name in ("ready", "end"))
+    status = directory.stat()
+    for name in ("ready", "end"):
+        os.chown(directory / name, status.st_uid, status.st_gid)
+    try:
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as one:
+            assert select.select([ready], [], [], LIMIT)[0], "conmon has started nothing"
+            child = one.pid
+            while below := _children(child):
+                (child,) = below
+            try:
+                yield child
+            finally:
+                os.write(end, b"\n")
+    finally:
+        os.close(ready)
+        os.close(end)
+
+
+def _fifo(path: Path) -> int:
+    os.mkfifo(path)
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "believed"),
+    [
+        # As podman starts it for a container with a user namespace, and systemd for a service with
+        # PrivateTmp=.
+        (("unshare", "--mount", "--"), True),
+        ((), True),
+        # With the host's pid namespace and its directories, as what watches over a host may have.
+        (WITHOUT_A_USER_NAMESPACE[0], False),
+        (("unshare", "--mount", "--pid", "--fork", "--kill-child", "--"), False),
+        # With the host's programs in a root directory of its own.
+        (("unshare", "--mount", "--", "sh", "-ec", ELSEWHERE, "ROOT"), False),
+    ],
+    ids=["own-mounts", "host", "confined", "own-pids", "own-root"],
+)
+def test_the_real_conmon_where_it_is(
+    tmp_path: Path, prefix: tuple[str, ...], *, believed: bool
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    directory = tmp_path / "libpod"
+    directory.mkdir()
+    identity = os.urandom(32).hex()
+    where = [word.replace("ROOT", str(root)) for word in prefix]
+    with conmon(directory, where, identity) as child:
+        found = running.of_process(child)
+    told = ("podman", "web", identity) if believed else (None, None, None)
+    assert (found.engine, found.name, found.id) == told
+    assert found.vouched is believed
+
+
+def test_the_real_conmon_of_a_user_s() -> None:
+    directory = make_work_directory()
+    try:
+        os.chown(directory, 61996, 61996)
+        with conmon(directory, NOBODYS, "c" * 64) as child:
+            found = running.of_process(child)
+            assert (found.name, found.runtime, found.vouched) == ("web", None, False)
+    finally:
+        remove_work_directory(directory)
 
 
 def _children(pid: int) -> list[int]:

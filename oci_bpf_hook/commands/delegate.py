@@ -13,19 +13,20 @@ from .. import inside
 from ..annotations import MODE, PATH, PREFIX, Request
 from ..confine import guard_for
 from ..container import Container
-from ..delegations import Delegation, of_container, shares, user_name
+from ..delegations import Delegation, of_container, user_name
 from ..errors import BAD_STATE, DONE, MOUNT_FAILED, NO_BROKER, USAGE, HookError, quote
 from ..holders import DIRECTORY, MOUNT, TOKEN, UNSEEN, holders
 from ..hook import give
 from ..masks import Grant, resolve, show
 from ..mount import ContainerHalf
 from ..names import KINDS
-from ..peer import groups_of, user_of
+from ..peer import groups_of, user_behind
 from ..policy import ENGINES, Compiled, Decision, decide, identify
 from ..policycache import in_force
 from ..probes import CAP_BPF, CAP_SYS_ADMIN
 from ..processes import status
 from ..running import Running
+from ..sharing import shares
 from ..trail import Trail
 from . import request, target
 from .output import FAINT, HEAD, JSON, OK, PROBLEM, WARNING, Output, print_json, styled
@@ -170,14 +171,18 @@ def _delegate(
 
 
 def _subject(one: Running, container: Container, policy: Compiled) -> dict[str, object]:
-    """Who gets it, for the policy's rules; names are believed where root's engine gave them."""
-    user = user_of(container.outermost_owner())
+    """Who gets it, for the policy's rules; names are believed where root's engine gave them.
+
+    That it may have given it ids of a user's makes the container that user's, and no other name.
+    """
+    user = user_behind(container)
     rootless = user != 0
-    engine = one.engine if not rootless and one.engine in ENGINES else policy.engine
+    believed = one.vouched or not rootless
+    engine = one.engine if believed and one.engine in ENGINES else policy.engine
     network, cgroup = shares(container)
     return identify({}, engine) | {
-        "container": None if rootless else one.name,
-        "image": None if rootless else one.image,
+        "container": one.name if believed else None,
+        "image": one.image if believed else None,
         "user": user,
         "group": tuple(groups_of(user)),
         "rootless": rootless,
@@ -247,7 +252,7 @@ def _holders(one: Running, gone: list[Delegation]) -> list[dict[str, Any]]:
 
 
 def _answer(outcome: str, one: Running, container: Container, path: str) -> dict[str, Any]:
-    user = user_of(container.outermost_owner())
+    user = user_behind(container)
     return {
         "outcome": outcome,
         "container": {

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from .. import kernel, whole
+from .. import installed, kernel, whole
 from ..advise import forms
 from ..advise import needs as needs_of
 from ..advise.needs import Needs
@@ -167,12 +167,22 @@ def _container(options: argparse.Namespace, command: list[str]) -> Recording:
             raise HookError(USAGE, f"{base}: {error}") from None
         try:
             own = ["--annotation", f"{PREFIX}record={name}", f"--security-opt=seccomp={seccomp}"]
-            argv = ["podman", "run", *own, *command]
+            argv = [_podman(), "run", *own, *command]
             recording.exit, recording.blind = receiver.run(argv, socket, recording.add)
         finally:
             seccomp.unlink()
     recording.end()
     return recording
+
+
+def _podman() -> str:
+    """The engine: for root the one that is installed, whatever PATH sudo(8) has handed on."""
+    if os.geteuid():
+        return "podman"
+    path = installed.find("podman")
+    if path is None:
+        raise HookError(USAGE, f"podman is in none of {', '.join(installed.PLACES)}; install it")
+    return path
 
 
 def _run_directory() -> Path:

@@ -3,17 +3,16 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from ..container import Process
 from ..processes import libraries
 from ..running import Running
-from .engines import Engine, faults, version
+from ..state import CONFIG_MAX, read_file
+from .engines import at, faults
 from .finding import Finding, problem, warning
 
 _LIBBPF = re.compile(r"/libbpf\.so\.(\d+)\.(\d+)\.(\d+)$")
 _LIBBPF_WITH_TOKENS = (1, 4)
-_CONFIG_MAX = 4 << 20
 
 
 def check(one: Running, process: Process) -> Iterator[Finding]:
@@ -39,10 +38,10 @@ def _library(process: Process) -> Iterator[Finding]:
 
 def _runtime(one: Running) -> Iterator[Finding]:
     """crun's wrong bundle, which other hooks than this one stumble over."""
-    path = one.runtime
-    if path is None or path.rpartition("/")[2] != "crun" or not _has_device(one):
+    crun = at(one.runtime, "crun") if one.runtime else None
+    if crun is None or not _has_device(one):
         return
-    for text in faults(Engine(name="crun", path=path, version=version(path))):
+    for text in faults(crun):
         yield warning(
             "crun-device",
             f"the container has a device, and {text}",
@@ -52,7 +51,7 @@ def _runtime(one: Running) -> Iterator[Finding]:
 
 def _has_device(one: Running) -> bool:
     try:
-        text = Path(f"/run/crun/{one.id}/config.json").read_text(encoding="utf-8")
-        return bool(json.loads(text[:_CONFIG_MAX])["linux"]["devices"])
-    except (OSError, ValueError, KeyError, TypeError):
+        text = read_file(f"/run/crun/{one.id}/config.json", CONFIG_MAX)
+        return bool(json.loads(text)["linux"]["devices"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False

@@ -14,6 +14,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from ..installed import find, is_place_of
 from ..record import Record
 from .finding import Finding, ok, problem, warning
 
@@ -68,16 +69,30 @@ _FAULTS = (
 
 
 def installed() -> list[Engine]:
-    """The engines and runtimes in PATH, engines first."""
+    """The engines and runtimes that are installed, engines first; a user's may be in their PATH.
+
+    Root runs none for a PATH's sake, which may be a user's that sudo(8) handed on.
+    """
+    look = shutil.which if os.geteuid() else find
     found = []
     for name in _PROGRAMS:
-        path = shutil.which(name)
+        path = look(name)
         if path:
-            found.append(Engine(name=name, path=path, version=version(path)))
+            found.append(Engine(name=name, path=path, version=_version(path)))
     return found
 
 
-def version(path: str) -> tuple[int, ...]:
+def at(path: str, name: str) -> Engine | None:
+    """The engine or runtime `name` that is installed at `path`; None if none is there.
+
+    The path may be anybody's word: it is compared, and run only where root's packages are.
+    """
+    if not is_place_of(path, name):
+        return None
+    return Engine(name=name, path=path, version=_version(path))
+
+
+def _version(path: str) -> tuple[int, ...]:
     """What the program at `path` says of its version; () if it says nothing."""
     try:
         done = subprocess.run(  # noqa: S603
@@ -102,7 +117,7 @@ def check(engines: list[Engine]) -> Iterator[Finding]:
     """The engines there are, with their faults, and podman's seccomp profile."""
     if not engines:
         yield warning(
-            "engines", "neither podman, CRI-O, containerd, Docker nor a runtime is in PATH"
+            "engines", "neither podman, CRI-O, containerd, Docker nor a runtime is installed"
         )
     for engine in engines:
         known = "".join(f"; {text}" for text in faults(engine))

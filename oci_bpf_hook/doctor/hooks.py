@@ -14,6 +14,7 @@ from shlex import quote
 from typing import Any
 
 from ..errors import DONE
+from ..installed import roots_alone
 from .engines import ETC, PRECREATE, SHARED, Engine, hooks_directories
 from .finding import Finding, ok, problem
 
@@ -104,6 +105,15 @@ def _not_read(engine: Engine, directories: Sequence[str]) -> Finding:
 
 
 def _check_ours(path: str) -> Iterator[Finding]:
+    if not os.geteuid() and not _is_roots(path):
+        # Where CONTAINERS_CONF is from a user's environment, so may be all that it leads to.
+        yield problem(
+            "hooks-json",
+            f"others than root can change {path}, or what is on its way, and root runs what it "
+            "says",
+            f"chown root: {quote(path)} && chmod 644 {quote(path)}",
+        )
+        return
     config = json.loads(Path(path).read_bytes())
     wrong = _against_schema(config)
     if wrong:
@@ -140,16 +150,22 @@ def _check_program(hook: Mapping[str, Any]) -> Finding:
         )
     if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
         return problem("hook-program", f"{path} can't be executed", f"chmod 755 {quote(path)}")
-    if status.st_uid != 0 or status.st_mode & 0o022:
+    if not _is_roots(path):
         return problem(
             "hook-program",
-            f"others than root can write {path}, which root runs",
+            f"others than root can write {path}, or change what is on its way, and root runs it",
             f"chown root: {quote(path)} && chmod 755 {quote(path)}",
         )
     wrong = _try(path, hook)
     if wrong:
         return problem("hook-program", f"{path} doesn't work: {wrong}", _INSTALL)
     return ok("hook-program", f"{path} runs")
+
+
+def _is_roots(path: str) -> bool:
+    """Whether nobody but root can change what is at `path`."""
+    found = roots_alone(path)
+    return found is not None and not found.st_mode & 0o022
 
 
 def _try(path: str, hook: Mapping[str, Any]) -> str:
