@@ -126,13 +126,12 @@ def _archive(directory: Path) -> str:
 
 def _package(suite: str, config: Path) -> str:
     """The package with the newest kernel of a suite, as `apt-get download` takes it."""
-    name = _PACKAGE
+    fields = _show(suite, _PACKAGE, config)
     # What the newest is; where that is split, the part that has the kernel alone.
     for part in ("linux-image-", "linux-binary-"):
-        depends = _show(suite, name, config).get("Depends", "")
-        found = re.search(rf"\b{part}[^ ,]+", depends)
-        name = found.group() if found else name
-    return f"{name}={_show(suite, name, config)['Version']}"
+        if found := re.search(rf"\b{part}[^ ,]+", fields.get("Depends", "")):
+            fields = _show(suite, found.group(), config)
+    return f"{fields['Package']}={fields['Version']}"
 
 
 def _show(suite: str, package: str, config: Path) -> dict[str, str]:

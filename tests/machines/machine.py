@@ -21,8 +21,11 @@ from .kernels import Kernel
 QEMU: Final = "qemu-system-x86_64"
 # Seconds in which a machine has powered off, however busy the host is.
 LIMIT: Final = 600.0
-# An oops ends it rather than leave a case waiting, and there is nothing to mitigate.
-_COMMAND_LINE: Final = "console=ttyS0 mitigations=off nokaslr quiet oops=panic panic=1"
+# An oops ends it rather than leave a case waiting, and there is nothing to mitigate.  The tests of
+# the kernel's own cryptography would be a third of its boot.
+_COMMAND_LINE: Final = (
+    "console=ttyS0 mitigations=off nokaslr quiet oops=panic panic=1 cryptomgr.notests=1"
+)
 # svm: nested, what software can't emulate.
 _OPTIONS: Final = (
     *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
