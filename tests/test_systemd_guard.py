@@ -21,7 +21,7 @@ from tests.support.systemd import UNITS, allowed, bounded, run, settings
 ROOT = UNITS.parents[1]
 SERVICE = UNITS / "oci-bpf-hook-guard.service"
 AUDITS = UNITS / "oci-bpf-hook-guard-audit.service"
-TIMER = AUDITS.with_suffix(".timer")
+TIMER = UNITS / "oci-bpf-hook-guard-audit.timer"
 ENGINES = ("podman", "podman-restart", "crio", "containerd", "docker")
 BROKER = "oci-bpf-hook-broker"
 ON = (sys.executable, "-m", "oci_bpf_hook", "guard", "on")
