@@ -123,7 +123,7 @@ def first(heading: str) -> None:
         rule = re.sub("^who=.*", f"who='{who.replace('alice', ALICE.name)}'", rule)
     done = run_lines(rule)
     assert done.returncode == 0, done.stderr
-    assert run("oci-bpf-hook", "policy", "check").endswith("5 rules, of which 1 unconfined\n")
+    assert run("oci-bpf-hook", "policy", "check").endswith("4 rules, of which 1 unconfined\n")
 
 
 @contextmanager
