@@ -114,6 +114,8 @@ def test_its_audit_comes_and_goes_with_it() -> None:
     assert settings(AUDITS)["ConditionPathExists"] == [guard.DIRECTORY]
     assert settings(AUDITS)["ExecStart"] == ["/usr/bin/oci-bpf-hook guard audit"]
     assert settings(TIMER)["OnUnitInactiveSec"] == ["1min"]
+    # journald would drop an audit trail that is sent to syslog, at the level info.
+    assert "LogLevelMax" not in settings(AUDITS)
 
 
 # ---- what it may -------------------------------------------------------------------------------
