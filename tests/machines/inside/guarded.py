@@ -115,6 +115,15 @@ def loads(
     return as_root(container, load, capabilities=capabilities)
 
 
+def loads_at_last(container: Scratch, code: bytes, kind: int) -> bool:
+    """Whether it loads, once the kernel's worker has detached what was unpinned just now."""
+    for _ in range(1000):
+        if loads(container, code, kind) == LOADED:
+            return True
+        os.sched_yield()
+    return False
+
+
 def makes(container: Scratch, kind: int) -> int:
     """The errno of making a map of that type there through a token."""
 
