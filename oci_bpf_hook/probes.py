@@ -24,12 +24,15 @@ CAP_BPF = 39
 # linux/bpf.h: the commands and the flag that says that there is a token.
 BPF_MAP_CREATE = 0
 BPF_PROG_LOAD = 5
+_BPF_PROG_GET_FD_BY_ID = 13
 BPF_BTF_LOAD = 18
 BPF_TOKEN_CREATE = 36
 BPF_MAP_TYPE_ARRAY = 2
 _F_TOKEN_FD = 1 << 16
 # union bpf_attr, as the kernel's BTF has it.  TOKEN_CREATE: flags, bpffs_fd.
 _TOKEN = Struct("=II")
+# PROG_GET_FD_BY_ID: the id, and where the next one and flags for others are.
+_ID = Struct("=I8x")
 # MAP_CREATE: type, sizes of key and value, entries, flags; map_token_fd at 76.
 _MAP = Struct("=5I56xi")
 # PROG_LOAD: type, count, instructions, license; prog_flags at 44, expected_attach_type at 68,
@@ -112,6 +115,15 @@ def prog_load(prog_type: int, attach_type: int, token: int, program: bytes = RET
         token,
     )
     return _bpf(BPF_PROG_LOAD, attr)
+
+
+def prog_exists(number: int) -> bool:
+    """Whether there is a program with that id (BPF_PROG_GET_FD_BY_ID)."""
+    try:
+        os.close(_bpf(_BPF_PROG_GET_FD_BY_ID, _ID.pack(number)))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def stat_known(path: str) -> tuple[int, str]:

@@ -9,6 +9,7 @@ next time; until then two guards refuse what either of them refuses.
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import ENOENT, ENOTEMPTY
@@ -32,7 +33,7 @@ from ..guard import (
 )
 from ..names import KINDS, PROGS
 from ..names import MAPS as MAP_TYPES
-from ..probes import exchange, mount_bpffs
+from ..probes import exchange, mount_bpffs, prog_exists
 from ..record import Record
 from .libbpf import Libbpf, Object
 from .lists import OBJECT, Lists, digest, lists, types
@@ -55,6 +56,8 @@ MAPS = (*SHARED, CONFIG, KFUNCS, HELPERS)
 
 # All that is ours there: the guard's own directory, and what is on its way in or out.
 PINS = os.path.dirname(DIRECTORY)
+# Seconds; freeing takes the kernel a few tenths of one. Nobody is let go of if it takes longer.
+_PATIENCE = 10
 # bpffs takes no names with a dot.
 _NEXT = f"{DIRECTORY}-next"
 _GONE = f"{DIRECTORY}-gone"
@@ -228,14 +231,44 @@ def _mount_bpffs() -> None:
 
 def _sweep() -> None:
     """Take away what is left beside the guard in force; its links end with their names."""
+    ended: list[int] = []
     for directory in (_NEXT, _GONE):
         if not os.path.isdir(directory):
             continue
+        ended += _programs(directory)
         for name in os.listdir(directory):
             os.unlink(f"{directory}/{name}")
         os.rmdir(directory)
     if not os.path.isdir(DIRECTORY):
         _remove_empty(PINS)
+    _wait_for_end(ended)
+
+
+def _programs(directory: str) -> list[int]:
+    """The ids of the programs of the guard that is pinned there, as far as it tells."""
+    try:
+        fd = syscalls.bpf_obj_get(f"{directory}/{CONFIG}".encode())
+    except OSError:
+        return []
+    try:
+        value = syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, fd, KEY.pack(0), CONFIG_VALUE.size)
+    except OSError:
+        return []
+    finally:
+        os.close(fd)
+    version, _, _, _, _, _, _, *ids, _, _ = CONFIG_VALUE.unpack(value)
+    return ids[: len(LINKS)] if version == VERSION else []
+
+
+def _wait_for_end(programs: list[int]) -> None:
+    """Wait until these programs are run no more, so that what we say of it is so.
+
+    The kernel frees a pinned link some time after its name, and its program after that
+    (kernel/bpf/inode.c, bpf_free_inode(); bpf_link_free()), and tells nobody.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while any(map(prog_exists, programs)) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _remove_empty(directory: str) -> None:
