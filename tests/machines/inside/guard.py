@@ -32,6 +32,7 @@ from .guarded import (
     SCHED_CLS,
     SOCKET_FILTER,
     TRACEPOINT,
+    at_last,
     built_in_policy,
     call,
     command,
@@ -41,7 +42,6 @@ from .guarded import (
     kfuncs,
     last,
     loads,
-    loads_at_last,
     makes,
     marked,
     mount,
@@ -222,7 +222,7 @@ def case_tokens_are_counted(context: Context) -> None:
             number = error.errno or 0
         count = len(held)
         os.close(held.pop())
-        return count, number, _comes(lambda: probes.token_create(bpffs))
+        return count, number, at_last(lambda: _made(bpffs))
 
     with marked() as container:
         assert as_root(container, make) == (TOKENS_OF_USER, 1, True)
@@ -231,16 +231,12 @@ def case_tokens_are_counted(context: Context) -> None:
         assert loads(container, bpf.RETURN_0, SOCKET_FILTER) == LOADED
 
 
-def _comes(make: Callable[[], int]) -> bool:
-    """Whether it can be made, once the kernel's worker has put away what was closed."""
-    for _ in range(1000):
-        try:
-            make()
-        except PermissionError:
-            os.sched_yield()
-            continue
-        return True
-    return False
+def _made(bpffs: int) -> bool:
+    try:
+        os.close(probes.token_create(bpffs))
+    except PermissionError:
+        return False
+    return True
 
 
 @on(*TOKENS)
@@ -310,8 +306,8 @@ def case_other_lists(context: Context) -> str:
             assert (last(container).reason, last(container).what) == ("map", "hash")
             assert loads(container, bpf.RETURN_0, SOCKET_FILTER) == LOADED
         assert load.turn_on().changed
-        assert loads_at_last(container, READS_ITS_CONTEXT, SOCKET_FILTER)
-        assert makes(container, HASH) == 0
+        assert at_last(lambda: loads(container, READS_ITS_CONTEXT, SOCKET_FILTER) == LOADED)
+        assert at_last(lambda: makes(container, HASH) == 0)
         return str(found)
 
 
@@ -458,7 +454,7 @@ def case_it_is_turned_off(context: Context) -> Any:
         said = command("guard", "off", code=16)
         guard.in_force().__exit__(None, None, None)
         assert command("guard", "off", "--force")["released"], said
-        assert loads_at_last(container, kfuncs(*NOT_LISTED), SCHED_CLS)
+        assert at_last(lambda: loads(container, kfuncs(*NOT_LISTED), SCHED_CLS) == LOADED)
     assert raises(guard.in_force) == "the guard isn't loaded"
     assert command("guard", "off")["changed"] is False
     with built_in_policy(), Scratch(network=True) as container:

@@ -115,10 +115,10 @@ def loads(
     return as_root(container, load, capabilities=capabilities)
 
 
-def loads_at_last(container: Scratch, code: bytes, kind: int) -> bool:
-    """Whether it loads, once the kernel's worker has detached what was unpinned just now."""
+def at_last(check: Callable[[], bool]) -> bool:
+    """Whether it is so, once the kernel's worker has detached or freed what was let go just now."""
     for _ in range(1000):
-        if loads(container, code, kind) == LOADED:
+        if check():
             return True
         os.sched_yield()
     return False
