@@ -142,8 +142,17 @@ class Compiled:
                 found += [(number, rule) for number, of, rule in self._bucket(key) if of == key]
         return (rule for _, rule in sorted(found, key=lambda entry: entry[0]))
 
+    def every(self) -> "Iterable[Rule]":
+        """All rules, in no order, for whoever describes the policy."""
+        yield from (rule for _, rule in self._general)
+        for number in range(self._buckets):
+            yield from (rule for _, _, rule in self._numbered(number))
+
     def _bucket(self, key: str) -> "list[tuple[int, str, Rule]]":
-        at = self._table + bucket(key, self._buckets) * BUCKET.size
+        return self._numbered(bucket(key, self._buckets))
+
+    def _numbered(self, number: int) -> "list[tuple[int, str, Rule]]":
+        at = self._table + number * BUCKET.size
         offset, size = BUCKET.unpack(self._read(at, BUCKET.size))
         if not size:
             return []

@@ -20,6 +20,17 @@ from tests.support.scratch import LAUNCHER, install
 from tests.support.situation import ROOT, command, findings, not_well, with_filter
 
 HOOK_JSON = LAUNCHER.with_suffix(".json")
+LSMS = "/sys/kernel/security"
+NO_RULE = "version: 1\nrules: []\n"
+PROGRAMS = "delegate_cmds: [prog_load], delegate_progs: [xdp]"
+CONFINED = "version: 1\nrules:\n- {name: own, match: {%s}, allow: {%s}}\n"
+OTHERS = f"""\
+version: 1
+rules:
+- {{name: maps, match: {{user: root}}, allow: {{delegate_cmds: [map_create]}}}}
+- {{name: trusted, match: {{user: root}}, allow: {{{PROGRAMS}, confined: false}}}}
+- {{name: nobody, deny: because}}
+"""
 SUBORDINATE = "containers:2147483648:2147483647\n"
 UNIT = "/etc/systemd/system/oci-bpf-hook-broker.socket"
 
@@ -33,9 +44,7 @@ class Host:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.files: dict[str, str] = dict.fromkeys(
-            ("/etc/subuid", "/etc/subgid"), "containers:2147483648:2147483647\n"
-        )
+        self.files: dict[str, str] = dict.fromkeys(("/etc/subuid", "/etc/subgid"), SUBORDINATE)
         self.launcher = install(directory / "libexec")
         self.containers = directory / "containers"
         shutil.copytree("/usr/share/containers", self.containers)
@@ -120,10 +129,80 @@ def test_a_kernel_without_btf(host: Host) -> None:
 def test_a_policy_that_can_t_be_read(host: Host, change: str) -> None:
     lines = (
         "mount -t tmpfs none /etc/oci-bpf-hook",
-        f"printf 'version: 1\\nrules: []\\n' > {POLICY}",
+        f"printf '{NO_RULE}' > {POLICY}",
         change.replace("FILE", POLICY),
     )
     assert causes(host.doctor(first="\n".join(lines))) == {"policy"}
+
+
+def about_the_guard(found: list[dict[str, str]]) -> dict[str, str]:
+    (one,) = (one for one in found if one["what"] == "guard")
+    return one
+
+
+@pytest.mark.parametrize("match", ["", "user: root", "namespace: [a, b]"])
+def test_rules_that_take_the_guard(host: Host, match: str) -> None:
+    """A host that hasn't turned it on is told so, and has no problem."""
+    host.files[POLICY] = CONFINED % (match, PROGRAMS)
+    found = host.doctor()
+    assert causes(found) == {"guard"}
+    one = about_the_guard(found)
+    assert one["state"] == "warning"
+    assert one["why"].startswith("the guard isn't loaded, and ")
+    assert one["why"].endswith("; without it no confined rule lets a program be loaded")
+
+
+def test_the_built_in_policy_takes_the_guard(host: Host) -> None:
+    found = host.doctor(first=f"rm {POLICY}")
+    assert causes(found) == {"guard"}
+    assert about_the_guard(found)["state"] == "warning"
+
+
+@pytest.mark.parametrize("policy", [NO_RULE, OTHERS])
+def test_rules_that_do_without_the_guard(host: Host, policy: str) -> None:
+    host.files[POLICY] = policy
+    found = host.doctor()
+    assert causes(found) == set()
+    assert about_the_guard(found)["why"].endswith("; no rule of the policy needs it")
+
+
+def test_what_to_put_on_the_kernel_s_command_line(host: Host) -> None:
+    host.files[POLICY] = CONFINED % ("", PROGRAMS)
+    lines = (
+        f"mount -t tmpfs none {LSMS}",
+        f"printf capability,lockdown,yama,apparmor > {LSMS}/lsm",
+    )
+    found = host.doctor(first="\n".join(lines))
+    assert causes(found) == {"guard"}
+    one = about_the_guard(found)
+    assert f"can't be turned on: BPF programs can't be LSMs on this host: {LSMS}/lsm" in one["why"]
+    assert one["fix"] == (
+        "put lsm=lockdown,yama,apparmor,bpf on the kernel's command line and boot it again"
+    )
+
+
+def test_a_kernel_that_can_have_no_guard(host: Host) -> None:
+    host.files |= {POLICY: CONFINED % ("", PROGRAMS), "/sys/kernel/btf/vmlinux": "no BTF\n"}
+    found = host.doctor()
+    assert causes(found) == {"btf", "guard"}
+    one = about_the_guard(found)
+    assert "can't be turned on: this kernel has no LSM hooks for BPF tokens" in one["why"]
+    assert "confined: false" in one["fix"]
+
+
+def test_who_can_t_tell_whether_there_is_a_guard(host: Host) -> None:
+    host.files[POLICY] = CONFINED % ("", PROGRAMS)
+    one = about_the_guard(host.doctor(user=65534))
+    assert (one["state"], one["fix"]) == ("ok", "")
+    assert one["why"] == "only root on the host can tell whether it is in force"
+
+
+@pytest.mark.parametrize("line", ["mitigations=off", "quiet mitigations=off lsm=bpf"])
+def test_a_kernel_that_mitigates_nothing(host: Host, line: str) -> None:
+    host.files["/proc/cmdline"] = f"{line}\n"
+    found = host.doctor()
+    assert causes(found) == {"mitigations"}
+    assert not_well(found)["mitigations"]["state"] == "warning"
 
 
 @pytest.mark.parametrize("change", ["missing", "not-executable", "writable", "broken"])

@@ -9,7 +9,6 @@ from ..errors import DONE, FOUND, KERNEL_CANNOT, MOUNT_FAILED, HookError
 from ..guard import AbsentError, in_force
 from ..kernel import enums
 from ..lsm import load, refusals
-from ..lsm.lists import digest
 from ..names import KINDS
 from .output import FAINT, HEAD, JSON, OK, PROBLEM, WARNING, Output, print_json, styled
 from .table import Argument, Command, argument
@@ -106,7 +105,7 @@ def _status(options: argparse.Namespace) -> int:
     answer: dict[str, Any] = {
         "in_force": not why,
         "why": why or None,
-        "current": not why and _is_current(),
+        "current": not why and load.is_current(),
         "obstacles": load.obstacles() if why else [],
         "tokens": None if why else load.tokens(),
         "refusals": [] if why else [_row(one) for one in refusals.all_last()],
@@ -116,13 +115,6 @@ def _status(options: argparse.Namespace) -> int:
     else:
         _print(answer)
     return FOUND if why else DONE
-
-
-def _is_current() -> bool:
-    try:
-        return load.loaded() == digest()
-    except HookError:  # This version has no object that it could load.
-        return False
 
 
 def _row(one: refusals.Refusal) -> dict[str, Any]:

@@ -1,12 +1,66 @@
-"""What the guard has refused in a container, which its programs saw as an EPERM."""
+"""The guard: whether a host has it, and what it has refused in a container, as a mute EPERM."""
 
+import os
 from collections.abc import Iterator
 
+from ..container import is_initial
+from ..guard import AbsentError, in_force, needed
+from ..lsm import load
 from ..lsm.refusals import PERFMON, REASONS, of_space
-from .finding import Finding, problem, warning
+from ..policy import Compiled
+from .finding import Finding, ok, problem, warning
 
 # The guard keeps a few more; the older ones are in the audit trail.
 _SHOWN = 3
+_ON = "oci-bpf-hook guard on"
+_TRUST = "write a rule with confined: false, for whom you trust with the kernel"
+
+
+def of_host(policy: Compiled | None) -> Finding:
+    """Whether the guard is in force on this host, or can be.
+
+    Not to have it is a warning only where a rule of the `policy` in force, None if there is none
+    that can be read, gives nothing without it.
+    """
+    if os.geteuid() or not is_initial():
+        return ok("guard", "only root on the host can tell whether it is in force")
+    try:
+        in_force().__exit__(None, None, None)
+    except AbsentError as error:
+        return _absent(str(error), policy)
+    if not load.is_current():
+        return warning("guard", "the guard in force is another version's; this renews it", _ON)
+    return ok("guard", f"it is in force, and holds {_tokens()}")
+
+
+def _tokens() -> str:
+    try:
+        count = load.tokens()
+    except OSError as error:
+        return f"tokens that can't be counted ({error.strerror})"
+    return f"{count} confined token{'' if count == 1 else 's'}"
+
+
+def _absent(why: str, policy: Compiled | None) -> Finding:
+    obstacles = [text.partition("; ") for text in load.obstacles() or load.unready()]
+    if obstacles:
+        why += f", and can't be turned on: {', and '.join(text for text, _, _ in obstacles)}"
+        fix = "; ".join(todo for _, _, todo in obstacles if todo) or _TRUST
+    else:
+        why += ", and nothing that can be seen keeps it from being turned on"
+        fix = _ON
+    if policy is None:
+        return ok("guard", why)
+    if not _takes_it(policy):
+        return ok("guard", f"{why}; no rule of the policy needs it")
+    return warning("guard", f"{why}; without it no confined rule lets a program be loaded", fix)
+
+
+def _takes_it(policy: Compiled) -> bool:
+    return any(
+        rule["deny"] is None and rule["confined"] and needed(rule["masks"])
+        for rule in policy.every()
+    )
 
 
 def check(space: int) -> Iterator[Finding]:

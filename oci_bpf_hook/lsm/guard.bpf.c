@@ -28,7 +28,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-/* The layout of the maps that the user's side reads: guard.py and lsm/layout.py have it too. */
+/* The layout of the maps that the user's side reads: guard.py and lsm/refusals.py have it too. */
 #define VERSION 1
 
 #define EPERM 1

@@ -103,6 +103,17 @@ def obstacles() -> list[str]:
     return found
 
 
+def unready() -> list[str]:
+    """What this installation lacks to turn the guard on, in sentences with what to do."""
+    found: list[str] = []
+    for look in (digest, Libbpf):
+        try:
+            look()
+        except HookError as error:
+            found += error.problems
+    return found
+
+
 def read(path: str) -> str:
     """The text of a file of the kernel's.  Raises OSError."""
     with open(path, encoding="ascii") as file:
@@ -171,6 +182,14 @@ def loaded(directory: str = DIRECTORY) -> bytes:
     found = CONFIG_VALUE.unpack(value)[-1]
     assert isinstance(found, bytes)
     return found
+
+
+def is_current() -> bool:
+    """Whether the guard in force is the one that this version would load."""
+    try:
+        return loaded() == digest()
+    except HookError:  # It has no object that it could load.
+        return False
 
 
 def tokens(directory: str = DIRECTORY) -> int:
