@@ -1,0 +1,142 @@
+"""Each way to a grant: what the policy has confined the guard holds, and nothing else.
+
+The broker, `delegate` and `record` mark the bpffs that they make by themselves, as the hook does.
+That is the same on every kernel, and so one has to do.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from oci_bpf_hook.doctor import guarded as doctor
+from oci_bpf_hook.lsm import load
+from oci_bpf_hook.policycache import in_force
+from tests.support.broker import Broker
+from tests.support.policy import POLICY
+from tests.support.scratch import Scratch, io, run_hook
+
+from . import bpf
+from .cases import Context, on
+from .guarded import LOADED, REFUSED, SOCKET_FILTER, built_in_policy, command, kfuncs, last, loads
+
+NOT_LISTED: Final = ("bpf_preempt_disable", "bpf_preempt_enable")
+ASKED: Final = io(
+    delegate_cmds="map_create:prog_load:btf_load",
+    delegate_maps="hash:array",
+    delegate_progs="socket_filter",
+    delegate_attachs="cgroup_inet_ingress",
+)
+# Says what becomes of a program that calls what isn't listed, through a token of its own.
+_TRIES: Final = f"""
+from tests.machines.inside import bpf
+from tests.machines.inside.guarded import SOCKET_FILTER, kfuncs
+for code in (bpf.RETURN_0, kfuncs(*{NOT_LISTED!r})):
+    print(bpf.prog_load(code, SOCKET_FILTER, token=bpf.token()).errno)
+"""
+
+
+@contextmanager
+def the_guard() -> Iterator[None]:
+    load.turn_on()
+    try:
+        yield
+    finally:
+        load.turn_off()
+
+
+def held(container: Scratch) -> None:
+    """It loads what it is for, and is refused what isn't on the list."""
+    assert loads(container, bpf.RETURN_0, SOCKET_FILTER) == LOADED
+    assert loads(container, kfuncs(*NOT_LISTED), SOCKET_FILTER, "asks") == REFUSED
+    assert (last(container).reason, last(container).what) == ("kfunc", NOT_LISTED[0])
+
+
+def free(container: Scratch) -> None:
+    """It is trusted with the kernel."""
+    assert loads(container, kfuncs(*NOT_LISTED), SOCKET_FILTER) == LOADED
+
+
+def _both_ways(grant: Callable[[Scratch], None]) -> None:
+    """By the built-in policy, which confines, and by the machine's, which trusts everybody."""
+    with the_guard():
+        with built_in_policy(), Scratch(network=True) as container:
+            grant(container)
+            held(container)
+        assert POLICY.exists()
+        with Scratch(network=True) as container:
+            grant(container)
+            free(container)
+
+
+@on("trixie")
+def case_by_the_hook(context: Context) -> None:
+    """And doctor says that the guard is in force, which it didn't before; its status has names."""
+    del context
+
+    def grant(container: Scratch) -> None:
+        done = container.hook(ASKED)
+        assert done.returncode == 0, done.stderr
+        told = doctor.of_host(in_force())
+        assert (told.state, told.fix) == ("ok", "")
+        assert told.why.startswith("it is in force, and holds "), told.why
+
+    with built_in_policy():
+        told = doctor.of_host(in_force())
+        assert (told.state, told.fix) == ("warning", "oci-bpf-hook guard on")
+    _both_ways(grant)
+    with the_guard(), built_in_policy(), Scratch(network=True) as container:
+        grant(container)
+        held(container)
+        (newest, *_) = command("guard", "status")["refusals"]
+        assert (newest["what"], newest["program"]) == (NOT_LISTED[0], "asks")
+        assert newest["space"] == os.stat(f"/proc/{container.init.pid}/ns/user").st_ino
+        assert NOT_LISTED[0] in newest["text"]
+
+
+@on("trixie")
+def case_by_the_broker(context: Context) -> None:
+    """The mount comes from the broker's half, which marks it before the peer has it."""
+    del context
+
+    def grant(container: Scratch) -> None:
+        with Broker():
+            state = container.state(ASKED, pid=0)
+            done = run_hook(state, prefix=container.entering())
+        assert done.returncode == 0, done.stderr
+
+    _both_ways(grant)
+
+
+@on("trixie")
+def case_by_the_command(context: Context) -> None:
+    """`delegate`, for a container that runs."""
+    del context
+
+    def grant(container: Scratch) -> None:
+        command(
+            *("delegate", "--pid", str(container.init.pid)),
+            *("--path", f"{container.root}/sys/fs/bpf"),
+            *("--cmds=prog_load", "--progs=socket_filter", "--attachs=cgroup_inet_ingress"),
+        )
+
+    _both_ways(grant)
+
+
+@on("trixie")
+def case_by_a_recording(context: Context) -> None:
+    """`record`, which gives all that the policy does."""
+    del context
+    words = [sys.executable, "-m", "oci_bpf_hook", "record", "--", sys.executable, "-c", _TRIES]
+
+    def tried() -> list[int]:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return [int(line) for line in done.stdout.split()]
+
+    with the_guard():
+        with built_in_policy():
+            assert tried() == [0, 1]
+        assert tried() == [0, 0]
