@@ -149,17 +149,31 @@ def test_the_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
+def rotation(directory: Path, path: Path) -> list[str]:
+    """A command that rotates `path` as what is shipped says of the audit trail."""
+    text = (ROOT / "contrib" / "logrotate" / "oci-bpf-hook").read_text()
+    assert "/var/log/oci-bpf-hook/audit.jsonl" in text
+    config = directory / "logrotate.conf"
+    config.write_text(text.replace("/var/log/oci-bpf-hook/audit.jsonl", str(path)))
+    config.chmod(0o644)
+    return ["logrotate", "--state", str(directory / "state"), str(config)]
+
+
 def test_the_shipped_rotation(tmp_path: Path) -> None:
     """logrotate takes the file away, and the next line makes a new one."""
     path = tmp_path / "audit.jsonl"
-    text = (ROOT / "contrib" / "logrotate" / "oci-bpf-hook").read_text()
-    assert "/var/log/oci-bpf-hook/audit.jsonl" in text
-    config = tmp_path / "logrotate.conf"
-    config.write_text(text.replace("/var/log/oci-bpf-hook/audit.jsonl", str(path)))
-    config.chmod(0o644)
     record(str(path), {"n": 1}, required=True)
-    state = tmp_path / "state"
-    subprocess.run(["logrotate", "--force", "--state", state, config], check=True)
+    subprocess.run([*rotation(tmp_path, path), "--force"], check=True)
     record(str(path), {"n": 2}, required=True)
     assert json.loads(path.read_text())["n"] == 2
     assert json.loads((tmp_path / "audit.jsonl.1").read_text())["n"] == 1
+
+
+def test_one_that_has_grown_large_is_rotated_before_its_time(tmp_path: Path) -> None:
+    path, old = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
+    rotate = rotation(tmp_path, path)
+    record(str(path), {"n": 1}, required=True)
+    for size, rotated in ((99 << 20, False), (101 << 20, True)):
+        os.truncate(path, size)
+        subprocess.run(rotate, check=True)
+        assert (old.exists(), path.stat().st_size) == (rotated, 0 if rotated else size)
