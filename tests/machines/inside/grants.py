@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from oci_bpf_hook.doctor import guarded as doctor
-from oci_bpf_hook.lsm import load
+from oci_bpf_hook.lsm import libbpf, load
 from oci_bpf_hook.policycache import in_force
 from tests.support.broker import Broker
+from tests.support.consumer import library
 from tests.support.policy import POLICY
 from tests.support.scratch import Scratch, io, run_hook
 
@@ -140,3 +142,18 @@ def case_by_a_recording(context: Context) -> None:
         with built_in_policy():
             assert tried() == [0, 1]
         assert tried() == [0, 0]
+
+
+@on("trixie")
+def case_by_a_guard_that_a_newer_libbpf_has_loaded(context: Context) -> None:
+    """All others here are the host's libbpf's, which may be 1.1; this is one that knows tokens."""
+    del context
+    ours = libbpf._SONAME
+    libbpf._SONAME = str(library())
+    try:
+        with the_guard(), built_in_policy(), Scratch(network=True) as container:
+            assert "pylibbpf" in Path("/proc/self/maps").read_text()
+            assert container.hook(ASKED).returncode == 0
+            held(container)
+    finally:
+        libbpf._SONAME = ours
