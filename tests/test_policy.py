@@ -249,6 +249,23 @@ def test_every_excess_item_is_named() -> None:
     assert "policy.yaml" in text
 
 
+def test_a_type_without_a_name_is_never_confined() -> None:
+    """Nobody knows what a program of a type that this kernel hasn't reaches on another."""
+    masks = {"delegate_progs": 1 << 63 | 1 << 6}
+    lists = {"delegate_progs": ("xdp", hex(1 << 63))}
+    request = Request(lists=lists, profiles=(), record="", path=PATH, mode=MODE, drop_unknown=False)
+    wanted, _ = resolve(request, ENUMS, table, {})
+    assert wanted.masks == masks
+    with pytest.raises(HookError) as refused:
+        decide(compiled([rule(masks=masks, confined=True)]), {}, request, wanted, ENUMS)
+    assert f'never given io.bpffs.delegate_progs "{1 << 63:#x}"' in refused.value.problems[0]
+    trimming = rule(masks=masks, confined=True, trim=True)
+    found = decide(compiled([trimming]), {}, request, wanted, ENUMS)
+    assert found.grant.masks == {"delegate_progs": 1 << 6}
+    found = decide(compiled([rule(masks=masks)]), {}, request, wanted, ENUMS)
+    assert found.grant.masks == masks
+
+
 def test_what_a_confined_token_is_never_given() -> None:
     """Said at once and with what it takes, though the rule lists it."""
     lists = {"delegate_progs": ("xdp", "tracing", "lsm"), "delegate_maps": ("hash", "struct_ops")}
