@@ -1,5 +1,6 @@
 """What users do to a broker together, and the kernel when it has nothing left: it goes on."""
 
+import base64
 import json
 import os
 import random
@@ -98,6 +99,21 @@ def test_a_connection_that_can_t_be_taken(error: str) -> None:
     with Broker(prefix=failing(f"accept4:error={error}:when=1..5")), by(ALICE) as peer:
         granted(peer)
         granted(peer)
+
+
+@pytest.mark.parametrize("call", ["getsockopt", "epoll_ctl"])
+def test_whatever_fails_is_one_event_s_matter(call: str) -> None:
+    """Now and then the kernel refuses a call that never fails; the broker goes on, and serves."""
+    rule = f"{call}:error=EIO:when=10+5"
+    with Broker(prefix=failing(rule)) as broker, by(ALICE) as peer:
+        served = 0
+        for _ in range(8):
+            peer.do("connect")
+            peer.send(request(ASK))
+            answer = peer.do("recv")
+            served += b"granted" in base64.b64decode(answer.get("data", ""))
+        assert broker.process.poll() is None
+        assert served
 
 
 def test_no_file_descriptor_is_left() -> None:
