@@ -57,6 +57,43 @@ def test_two_directories_make_the_same_objects(tmp_path: Path) -> None:
     assert OBJECTS[1 if sys.byteorder == "little" else 2] == OBJECT.name
 
 
+@pytest.mark.parametrize("target", ["bpfel", "bpfeb"])
+def test_instructions_are_taken_apart_in_either_byte_order(tmp_path: Path, target: str) -> None:
+    """The compiler knows struct bpf_insn: it folds what is right, and calls what is wrong."""
+    clang = shutil.which(os.environ.get("CLANG", "clang"))
+    assert clang
+    source = tmp_path / "check.c"
+    source.write_text(
+        f"""
+        #include "{ROOT}/oci_bpf_hook/lsm/guard.bpf.c"
+        extern void taken_apart_wrongly(void);
+        void check(void)
+        {{
+            struct bpf_insn one = {{.code = 0x85, .dst_reg = 3, .src_reg = 2, .off = 7, .imm = -9}};
+            __u64 insn;
+            __builtin_memcpy(&insn, &one, sizeof(insn));
+            if (CODE_OF(insn) != 0x85 || SRC_OF(insn) != 2 || OFF_OF(insn) != 7 ||
+                IMM_OF(insn) != (__u32)-9)
+                taken_apart_wrongly();
+        }}
+        """
+    )
+    headers = (
+        path for path in Path("/usr/include").glob("*-linux-gnu*") if (path / "asm").is_dir()
+    )
+    words = [
+        clang,
+        f"--target={target}",
+        "-mcpu=v3",
+        "-O2",
+        "-g",
+        *(f"-idirafter{path}" for path in headers),
+    ]
+    made = tmp_path / "check.o"
+    subprocess.run([*words, "-c", str(source), "-o", str(made)], check=True)
+    assert b"\0taken_apart_wrongly\0" not in made.read_bytes()
+
+
 def test_into_another_directory(tmp_path: Path) -> None:
     tree = checkout(tmp_path / "tree")
     output = tmp_path / "output"

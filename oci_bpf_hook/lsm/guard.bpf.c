@@ -44,6 +44,19 @@
 /* Instructions that are copied at a time; the stack has 512 bytes. */
 #define CHUNK 32
 
+/* The parts of an instruction as struct bpf_insn has them, in the machine's byte order. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define CODE_OF(insn) ((__u8)(insn))
+#define SRC_OF(insn) ((__u8)((insn) >> 12 & 0xf))
+#define OFF_OF(insn) ((__u16)((insn) >> 16))
+#define IMM_OF(insn) ((__u32)((insn) >> 32))
+#else
+#define CODE_OF(insn) ((__u8)((insn) >> 56))
+#define SRC_OF(insn) ((__u8)((insn) >> 48 & 0xf))
+#define OFF_OF(insn) ((__u16)((insn) >> 32))
+#define IMM_OF(insn) ((__u32)(insn))
+#endif
+
 /* What an instruction is, by its code. */
 #define CALL (BPF_JMP | BPF_CALL)
 #define LOAD_IMM64 (BPF_LD | BPF_IMM | BPF_DW)
@@ -478,14 +491,14 @@ static int listed(__u32 kfunc, __u32 type)
 /* What is wrong with a call, 0 if nothing is. */
 static enum reason judge_call(__u64 insn, __u32 type)
 {
-	__u8 src = insn >> 12 & 0xf;
-	__u32 what = insn >> 32;
+	__u8 src = SRC_OF(insn);
+	__u32 what = IMM_OF(insn);
 	struct helper *helper;
 
 	if (src == BPF_PSEUDO_CALL)
 		return 0;
 	if (src == BPF_PSEUDO_KFUNC_CALL)
-		return insn >> 16 & 0xffff ? MODULE : listed(what, type) ? 0 : KFUNC;
+		return OFF_OF(insn) ? MODULE : listed(what, type) ? 0 : KFUNC;
 	if (src)
 		return INSTRUCTION;
 	/* Whatever no kernel has (libbpf puts it where dead code was) the verifier refuses. */
@@ -500,8 +513,8 @@ static enum reason judge_call(__u64 insn, __u32 type)
 /* What is wrong with an instruction as it came from the user, with the one `after` it. */
 static enum reason judge(__u64 insn, __u64 after, __u32 type)
 {
-	__u8 code = insn, src = insn >> 12 & 0xf, class = code & 7;
-	__u32 what = insn >> 32;
+	__u8 code = CODE_OF(insn), src = SRC_OF(insn), class = code & 7;
+	__u32 what = IMM_OF(insn);
 
 	if (code == CALL)
 		return judge_call(insn, type);
@@ -511,7 +524,7 @@ static enum reason judge(__u64 insn, __u64 after, __u32 type)
 		if (src != BPF_PSEUDO_BTF_ID)
 			return 0;
 		/* bpf_ksym_exists() of a listed function: it is there, and of no size. */
-		return after >> 32 || !listed(what, type) ? VARIABLE : 0;
+		return IMM_OF(after) || !listed(what, type) ? VARIABLE : 0;
 	}
 	if ((code & 0xf0) == BPF_CALL && (class == BPF_JMP || class == BPF_JMP32))
 		return INSTRUCTION;
@@ -528,7 +541,7 @@ static int matters(__u8 code)
 static long look_at(__u32 i, struct scan *scan)
 {
 	__u64 insn = scan->chunk[i % CHUNK];
-	__u8 code = insn;
+	__u8 code = CODE_OF(insn);
 	enum reason found;
 
 	if (scan->loads) {
@@ -544,7 +557,7 @@ static long look_at(__u32 i, struct scan *scan)
 	if (!found || (found == PERFMON && scan->refusal->reason))
 		return 0;
 	scan->refusal->reason = found;
-	scan->refusal->what = found == LOAD || found == INSTRUCTION ? code : insn >> 32;
+	scan->refusal->what = found == LOAD || found == INSTRUCTION ? code : IMM_OF(insn);
 	scan->refusal->insn = scan->first + i;
 	return found != PERFMON;
 }

@@ -7,15 +7,19 @@ call of a kernel function that is none, which the verifier refuses by another er
 type that takes CAP_PERFMON, which the scratch namespace has.
 """
 
+import sys
 from errno import EPERM
+from struct import Struct
 
 from .. import probes
 from ..errors import KERNEL_CANNOT, HookError
 from ..guard import Guard
 from ..scratch import ATTACH_0, SOCKET_FILTER, TRACEPOINT, Scratch, masks
 
-# call kernel function 0; exit
-_NO_FUNCTION = bytes.fromhex("85200000000000009500000000000000")
+# call kernel function 0; exit.  Of the byte with both registers src_reg, which says that it is a
+# kernel function's, is the upper half on little-endian machines, and the lower on the others.
+_KFUNC_CALL = 2 << 4 if sys.byteorder == "little" else 2
+_NO_FUNCTION = Struct("=BBhiBBhi").pack(0x85, _KFUNC_CALL, 0, 0, 0x95, 0, 0, 0)
 
 
 def prove(guard: Guard) -> None:
