@@ -110,10 +110,17 @@ def in_force(directory: str = DIRECTORY) -> Guard:
         raise AbsentError(f"the guard can't be looked at ({error.strerror})") from None
 
 
-def _whole(directory: str) -> Guard:
+def is_roots(directory: str) -> bool:
+    """Whether nobody but root can look into `directory`, which is no link.  Raises OSError."""
     status = posix.lstat(directory)
-    if status.st_uid or status.st_mode & 0o170077 != 0o040000:
-        raise AbsentError(f"{directory} isn't root's own directory")
+    return not status.st_uid and status.st_mode & 0o170077 == 0o040000
+
+
+def _whole(directory: str) -> Guard:
+    # Whose the one above is, theirs are the names in it.
+    for one in (directory.rpartition("/")[0], directory):
+        if not is_roots(one):
+            raise AbsentError(f"{one} isn't root's own directory")
     fds: list[int] = []
     try:
         names = (*LINKS, CONFIG, MARKS)

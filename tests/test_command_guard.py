@@ -59,7 +59,8 @@ def test_a_kernel_that_loads_none(place: Path) -> None:
 
 
 def test_what_others_have_pinned_there_stays(place: Path) -> None:
-    (place / "oci-bpf-hook" / "theirs").mkdir(parents=True)
+    (place / "oci-bpf-hook").mkdir(mode=0o700)
+    (place / "oci-bpf-hook" / "theirs").mkdir()
     (place / "oci-bpf-hook" / "guard-next").mkdir()
     assert command("guard", "on").returncode == KERNEL_CANNOT
     assert pinned(place) == {"oci-bpf-hook", "oci-bpf-hook/theirs"}
@@ -70,6 +71,34 @@ def test_the_older_guard_stays_where_the_new_one_isn_t_loaded(place: Path) -> No
     before = pinned(place)
     assert command("guard", "on").returncode == KERNEL_CANNOT
     assert pinned(place) == before
+
+
+@pytest.mark.parametrize("action", ["on", "off"])
+def test_whoever_made_the_directory_first_has_nothing_removed_by_us(
+    place: Path, tmp_path: Path, action: str
+) -> None:
+    """Where anybody may write to the bpffs, a link there would be followed by root."""
+    place.chmod(0o1777)
+    file = tmp_path / "precious"
+    file.touch()
+    script = 'mkdir "$1" && ln -s "$2" "$1/guard-next" && ln -s "$2" "$1/guard-gone"'
+    pins = place / "oci-bpf-hook"
+    words = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-euc", script)
+    subprocess.run([*words, "sh", str(pins), str(tmp_path)], check=True)
+    arguments = ("--force",) if action == "off" else ()
+    done = command("guard", action, *arguments)
+    assert (done.returncode, done.stdout) == (KERNEL_CANNOT, "")
+    assert f"{pins} isn't root's own directory" in done.stderr
+    assert file.exists()
+
+
+def test_the_directory_is_no_link_to_another(place: Path, tmp_path: Path) -> None:
+    (place / "oci-bpf-hook").symlink_to(tmp_path)
+    (tmp_path / "guard").mkdir(mode=0o700)
+    assert command("guard", "on").returncode == KERNEL_CANNOT
+    assert [path.name for path in tmp_path.iterdir()] == ["guard"]
+    _, found = answer("status")
+    assert found["why"] == f"{place}/oci-bpf-hook isn't root's own directory"
 
 
 def test_an_object_that_nobody_has_compiled(

@@ -31,7 +31,7 @@ ROWS = (
     (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
         *("loader", "failure", "conmon", "guard", "scratch", "whole", "lsm.__init__", "lsm.table"),
-        *("lsm.libbpf", "lsm.lists", "lsm.load", "lsm.proof", "lsm.refusals"),
+        *("lsm.host", "lsm.libbpf", "lsm.lists", "lsm.load", "lsm.proof", "lsm.refusals"),
         "confine",
         *(
             "trail",

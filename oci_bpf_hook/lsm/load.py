@@ -35,6 +35,7 @@ from ..names import KINDS, PROGS
 from ..names import MAPS as MAP_TYPES
 from ..probes import exchange, mount_bpffs, prog_exists
 from ..record import Record
+from .host import require_lsms, require_own
 from .libbpf import Libbpf, Object
 from .lists import OBJECT, Lists, digest, lists, types
 from .proof import prove
@@ -81,7 +82,7 @@ def obstacles() -> list[str]:
     found = []
     try:
         lsms = read(LSMS).strip().split(",")
-    except OSError:  # Without securityfs nobody says; the guard is tried all the same.
+    except OSError:  # Without securityfs nobody says, and nothing is marked (`require_lsms`).
         lsms = []
     if lsms and "bpf" not in lsms:
         # The kernel puts capability first by itself.
@@ -132,6 +133,8 @@ def turn_on() -> Outcome:
     wanted = digest()
     with _alone():
         if loaded() == wanted:
+            # Two would count each token twice, and only one of them its end.
+            _sweep()
             return Outcome(changed=False, digest=wanted.hex())
         enums = kernel.enums(KINDS)
         found = lists(types(), enums[PROGS.option], enums[MAP_TYPES.option])
@@ -229,11 +232,12 @@ def _require_host() -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Only one of us at a time."""
+    """Only one of us at a time, and where what is pinned is nobody else's."""
     os.makedirs(os.path.dirname(LOCK), exist_ok=True)
     fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
+        require_own(PINS)
         yield
     finally:
         os.close(fd)
@@ -246,6 +250,8 @@ def _mount_bpffs() -> None:
     ):
         mount_bpffs(BPFFS.encode())
     os.makedirs(PINS, mode=0o700, exist_ok=True)
+    # Who has made it meanwhile?
+    require_own(PINS)
 
 
 def _sweep() -> None:
@@ -322,6 +328,7 @@ def _make(object_: Object, found: Lists) -> None:
 
 def _try(object_: Object) -> None:
     """Attach it, see that it works, and pin it."""
+    require_lsms(LSMS)
     links = [object_.attach(name) for name in LINKS]
     with Guard(os.dup(object_.map(MARKS))) as guard:
         prove(guard)
