@@ -23,13 +23,16 @@ _NOT_MARKED, _MARKED, _UNKNOWN = range(3)
 def confined(process: Process, mount: Mount) -> bool | None:
     """Whether the bpffs `mount` that `process` sees is confined; None where nothing tells.
 
-    What nobody has marked isn't, and where there is no guard nothing is.
+    What nobody has marked isn't, and where there is no guard nothing is.  The mark is on the root
+    of the bpffs, and of a directory in it that is bound elsewhere nothing tells.
     """
     try:
         guard = in_force()
     except AbsentError:
         return False
     with guard:
+        if mount.root != "/":
+            return None
         pid = os.fork()
         if pid == 0:
             code = _UNKNOWN

@@ -8,8 +8,10 @@ are looked at anew before each.
 This is on the hook's way; what loads the guard and tells of it is in `lsm`.
 """
 
+import fcntl
 import posix
 from _struct import Struct
+from errno import ENOENT
 
 from . import syscalls
 
@@ -41,6 +43,7 @@ _ATTACHED_TO_LSM = 27
 _MAP = Struct("=II")
 _INODE_STORAGE = 28
 _CONFINED = KEY.pack(1)
+_OPEN = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 # BPF_PROG_LOAD; BPF_BTF_GET_FD_BY_ID, which with CAP_SYS_ADMIN in the user namespace opens the BTF
 # of everybody's programs; and whatever comes after the commands that were there when this was
@@ -64,10 +67,13 @@ def needed(masks: "Mapping[str, int]") -> bool:
 class Guard:
     """The guard in force, to be used in a `with`; it marks what it is to hold."""
 
-    __slots__ = ("_marks",)
+    __slots__ = ("_directory", "_held", "_marks")
 
-    def __init__(self, marks: int) -> None:
+    def __init__(self, marks: int, directory: str = "") -> None:
+        """By its map of marks, an fd; `directory` is where it is pinned, if it is already."""
         self._marks = marks
+        self._directory = directory
+        self._held = -1
 
     def __enter__(self) -> "Self":
         return self
@@ -79,12 +85,17 @@ class Guard:
         trace: "TracebackType | None",
     ) -> None:
         posix.close(self._marks)
+        if self._held >= 0:
+            posix.close(self._held)
 
     def mark(self, root: int) -> None:
         """Have the guard hold each token made from the bpffs with this `root` directory, an fd.
 
-        Raises OSError.
+        From then on `guard off` waits for the end of this `with`, or of this process, and sees what
+        was granted.  Raises OSError, also where the guard was taken away since it was looked at.
         """
+        if self._directory:
+            self._stay()
         syscalls.bpf_map(syscalls.BPF_MAP_UPDATE_ELEM, self._marks, KEY.pack(root), _CONFINED)
 
     def marked(self, root: int) -> bool:
@@ -96,6 +107,23 @@ class Guard:
             return False
         return value == _CONFINED
 
+    def _stay(self) -> None:
+        try:
+            if self._held < 0:
+                self._held = posix.open(self._directory.rpartition("/")[0], _OPEN)
+                fcntl.flock(self._held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            with in_force(self._directory) as now:
+                if now._map() != self._map():
+                    raise AbsentError("the guard was taken away, and another one turned on")
+        except AbsentError as error:
+            raise OSError(ENOENT, str(error)) from None
+        except BlockingIOError as error:
+            raise OSError(error.errno, "the guard is being taken away") from None
+
+    def _map(self) -> tuple[int, int]:
+        kind, identity = _MAP.unpack_from(_info(self._marks, _MAP.size))
+        return kind, identity
+
 
 def in_force(directory: str = DIRECTORY) -> Guard:
     """The guard whose links and maps are pinned in `directory`.
@@ -103,7 +131,14 @@ def in_force(directory: str = DIRECTORY) -> Guard:
     Raises AbsentError if it isn't loaded, isn't whole, or isn't the one that this version knows.
     """
     try:
-        return _whole(directory)
+        while True:
+            before = posix.lstat(directory).st_ino
+            try:
+                return _whole(directory)
+            except (AbsentError, FileNotFoundError):
+                # While a new guard takes the place of an old one, names lead to either.
+                if posix.lstat(directory).st_ino == before:
+                    raise
     except FileNotFoundError:
         raise AbsentError("the guard isn't loaded") from None
     except OSError as error:
@@ -128,7 +163,7 @@ def _whole(directory: str) -> Guard:
         *links, config, marks = fds
         _check(links, config, marks)
         fds.pop()
-        return Guard(marks)
+        return Guard(marks, directory)
     finally:
         for fd in fds:
             posix.close(fd)

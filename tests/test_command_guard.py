@@ -14,9 +14,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from oci_bpf_hook import guard
-from oci_bpf_hook.errors import DONE, FOUND, KERNEL_CANNOT, MOUNT_FAILED, NO_BROKER
-from oci_bpf_hook.lsm import lists, load
+from oci_bpf_hook import guard, probes, syscalls
+from oci_bpf_hook.errors import DONE, FOUND, KERNEL_CANNOT, MOUNT_FAILED, NO_BROKER, HookError
+from oci_bpf_hook.lsm import lists, load, release
 from oci_bpf_hook.lsm.refusals import Refusal
 from tests.support.command import ROOT, command
 from tests.support.pins import bpffs, pin
@@ -188,6 +188,54 @@ def test_off_lets_go_of_nobody_who_may_be_held(place: Path) -> None:
             # And whoever else has a container on this host.
             assert f"pid {scratch.init.pid}" in found["released"]
             assert pinned(place) == (before if dry_run else set())
+
+
+def test_a_guard_that_is_renewed_while_it_is_looked_at(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It isn't missed for the names that lead to the old one at first, and then to the new one."""
+    pin()
+    (place / "oci-bpf-hook" / "older").mkdir(mode=0o700)
+    next_, open_pinned = f"{load.PINS}/older", syscalls.bpf_obj_get
+    probes.exchange(next_.encode(), guard.DIRECTORY.encode())
+    looked: list[bytes] = []
+
+    def renewed(path: bytes) -> int:
+        if not looked:
+            probes.exchange(next_.encode(), guard.DIRECTORY.encode())
+        looked.append(path)
+        # The first name is looked for where the older one is.
+        return open_pinned(path.replace(b"/guard/", b"/older/") if len(looked) == 1 else path)
+
+    monkeypatch.setattr(syscalls, "bpf_obj_get", renewed)
+    with pytest.raises(guard.AbsentError, match="of another version"):
+        guard.in_force()
+    assert len(looked) > len(guard.LINKS)
+
+
+def test_nothing_is_marked_while_the_guard_is_taken_away(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it taken away while something is granted that has the mark already."""
+    del place
+    pin()
+    # What is of version 0 is never in force; that it goes is what shows here.
+    there = guard.Guard(os.dup(0), guard.DIRECTORY)
+    with there, release.nothing_marked(), pytest.raises(OSError, match="is being taken away"):
+        there.mark(0)
+    with guard.Guard(os.dup(0), guard.DIRECTORY) as there:
+        with pytest.raises(OSError, match="of another version"):
+            there.mark(0)
+        monkeypatch.setattr(release, "_GRANT", 0)
+        with pytest.raises(HookError, match="are under way"), release.nothing_marked():
+            pass
+        with release.nothing_marked(force=True):
+            pass
+    with release.nothing_marked():
+        pass
+    load.turn_off()
+    with guard.Guard(os.dup(0), guard.DIRECTORY) as there, pytest.raises(FileNotFoundError):
+        there.mark(0)
 
 
 def test_audit_where_there_is_none() -> None:

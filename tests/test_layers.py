@@ -32,6 +32,7 @@ ROWS = (
         *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
         *("loader", "failure", "conmon", "guard", "scratch", "whole", "lsm.__init__", "lsm.table"),
         *("lsm.host", "lsm.libbpf", "lsm.lists", "lsm.load", "lsm.proof", "lsm.refusals"),
+        "lsm.release",
         "confine",
         *(
             "trail",

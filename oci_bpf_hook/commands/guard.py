@@ -8,7 +8,7 @@ from ..delegations import Delegation, delegations
 from ..errors import DONE, FOUND, KERNEL_CANNOT, MOUNT_FAILED, HookError
 from ..guard import AbsentError, in_force
 from ..kernel import enums
-from ..lsm import load, refusals
+from ..lsm import load, refusals, release
 from ..names import KINDS
 from .output import FAINT, HEAD, JSON, OK, PROBLEM, WARNING, Output, print_json, styled
 from .table import Argument, Command, argument
@@ -27,7 +27,7 @@ isn't.
 
 `guard on` exits with 13 where this host can't have it, and says what is missing; a guard that was
 in force before stays then. `guard off` exits with 16, and names them, where containers run that it
-holds. `guard status` exits with 20 where it isn't in force.
+holds, or tokens of theirs are left. `guard status` exits with 20 where it isn't in force.
 """
 _DRY_RUN = argument(
     "--dry-run", action="store_true", help="only say what it would let go of, or why it refuses"
@@ -54,10 +54,11 @@ def _on(options: argparse.Namespace) -> int:
 
 
 def _off(options: argparse.Namespace) -> int:
-    kept = held()
-    if kept and not options.force:
-        raise HookError(MOUNT_FAILED, *kept.values())
-    changed = load.there() if options.dry_run else load.turn_off()
+    if options.dry_run:
+        kept, changed = _kept(force=options.force), load.there()
+    else:
+        with release.nothing_marked(force=options.force):
+            kept, changed = _kept(force=options.force), load.turn_off()
     if options.json:
         answer = {"dry_run": options.dry_run, "changed": changed, "released": list(kept)}
         print_json(answer)
@@ -71,8 +72,18 @@ def _off(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _kept(*, force: bool) -> dict[str, str]:
+    kept = held()
+    if kept and not force:
+        raise HookError(MOUNT_FAILED, *kept.values())
+    return kept
+
+
 def held() -> dict[str, str]:
-    """The containers that the guard holds or may hold, each with why it mustn't go, a sentence."""
+    """What the guard holds or may hold, each with why it mustn't go, a sentence.
+
+    Those are containers, or tokens of whoever has none any more.
+    """
     if not load.there():
         return {}
     try:
@@ -81,7 +92,14 @@ def held() -> dict[str, str]:
     except AbsentError:  # Another version's, or not whole: it may hold them all the same.
         known = False
     every = delegations(enums(KINDS))
-    return {one.container.label: _why_not(one, known) for one in every if not known or _held(one)}
+    found = {one.container.label: _why_not(one, known) for one in every if not known or _held(one)}
+    if known and not found and (count := release.lasting_tokens()):
+        found[f"{count} tokens"] = (
+            f"{count} confined tokens are held by the guard, though no container is to be seen "
+            "that has them: processes have them open, or programs loaded through them run; "
+            "they would be trusted with the kernel without the guard; end those, or say --force"
+        )
+    return found
 
 
 def _held(one: Delegation) -> bool:

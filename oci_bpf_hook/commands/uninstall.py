@@ -1,9 +1,11 @@
 """`oci-bpf-hook uninstall`: take away what `install` has put there."""
 
 import argparse
+from contextlib import nullcontext
 
 from .. import installation
 from ..errors import DONE, MOUNT_FAILED, USAGE, HookError
+from ..lsm import release
 from .guard import held
 from .install import LOCATION, located, take
 from .output import JSON
@@ -29,9 +31,11 @@ ARGUMENTS = (
 
 def run(options: argparse.Namespace) -> int:
     layout = located(options)
-    problems = installation.kept(layout.program, layout.top)
-    holds = held() if installation.has_guard(layout) and not options.force else {}
-    if problems or holds:
-        raise HookError(USAGE if problems else MOUNT_FAILED, *problems, *holds.values())
-    take(installation.uninstall(layout), options)
+    guarded = installation.has_guard(layout)
+    with release.nothing_marked(force=options.force) if guarded else nullcontext():
+        problems = installation.kept(layout.program, layout.top)
+        holds = held() if guarded and not options.force else {}
+        if problems or holds:
+            raise HookError(USAGE if problems else MOUNT_FAILED, *problems, *holds.values())
+        take(installation.uninstall(layout), options)
     return DONE
