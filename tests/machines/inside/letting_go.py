@@ -1,0 +1,142 @@
+"""What the guard mustn't let go of, or let anybody take from others: tried on kernels that have it.
+
+The cases are in the order in which they run; the last one leaves no guard.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from oci_bpf_hook import guard, kernel, probes, syscalls
+from oci_bpf_hook.errors import HookError
+from oci_bpf_hook.lsm import lists, load
+from oci_bpf_hook.lsm.libbpf import Libbpf, Object
+from oci_bpf_hook.names import KINDS, MAPS, PROGS
+from tests.support.scratch import Scratch
+
+from .cases import TOKENS, Context, on
+from .container import as_root
+from .guarded import command, marked, mount, raises
+
+NEXT: Final = f"{guard.DIRECTORY}-next"
+TOKENS_OF_SPACE: Final = 1024
+
+
+@on(*TOKENS)
+def case_nobody_says_which_lsms(context: Context) -> str:
+    """Without securityfs it isn't tried, since a mark may be written into another LSM's memory."""
+    del context
+    kept = Path(load.LSMS)
+    probes.mount_tmpfs(bytes(kept.parent))
+    try:
+        said = command("guard", "on", code=13)
+        assert "mount -t securityfs" in said
+        assert not os.path.exists(guard.DIRECTORY)
+    finally:
+        probes._check(probes._libc.umount2(bytes(kept.parent), 0), "umount2")
+    assert command("guard", "on")["changed"] is True
+    return str(said)
+
+
+@on(*TOKENS)
+def case_two_of_them(context: Context) -> None:
+    """What somebody who was killed has left goes, though the guard is the right one already."""
+    del context
+    enums = kernel.enums(KINDS)
+    found = lists.lists(lists.types(), enums[PROGS.option], enums[MAPS.option])
+    with Object(Libbpf(), str(lists.OBJECT)) as object_:
+        load._make(object_, found)
+        load._try(object_)
+    assert os.path.isdir(NEXT)
+    assert command("guard", "on")["changed"] is False
+    assert not os.path.exists(NEXT)
+
+
+def _holds(most: int, then: Callable[[], None] = lambda: None) -> tuple[int, int]:
+    """Make up to so many tokens, which a process keeps: how many, and its pid."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * TOKENS_OF_SPACE,) * 2)
+    bpffs = os.open("/sys/fs/bpf", os.O_RDONLY | os.O_DIRECTORY)
+    count = 0
+    try:
+        while count < most:
+            probes.token_create(bpffs)
+            count += 1
+    except PermissionError:
+        pass
+    pid = os.fork()
+    if pid == 0:
+        os.closerange(0, bpffs + 1)
+        while True:
+            signal.pause()
+    os.close(bpffs)
+    then()
+    return count, pid
+
+
+def _umount() -> None:
+    probes._check(probes._libc.umount2(b"/sys/fs/bpf", syscalls.MNT_DETACH), "umount2")
+
+
+@on(*TOKENS)
+def case_a_token_without_a_mount(context: Context) -> str:
+    """Who has hidden the bpffs and kept a token has to be waited for, too."""
+    del context
+    with marked() as container:
+        count, pid = as_root(container, lambda: _holds(1, _umount))
+        assert count == 1
+        try:
+            said = command("guard", "off", code=16)
+            assert "1 confined tokens are held by the guard" in said
+            assert command("guard", "off", "--dry-run", code=16) == said
+            guard.in_force().__exit__(None, None, None)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+    return str(said)
+
+
+@on(*TOKENS)
+def case_a_directory_of_the_bpffs(context: Context) -> str:
+    """The mark is on its root, and so of what is bound from below that nothing tells."""
+    del context
+
+    def hide() -> None:
+        os.mkdir("/sys/fs/bpf/one")
+        flags = ctypes.c_ulong(0x1000)
+        probes._check(probes._libc.mount(b"/sys/fs/bpf/one", b"/opt", None, flags, None), "mount")
+        _umount()
+
+    with marked() as container:
+        as_root(container, hide)
+        pid = container.init.pid
+        (one,) = (row for row in command("inspect") if row["container"]["pid"] == pid)
+        assert one["confined"] is None
+        said = command("guard", "off", code=16)
+        assert f"pid {pid} may be held by the guard" in said
+        guard.in_force().__exit__(None, None, None)
+    return str(said)
+
+
+@on(*TOKENS)
+def case_a_grant_that_was_under_way(context: Context) -> list[str]:
+    """It is none if the guard went, or went and came back, since it was looked at."""
+    del context
+    said = []
+    with Scratch(network=True) as container, guard.in_force() as before:
+        assert command("guard", "off")["changed"] is True
+        for _ in range(2):
+            try:
+                mount(container, before)
+            except HookError as error:
+                said.append(str(error))
+            assert container.mounts() == []
+            load.turn_on()
+    assert "the guard isn't loaded" in said[0], said
+    assert "another one turned on" in said[1], said
+    # Nothing is under way any more, and nobody is held.
+    assert command("guard", "off")["changed"] is True
+    assert raises(guard.in_force) == "the guard isn't loaded"
+    return said
