@@ -45,7 +45,10 @@ def codes(data: bytes, kernel: Kernel = KERNEL, **changes: Any) -> set[str]:
         (lambda: compiled("map", *MAP, "-DFLAGS=64"), {"map-without-token"}),
         (lambda: compile_text(LEGACY), {"legacy-map"}),
         (lambda: compiled("kconfig"), {"kernel-configuration", "reaches-beyond"}),
-        (lambda: compile_text(f'{HEADERS}int t SEC(".jumptables") = 1;'), {"map-without-token"}),
+        (
+            lambda: compile_text(f'{HEADERS}int t SEC(".jumptables") = 1;'),
+            {"map-without-token", "reaches-beyond"},
+        ),
         (lambda: compile_text("int nothing(void) { return 0; }"), {"nothing"}),
         (lambda: compiled("tcp_rate"), {"reaches-beyond"}),
     ],

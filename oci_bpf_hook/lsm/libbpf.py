@@ -50,6 +50,9 @@ class Libbpf:
         self.find_map = self._declare("bpf_object__find_map_by_name", pointer, pointer, text)
         self.reuse_fd = self._declare("bpf_map__reuse_fd", number, pointer, number)
         self.map_fd = self._declare("bpf_map__fd", number, pointer)
+        self.map_type = self._declare("bpf_map__type", number, pointer)
+        self.key_size = self._declare("bpf_map__key_size", ctypes.c_uint32, pointer)
+        self.value_size = self._declare("bpf_map__value_size", ctypes.c_uint32, pointer)
         self.map_freeze = self._declare("bpf_map_freeze", number, number)
         self.find_program = self._declare(
             "bpf_object__find_program_by_name", pointer, pointer, text
@@ -114,6 +117,12 @@ class Object:
         for link in self._links:
             self._library.link_destroy(link)
         self._library.close(self._object)
+
+    def form(self, name: str) -> tuple[int, int, int]:
+        """The type of the map `name`, and the bytes of its keys and values, as the file has it."""
+        found = self._map(name)
+        library = self._library
+        return library.map_type(found), library.key_size(found), library.value_size(found)
 
     def reuse(self, name: str, fd: int) -> None:
         """Have the map `name` be the one of `fd`, which is of the same form, and not a new one."""

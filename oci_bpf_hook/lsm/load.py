@@ -350,10 +350,16 @@ def _share(object_: Object, name: str) -> None:
     except FileNotFoundError:
         return
     try:
-        object_.reuse(name, fd)
-    except HookError:
-        if name in _KEPT_FOR_SURE:
-            raise
+        info = syscalls.bpf_obj_info(fd)
+        # struct bpf_map_info: type, id, key_size, value_size.  libbpf takes any map for it.
+        if (_word(info, 0), _word(info, 2), _word(info, 3)) == object_.form(name):
+            object_.reuse(name, fd)
+        elif name in _KEPT_FOR_SURE:
+            raise HookError(
+                KERNEL_CANNOT,
+                f"the guard in force is of another kind ({name}), and who is held by it can't be "
+                "taken over; stop the containers that it holds, and then guard off and guard on",
+            )
     finally:
         os.close(fd)
 

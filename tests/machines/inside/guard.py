@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from oci_bpf_hook import guard, kernel, probes, syscalls
+from oci_bpf_hook.errors import HookError
 from oci_bpf_hook.lsm import lists, load
 from oci_bpf_hook.lsm.libbpf import Libbpf, Object
 from oci_bpf_hook.names import KINDS, MAPS, PROGS
@@ -419,6 +420,34 @@ def _count(owner: Any, name: str, left: list[int]) -> None:
         return plain(*arguments, **words)
 
     setattr(owner, name, counted)
+
+
+@on("trixie")
+def case_a_map_of_another_form(context: Context) -> str:
+    """What is told of refusals begins anew; who is held is never let go of for it."""
+    del context
+
+    def put(name: str) -> None:
+        """Have an array in the place of that map."""
+        os.unlink(f"{guard.DIRECTORY}/{name}")
+        fd = probes.map_create(probes.BPF_MAP_TYPE_ARRAY, None)
+        with Object(Libbpf(), str(lists.OBJECT)) as object_:
+            object_.pin(fd, f"{guard.DIRECTORY}/{name}")
+        os.close(fd)
+
+    with other_lists(about="of another form"):
+        put(load.SPACES)
+        assert load.turn_on().changed
+        before = load.loaded()
+        put(guard.TOKENS)
+    try:
+        load.turn_on()
+    except HookError as error:
+        assert load.loaded() == before
+        load.turn_off()
+        assert load.turn_on().changed
+        return str(error)
+    raise AssertionError
 
 
 # ---- without it
