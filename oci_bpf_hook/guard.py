@@ -117,6 +117,8 @@ class Guard:
                     raise AbsentError("the guard was taken away, and another one turned on")
         except AbsentError as error:
             raise OSError(ENOENT, str(error)) from None
+        except FileNotFoundError:
+            raise OSError(ENOENT, "the guard isn't loaded any more") from None
         except BlockingIOError as error:
             raise OSError(error.errno, "the guard is being taken away") from None
 

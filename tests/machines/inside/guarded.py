@@ -73,8 +73,10 @@ def confined() -> Iterator[Scratch]:
 @contextmanager
 def marked() -> Iterator[Scratch]:
     """One with all there is, which the guard holds: more than any policy gives."""
-    with Scratch(network=True) as container, guard.in_force() as force:
-        mount(container, force)
+    with Scratch(network=True) as container:
+        # As long as it is open after a mark, the guard isn't turned off.
+        with guard.in_force() as force:
+            mount(container, force)
         yield container
 
 
