@@ -207,10 +207,12 @@ def _subject(peer: Peer, claimed: Mapping[str, str], policy: Compiled) -> dict[s
     subject["user"] = user
     subject["group"] = peer.groups(user) if "group" in policy.uses else ()
     subject["rootless"] = rootless
-    # The hook before the pivot sees the host's cgroups still, and is a peer like any other.
-    network, cgroup = shares(peer.container)
-    subject["host_network"] = rootless or network
-    subject["host_cgroup"] = rootless or cgroup
+    if rootless:
+        # A user goes in and out of namespaces of their own with a token in hand.
+        subject["host_network"] = subject["host_cgroup"] = True
+    elif not {"host_network", "host_cgroup"}.isdisjoint(policy.uses):
+        # The hook before the pivot sees the host's cgroups still, and is a peer like any other.
+        subject["host_network"], subject["host_cgroup"] = shares(peer.container)
     return subject
 
 
