@@ -45,7 +45,8 @@ MOVE = f"""
 import os
 from oci_bpf_hook.probes import exchange
 
-os.makedirs({guard.DIRECTORY!r}, 0o700)
+os.mkdir(os.path.dirname({guard.DIRECTORY!r}), 0o700)
+os.mkdir({guard.DIRECTORY!r}, 0o700)
 os.mkdir({guard.DIRECTORY + "-next"!r}, 0o700)
 exchange({guard.DIRECTORY + "-next"!r}.encode(), {guard.DIRECTORY!r}.encode())
 os.rename({guard.DIRECTORY!r}, {guard.DIRECTORY + "-gone"!r})
