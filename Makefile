@@ -47,7 +47,7 @@ demo-rootless:
 test:
 	@.ci/packages $(TOOLS)
 	@$(MAKE) --no-print-directory guard .venv/made
-	.venv/bin/python -m pytest
+	.ci/test
 
 bench:
 	@.ci/packages $(TOOLS)

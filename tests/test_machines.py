@@ -42,11 +42,11 @@ def reports(
 ) -> dict[str, Report]:
     """What the machines have said, of the suites that the tests chosen are about.
 
-    As many at once as there are processors: each takes one, and none goes by the host's clock.
+    Each takes a processor, and one is left to the other tests; none goes by the host's clock.
     """
     chosen = [item.name for item in request.session.items if item.path == request.path]
     wanted = [suite for suite in SUITES if any(f"[{suite}" in name for name in chosen)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max((os.cpu_count() or 1) - 1, 1)) as pool:
         runs = {
             suite: pool.submit(Machine(found[suite]).run, initramfs, modules()) for suite in wanted
         }
