@@ -89,6 +89,7 @@ ROWS = (
             "__main__",
             "completion",
             "manual",
+            "manualtexts",
         ),
         *(
             "commands.__init__",
