@@ -37,11 +37,11 @@ def _timed(call: Callable[[], object], times: int) -> float:
     return median(taken)
 
 
-def _load(code: bytes) -> Callable[[], None]:
-    token = bpf.token()
+def _load(code: bytes, *, token: bool = True) -> Callable[[], None]:
+    through = bpf.token() if token else None
 
     def load_() -> None:
-        loaded = bpf.prog_load(code, SOCKET_FILTER, token=token, log=False)
+        loaded = bpf.prog_load(code, SOCKET_FILTER, token=through, log=False)
         assert not loaded.errno, loaded
         os.close(loaded.fd)
 
@@ -75,24 +75,32 @@ def _may_create() -> bool:
     return False
 
 
+def _without_a_token() -> dict[str, float]:
+    """The seconds of a load by the host's root."""
+    return {"small": _timed(_load(bpf.RETURN_0, token=False), 200)}
+
+
 @on(*TOKENS)
 def case_ratios(context: Context) -> dict[str, float]:
-    """With the guard against without: a confined token's calls, and everybody else's."""
+    """With the guard against without: a confined token's calls, others' tokens', and root's."""
     del context
-    taken: dict[str, list[dict[str, float]]] = {"without": [], "confined": [], "others": []}
+    names = ("without", "confined", "others", "root without", "root")
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(ROUNDS):
         with trusted() as container:
             taken["without"].append(as_root(container, _work))
+        taken["root without"].append(_without_a_token())
         load.turn_on()
+        taken["root"].append(_without_a_token())
         with marked() as container:
             taken["confined"].append(as_root(container, _work))
         with trusted() as container:
             taken["others"].append(as_root(container, _work))
         load.turn_off()
     ratios = {}
-    for who in ("confined", "others"):
-        for what in taken["without"][0]:
-            base = median(one[what] for one in taken["without"])
+    for who, against in (("confined", "without"), ("others", "without"), ("root", "root without")):
+        for what in taken[against][0]:
+            base = median(one[what] for one in taken[against])
             if base:
                 ratios[f"{who}, {what}"] = round(median(one[what] for one in taken[who]) / base, 3)
     assert not os.path.exists(guard.DIRECTORY)
