@@ -373,7 +373,6 @@ def test_an_upgrade_goes_on_where_the_guard_can_t_be_renewed(
             [*install, package(newer, kind)], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert "the guard can't be loaded" in done.stderr
         assert "the guard isn't renewed, and the older one is left as it was" in done.stderr
         assert set(os.listdir(guard.DIRECTORY)) == {*guard.LINKS, *load.MAPS}
         assert os.listdir(load.PINS) == ["guard"]
