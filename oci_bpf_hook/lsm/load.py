@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import ENOENT, ENOTEMPTY
 from struct import Struct
+from typing import Any
 
 from .. import kernel, syscalls
 from ..container import is_initial
@@ -174,17 +175,11 @@ def there() -> bool:
 def loaded(directory: str = DIRECTORY) -> bytes:
     """The digest of the guard in force, b"" if there is none."""
     try:
-        in_force(directory).__exit__(None, None, None)
-        fd = syscalls.bpf_obj_get(f"{directory}/{CONFIG}".encode())
-    except (AbsentError, OSError):
+        with in_force(directory):
+            config = _config(directory)
+    except AbsentError:
         return b""
-    try:
-        value = syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, fd, KEY.pack(0), CONFIG_VALUE.size)
-    finally:
-        os.close(fd)
-    found = CONFIG_VALUE.unpack(value)[-1]
-    assert isinstance(found, bytes)
-    return found
+    return bytes(config[-1]) if config else b""
 
 
 def is_current() -> bool:
@@ -271,18 +266,26 @@ def _sweep() -> None:
 
 def _programs(directory: str) -> list[int]:
     """The ids of the programs of the guard that is pinned there, as far as it tells."""
+    config = _config(directory)
+    if config is None or config[0] != VERSION:
+        return []
+    _, _, _, _, _, _, _, *ids, _, _ = config
+    return ids[: len(LINKS)]
+
+
+def _config(directory: str) -> tuple[Any, ...] | None:
+    """What the guard that is pinned there is loaded with, as CONFIG_VALUE has it; None without."""
     try:
         fd = syscalls.bpf_obj_get(f"{directory}/{CONFIG}".encode())
     except OSError:
-        return []
+        return None
     try:
         value = syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, fd, KEY.pack(0), CONFIG_VALUE.size)
     except OSError:
-        return []
+        return None
     finally:
         os.close(fd)
-    version, _, _, _, _, _, _, *ids, _, _ = CONFIG_VALUE.unpack(value)
-    return ids[: len(LINKS)] if version == VERSION else []
+    return CONFIG_VALUE.unpack(value)
 
 
 def _wait_for_end(programs: list[int]) -> None:
@@ -384,9 +387,7 @@ def _update(fd: int, key: int, value: bytes) -> None:
 
 def _word(info: bytes, number: int) -> int:
     """One of the first 32-bit words of what the kernel tells of an object."""
-    (found,) = KEY.unpack_from(info, 4 * number)
-    assert isinstance(found, int)
-    return found
+    return int(KEY.unpack_from(info, 4 * number)[0])
 
 
 def _put_in_place() -> None:
