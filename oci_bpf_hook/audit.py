@@ -9,6 +9,7 @@ from time import gmtime, strftime
 
 from .errors import REFUSED, HookError
 from .log import INFO, send
+from .strict_json import json_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,31 +68,3 @@ def _append(path: str, line: bytes) -> None:
             raise OSError(28, "No space left on device", path)
     finally:
         posix.close(fd)
-
-
-def json_object(fields: "Mapping[str, object]") -> str:
-    """`fields` as JSON; values are strings, numbers, None, or lists and mappings of these."""
-    return (
-        "{" + ",".join(f"{_string(key)}:{json_value(value)}" for key, value in fields.items()) + "}"
-    )
-
-
-def json_value(value: object) -> str:
-    """`value` as JSON, where it is one of those."""
-    if isinstance(value, str):
-        return _string(value)
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return json_object(value)
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(json_value, value)) + "]"
-    return str(value)
-
-
-def _string(text: str) -> str:
-    from _json import encode_basestring_ascii
-
-    return encode_basestring_ascii(text)

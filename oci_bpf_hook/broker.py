@@ -20,13 +20,13 @@ from time import monotonic
 
 from . import allowance, session, wire
 from .arrivals import OF_GROUP, Arrivals, Arrived
-from .audit import json_object
 from .errors import BAD_STATE, LISTED, NO_BROKER, HookError, quote
 from .log import ERROR, INFO, log
 from .peer import Peer
 from .policy import Compiled
 from .policywatch import Watched
 from .record import Record
+from .strict_json import json_object
 from .trail import say_more
 from .waiting import Connection, User, Waiting
 

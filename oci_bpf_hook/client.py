@@ -16,12 +16,11 @@ from _socket import (
 from _struct import Struct
 
 from . import inside, wire
-from .audit import json_object
 from .errors import BAD_ANNOTATION, HookError
 from .failure import no_broker
 from .masks import Grant
 from .mount import ASKING, ContainerHalf
-from .state import load_json
+from .strict_json import json_object, load_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ engine may have any name.  Nothing that it says is opened or run.
 """
 
 from .container import is_initial
-from .state import read_file
+from .files import read_file
 
 
 def container_name(identity: str) -> str | None:

@@ -15,7 +15,7 @@ from _struct import Struct
 
 from . import syscalls
 from .errors import BAD_STATE, NO_BROKER, NO_USER_NAMESPACE, HookError
-from .state import MOUNTINFO_MAX, read_all
+from .files import MOUNTINFO_MAX, read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

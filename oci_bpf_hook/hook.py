@@ -10,7 +10,8 @@ import posix
 
 from .annotations import asked
 from .errors import BAD_STATE, BUG, DONE, UNKNOWN_NAME, USAGE, HookError, bug, quote
-from .state import STATE_MAX, annotations_of, load_json, read_stdin
+from .state import STATE_MAX, annotations_of, read_stdin
+from .strict_json import load_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import posix
 
 from .annotations import PREFIX, parse
 from .errors import LISTED, REFUSED, HookError, quote
-from .state import load_json, read_file
+from .files import read_file
+from .strict_json import load_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import posix
 
 from . import btf
 from .errors import USAGE, HookError
+from .files import read_all
 from .names import Enum, Kind
-from .state import read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from errno import EINVAL, ENOENT, ESRCH
 
 from . import inside
 from .errors import BAD_STATE, MOUNT_FAILED, NOT_AS_GRANTED, HookError, quote
+from .files import MOUNTINFO_MAX, read_all
 from .half import Half, create
 from .masks import differences
-from .state import MOUNTINFO_MAX, read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

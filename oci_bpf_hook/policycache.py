@@ -12,8 +12,9 @@ from _struct import Struct
 
 from . import __version__
 from .errors import BAD_POLICY, HookError
+from .files import open_trusted, read_all
 from .policy import Compiled
-from .state import load_json, read_all
+from .strict_json import load_json
 
 ETC = "/etc/oci-bpf-hook/policy.yaml"
 RUN = "/run/oci-bpf-hook"
@@ -24,8 +25,6 @@ CACHE = "policy.compiled"
 END = Struct("<Q")
 # Whom a name in the policy means is in these: an id may be somebody else's tomorrow.
 _OWNERS = ("/etc/passwd", "/etc/group")
-_DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
-FILE = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 
 
 def in_force(
@@ -58,7 +57,7 @@ def in_force(
 def open_source(etc: str) -> int:
     """An fd on the policy's file, -1 if there is none.  Raises HookError (BAD_POLICY)."""
     try:
-        return _open_trusted(etc)
+        return open_trusted(etc)
     except FileNotFoundError:
         return -1
     except OSError as error:
@@ -92,47 +91,10 @@ def identity_of(source: int, header: str | None) -> list[object]:
     return identity
 
 
-def _open_trusted(path: str) -> int:
-    """An fd on `path` for reading; it and every directory above it are root's alone."""
-    directory = posix.open("/", _DIRECTORY)
-    *names, last = path.strip("/").split("/")
-    try:
-        _check(directory, "/", path)
-        so_far = ""
-        for name in names:
-            so_far = f"{so_far}/{name}"
-            inner = posix.open(name, _DIRECTORY, dir_fd=directory)
-            posix.close(directory)
-            directory = inner
-            _check(directory, so_far, path)
-        fd = posix.open(last, FILE, dir_fd=directory)
-    finally:
-        posix.close(directory)
-    try:
-        _check(fd, path, path)
-        if posix.fstat(fd).st_mode & 0o170000 != 0o100000:
-            raise HookError(BAD_POLICY, f"{path} is no regular file")
-    except HookError:
-        posix.close(fd)
-        raise
-    return fd
-
-
-def _check(fd: int, path: str, what: str) -> None:
-    status = posix.fstat(fd)
-    if status.st_uid != 0:
-        raise HookError(BAD_POLICY, f"{path} isn't root's, and so {what} can't be trusted")
-    if status.st_mode & 0o022:
-        raise HookError(
-            BAD_POLICY,
-            f"others than root can write {path}, and so {what} can't be trusted; chmod go-w {path}",
-        )
-
-
 def _cached(run: str, identity: list[object], *, in_memory: bool) -> Compiled | None:
     """The compiled form that belongs to the file of that `identity`, or None."""
     try:
-        fd = _open_trusted(f"{run}/{CACHE}")
+        fd = open_trusted(f"{run}/{CACHE}")
     except (OSError, HookError):
         return None
     kept = False

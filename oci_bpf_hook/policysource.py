@@ -9,10 +9,11 @@ from time import monotonic, sleep, time_ns
 
 from . import kernel, policycache, whole
 from .errors import BAD_POLICY, HookError
+from .files import FILE, read_all
 from .names import KINDS
-from .policycache import CACHE, END, FILE
+from .policycache import CACHE, END
 from .policypack import pack
-from .state import load_json, read_all
+from .strict_json import load_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import posix
 from .annotations import asked, parse
 from .errors import BAD_STATE, BUG, DONE, USAGE, HookError, bug, quote
 from .hook import judge, options_of, read_in_time, report, settle, subject_of
-from .state import CONFIG_MAX, annotations_of, load_json, scanner
+from .state import CONFIG_MAX, annotations_of
+from .strict_json import load_json, scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,10 +108,10 @@ def _changed(
     masks, enums = given(request, config, options, identity)
     if not masks:
         return text
-    from .audit import json_value
     from .bundle import Additions
     from .lint import capabilities
     from .splice import spliced
+    from .strict_json import json_value
 
     added = Additions(config)
     added.capabilities(capabilities(masks, enums))

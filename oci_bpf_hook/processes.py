@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator
 
 from .container import Process
+from .files import MOUNTINFO_MAX, read_all
 from .mountinfo import Keep, Mounts, TooManyError
 from .mountinfo import read as read_mounts
 from .record import Record
-from .state import MOUNTINFO_MAX, read_all
 
 # Of a file that a container writes no more than this is read.
 _MOST = 4 << 20

@@ -18,7 +18,6 @@ from typing import NoReturn
 from . import confine, failure, inside, lint, refusal, unknown, wire  # noqa: F401
 from .allowance import spend
 from .annotations import parse
-from .audit import json_object
 from .container import Container
 from .errors import (
     BAD_ANNOTATION,
@@ -40,7 +39,7 @@ from .peer import Peer
 from .policy import Compiled, claims, decide
 from .problems import joined
 from .sharing import shares
-from .state import load_json
+from .strict_json import json_object, load_json
 from .syscalls import PR_SET_PDEATHSIG, prctl
 from .trail import Trail
 

@@ -30,10 +30,10 @@ from typing import NoReturn, TypeVar
 from . import syscalls
 from .container import Process, is_within, owning
 from .errors import HookError
+from .files import read_all
 from .half import Half
 from .peer import user_behind
 from .processes import Patience, pids
-from .state import read_all
 
 # include/linux/proc_ns.h: PROC_USER_INIT_INO and PROC_PID_INIT_INO.
 _INITIAL_USER = 0xEFFFFFFD

@@ -10,16 +10,8 @@ import posix
 
 from .errors import BAD_STATE, HookError, quote
 from .record import Record
+from .strict_json import load_json
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
-
-
-# Bytes of /proc/PID/mountinfo; the sysctl fs.mount-max lets a container's root make more, and no
-# engine makes a hundredth.
-MOUNTINFO_MAX = 16 << 20
 STATE_MAX = 1 << 20
 CONFIG_MAX = 4 << 20
 # The alphabet of runc's and crun's container ids; an id becomes part of a path.
@@ -84,119 +76,6 @@ def read_stdin(what: str = "state", longest: int = STATE_MAX) -> bytes:
     if size > longest:
         raise HookError(BAD_STATE, f"the {what} on stdin is {size} bytes; {longest} are the most")
     return b"".join(pieces)
-
-
-def read_all(fd: int, limit: int | None = None) -> bytes:
-    """What is left to read of `fd`.  Raises OSError, and ValueError if it is over `limit`."""
-    pieces: list[bytes] = []
-    size = 0
-    while piece := posix.read(fd, 1 << 16):
-        size += len(piece)
-        if limit is not None and size > limit:
-            raise ValueError("too large")
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def load_json(data: bytes, *, unique: bool = False) -> object:
-    """The JSON text `data`, strictly; raises ValueError.  With `unique` no key may come twice.
-
-    Uses the scanner that the json package is a wrapper of: the package brings re and
-    enum, which together take longer than the whole hook.
-    """
-    text = data.decode("utf-8")
-    try:
-        import _json
-
-        # It takes a JSONDecoder, and of that these six attributes.
-        scan = _json.make_scanner(_Unique if unique else _Strict)  # type: ignore[arg-type]
-    except (ImportError, AttributeError, TypeError):  # An interpreter without it.
-        import json
-
-        try:
-            hook = _unique if unique else None
-            return json.loads(text, parse_constant=_no_constant, object_pairs_hook=hook)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-    try:
-        start = len(text) - len(text.lstrip(" \t\n\r"))
-        value, end = scan(text, start)
-    except StopIteration:
-        raise ValueError("no JSON value") from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except SystemError:
-        # It leaves it to a json.decoder that is loaded already to say what is wrong, and
-        # fails without saying anything where none is (Modules/_json.c, raise_errmsg).
-        raise ValueError(_what_is_wrong(text)) from None
-    if text[end:].strip(" \t\n\r"):
-        raise ValueError("more than one JSON value")
-    return value
-
-
-def scanner() -> "Callable[[str, int], tuple[object, int]]":
-    """What reads one value of a JSON text, as load_json() with `unique` does, and where it ends."""
-    try:
-        import _json
-
-        scan: Callable[[str, int], tuple[object, int]] = _json.make_scanner(_Unique)  # type: ignore[arg-type]
-    except (ImportError, AttributeError, TypeError):  # An interpreter without it.
-        import json
-
-        return json.JSONDecoder(object_pairs_hook=_unique).raw_decode
-    return scan
-
-
-def _what_is_wrong(text: str) -> str:
-    """Why `text` is no JSON, in the words of the json package."""
-    import json
-
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return str(error)
-    return "malformed"
-
-
-def _no_constant(name: str) -> "NoReturn":
-    raise ValueError(f"{name} is no JSON")
-
-
-def _integer(text: str) -> int:
-    """What int() makes of the digits of a JSON number.
-
-    That takes a logarithm first, to know how long the number will be, and with it has 128 KiB of
-    libm in memory: in all of the hook nothing else does.  Numbers beyond 64 bits are left to it.
-    """
-    if len(text) > 20:
-        return int(text)
-    value = 0
-    for digit in text.lstrip("-").encode():
-        value = value * 10 + digit - 48
-    return -value if text[0] == "-" else value
-
-
-def _unique(pairs: "list[tuple[str, object]]") -> dict[str, object]:
-    """The object of these `pairs`, in which no key comes twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key comes twice")
-    return found
-
-
-class _Strict:
-    """What the scanner asks of a JSONDecoder."""
-
-    strict = True
-    object_hook = None
-    object_pairs_hook: "Callable[[list[tuple[str, object]]], dict[str, object]] | None" = None
-    parse_float = float
-    parse_int = staticmethod(_integer)
-    parse_constant = staticmethod(_no_constant)
-
-
-class _Unique(_Strict):
-    object_pairs_hook = staticmethod(_unique)
 
 
 def annotations_of(state: object, what: str = "state") -> dict[str, str]:
@@ -301,6 +180,8 @@ def _join(directory: str, path: str) -> str:
 
 def _config(directory: str, state: State) -> Rootfs | str:
     """What `directory`/config.json says, or why it can't be believed."""
+    from .files import read_file  # Most containers ask for nothing, and this is for who asks.
+
     file = f"{directory}/config.json"
     # Whole, since it is where to look; but no line of a log is made by a directory's name.
     path = file if file.isprintable() else ascii(file)
@@ -347,21 +228,3 @@ def remounted(mounts: object) -> tuple[str, ...]:
         and isinstance(options := mount.get("options"), list)
         and "ro" in options
     )
-
-
-def read_file(path: str, limit: int, *, anybodys: bool = False) -> bytes:
-    """A file that is no larger than `limit`, and root's or, for /proc, of whoever's process it is.
-
-    Raises OSError, ValueError.
-    """
-    flags = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW | posix.O_NONBLOCK
-    fd = posix.open(path, flags)
-    try:
-        status = posix.fstat(fd)
-        if status.st_mode & 0o170000 != 0o100000:
-            raise ValueError("no regular file")
-        if not anybodys and status.st_uid not in (0, posix.geteuid()):
-            raise ValueError("not root's")
-        return read_all(fd, limit)
-    finally:
-        posix.close(fd)

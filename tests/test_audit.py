@@ -10,27 +10,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from oci_bpf_hook.audit import json_object, line, write
+from oci_bpf_hook.audit import line, write
 from oci_bpf_hook.errors import REFUSED, HookError
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "schema" / "audit.schema.json").read_text())
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
-)
-
-
-@given(st.dictionaries(st.text(), values))
-def test_it_is_json_and_one_line(fields: dict[str, object]) -> None:
-    text = json_object(fields)
-    assert json.loads(text) == fields
-    assert text.isascii()
-    assert "\n" not in text
 
 
 def record(to: str, fields: dict[str, object], *, required: bool) -> None:

@@ -11,9 +11,9 @@ from tests.support.scratch import LAUNCHER, Scratch
 
 # Modules of C, each a few tens of microseconds, beside what a bare interpreter has.
 ALLOWED = {"_ctypes", "_json", "_signal", "_socket", "_struct", "errno", "fcntl", "gc"}
-ASKED = {"annotations", "errors", "hook", "loader", "names", "record", "state"}
+ASKED = {"annotations", "errors", "hook", "loader", "names", "record", "state", "strict_json"}
 GRANT = {
-    *("audit", "container", "half", "inside", "lint", "log", "masks", "mount", "policy"),
+    *("audit", "container", "files", "half", "inside", "lint", "log", "masks", "mount", "policy"),
     *("policycache", "reach", "syscalls", "trail"),
 }
 # What looks for the guard, where the rule doesn't say that it does without.

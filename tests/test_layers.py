@@ -13,7 +13,17 @@ ROWS = (
     ("__init__",),
     # The pure core: no os, no ctypes, no files, no clock.
     (
-        *("errors", "record", "names", "annotations", "masks", "unknown", "policy", "refusal"),
+        *(
+            "errors",
+            "record",
+            "names",
+            "strict_json",
+            "annotations",
+            "masks",
+            "unknown",
+            "policy",
+            "refusal",
+        ),
         "problems",
         *("lint", "btf", "header"),
         *("table", "wire", "places", "mountinfo", "reach", "seccomp", "cdi", "bundle"),
@@ -29,7 +39,18 @@ ROWS = (
     ),
     # The edge: the kernel and files.
     (
-        *("syscalls", "kernel", "state", "container", "inside", "half", "mount", "log", "audit"),
+        *(
+            "syscalls",
+            "files",
+            "kernel",
+            "state",
+            "container",
+            "inside",
+            "half",
+            "mount",
+            "log",
+            "audit",
+        ),
         *("loader", "failure", "conmon", "guard", "scratch", "whole", "lsm.__init__", "lsm.table"),
         *("lsm.host", "lsm.libbpf", "lsm.lists", "lsm.load", "lsm.proof", "lsm.refusals"),
         "lsm.release",
@@ -128,6 +149,7 @@ ROWS = (
 )
 PURE_IMPORTS = {
     *(
+        "_json",
         "_struct",
         "ast",
         "bisect",

@@ -15,12 +15,12 @@ from oci_bpf_hook.audited import Granted
 from oci_bpf_hook.container import Process
 from oci_bpf_hook.delegations import delegations, of_container
 from oci_bpf_hook.errors import BAD_STATE, DONE, MOUNT_FAILED
+from oci_bpf_hook.files import MOUNTINFO_MAX
 from oci_bpf_hook.holders import UNSEEN, holders
 from oci_bpf_hook.mountinfo import of_interest
 from oci_bpf_hook.names import KINDS
 from oci_bpf_hook.processes import Patience, TooManyMountsError, mounts
 from oci_bpf_hook.running import of_process
-from oci_bpf_hook.state import MOUNTINFO_MAX
 from tests.support.scratch import Scratch, assert_failed, io
 from tests.support.situation import (
     BPFFS,

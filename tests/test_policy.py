@@ -27,7 +27,7 @@ from oci_bpf_hook.policy import (
     origin,
 )
 from oci_bpf_hook.policypack import pack
-from oci_bpf_hook.state import load_json
+from oci_bpf_hook.strict_json import load_json
 
 STATES = Path(__file__).parent / "data" / "states"
 BUILTIN = safe_load(Path(policy.__file__).with_name("policy.yaml").read_text())

@@ -16,10 +16,10 @@ import pytest
 
 from oci_bpf_hook import kernel, policycache, policysource
 from oci_bpf_hook.errors import BAD_POLICY, HookError
+from oci_bpf_hook.files import read_all
 from oci_bpf_hook.policy import MAGIC, PREAMBLE, Compiled
 from oci_bpf_hook.policycache import in_force
 from oci_bpf_hook.policywatch import Watched
-from oci_bpf_hook.state import read_all
 from tests.support.policyplace import DENY, Place, a_place
 
 

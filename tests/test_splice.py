@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci_bpf_hook.audit import json_value
 from oci_bpf_hook.splice import spliced
-from oci_bpf_hook.state import load_json, scanner
+from oci_bpf_hook.strict_json import json_value, load_json, scanner
 
 # Nothing of this is as Python would write it.
 ODD = r"""

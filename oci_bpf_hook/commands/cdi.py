@@ -13,7 +13,7 @@ from ..errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, quote
 from ..lint import beyond_confined
 from ..masks import resolve, show
 from ..names import CMDS
-from ..state import load_json
+from ..strict_json import load_json
 from ..unknown import no_profile
 from . import launcher, request, rules
 from .output import FAINT, JSON, OK, PROBLEM, Output, print_json, styled

@@ -10,7 +10,8 @@ from ..formats.asker import Asker
 from ..masks import show
 from ..names import KINDS
 from ..plan import CREATE_CONTAINER, CREATE_RUNTIME, Step, mount_line, steps
-from ..state import check, find_rootfs, load_json
+from ..state import check, find_rootfs
+from ..strict_json import load_json
 from . import request, rules, trial
 from .check import confinement, finding_as_json, print_findings
 from .output import FAINT, HEAD, JSON, OK, PROBLEM, Output, print_json, styled

@@ -9,7 +9,8 @@ from typing import BinaryIO
 from ..annotations import PREFIX, Request, parse
 from ..errors import BAD_STATE, USAGE, HookError, quote
 from ..problems import joined
-from ..state import annotations_of, load_json
+from ..state import annotations_of
+from ..strict_json import load_json
 from .table import argument
 
 # A list of all pods of a cluster is less.

@@ -7,7 +7,7 @@ import pwd
 from .. import kernel, policy, policycache
 from ..errors import USAGE, HookError, quote
 from ..names import KINDS
-from ..state import load_json
+from ..strict_json import load_json
 from . import request
 from .table import argument
 

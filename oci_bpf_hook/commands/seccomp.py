@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import whole
 from ..errors import DONE, USAGE, HookError
 from ..seccomprules import BASES, allow_bpf
-from ..state import load_json
+from ..strict_json import load_json
 from . import request
 from .output import Output, print_json
 from .table import argument

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator
 
 from ..container import Process
+from ..files import read_file
 from ..processes import libraries
 from ..running import Running
-from ..state import CONFIG_MAX, read_file
+from ..state import CONFIG_MAX
 from .engines import at, faults
 from .finding import Finding, problem, warning
 

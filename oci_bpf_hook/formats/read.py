@@ -2,7 +2,7 @@
 
 from ..errors import BAD_STATE, USAGE, HookError
 from ..places import Fault
-from ..state import load_json
+from ..strict_json import load_json
 from .asker import Asker
 from .faulty import raise_if_any, text_of
 

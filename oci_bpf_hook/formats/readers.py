@@ -9,7 +9,7 @@ from ..annotations import PREFIX, container_name, split
 from ..errors import USAGE, HookError, quote
 from ..places import Fault
 from ..record import Record
-from ..state import load_json
+from ..strict_json import load_json
 from . import podman
 from .asker import Asker
 from .delegation import enums

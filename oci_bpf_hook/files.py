@@ -1,0 +1,81 @@
+"""Reads files that must be trusted: who owns them, that they are regular, and how large they are.
+
+A symbolic link at the end of a path is never followed, and nobody waits for a FIFO or a device that
+stands where a file should be.
+"""
+
+import posix
+
+from .errors import BAD_POLICY, HookError
+
+# Bytes of /proc/PID/mountinfo; the sysctl fs.mount-max lets a container's root make more, and no
+# engine makes a hundredth.
+MOUNTINFO_MAX = 16 << 20
+_DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
+FILE = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+
+
+def read_all(fd: int, limit: int | None = None) -> bytes:
+    """What is left to read of `fd`.  Raises OSError, and ValueError if it is over `limit`."""
+    pieces: list[bytes] = []
+    size = 0
+    while piece := posix.read(fd, 1 << 16):
+        size += len(piece)
+        if limit is not None and size > limit:
+            raise ValueError("too large")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def read_file(path: str, limit: int, *, anybodys: bool = False) -> bytes:
+    """A file that is no larger than `limit`, and root's or, for /proc, of whoever's process it is.
+
+    Raises OSError, ValueError.
+    """
+    fd = posix.open(path, FILE)
+    try:
+        status = posix.fstat(fd)
+        if status.st_mode & 0o170000 != 0o100000:
+            raise ValueError("no regular file")
+        if not anybodys and status.st_uid not in (0, posix.geteuid()):
+            raise ValueError("not root's")
+        return read_all(fd, limit)
+    finally:
+        posix.close(fd)
+
+
+def open_trusted(path: str) -> int:
+    """An fd on `path` for reading; it and every directory above it are root's alone."""
+    directory = posix.open("/", _DIRECTORY)
+    *names, last = path.strip("/").split("/")
+    try:
+        _check(directory, "/", path)
+        so_far = ""
+        for name in names:
+            so_far = f"{so_far}/{name}"
+            inner = posix.open(name, _DIRECTORY, dir_fd=directory)
+            posix.close(directory)
+            directory = inner
+            _check(directory, so_far, path)
+        fd = posix.open(last, FILE, dir_fd=directory)
+    finally:
+        posix.close(directory)
+    try:
+        _check(fd, path, path)
+        if posix.fstat(fd).st_mode & 0o170000 != 0o100000:
+            raise HookError(BAD_POLICY, f"{path} is no regular file")
+    except HookError:
+        posix.close(fd)
+        raise
+    return fd
+
+
+def _check(fd: int, path: str, what: str) -> None:
+    status = posix.fstat(fd)
+    if status.st_uid != 0:
+        raise HookError(BAD_POLICY, f"{path} isn't root's, and so {what} can't be trusted")
+    if status.st_mode & 0o022:
+        raise HookError(
+            BAD_POLICY,
+            f"others than root can write {path}, and so {what} can't be trusted; chmod go-w {path}",
+        )
