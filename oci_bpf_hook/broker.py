@@ -20,10 +20,10 @@ from time import monotonic
 
 from . import allowance, session, wire
 from .arrivals import OF_GROUP, Arrivals, Arrived
+from .compiled import Compiled
 from .errors import BAD_STATE, LISTED, NO_BROKER, HookError, quote
 from .log import ERROR, INFO, log
 from .peer import Peer
-from .policy import Compiled
 from .policywatch import Watched
 from .record import Record
 from .strict_json import json_object

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from .annotations import Request
+    from .compiled import Compiled
     from .container import Container
     from .masks import Grant
-    from .policy import Compiled, Decision
+    from .policy import Decision
     from .proposed import Proposed
     from .state import Rootfs, State
     from .table import Table

@@ -8,21 +8,17 @@ nothing.
 """
 
 import posix
-from _struct import Struct
 
 from . import __version__
+from .compiled import END, Compiled
 from .errors import BAD_POLICY, HookError
 from .files import open_trusted, read_all
-from .policy import Compiled
 from .strict_json import load_json
 
 ETC = "/etc/oci-bpf-hook/policy.yaml"
 RUN = "/run/oci-bpf-hook"
 BUILTIN = __file__.rpartition("/")[0] + "/builtin_policy.json"
 CACHE = "policy.compiled"
-# The length of what is before it, last in the compiled form: its buckets are read one by one,
-# and so what is missing of them wouldn't be seen otherwise until somebody asks for it.
-END = Struct("<Q")
 # Whom a name in the policy means is in these: an id may be somebody else's tomorrow.
 _OWNERS = ("/etc/passwd", "/etc/group")
 

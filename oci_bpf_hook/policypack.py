@@ -1,15 +1,15 @@
-"""The compiled form of a policy, made; `policy.Compiled` reads it."""
+"""The compiled form of a policy, made; `compiled.Compiled` reads it."""
 
 from json import dumps
 
-from .policy import BUCKET, INDEXED, MAGIC, PREAMBLE, bucket
+from .compiled import BUCKET, INDEXED, MAGIC, PREAMBLE, bucket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from .policy import Rule
+    from .compiled import Rule
 
 
 def pack(header: "Mapping[str, Any]", rules: "Sequence[Rule]") -> bytes:

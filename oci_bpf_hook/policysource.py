@@ -8,10 +8,11 @@ import posix
 from time import monotonic, sleep, time_ns
 
 from . import kernel, policycache, whole
+from .compiled import END
 from .errors import BAD_POLICY, HookError
 from .files import FILE, read_all
 from .names import KINDS
-from .policycache import CACHE, END
+from .policycache import CACHE
 from .policypack import pack
 from .strict_json import load_json
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .policy import Compiled, Rule
+    from .compiled import Compiled, Rule
 
 _MAX = 16 << 20
 # A file that was changed this recently, in nanoseconds, may change again within the same

@@ -4,9 +4,9 @@ import posix
 from time import time_ns
 
 from . import policysource
+from .compiled import Compiled
 from .errors import HookError
 from .log import ERROR, INFO, log
-from .policy import Compiled
 from .policycache import ETC, RUN, identity_of, in_force, open_source
 
 

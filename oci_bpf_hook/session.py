@@ -18,6 +18,7 @@ from typing import NoReturn
 from . import confine, failure, inside, lint, refusal, unknown, wire  # noqa: F401
 from .allowance import spend
 from .annotations import parse
+from .compiled import Compiled
 from .container import Container
 from .errors import (
     BAD_ANNOTATION,
@@ -36,7 +37,7 @@ from .log import ERROR, log
 from .masks import Grant, resolve
 from .mount import mark
 from .peer import Peer
-from .policy import Compiled, claims, decide
+from .policy import claims, decide
 from .problems import joined
 from .sharing import shares
 from .strict_json import json_object, load_json

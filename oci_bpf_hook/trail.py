@@ -13,8 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .compiled import Compiled
     from .guard import Guard
-    from .policy import Compiled, Decision
+    from .policy import Decision
 
 
 # A request may be a megabyte, and a line of the trail is its author's to cause: so much of a

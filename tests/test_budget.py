@@ -13,7 +13,19 @@ from tests.support.scratch import LAUNCHER, Scratch
 ALLOWED = {"_ctypes", "_json", "_signal", "_socket", "_struct", "errno", "fcntl", "gc"}
 ASKED = {"annotations", "errors", "hook", "loader", "names", "record", "state", "strict_json"}
 GRANT = {
-    *("audit", "container", "files", "half", "inside", "lint", "log", "masks", "mount", "policy"),
+    *(
+        "audit",
+        "compiled",
+        "container",
+        "files",
+        "half",
+        "inside",
+        "lint",
+        "log",
+        "masks",
+        "mount",
+        "policy",
+    ),
     *("policycache", "reach", "syscalls", "trail"),
 }
 # What looks for the guard, where the rule doesn't say that it does without.

@@ -22,6 +22,7 @@ ROWS = (
             "masks",
             "unknown",
             "policy",
+            "compiled",
             "refusal",
         ),
         "problems",

@@ -12,20 +12,12 @@ from yaml import safe_load
 
 from oci_bpf_hook import policy
 from oci_bpf_hook.annotations import LISTS, MODE, PATH, Request, device
+from oci_bpf_hook.compiled import Compiled
 from oci_bpf_hook.errors import REFUSED, HookError
 from oci_bpf_hook.kernel import table
 from oci_bpf_hook.masks import Grant, resolve
 from oci_bpf_hook.names import KINDS
-from oci_bpf_hook.policy import (
-    Compiled,
-    Decision,
-    decide,
-    everything,
-    glob,
-    holds,
-    identify,
-    origin,
-)
+from oci_bpf_hook.policy import Decision, decide, everything, glob, holds, identify, origin
 from oci_bpf_hook.policypack import pack
 from oci_bpf_hook.strict_json import load_json
 

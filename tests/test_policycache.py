@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from oci_bpf_hook import kernel, policycache, policysource
+from oci_bpf_hook.compiled import END, MAGIC, PREAMBLE, Compiled
 from oci_bpf_hook.errors import BAD_POLICY, HookError
 from oci_bpf_hook.files import read_all
-from oci_bpf_hook.policy import MAGIC, PREAMBLE, Compiled
 from oci_bpf_hook.policycache import in_force
 from oci_bpf_hook.policywatch import Watched
 from tests.support.policyplace import DENY, Place, a_place
@@ -245,7 +245,7 @@ def test_a_compiled_form_of_something_else(place: Place, header: bytes) -> None:
     place.write(DENY.format(name="one"))
     place.policy()
     compiled = PREAMBLE.pack(MAGIC, len(header), 0) + header
-    place.cache.write_bytes(compiled + policycache.END.pack(len(compiled)))
+    place.cache.write_bytes(compiled + END.pack(len(compiled)))
     assert place.name() == "one"
 
 

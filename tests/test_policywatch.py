@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from oci_bpf_hook import policysource, policywatch
+from oci_bpf_hook.compiled import Compiled
 from oci_bpf_hook.errors import BAD_POLICY, HookError
-from oci_bpf_hook.policy import Compiled
 from oci_bpf_hook.policywatch import Watched
 from tests.support.policyplace import DENY, Place, a_place
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import cdi, installation, kernel, policy
 from ..annotations import PATH, device
+from ..compiled import Compiled
 from ..errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, quote
 from ..lint import beyond_confined
 from ..masks import resolve, show
@@ -63,9 +64,7 @@ def _generate(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _asked(
-    options: argparse.Namespace, compiled: policy.Compiled
-) -> tuple[list[str], list[str], str]:
+def _asked(options: argparse.Namespace, compiled: Compiled) -> tuple[list[str], list[str], str]:
     """What `_chosen` gives, and the path.  Raises HookError with all that is wrong with either."""
     try:
         where = device("", options.path).path
@@ -78,7 +77,7 @@ def _asked(
     return *_chosen(options.profile, compiled), where
 
 
-def _chosen(given: list[str], compiled: policy.Compiled) -> tuple[list[str], list[str]]:
+def _chosen(given: list[str], compiled: Compiled) -> tuple[list[str], list[str]]:
     """The profiles to make devices of, and those that are left out unless they are named.
 
     Raises HookError.
@@ -139,7 +138,7 @@ def _list(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _outcome(one: cdi.Device, compiled: policy.Compiled) -> dict[str, Any]:
+def _outcome(one: cdi.Device, compiled: Compiled) -> dict[str, Any]:
     """What `one` would give a container of root's."""
     found: dict[str, Any] = {
         "device": f"{cdi.KIND}={one.name}",
@@ -164,7 +163,7 @@ def _outcome(one: cdi.Device, compiled: policy.Compiled) -> dict[str, Any]:
     }
 
 
-def _decide(one: cdi.Device, compiled: policy.Compiled) -> policy.Decision:
+def _decide(one: cdi.Device, compiled: Compiled) -> policy.Decision:
     """What the policy says of `one`.  Raises HookError."""
     name = one.profile or ""
     if name not in compiled.profiles:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import inside
 from ..annotations import MODE, PATH, PREFIX, Request
+from ..compiled import Compiled
 from ..confine import guard_for
 from ..container import Container
 from ..delegations import Delegation, of_container, user_name
@@ -21,7 +22,7 @@ from ..masks import Grant, resolve, show
 from ..mount import ContainerHalf
 from ..names import KINDS
 from ..peer import groups_of, user_behind
-from ..policy import ENGINES, Compiled, Decision, decide, identify
+from ..policy import ENGINES, Decision, decide, identify
 from ..policycache import in_force
 from ..probes import CAP_BPF, CAP_SYS_ADMIN
 from ..processes import status

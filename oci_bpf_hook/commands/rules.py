@@ -5,6 +5,7 @@ import grp
 import pwd
 
 from .. import kernel, policy, policycache
+from ..compiled import Compiled
 from ..errors import USAGE, HookError, quote
 from ..names import KINDS
 from ..strict_json import load_json
@@ -34,7 +35,7 @@ ARGUMENTS = (
 )
 
 
-def read_policy(path: str | None) -> policy.Compiled:
+def read_policy(path: str | None) -> Compiled:
     """The policy in the file `path`, or the one in force.  Raises HookError."""
     if path is None:
         return policycache.in_force()
@@ -44,7 +45,7 @@ def read_policy(path: str | None) -> policy.Compiled:
     loaded = load(request.read(path), path)
     names = {option: enum.values for option, enum in kernel.enums(KINDS).items()}
     data = pack({**loaded.header, "identity": [], "names": names}, loaded.rules)
-    return policy.Compiled(lambda offset, size: data[offset : offset + size], load_json)
+    return Compiled(lambda offset, size: data[offset : offset + size], load_json)
 
 
 def attributes(options: argparse.Namespace) -> dict[str, object]:

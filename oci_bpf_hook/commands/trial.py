@@ -12,6 +12,7 @@ from contextlib import nullcontext
 
 from .. import kernel, policy
 from ..annotations import PREFIX, Request, container_name, parse, split
+from ..compiled import Compiled
 from ..confine import guard_for
 from ..errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError, quote
 from ..formats.asker import Asker, asker
@@ -75,7 +76,7 @@ class Setting(Record):
     __slots__ = ("attributes", "engine", "here", "policy", "source")
     here: bool
     source: source.Source
-    policy: policy.Compiled
+    policy: Compiled
     engine: str | None
     attributes: dict[str, object]
 

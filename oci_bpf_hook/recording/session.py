@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 from .. import policycache
+from ..compiled import Compiled
 from ..container import Container
 from ..errors import NO_BROKER, HookError
 from ..masks import Grant
 from ..names import Enum
 from ..peer import groups_of
-from ..policy import Compiled, Decision, everything, identify
+from ..policy import Decision, everything, identify
 from ..record import Record
 from ..trail import Trail
 from .recording import Recording

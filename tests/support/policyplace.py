@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from oci_bpf_hook.policy import Compiled
+from oci_bpf_hook.compiled import Compiled
 from oci_bpf_hook.policycache import in_force
 
 DENY = "version: 1\nrules:\n- {{name: {name}, deny: because}}\n"
