@@ -6,7 +6,7 @@ and lets it overwrite the names before it (kernel/bpf/inode.c, bpf_parse_param).
 
 from .annotations import PREFIX, Request
 from .errors import LISTED, UNKNOWN_NAME, HookError, quote
-from .names import ALL_BITS, KINDS, Enum
+from .names import ALL_BITS, KINDS, Enum, bit
 from .record import Record
 
 TYPE_CHECKING = False
@@ -88,11 +88,6 @@ def bits(item: str, enum: Enum | None) -> int | None:
     assert enum is not None, "needed() says which enums it takes"
     value = enum.find(item)
     return None if value is None else bit(value)
-
-
-def bit(value: int) -> int | None:
-    """The mask of the one bit that stands for `value`; None for one beyond the last."""
-    return 1 << value if value < 64 else None
 
 
 def show(mask: int, enum: Enum) -> str:

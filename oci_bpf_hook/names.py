@@ -136,3 +136,8 @@ def make_enum(kind: Kind, enumerators: "Iterable[tuple[str, int]]", *, guarded: 
     if guard is not None and guard[1] != following:
         raise NamesError(f"enum {kind.enum}: {guard[0]} is {guard[1]}, not {following}")
     return Enum(kind, values)
+
+
+def bit(value: int) -> int | None:
+    """The mask of the one bit that stands for `value`; None for one beyond the last."""
+    return 1 << value if value < 64 else None

@@ -7,8 +7,7 @@ from difflib import get_close_matches
 
 from .annotations import PREFIX
 from .errors import quote
-from .masks import bit
-from .names import Enum, Kind
+from .names import Enum, Kind, bit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
