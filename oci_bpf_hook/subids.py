@@ -9,7 +9,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from .peer import SUBUID
+from .users import SUBUID
 
 # Ids in no range that is known are taken together by so many, which is what a container gets;
 # those below are accounts, and nobody has two.

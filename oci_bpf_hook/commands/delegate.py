@@ -21,7 +21,7 @@ from ..hook import give
 from ..masks import Grant, resolve, show
 from ..mount import ContainerHalf
 from ..names import KINDS
-from ..peer import groups_of, user_behind
+from ..peer import user_behind
 from ..policy import ENGINES, Decision, decide, identify
 from ..policycache import in_force
 from ..probes import CAP_BPF, CAP_SYS_ADMIN
@@ -29,6 +29,7 @@ from ..processes import status
 from ..running import Running
 from ..sharing import shares
 from ..trail import Trail
+from ..users import groups_of
 from . import request, target
 from .output import FAINT, HEAD, JSON, OK, PROBLEM, WARNING, Output, print_json, styled
 from .table import argument

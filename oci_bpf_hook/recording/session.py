@@ -12,10 +12,10 @@ from ..container import Container
 from ..errors import NO_BROKER, HookError
 from ..masks import Grant
 from ..names import Enum
-from ..peer import groups_of
 from ..policy import Decision, everything, identify
 from ..record import Record
 from ..trail import Trail
+from ..users import groups_of
 from .recording import Recording
 from .sandbox import Sandbox
 from .supervisor import Supervisor

@@ -1,0 +1,61 @@
+"""Users of the host: whom an id belongs to, by the host's database and /etc/subuid (subuid(5))."""
+
+import os
+import pwd
+from collections.abc import Sequence
+
+SUBUID = "/etc/subuid"
+# include/linux/highuid.h, DEFAULT_OVERFLOWUID: the user `nobody`, whom nothing is given to.
+NOBODY = 65534
+
+
+def user_of(uid: int, subuid: str = SUBUID) -> int:
+    """The user whom the host's `uid` stands for: itself, or whom it was given to as a subuid.
+
+    An id that is an account's own, or given to several, is nobody else's.
+    """
+    if uid == 0 or _name(uid) is not None:
+        return uid
+    owners = given_to([(uid, 1)], subuid)
+    return owners.pop() if len(owners) == 1 else uid
+
+
+def given_to(ids: Sequence[tuple[int, int]], subuid: str) -> set[int]:
+    """The accounts that any of these `ids`, each the first and how many, was given to."""
+    try:
+        with open(subuid, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return set()
+    owners: set[str] = set()
+    for line in lines:
+        # subuid(5): a name or an id, the first id, and how many.
+        owner, _, range_ = line.partition(":")
+        first, _, count = range_.partition(":")
+        if first.isdecimal() and count.isdecimal():
+            start, end = int(first), int(first) + int(count)
+            if any(start < one + length and one < end for one, length in ids):
+                owners.add(owner)
+    found: set[int] = set()
+    for owner in owners:
+        try:
+            found.add(int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid)
+        except KeyError:  # An account that has been removed, or podman's "containers".
+            continue
+    return found
+
+
+def groups_of(user: int) -> list[int]:
+    """The groups that the host's database gives the `user`."""
+    try:
+        account = pwd.getpwuid(user)
+    except KeyError:
+        return []
+    return os.getgrouplist(account.pw_name, account.pw_gid)
+
+
+def _name(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
