@@ -22,11 +22,11 @@ from .commands.tree import (
     takes_value,
 )
 from .errors import EXITS
-from .installation import resource
 from .lsm.load import PINS
 from .policycache import ETC
 from .policyfile import AUDIT_TO
 from .record import Record
+from .resources import resource
 
 # Of the last change to what is said here.
 _DATE = "2026-11-30"

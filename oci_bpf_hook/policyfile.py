@@ -6,10 +6,8 @@ only when the compiled form doesn't belong to the file any more (`policycache`).
 """
 
 import grp
-import json
 import pwd
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -22,7 +20,8 @@ from .masks import bits
 from .names import KINDS, Enum, Kind
 from .places import Fault, Place
 from .record import Record
-from .yamlfile import at, parse
+from .resources import schema
+from .yaml_places import at, parse
 
 AUDIT_TO = "/var/log/oci-bpf-hook/audit.jsonl"
 
@@ -76,17 +75,6 @@ def load(text: bytes, name: str) -> Loaded:
 
 
 # --------------------------------------------------------------------- the checks
-
-
-def schema(name: str) -> dict[str, Any]:
-    """One of the shipped schemas, from beside the package in a checkout, else from within."""
-    package = Path(__file__).parent
-    for directory in (package / "schema", package.parent / "schema"):
-        path = directory / f"{name}.schema.json"
-        if path.exists():
-            loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return loaded
-    raise HookError(BAD_POLICY, f"{name}.schema.json is missing from this installation")
 
 
 class _Checker:

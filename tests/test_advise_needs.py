@@ -12,7 +12,7 @@ from oci_bpf_hook.advise import calls, needs
 from oci_bpf_hook.advise.needs import Caution, NeedsError, as_json, from_json
 from oci_bpf_hook.kernel import table
 from oci_bpf_hook.names import KINDS
-from oci_bpf_hook.policyfile import schema
+from oci_bpf_hook.resources import schema
 
 ENUMS = table().enums(KINDS)
 

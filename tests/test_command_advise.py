@@ -11,7 +11,7 @@ import pytest
 
 from oci_bpf_hook.advise import forms
 from oci_bpf_hook.errors import BAD_OBJECT, USAGE
-from oci_bpf_hook.policyfile import schema
+from oci_bpf_hook.resources import schema
 from tests.support.bpf import compiled
 
 ROOT = Path(__file__).parents[1]

@@ -41,7 +41,7 @@ CALLS = [
     (("convert", "--from", "annotations", "--to", "podman", "list"), set(), set()),
     (("convert", "--from", "systemd", "--to", "quadlet", "unit"), set(), set()),
     (("convert", "--from", "incus", "--to", "systemd", "incus.yaml"), {"yaml"}, set()),
-    (("inject", "--undo", "."), {"subprocess"}, set()),
+    (("inject", "--undo", "."), set(), set()),
     (("inspect",), {"_ctypes"}, set()),
     (("doctor",), {"_ctypes", "subprocess"}, set()),
     (("install", "--dry-run"), {"subprocess"}, set()),

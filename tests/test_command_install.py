@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook import guard, installation
+from oci_bpf_hook import bytecode, guard, install_layout
 from oci_bpf_hook.cdi import DIRECTORIES, FILE
 from oci_bpf_hook.errors import DONE, MOUNT_FAILED, USAGE, HookError
 from oci_bpf_hook.lsm import load
@@ -72,9 +72,9 @@ def test_a_python_that_the_hook_cant_run_with(
     if version:
         python.write_text(f"#!/bin/sh\necho '{version} '\n")
         python.chmod(0o755)
-    monkeypatch.setattr(installation, "PYTHON", str(python))
-    layout = installation.Layout(top=str(tmp_path), prefix="/usr")
-    steps = installation.install(layout, "createRuntime", None)
+    monkeypatch.setattr(bytecode, "PYTHON", str(python))
+    layout = install_layout.Layout(top=str(tmp_path), prefix="/usr")
+    steps = install_layout.install(layout, "createRuntime", None)
     (step,) = (step for step in steps if step.action == "compile")
     with pytest.raises(HookError, match="the hook takes python3") as caught:
         step.execute()

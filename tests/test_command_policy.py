@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from oci_bpf_hook.errors import BAD_POLICY, REFUSED, USAGE
-from oci_bpf_hook.policyfile import schema
+from oci_bpf_hook.resources import schema
 from tests.support.command import answer
 from tests.support.policy import POLICY, in_force
 

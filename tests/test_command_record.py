@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from oci_bpf_hook.errors import USAGE
-from oci_bpf_hook.policyfile import schema
+from oci_bpf_hook.resources import schema
 from tests.support.consumer import SOURCES, Consumer
 from tests.support.podman import World
 from tests.support.policy import in_force

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from oci_bpf_hook import cdi, installation
+from oci_bpf_hook import cdi, install_layout
 from oci_bpf_hook.annotations import KEYS, PREFIX
 from oci_bpf_hook.errors import DONE
 from tests.support.command import command
@@ -63,7 +63,7 @@ def runtime_class() -> str:
 def test_crio() -> None:
     loaded = toml("crio", CRIO)
     runtime = loaded["crio"]["runtime"]
-    assert runtime["hooks_dir"] == [str(installation.Layout(prefix="/usr", top="").hooks)]
+    assert runtime["hooks_dir"] == [str(install_layout.Layout(prefix="/usr", top="").hooks)]
     handlers = runtime["runtimes"]
     assert runtime_class() in handlers
     assert all(handler["inherit_default_runtime"] is True for handler in handlers.values())

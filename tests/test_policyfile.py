@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_bpf_hook.errors import BAD_POLICY, HookError
-from oci_bpf_hook.policyfile import load, schema
+from oci_bpf_hook.policyfile import load
+from oci_bpf_hook.resources import schema
 
 ROOT = Path(__file__).parents[1]
 

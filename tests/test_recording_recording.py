@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from oci_bpf_hook.kernel import table
 from oci_bpf_hook.names import KINDS
-from oci_bpf_hook.policyfile import schema
 from oci_bpf_hook.recording import recording as module
 from oci_bpf_hook.recording.attr import make
 from oci_bpf_hook.recording.probes import PROBES
 from oci_bpf_hook.recording.recording import Recording, RecordingError, as_json, from_json
+from oci_bpf_hook.resources import schema
 
 ENUMS = table().enums(KINDS)
 

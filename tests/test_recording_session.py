@@ -16,7 +16,7 @@ import pytest
 
 from oci_bpf_hook import probes
 from oci_bpf_hook.errors import KERNEL_CANNOT, NO_BROKER, REFUSED, USAGE
-from oci_bpf_hook.policyfile import schema
+from oci_bpf_hook.resources import schema
 from tests.support import recorder
 from tests.support.policy import EVERYTHING, UNCONFINED, audited, in_force
 from tests.support.recorder import calls, record

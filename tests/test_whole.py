@@ -16,7 +16,7 @@ import pytest
 
 from oci_bpf_hook import listening, whole
 from oci_bpf_hook.errors import DONE, USAGE
-from oci_bpf_hook.installation import Step
+from oci_bpf_hook.install_steps import Step
 from tests.support.command import Done, command
 from tests.support.policy import in_force
 

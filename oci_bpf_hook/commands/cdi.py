@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import cdi, installation, kernel, policy
+from .. import cdi, install_layout, install_steps, kernel, policy
 from ..annotations import PATH, device
 from ..compiled import Compiled
 from ..errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, quote
@@ -48,14 +48,14 @@ def _generate(options: argparse.Namespace) -> int:
     if options.output == "-":
         print(text, end="")
         return DONE
-    step = installation.Step(
+    step = install_steps.Step(
         action="write",
         path=Path(options.output, cdi.FILE).absolute(),
         content=text.encode(),
         mode=0o644,
     )
     # Whoever can write there needs no device of ours: hooks in it run as root.
-    problems = installation.untrusted([step], installation.Layout(prefix="", top=""))
+    problems = install_steps.untrusted([step])
     if problems:
         raise HookError(USAGE, *problems)
     if step.needed():
@@ -180,8 +180,8 @@ def _check(options: argparse.Namespace) -> int:
     programs = dict.fromkeys(one.program for one in found)
     problems = [problem for name in programs for problem in _program(name)]
     path = Path(options.file).absolute()
-    step = installation.Step(action="write", path=path, content=b"", mode=0o644)
-    problems += installation.untrusted([step], installation.Layout(prefix="", top=""))
+    step = install_steps.Step(action="write", path=path, content=b"", mode=0o644)
+    problems += install_steps.untrusted([step])
     code = USAGE
     for one in found:
         try:
@@ -202,11 +202,11 @@ def _check(options: argparse.Namespace) -> int:
 
 def _remove(options: argparse.Namespace) -> int:
     program = launcher.hook(options.hook)["path"]
-    problems = installation.kept(program)
+    problems = install_layout.kept(program)
     if problems:
         raise HookError(USAGE, *problems)
-    for path in installation.devices(program):
-        step = installation.Step(action="remove", path=path, content=b"", mode=0)
+    for path in install_layout.devices(program):
+        step = install_steps.Step(action="remove", path=path, content=b"", mode=0)
         step.execute()
         Output().line(step.describe())
     return DONE
@@ -229,7 +229,7 @@ def _read(path: str) -> tuple[cdi.Device, ...]:
     """The devices of the file `path`.  Raises HookError with everything that is wrong with it."""
     import jsonschema
 
-    from ..policyfile import schema
+    from ..resources import schema
 
     try:
         data = load_json(request.read(path), unique=True)

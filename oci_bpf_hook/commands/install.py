@@ -3,8 +3,9 @@
 import argparse
 import os
 
-from .. import installation
 from ..errors import DONE, USAGE, HookError
+from ..install_layout import STAGES, Layout, install, lacks_guard
+from ..install_steps import Step, untrusted
 from .output import FAINT, JSON, WARNING, Output, print_json, styled
 from .table import argument
 
@@ -34,7 +35,7 @@ ARGUMENTS = (
     *LOCATION,
     argument(
         *("--stage",),
-        choices=installation.STAGES,
+        choices=STAGES,
         default="createRuntime",
         help="where the hook is registered; default createRuntime",
     ),
@@ -56,34 +57,34 @@ _WITHOUT = (
 
 def run(options: argparse.Namespace) -> int:
     layout = located(options)
-    steps = installation.install(layout, options.stage, options.engine, precreate=options.precreate)
-    problems = installation.untrusted(steps, layout)
+    steps = install(layout, options.stage, options.engine, precreate=options.precreate)
+    problems = untrusted(steps, layout.top)
     if problems:
         raise HookError(USAGE, *problems)
-    without = installation.lacks_guard()
+    without = lacks_guard()
     take(steps, options, guard=not without)
     if without and not options.json:
         Output().line(styled(WARNING, "without the guard"), f": {_WITHOUT}")
     return DONE
 
 
-def located(options: argparse.Namespace) -> installation.Layout:
+def located(options: argparse.Namespace) -> Layout:
     """Where the command line says.  Raises HookError (USAGE)."""
     for name, path in (("--prefix", options.prefix), ("--destdir", options.destdir or "/")):
         if not path.startswith("/") or ".." in path.split("/"):
             raise HookError(USAGE, f"{name} {path} is no absolute path")
     prefix, top = options.prefix.rstrip("/"), options.destdir.rstrip("/")
-    return installation.Layout(prefix=prefix, top=top)
+    return Layout(prefix=prefix, top=top)
 
 
-def take(steps: list[installation.Step], options: argparse.Namespace, **said: object) -> None:
+def take(steps: list[Step], options: argparse.Namespace, **said: object) -> None:
     """Take the steps that are needed, and show each; with --json, `said` as well.
 
     Raises OSError, HookError.
     """
     os.umask(0o022)
     out = Output()
-    taken: list[installation.Step] = []
+    taken: list[Step] = []
     for step in steps:
         if not step.needed():
             continue

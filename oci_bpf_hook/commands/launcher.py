@@ -1,10 +1,9 @@
 """The hook as configuration names it: its program, and how it is run."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-from .. import installation
+from .. import resources
 from ..errors import USAGE, HookError
 from .table import argument
 
@@ -18,11 +17,11 @@ def hook(program: str | None) -> dict[str, Any]:
 
     Raises HookError (USAGE).
     """
-    loaded = json.loads((installation.resource("hooks") / "oci-bpf-hook.json").read_bytes())
+    loaded = json.loads((resources.resource("hooks") / "oci-bpf-hook.json").read_bytes())
     found: dict[str, Any] = loaded["hook"]
     # Installed, the launcher is beside the package; a checkout's is nothing to put into files of
     # root's, and there it is the JSON's.
-    beside = Path(installation.__file__).parents[1] / "oci-bpf-hook"
+    beside = resources.PACKAGE.parent / "oci-bpf-hook"
     found["path"] = program or (str(beside) if beside.is_file() else found["path"])
     if not found["path"].startswith("/"):
         raise HookError(USAGE, f"--hook {found['path']} is no absolute path")

@@ -13,6 +13,7 @@ from ..lint import lint
 from ..masks import Grant, resolve, show
 from ..names import CMDS, KINDS
 from ..reach import REACHES_BEYOND
+from ..resources import BUILTIN_POLICY
 from . import request, rules
 from .output import JSON, print_json
 from .table import Command, argument
@@ -83,8 +84,7 @@ def _show(options: argparse.Namespace) -> int:
     # What is in force, not what is there: a file that can't be trusted is an error here too.
     policycache.in_force()
     etc = Path(policycache.ETC)
-    builtin = Path(__file__).parents[1].joinpath("policy.yaml")
-    source = etc if etc.exists() else builtin
+    source = etc if etc.exists() else BUILTIN_POLICY
     text = source.read_text(encoding="utf-8")
     if options.json:
         from yaml import safe_load

@@ -3,7 +3,7 @@
 import argparse
 from contextlib import nullcontext
 
-from .. import installation
+from .. import install_layout
 from ..errors import DONE, MOUNT_FAILED, USAGE, HookError
 from ..lsm import release
 from .guard import held
@@ -31,11 +31,11 @@ ARGUMENTS = (
 
 def run(options: argparse.Namespace) -> int:
     layout = located(options)
-    guarded = installation.has_guard(layout)
+    guarded = install_layout.has_guard(layout)
     with release.nothing_marked(force=options.force) if guarded else nullcontext():
-        problems = installation.kept(layout.program, layout.top)
+        problems = install_layout.kept(layout.program, layout.top)
         holds = held() if guarded and not options.force else {}
         if problems or holds:
             raise HookError(USAGE if problems else MOUNT_FAILED, *problems, *holds.values())
-        take(installation.uninstall(layout), options)
+        take(install_layout.uninstall(layout), options)
     return DONE

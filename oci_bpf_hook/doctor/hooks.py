@@ -127,7 +127,7 @@ def _against_schema(config: object) -> str:
     try:
         import jsonschema
 
-        from ..policyfile import schema
+        from ..resources import schema
     except ImportError:  # A host that has the hook alone; the engine read it at least.
         return ""
     validator = jsonschema.Draft202012Validator(schema("hook"))

@@ -11,7 +11,7 @@ import yaml
 
 from ..errors import quote
 from ..places import Fault, Place, Spot, fault
-from ..yamlloader import LOADER, too_deep
+from ..yaml_loader import LOADER, too_deep
 
 _DEEPEST = 64
 # So many places at most: an alias of an alias of an alias is a file of a hundred bytes and

@@ -8,37 +8,18 @@ and away they go the other way round.
 import json
 import os
 import re
-import shutil
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from . import cdi, whole
-from .errors import USAGE, HookError
+from . import cdi
+from .install_steps import Step, copy, removal
 from .record import Record
+from .resources import PACKAGE, RESOURCES, resource
 
 STAGES = ("createRuntime", "createContainer")
-# The interpreter that the launcher names; what is byte-compiled is for this one.
-PYTHON = "/usr/bin/python3"
-_NEEDED = "the hook takes python3, 3.11 or later"
-# Its version, and if that will do how it marks what is compiled for it.
-_ABOUT = """
-import sys
-print("%d.%d" % sys.version_info[:2], sys.implementation.cache_tag * (sys.version_info >= (3, 11)))
-"""
-_PACKAGE = Path(__file__).parent
 _NAMES = {
     "createRuntime": "oci-bpf-hook.json",
     "createContainer": "oci-bpf-hook-createContainer.json",
-}
-# Directories of a checkout that are in the package when it is installed.
-_RESOURCES = {
-    "hooks": "hooks.d",
-    "schema": "schema",
-    "man": "contrib/man",
-    "completions": "contrib/completions",
-    "systemd": "contrib/systemd",
-    "podman": "contrib/podman",
 }
 # Of the modules, what they read, and the guard's objects.
 _SUFFIXES = (".py", ".json", ".yaml", ".o")
@@ -90,50 +71,6 @@ class Layout(Record):
         return self.path("share", "containers", "oci", "precreate.d")
 
 
-class Step(Record):
-    """One thing to do to `path`: `action` is write, remove, compile, or off for the guard.
-
-    `content` and `mode` are what a file is to have.
-    """
-
-    __slots__ = ("action", "content", "mode", "path")
-    action: str
-    path: Path
-    content: bytes
-    mode: int
-
-    def needed(self) -> bool:
-        """Whether there is anything to do."""
-        if self.action == "write":
-            return not whole.is_written(self.path, self.content, self.mode)
-        try:
-            self.path.lstat()
-        except FileNotFoundError:
-            return self.action == "compile"
-        return self.action != "compile" or not _is_compiled(self.path)
-
-    def describe(self) -> str:
-        """The step as a line."""
-        mode = f" ({self.mode:04o})" if self.action == "write" else ""
-        return f"{self.action} {self.path}{mode}"
-
-    def execute(self) -> None:
-        """Do it.  Raises OSError, and HookError if the interpreter can't compile."""
-        if self.action == "write":
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            whole.write(self.path, self.content, mode=self.mode)
-        elif self.action == "compile":
-            _compile(self.path, self.content.decode())
-        elif self.action == "off":
-            from .lsm.load import turn_off
-
-            turn_off()
-        elif self.path.is_dir() and not self.path.is_symlink():
-            shutil.rmtree(self.path)
-        else:
-            self.path.unlink()
-
-
 def install(
     layout: Layout, stage: str, engine: str | None, *, precreate: bool = False
 ) -> list[Step]:
@@ -155,14 +92,14 @@ def install(
             content=f"{layout.prefix}/libexec/oci-bpf-hook/oci_bpf_hook".encode(),
             mode=0,
         ),
-        _write(layout.libexec / "oci-bpf-hook", resource("hooks") / "oci-bpf-hook", mode=0o755),
+        copy(layout.libexec / "oci-bpf-hook", resource("hooks") / "oci-bpf-hook", mode=0o755),
         Step(
             action="write",
             path=layout.path("bin", "oci-bpf-hook"),
             content=_COMMAND.encode(),
             mode=0o755,
         ),
-        *(_write(path, source) for source, path in _documentation(layout)),
+        *(copy(path, source) for source, path in _documentation(layout)),
         *_units(layout),
         Step(
             action="write",
@@ -186,7 +123,7 @@ def uninstall(layout: Layout) -> list[Step]:
     paths += [layout.path("bin", "oci-bpf-hook"), layout.libexec]
     # Once nobody is granted anything that it would have to hold.
     off = Step(action="off", path=Path(PINS), content=b"", mode=0)
-    return [*map(_remove, asking), *([off] if has_guard(layout) else ()), *map(_remove, paths)]
+    return [*map(removal, asking), *([off] if has_guard(layout) else ()), *map(removal, paths)]
 
 
 def has_guard(layout: Layout) -> bool:
@@ -229,57 +166,20 @@ def _running(program: str, top: str) -> Iterator[Path]:
                 yield path
 
 
-def untrusted(steps: Sequence[Step], layout: Layout) -> list[str]:
-    """What of the directories that the steps write to isn't ours alone, in sentences.
-
-    What is in there runs as root in front of every container that asks.
-    """
-    problems: dict[str, None] = {}
-    top = Path(layout.top or "/")
-    for directory in dict.fromkeys(step.path.parent for step in steps):
-        for path in _up_to(directory, top):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            if status.st_uid not in (0, os.geteuid()):
-                problems[f"{path} isn't root's, and what is installed below it runs as root"] = None
-            elif status.st_mode & 0o022:
-                problems[
-                    f"others than root can write {path}, and what is installed below it runs as "
-                    f"root; chmod go-w {path}"
-                ] = None
-    return list(problems)
-
-
-def _up_to(directory: Path, top: Path) -> Iterator[Path]:
-    """`directory` and those above it as far as `top`."""
-    for path in (directory, *directory.parents):
-        yield path
-        if path == top:
-            return
-
-
-def resource(name: str) -> Path:
-    """One of the directories beside the modules: in the package, or in its checkout."""
-    inside = _PACKAGE / name
-    return inside if inside.is_dir() else _PACKAGE.parent / _RESOURCES[name]
-
-
 def _modules(layout: Layout) -> Iterator[Step]:
-    for source in sorted(_PACKAGE.rglob("*")):
-        relative = source.relative_to(_PACKAGE)
-        if relative.parts[0] in _RESOURCES or source.suffix not in _SUFFIXES:
+    for source in sorted(PACKAGE.rglob("*")):
+        relative = source.relative_to(PACKAGE)
+        if relative.parts[0] in RESOURCES or source.suffix not in _SUFFIXES:
             continue
-        yield _write(layout.libexec / "oci_bpf_hook" / relative, source)
+        yield copy(layout.libexec / "oci_bpf_hook" / relative, source)
 
 
 def _resources(layout: Layout) -> Iterator[Step]:
-    for name in _RESOURCES:
+    for name in RESOURCES:
         for source in sorted(resource(name).iterdir()):
             if source.is_file():
                 path = layout.libexec / "oci_bpf_hook" / name / source.name
-                yield _write(path, source, mode=0o755 if source.stat().st_mode & 0o100 else 0o644)
+                yield copy(path, source, mode=0o755 if source.stat().st_mode & 0o100 else 0o644)
 
 
 def _stale(layout: Layout, known: set[Path]) -> Iterator[Step]:
@@ -289,7 +189,7 @@ def _stale(layout: Layout, known: set[Path]) -> Iterator[Step]:
         if path.parent.name == "__pycache__":
             source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
         if source not in known and not path.is_dir():
-            yield _remove(path)
+            yield removal(path)
 
 
 def _documentation(layout: Layout) -> Iterator[tuple[Path, Path]]:
@@ -312,14 +212,6 @@ def _units(layout: Layout) -> Iterator[Step]:
         yield Step(action="write", path=path, content=text.encode(), mode=0o644)
 
 
-def _remove(path: Path) -> Step:
-    return Step(action="remove", path=path, content=b"", mode=0)
-
-
-def _write(path: Path, source: Path, *, mode: int = 0o644) -> Step:
-    return Step(action="write", path=path, content=source.read_bytes(), mode=mode)
-
-
 def _precreate(layout: Layout, engine: str | None) -> Step:
     content = _hook(layout, resource("podman") / _PRECREATE, engine)
     path = layout.precreate / _PRECREATE
@@ -334,42 +226,3 @@ def _hook(layout: Layout, source: Path, engine: str | None) -> bytes:
     if engine:
         hook["args"] += ["--engine", engine]
     return (json.dumps(loaded, indent=4) + "\n").encode()
-
-
-def _is_compiled(path: Path) -> bool:
-    """Whether each module in `path` has a form compiled for PYTHON that isn't older.
-
-    Raises HookError (USAGE) if that is none for the hook.
-    """
-    tag = _tag()
-    for source in path.rglob("*.py"):
-        compiled = source.parent / "__pycache__" / f"{source.stem}.{tag}.pyc"
-        if not compiled.exists() or compiled.stat().st_mtime_ns < source.stat().st_mtime_ns:
-            return False
-    return True
-
-
-def _compile(path: Path, shown: str) -> None:
-    _tag()
-    # Whatever SOURCE_DATE_EPOCH is: by hash each start would read the sources as well.
-    by_time = ("--invalidation-mode", "timestamp")
-    done = _python("-m", "compileall", "-q", "-f", *by_time, "-d", shown, str(path))
-    if done.returncode:
-        raise HookError(USAGE, f"{PYTHON} can't compile {path}: {done.stdout.strip()}")
-
-
-def _tag() -> str:
-    """How PYTHON marks what is compiled for it.  Raises HookError (USAGE) if it is too old."""
-    # An older one could compile it all, and each container that asks would end in a traceback.
-    version, _, tag = _python("-c", _ABOUT).stdout.strip().partition(" ")
-    if not tag:
-        raise HookError(USAGE, f"{PYTHON} is Python {version or '?'}; {_NEEDED}")
-    return tag
-
-
-def _python(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [PYTHON, "-I", *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    except OSError as error:
-        raise HookError(USAGE, f"{PYTHON}: {error.strerror}; {_NEEDED}") from None

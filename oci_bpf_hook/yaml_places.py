@@ -9,7 +9,7 @@ import yaml
 
 from .errors import quote
 from .places import Fault, Place, fault, spot_of
-from .yamlloader import LOADER, too_deep
+from .yaml_loader import LOADER, too_deep
 
 # The tags of plain data, behind YAML's own prefix; what doubles as something else, such as a
 # date, is meant as a text wherever it stands here.
