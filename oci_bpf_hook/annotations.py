@@ -6,7 +6,7 @@ kernel ignores a misspelt mount option and so delegates less, or, with a number,
 something else than was meant.  All problems are told at once.
 """
 
-from .errors import BAD_ANNOTATION, LISTED, USAGE, HookError, quote
+from .errors import BAD_ANNOTATION, LISTED, USAGE, HookError, Problem, once, quote
 from .names import ALL_BITS, KINDS
 from .record import Record
 
@@ -86,7 +86,7 @@ def parse(
     called only if a key of the form KEY/NAME needs it.  Raises HookError
     (BAD_ANNOTATION) with every problem there is, and with what is left of the request.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
     given = _given(annotations, engine_name, problems)
     lists: dict[str, tuple[str, ...]] = {}
     for kind in KINDS:
@@ -106,18 +106,20 @@ def parse(
     # A pod's other containers may be the ones that ask.
     bases = {key[len(PREFIX) :].partition("/")[0] for key in annotations if key.startswith(PREFIX)}
     if request.record and (lists or request.profiles):
-        problems.append(
-            f"{quote(given['record'][0])} delegates all that the policy allows: leave the lists "
-            "and profiles away"
+        key = given["record"][0]
+        text = (
+            f"{quote(key)} delegates all that the policy allows: leave the lists and profiles out"
         )
+        problems.append(Problem(text, key=key))
     if given and bases.isdisjoint((*LISTS, "profile", "record")):
         key = next(iter(given.values()))[0]
-        problems.append(
+        text = (
             f"{quote(key)} alone delegates nothing: add {PREFIX}profile, or {PREFIX}delegate_cmds "
             "and what else is needed"
         )
+        problems.append(Problem(text, key=key))
     if problems:
-        error = HookError(BAD_ANNOTATION, *dict.fromkeys(problems))
+        error = HookError(BAD_ANNOTATION, *once(problems))
         error.request = request
         raise error
     return request if lists or request.profiles or request.record else None
@@ -128,7 +130,7 @@ def device(profile: str, path: str | None) -> Request:
 
     Raises HookError (USAGE): these are a command line's.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
     where = PATH if path is None else _path("--path", path, problems)
     if problems:
         raise HookError(USAGE, *problems)
@@ -140,7 +142,7 @@ def device(profile: str, path: str | None) -> Request:
 def _given(
     annotations: "Mapping[str, str]",
     engine_name: "Callable[[], str | None]",
-    problems: list[str],
+    problems: list[Problem],
 ) -> dict[str, tuple[str, str]]:
     """What applies to this container: known key -> (the key as written, its text)."""
     plain: dict[str, tuple[str, str]] = {}
@@ -153,10 +155,10 @@ def _given(
         base, slash, container = key[len(PREFIX) :].partition("/")
         if base not in KEYS:
             # Only the problems that are printed are worth a search.
-            near = _nearest(base, slash + container) if len(problems) < LISTED else ""
-            problems.append(f"{quote(key)} is no key of ours{near}")
+            near = _nearest(base, slash + container) if len(problems) < LISTED else None
+            problems.append(Problem(f"{quote(key)} is no key of ours", key=key, hint=near))
         elif slash and not container:
-            problems.append(f"{quote(key)} names no container behind its last /")
+            problems.append(Problem(f"{quote(key)} names no container after its last /", key=key))
         elif not slash:
             plain[base] = (key, text)
         else:
@@ -167,10 +169,9 @@ def _given(
             elif name == container:
                 named[base] = (key, text)
     if unnamed:
-        problems.append(
-            f"{quote(unnamed)}: this engine doesn't tell the container's name; "
-            f"leave {quote(unnamed[unnamed.index('/') :])} away"
-        )
+        text = f"{quote(unnamed)}: this engine doesn't tell the container's name"
+        hint = f"leave {quote(unnamed[unnamed.index('/') :])} out"
+        problems.append(Problem(text, key=unnamed, hint=hint))
     return plain | named
 
 
@@ -179,8 +180,8 @@ def _nearest(base: str, suffix: str) -> str:
 
     near = get_close_matches(base[:64].lower(), KEYS, n=1, cutoff=0.5)
     if near:
-        return f"; did you mean {quote(PREFIX + near[0] + suffix)}?"
-    return f"; there are {', '.join(KEYS)}"
+        return f"did you mean {quote(PREFIX + near[0] + suffix)}?"
+    return f"there are {', '.join(KEYS)}"
 
 
 def split(text: str) -> list[str]:
@@ -188,94 +189,100 @@ def split(text: str) -> list[str]:
     return text.replace(",", " ").replace(":", " ").split()
 
 
-def _items(key: str, text: str, what: str, problems: list[str]) -> tuple[str, ...]:
+def _items(key: str, text: str, what: str, problems: list[Problem]) -> tuple[str, ...]:
     items: dict[str, None] = {}
     wrong = len(problems)
     for written in split(text):
         item, problem = parse_item(written, what)
         if problem:
-            problems.append(f"{quote(key)}: {quote(written)} {problem}")
+            problems.append(_wrong(key, written, problem.text, problem.hint))
         else:
             items[item] = None
     if items and len(problems) == wrong and all(item[0] == "!" for item in items):
-        problems.append(
-            f"{quote(key)}: there is nothing that {quote(next(iter(items)))} could take away from; "
-            'begin with "any" or with names'
-        )
+        first = next(iter(items))
+        text = f"{quote(key)}: there is nothing that {quote(first)} could take away from"
+        hint = 'begin with "any" or with names'
+        problems.append(Problem(text, key=key, item=first, hint=hint))
     return tuple(items)
 
 
-def parse_item(written: str, what: str) -> tuple[str, str]:
-    """The item as a Request has it, and what is wrong with it or an empty string."""
+def _wrong(key: str, item: str, why: str, hint: str | None = None) -> Problem:
+    """That the `item` of the annotation `key` is what `why` says."""
+    return Problem(f"{quote(key)}: {quote(item)} {why}", key=key, item=item, hint=hint)
+
+
+def parse_item(written: str, what: str) -> tuple[str, Problem | None]:
+    """The item as a Request has it, and what is wrong with it, to be said after its name."""
     # Some letters of other alphabets have an ASCII letter for their small one.
     item = written.lower() if written.isascii() else written
     taken = item.startswith("!")
     bare = item[1:] if taken else item
     if taken and bare == "any":
-        return item, "leaves nothing; leave the whole annotation away"
+        return item, Problem("leaves nothing", hint="leave the whole annotation out")
     if bare.startswith("0x"):
         digits = bare[2:]
         if not digits or not _HEX.issuperset(digits):
-            return item, "is no hexadecimal mask; write 0x and hexadecimal digits"
+            return item, Problem("is no hexadecimal mask", hint="write 0x and hexadecimal digits")
         digits = digits.lstrip("0")
         # Before the conversion: what is not a mask may be a megabyte of digits.
         if len(digits) > 16:
-            return item, f"has bits beyond the 64 that a mask has; the last is {ALL_BITS:#x}"
-        return ("!" if taken else "") + f"{int(digits or '0', 16):#x}", ""
+            last = f"the last is {ALL_BITS:#x}"
+            return item, Problem("has bits beyond the 64 that a mask has", hint=last)
+        return ("!" if taken else "") + f"{int(digits or '0', 16):#x}", None
     if bare.isdecimal():
-        return item, (
-            f"is a decimal number, which the kernel takes for a mask, not for a {what}; "
-            "write the name, or a mask as 0x.."
+        return item, Problem(
+            f"is a decimal number, which the kernel takes for a mask, not for a {what}",
+            hint="write the name, or a mask as 0x..",
         )
     if not bare or not _WORD.issuperset(bare):
-        return item, f"is no name of a {what}"
-    return item, ""
+        return item, Problem(f"is no name of a {what}")
+    return item, None
 
 
-def _profiles(key: str, text: str, problems: list[str]) -> tuple[str, ...]:
+def _profiles(key: str, text: str, problems: list[Problem]) -> tuple[str, ...]:
     names: list[str] = []
     for name in dict.fromkeys(split(text)):
         if not _PROFILE.issuperset(name) or len(name) > _PROFILE_MAX:
-            problems.append(f"{quote(key)}: {quote(name)} is no name of a profile")
+            problems.append(_wrong(key, name, "is no name of a profile"))
         else:
             names.append(name)
     return tuple(names)
 
 
-def _record(key: str, text: str, problems: list[str]) -> str:
+def _record(key: str, text: str, problems: list[Problem]) -> str:
     name = text.strip()
     if not name or not _PROFILE.issuperset(name) or name[0] in ".-" or len(name) > _PROFILE_MAX:
-        problems.append(
-            f"{quote(key)}: {quote(name)} is no name of a recording; write letters, digits and _.-"
-        )
+        hint = "write letters, digits and _.-"
+        problems.append(_wrong(key, name, "is no name of a recording", hint))
     return name
 
 
-def _path(key: str, text: str, problems: list[str]) -> str:
+def _path(key: str, text: str, problems: list[Problem]) -> str:
+    hint = None
     if not text.startswith("/"):
-        problem = "is no absolute path; begin with /"
+        problem, hint = "is no absolute path", "begin with /"
     elif not text.isprintable() or len(text.encode("utf-8", "surrogateescape")) >= _PATH_MAX:
         problem = "is no path of at most 4095 printable characters"
     elif ".." in text.split("/") or "." in text.split("/"):
-        problem = 'has "." or ".." in it; write the path that is meant'
+        problem, hint = 'has "." or ".." in it', "write the path that is meant"
     elif not text.strip("/"):
-        problem = "is the container's root itself; name a directory in it"
+        problem, hint = "is the container's root itself", "name a directory in it"
     else:
         return "/" + "/".join(part for part in text.split("/") if part)
-    problems.append(f"{quote(key)}: {quote(text)} {problem}")
+    problems.append(_wrong(key, text, problem, hint))
     return PATH
 
 
-def _mode(key: str, text: str, problems: list[str]) -> int:
+def _mode(key: str, text: str, problems: list[Problem]) -> int:
     digits = text.strip()
     if 1 <= len(digits) <= 5 and not digits.strip("01234567") and int(digits, 8) <= 0o7777:
         return int(digits, 8)
-    problems.append(f"{quote(key)}: {quote(text)} is no octal mode; write it as 0755 or 1777")
+    problems.append(_wrong(key, text, "is no octal mode", "write it as 0755 or 1777"))
     return MODE
 
 
-def _drop(key: str, text: str, problems: list[str]) -> bool:
+def _drop(key: str, text: str, problems: list[Problem]) -> bool:
     word = text.strip().lower()
     if word not in ("fail", "drop"):
-        problems.append(f'{quote(key)}: {quote(text)} is neither "fail" nor "drop"')
+        problems.append(_wrong(key, text, 'is neither "fail" nor "drop"'))
     return word == "drop"

@@ -238,7 +238,7 @@ class Broker:
                 uid = peer.share()
         except HookError as error:
             self._say(arrived.group, f"broker: {error} (exit code {error.code})")
-            _refuse(sock, error.code, *error.problems)
+            _refuse(sock, error.code, *error.sentences)
             return
         except OSError as error:
             _refuse(sock, BAD_STATE, f"who asks can't be found out: {error.strerror}")

@@ -68,10 +68,11 @@ def _complain(error: HookError) -> None:
     """A line for each problem, whatever names of files are in it."""
     from .commands.output import printable
 
-    rest = len(error.problems) - LISTED
+    sentences = error.sentences
+    rest = len(sentences) - LISTED
     more = (f"and {rest} more",) if rest > 0 else ()
-    for problem in (*error.problems[:LISTED], *more):
-        print(f"{PROGRAM}: {printable(problem)}", file=sys.stderr)
+    for sentence in (*sentences[:LISTED], *more):
+        print(f"{PROGRAM}: {printable(sentence)}", file=sys.stderr)
 
 
 def _run(words: "Sequence[str]") -> int:

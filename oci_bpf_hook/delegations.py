@@ -20,19 +20,33 @@ from .record import Record
 from .running import Running
 from .sharing import shares
 
+
+class Notice(Record):
+    """Something that whoever looks after the host should know of: what kind it is, and of what."""
+
+    __slots__ = ("code", "text")
+    code: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.text}"
+
+
 # A container's root can put a mount over it, to hide it from whoever looks.
-_COVERED = (
-    "covered: another mount lies over it; who has a token of it, or can unmount that, still has it"
+_COVERED = Notice(
+    code="covered",
+    text="another mount lies over it; who has a token of it, or can unmount that, still has it",
 )
 # The trail has whole seconds, and the kernel's clock of processes isn't set with the other.
 _CLOCKS = 2
-_UNMOUNTED = (
-    "unmounted: it was granted this, and no mount of it is to be seen; it may have tokens, or the "
-    "bpffs open"
+_UNMOUNTED = Notice(
+    code="unmounted",
+    text="it was granted this, and no mount of it is to be seen; it may have tokens, or the bpffs "
+    "open",
 )
 # The one word for whether it is confined, by what is known of that.
 CONFINED = {True: "yes", False: "no", None: "?"}
-_UNSEEN = "unseen: its mounts can't be looked at, and it may have any delegation"
+_UNSEEN = "its mounts can't be looked at, and it may have any delegation"
 
 
 class Delegation(Record):
@@ -44,7 +58,7 @@ class Delegation(Record):
     the rest is what the audit trail knows.  `confined` is whether the guard holds its tokens, None
     where nothing tells; `host_network` and `host_cgroup` what it shares with the host; `rule` is
     the policy's that granted it, by the audit trail, None where that isn't known; `warnings` are
-    sentences.
+    what is to be known of it besides.
     """
 
     __slots__ = (
@@ -64,7 +78,7 @@ class Delegation(Record):
     host_network: bool
     host_cgroup: bool
     rule: str | None
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
 
     @property
     def owner_name(self) -> str:
@@ -242,9 +256,9 @@ def _delegation(
     network, cgroup = shared
     shown = mount.delegates if mount else granted.shown if granted else {}
     masks = {option: _mask(text, enums[option]) for option, text in shown.items()}
-    hidden = _COVERED if covered else "" if mount else _UNMOUNTED
+    hidden = _COVERED if covered else None if mount else _UNMOUNTED
     if unseen:
-        hidden = f"{_UNSEEN}: {unseen}"
+        hidden = Notice(code="unseen", text=f"{_UNSEEN}: {unseen}")
     reaches = warnings(masks, enums, confined=held, host_network=network, host_cgroup=cgroup)
     return Delegation(
         container=one,
@@ -264,7 +278,7 @@ def _delegation(
     )
 
 
-def _refused(space: int) -> list[str]:
+def _refused(space: int) -> list[Notice]:
     """What the guard has refused last in that user namespace, as a warning."""
     from .lsm.refusals import of_space
 
@@ -272,7 +286,7 @@ def _refused(space: int) -> list[str]:
         found = of_space(space)
     except OSError:  # There is none, or it isn't ours to ask.
         return []
-    return [f"refused: {one}" for one in found[:1]]
+    return [Notice(code="refused", text=str(one)) for one in found[:1]]
 
 
 def _mask(text: str, enum: Enum) -> int:
@@ -301,8 +315,8 @@ def warnings(
     confined: bool | None,
     host_network: bool,
     host_cgroup: bool,
-) -> Iterator[str]:
-    """What a container reaches beyond itself with `masks`, a sentence each, its code first.
+) -> Iterator[Notice]:
+    """What a container reaches beyond itself with `masks`.
 
     What isn't known to be confined isn't.
     """
@@ -310,4 +324,4 @@ def warnings(
     for one in exposures(
         given, confined=bool(confined), host_network=host_network, host_cgroup=host_cgroup
     ):
-        yield f"{one.code}: {', '.join(one.names)}: {one.what}"
+        yield Notice(code=one.code, text=f"{', '.join(one.names)}: {one.what}")

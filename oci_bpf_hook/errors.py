@@ -7,8 +7,12 @@ the README's table and the tests are checked against `EXITS`.
 The core raises; only an entry point turns an error into a line and a code.
 """
 
+from .record import Record
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .annotations import Request
 
 DONE = 0
@@ -51,26 +55,80 @@ _QUOTED = 64
 LISTED = 20
 
 
+class Problem(Record):
+    """One thing that is wrong: `text` says what and where, and `hint` what to do, or is None.
+
+    `key` and `item` say the same place to a program, which never has to read a sentence of ours.
+    `key` is an annotation's key as it is written, or an option as it is written (--attr), or, where
+    a problem is found after the annotations are read, the part of the Request: one of
+    `annotations.KEYS`.  `item` is what is wrong of the value there, in the form that it had where
+    the problem was found.  Either is None where the problem has no such place.
+    """
+
+    __slots__ = ("hint", "item", "key", "text")
+    text: str
+    key: str | None
+    item: str | None
+    hint: str | None
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        key: str | None = None,
+        item: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(text=text, key=key, item=item, hint=hint)
+
+    def __str__(self) -> str:
+        """The whole sentence, for people."""
+        return self.text if self.hint is None else f"{self.text}; {self.hint}"
+
+
 class HookError(Exception):
     """A request that can't be granted.
 
-    `code` is one of `EXITS`; `problems` are the sentences to print, one or more,
-    each complete: what is wrong, where, and what to do; `rule` the rule that decided it, if
-    one did; `request` what is left of a request without what is wrong with its annotations.
+    `code` is one of `EXITS`; `problems` say what is wrong, one or more (what has no place may be
+    given as its sentence alone); `hint` what to do about all of them, or None; `rule` is the rule
+    that decided it, if one did; `request` what is left of a request without what is wrong with
+    its annotations.
     """
 
     request: "Request | None" = None
 
-    def __init__(self, code: int, *problems: str, rule: str | None = None) -> None:
+    def __init__(
+        self,
+        code: int,
+        *problems: "Problem | str",
+        rule: str | None = None,
+        hint: str | None = None,
+    ) -> None:
         super().__init__(code, *problems)
         self.code = code
-        self.problems = problems
+        self.problems = tuple(one if isinstance(one, Problem) else Problem(one) for one in problems)
         self.rule = rule
+        self.hint = hint
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What to print, for people: each problem, and then what to do about all of them."""
+        found = tuple(map(str, self.problems))
+        return found if self.hint is None else (*found, self.hint)
 
     def __str__(self) -> str:
-        line = "; ".join(self.problems[:LISTED])
-        rest = len(self.problems) - LISTED
+        sentences = self.sentences
+        line = "; ".join(sentences[:LISTED])
+        rest = len(sentences) - LISTED
         return f"{line}; and {rest} more" if rest > 0 else line
+
+
+def once(problems: "Iterable[Problem]") -> "Iterable[Problem]":
+    """The `problems` without those that read like an earlier one."""
+    found: dict[str, Problem] = {}
+    for one in problems:
+        found.setdefault(str(one), one)
+    return found.values()
 
 
 def quote(text: str) -> str:

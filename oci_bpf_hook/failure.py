@@ -14,6 +14,7 @@ from .errors import (
     NO_BROKER,
     NO_USER_NAMESPACE,
     HookError,
+    Problem,
     quote,
 )
 
@@ -71,7 +72,8 @@ def of_message(message: bytes) -> HookError:
     if step == "broker":
         return no_broker(reason)
     if step == "path":
-        return HookError(MOUNT_FAILED, f"the target directory{where}: {_advice(number, reason)}")
+        text = f"the target directory{where}: {_advice(number, reason)}"
+        return HookError(MOUNT_FAILED, Problem(text, key="path"))
     return HookError(MOUNT_FAILED, f"the container half failed at {step}{where}: {reason}")
 
 
@@ -87,12 +89,14 @@ def in_volume(path: bytes, shown: "Sequence[str]") -> HookError:
     points = ("/".join(names[:number]) for number in range(len(names), 1, -1))
     seen = plain(shown[0]) if shown else ""
     volume = next((point for point in points if seen.endswith(point)), "/")
-    return HookError(
-        MOUNT_FAILED,
+    problem = Problem(
         f"the target directory {quote(target)} is missing, and none is made in the volume at "
-        f"{quote(volume)}, which may be meant to be read-only; make the directory in the volume, "
-        "or set io.bpffs.path elsewhere",
+        f"{quote(volume)}, which may be meant to be read-only",
+        key="path",
+        item=target,
+        hint="make the directory in the volume, or set io.bpffs.path elsewhere",
     )
+    return HookError(MOUNT_FAILED, problem)
 
 
 def _advice(number: int, reason: str) -> str:

@@ -6,7 +6,7 @@ stands where a file should be.
 
 import posix
 
-from .errors import BAD_POLICY, HookError
+from .errors import BAD_POLICY, HookError, Problem
 
 # Bytes of /proc/PID/mountinfo; the sysctl fs.mount-max lets a container's root make more, and no
 # engine makes a hundredth.
@@ -73,9 +73,8 @@ def open_trusted(path: str) -> int:
 def _check(fd: int, path: str, what: str) -> None:
     status = posix.fstat(fd)
     if status.st_uid != 0:
-        raise HookError(BAD_POLICY, f"{path} isn't root's, and so {what} can't be trusted")
+        text = f"{path} isn't root's, and so {what} can't be trusted"
+        raise HookError(BAD_POLICY, Problem(text, hint=f"chown root: {path}"))
     if status.st_mode & 0o022:
-        raise HookError(
-            BAD_POLICY,
-            f"others than root can write {path}, and so {what} can't be trusted; chmod go-w {path}",
-        )
+        text = f"others than root can write {path}, and so {what} can't be trusted"
+        raise HookError(BAD_POLICY, Problem(text, hint=f"chmod go-w {path}"))

@@ -9,7 +9,7 @@ import _signal
 import posix
 
 from .annotations import asked
-from .errors import BAD_STATE, BUG, DONE, UNKNOWN_NAME, USAGE, HookError, bug, quote
+from .errors import BAD_STATE, BUG, DONE, UNKNOWN_NAME, USAGE, HookError, Problem, bug, quote
 from .state import STATE_MAX, annotations_of, read_stdin
 from .strict_json import load_json
 
@@ -362,16 +362,25 @@ def visible(target: str, masked: "Sequence[str]", remounted: "Sequence[str]") ->
         if f"{target}/".startswith(f"{path.rstrip('/')}/"):
             raise HookError(
                 MOUNT_FAILED,
-                f"the target directory {quote(target)} is masked by the engine (maskedPaths "
-                f"has {quote(path)}); set io.bpffs.path elsewhere, or unmask it",
+                Problem(
+                    f"the target directory {quote(target)} is masked by the engine (maskedPaths "
+                    f"has {quote(path)})",
+                    key="path",
+                    item=target,
+                    hint="set io.bpffs.path elsewhere, or unmask it",
+                ),
             )
     for path in remounted:
         if [part for part in path.split("/") if part] == target.split("/")[1:]:
             raise HookError(
                 MOUNT_FAILED,
-                f"the target directory {quote(target)} is a read-only tmpfs of the container's, "
-                "which the engine remounts after the hook, and the bpffs with it; take that mount "
-                "away, or set io.bpffs.path elsewhere",
+                Problem(
+                    f"the target directory {quote(target)} is a read-only tmpfs of the "
+                    "container's, which the engine remounts after the hook, and the bpffs with it",
+                    key="path",
+                    item=target,
+                    hint="take that mount away, or set io.bpffs.path elsewhere",
+                ),
             )
 
 

@@ -91,13 +91,19 @@ MAPS_WITH_NET_ADMIN = ("sockmap", "sockhash", "devmap", "devmap_hash", "xskmap")
 
 
 class Finding(Record):
-    """`option` is the delegate_* option that it is about."""
+    """`option` is the delegate_* option that it is about, and `names` what of it, if not all."""
 
-    __slots__ = ("code", "fix", "option", "reason")
+    __slots__ = ("code", "fix", "names", "option", "reason")
     code: str
     option: str
     reason: str
     fix: str
+    names: tuple[str, ...]
+
+    def __init__(
+        self, *, code: str, option: str, reason: str, fix: str, names: "Iterable[str]" = ()
+    ) -> None:
+        super().__init__(code=code, option=option, reason=reason, fix=fix, names=tuple(names))
 
     def __str__(self) -> str:
         return f"{self.option}: {self.reason}; {self.fix}"
@@ -182,6 +188,7 @@ def _commands(given: _Delegation) -> "Iterator[Finding]":
         yield Finding(
             code="command-without-token",
             option=CMDS.option,
+            names=idle,
             reason=f"the kernel asks for no token in {_list(idle)}, so delegating it does nothing",
             fix=f"keep what there is of {_list(WITH_TOKEN)}",
         )
@@ -205,6 +212,7 @@ def _pairs(given: _Delegation) -> "Iterator[Finding]":
             yield Finding(
                 code=f"{command}-without-{option}",
                 option=CMDS.option,
+                names=(command,),
                 reason=f"{command} with no type to go with it does nothing",
                 fix=f"add {option}",
             )
@@ -227,6 +235,7 @@ def _pairs(given: _Delegation) -> "Iterator[Finding]":
         yield Finding(
             code="maps-without-btf",
             option=MAPS.option,
+            names=stored,
             reason=f"{_list(stored)} can't be created without BTF",
             fix=f"add btf_load to {CMDS.option}",
         )
@@ -265,6 +274,7 @@ def _libbpf(given: _Delegation) -> "Iterator[Finding]":
         yield Finding(
             code="libbpf-probe",
             option=PROGS.option,
+            names=probes,
             reason="libbpf 1.4 to 1.7 loads a socket_filter or a tracepoint program with attach "
             "type 0 before anything else, and gives up where it can't",
             fix="add socket_filter, and cgroup_inet_ingress to delegate_attachs",
@@ -296,6 +306,7 @@ def _reach(given: _Delegation, *, confined: bool) -> "Iterator[Finding]":
             yield Finding(
                 code=REACHES_BEYOND,
                 option=option,
+                names=(name,),
                 reason=f"{name} {why(name)}",
                 fix=f"take {name} away unless the container is trusted with the kernel{takes}",
             )
@@ -303,6 +314,7 @@ def _reach(given: _Delegation, *, confined: bool) -> "Iterator[Finding]":
             yield Finding(
                 code=REACHES_BEYOND,
                 option=option,
+                names=held,
                 reason=f"{_list(held)}: {UNCONFINED}",
                 fix=CONFINE,
             )

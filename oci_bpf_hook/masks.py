@@ -4,8 +4,8 @@ We hand the kernel masks, never names: its parser takes a number for a whole mas
 and lets it overwrite the names before it (kernel/bpf/inode.c, bpf_parse_param).
 """
 
-from .annotations import PREFIX, Request
-from .errors import LISTED, UNKNOWN_NAME, HookError, quote
+from .annotations import Request
+from .errors import UNKNOWN_NAME, HookError, once, quote
 from .names import ALL_BITS, KINDS, Enum, bit
 from .record import Record
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from .table import Table
+    from .unknown import Unknown
 
 
 class Grant(Record):
@@ -37,46 +38,38 @@ def resolve(
     A list is the union of the profiles and its items, less the union of its `!` items, in
     whatever order they stand.  Raises HookError (UNKNOWN_NAME) with every problem there is.
     """
-    problems: list[str] = []
+    unknown: Unknown | None = None
     for name in request.profiles:
         if name not in profiles:
-            from .unknown import no_profile
-
-            # Only the problems that are printed are worth a search.
-            search = len(problems) < LISTED
-            problems.append(no_profile(f"{PREFIX}profile", name, profiles, search=search))
-    dropped: list[str] = []
-    latest: Table | None = None
+            unknown = unknown or _unknown(request, table)
+            unknown.profile(name, profiles)
     masks: dict[str, int] = {}
     for kind in KINDS:
         given = taken = 0
         for name in request.profiles:
             given |= profiles.get(name, {}).get(kind.option, 0)
         for item in request.lists.get(kind.option, ()):
-            name = item.lstrip("!")
-            mask = bits(name, enums.get(kind.option))
+            mask = bits(item.lstrip("!"), enums.get(kind.option))
             if mask is None:
-                from .unknown import no_name
-
-                latest = latest or table()
-                search = len(problems) < LISTED
-                problem, mask = no_name(kind, name, enums[kind.option], latest, search=search)
-                if not (request.drop_unknown and mask):
-                    problems.append(f"{PREFIX}{kind.option}: {problem}")
-                    continue
-                dropped.append(f"{kind.option}={name}")
-                # To take a bit away that this kernel doesn't know can't hurt.
-                mask = mask if item[0] == "!" else 0
+                unknown = unknown or _unknown(request, table)
+                mask = unknown.item(kind, item, enums[kind.option])
             if item[0] == "!":
                 taken |= mask
             else:
                 given |= mask
         if given & ~taken:
             masks[kind.option] = given & ~taken
-    if problems:
+    if unknown is not None and unknown.problems:
         # An item and the same with ! in front are one mistake.
-        raise HookError(UNKNOWN_NAME, *dict.fromkeys(problems))
-    return Grant(masks=masks, path=request.path, mode=request.mode), tuple(dropped)
+        raise HookError(UNKNOWN_NAME, *once(unknown.problems))
+    dropped = tuple(unknown.dropped) if unknown is not None else ()
+    return Grant(masks=masks, path=request.path, mode=request.mode), dropped
+
+
+def _unknown(request: Request, table: "Callable[[], Table]") -> "Unknown":
+    from .unknown import Unknown
+
+    return Unknown(table, drop=request.drop_unknown)
 
 
 def bits(item: str, enum: Enum | None) -> int | None:

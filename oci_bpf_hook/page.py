@@ -157,7 +157,7 @@ def _row(
     cells = "".join(
         _cell(one, option, name, enums[option]) for option, had in columns for name in had
     )
-    warnings = "".join(f"<div>{_text(sentence)}</div>" for sentence in one.warnings)
+    warnings = "".join(f"<div>{_text(str(notice))}</div>" for notice in one.warnings)
     return (
         f'<tr><th class="name" scope="row">{_text(container.label)}'
         f"<small>{_text(about)}</small></th>"

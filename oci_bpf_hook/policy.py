@@ -8,7 +8,7 @@ What a rule may match is only worth as much as whoever set it.  `origin` says wh
 
 from .annotations import MODE, Request
 from .compiled import Compiled
-from .errors import REFUSED, HookError, quote
+from .errors import REFUSED, HookError, Problem, quote
 from .lint import beyond_confined
 from .masks import Grant
 from .names import KINDS, Enum
@@ -187,9 +187,10 @@ def decide(
         return _apply(implicit, subject, request, wanted, enums)
     from .refusal import advice
 
-    raise HookError(
-        REFUSED, f"no rule of the policy is for this container; {advice(wanted, subject, enums)}"
+    problem = Problem(
+        "no rule of the policy is for this container", hint=advice(wanted, subject, enums)
     )
+    raise HookError(REFUSED, problem)
 
 
 def _implicit(name: str, masks: "Mapping[str, int]") -> "Rule":
@@ -219,28 +220,30 @@ def _allowed(rule: "Rule", enums: "Mapping[str, Enum]") -> dict[str, int]:
 def _ceiling(rule: "Rule", path: str, mode: int, enums: "Mapping[str, Enum]") -> Decision:
     """All that `rule` allows."""
     name = rule["name"]
-    problems: list[str] = []
+    problems: list[Problem] = []
     masks = {option: mask for option, mask in _allowed(rule, enums).items() if mask}
     if rule["deny"] is not None:
-        problems.append(f"rule {quote(name)} denies it: {rule['deny']}")
+        problems.append(Problem(f"rule {quote(name)} denies it: {rule['deny']}"))
     else:
         problems += _misplaced(rule, path, mode)
         if not masks:
-            problems.append(f"rule {quote(name)} allows nothing")
+            problems.append(Problem(f"rule {quote(name)} allows nothing"))
     if problems:
         raise HookError(REFUSED, *problems, rule=name)
     grant = Grant(masks=masks, path=path, mode=mode)
     return Decision(rule=name, grant=grant, confined=rule["confined"], trimmed=())
 
 
-def _misplaced(rule: "Rule", path: str, mode: int) -> list[str]:
+def _misplaced(rule: "Rule", path: str, mode: int) -> list[Problem]:
     """What `rule` has against the place and the mode of a mount."""
-    problems: list[str] = []
+    problems: list[Problem] = []
     name = rule["name"]
     if rule["paths"] is not None and not _any_glob(rule["paths"], path):
-        problems.append(f"rule {quote(name)} doesn't allow the path {quote(path)}")
+        text = f"rule {quote(name)} doesn't allow the path {quote(path)}"
+        problems.append(Problem(text, key="path", item=path))
     if rule["modes"] is not None and mode not in rule["modes"]:
-        problems.append(f"rule {quote(name)} doesn't allow the mode {mode:04o}")
+        text = f"rule {quote(name)} doesn't allow the mode {mode:04o}"
+        problems.append(Problem(text, key="mode", item=f"{mode:04o}"))
     return problems
 
 
@@ -256,12 +259,13 @@ def _apply(
         raise HookError(REFUSED, f"rule {quote(name)} denies it: {rule['deny']}", rule=name)
     if request.record:
         if not rule["record"]:
-            raise HookError(
-                REFUSED,
-                f"rule {quote(name)} doesn't allow recording; to allow it, an administrator adds "
-                "record: true to its allow",
-                rule=name,
+            problem = Problem(
+                f"rule {quote(name)} doesn't allow recording",
+                key="record",
+                item=request.record,
+                hint="to allow it, an administrator adds record: true to its allow",
             )
+            raise HookError(REFUSED, problem, rule=name)
         return _ceiling(rule, wanted.path, wanted.mode, enums)
     allowed = _allowed(rule, enums)
     granted: dict[str, int] = {}
@@ -276,11 +280,11 @@ def _apply(
     if excess and not rule["trim"]:
         problems += [why for _, why in excess]
     elif excess and not granted:
-        problems.append(f"rule {quote(name)} allows nothing of what is asked for")
+        problems.append(Problem(f"rule {quote(name)} allows nothing of what is asked for"))
     if problems:
         from .refusal import advice
 
-        raise HookError(REFUSED, *problems, advice(wanted, subject, enums), rule=name)
+        raise HookError(REFUSED, *problems, rule=name, hint=advice(wanted, subject, enums))
     grant = Grant(masks=granted, path=wanted.path, mode=wanted.mode)
     trimmed = tuple(item for item, _ in excess)
     return Decision(rule=name, grant=grant, confined=rule["confined"], trimmed=trimmed)
@@ -292,12 +296,12 @@ def _excess(
     wanted: Grant,
     granted: "Mapping[str, int]",
     enums: "Mapping[str, Enum]",
-) -> "tuple[tuple[str, str], ...]":
+) -> "tuple[tuple[str, Problem], ...]":
     """Each item of the `request` with bits beyond what `rule` has `granted`, and why so."""
     from .refusal import items
 
     name = quote(rule["name"])
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, Problem]] = []
     for kind in KINDS:
         rest = wanted.masks.get(kind.option, 0) & ~granted.get(kind.option, 0)
         listed = rest & rule["masks"].get(kind.option, 0)
@@ -307,5 +311,7 @@ def _excess(
             (listed, "is confined, and a confined token is never given"),
         ):
             more = items(request, kind.option, bits, enum) if bits else []
-            found += [(item, f"rule {name} {why} {item}") for item in more]
+            for one in more:
+                text = f"rule {name} {why} {one.text}"
+                found.append((one.text, Problem(text, key=one.key, item=one.item)))
     return tuple(found)

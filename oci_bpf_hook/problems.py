@@ -26,5 +26,5 @@ def joined(error: HookError, judge: "Callable[[Request], object]") -> HookError:
         judge(rest)
     except HookError as other:
         if other.code == UNKNOWN_NAME:
-            return HookError(error.code, *error.problems, *other.problems)
+            return HookError(error.code, *error.problems, *other.problems, hint=error.hint)
     return error

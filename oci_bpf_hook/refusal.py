@@ -1,7 +1,7 @@
 """What to say of a request that the policy refuses: which items, and what rule would allow it."""
 
 from .annotations import PREFIX, Request
-from .errors import quote
+from .errors import Problem, quote
 from .lint import beyond_confined
 from .masks import Grant, bits, show
 from .names import ALL_BITS, Enum
@@ -18,9 +18,9 @@ _TRUSTED = "which trusts the container with the kernel"
 _LONGEST = 253
 
 
-def items(request: Request, option: str, excess: int, enum: Enum | None) -> list[str]:
-    """The items of a request that ask for bits of `excess`, in the request's words."""
-    found: list[str] = []
+def items(request: Request, option: str, excess: int, enum: Enum | None) -> list[Problem]:
+    """The items of a request that ask for bits of `excess`; each text is the request's words."""
+    found: list[Problem] = []
     rest = excess
     for item in request.lists.get(option, ()):
         if item[0] != "!":
@@ -28,11 +28,12 @@ def items(request: Request, option: str, excess: int, enum: Enum | None) -> list
             if mask & excess:
                 named = f" (it has {show(mask & excess, enum)})" if enum and item != "any" else ""
                 plain = enum is not None and enum.find(item) is not None
-                found.append(f"{PREFIX}{option} {quote(item)}{'' if plain else named}")
+                text = f"{PREFIX}{option} {quote(item)}{'' if plain else named}"
+                found.append(Problem(text, key=option, item=item))
             rest &= ~mask
     if rest:
         words = show(rest, enum) if enum else ("any" if rest == ALL_BITS else f"{rest:#x}")
-        found.append(f"{PREFIX}profile's {option} {quote(words)}")
+        found.append(Problem(f"{PREFIX}profile's {option} {quote(words)}", key="profile"))
     return found
 
 
@@ -48,13 +49,14 @@ def advice(wanted: Grant, subject: "Mapping[str, object]", enums: "Mapping[str, 
 
 def without_guard(
     decision: "Decision", why: str, subject: "Mapping[str, object]", enums: "Mapping[str, Enum]"
-) -> str:
+) -> Problem:
     """Both ways out where a confined `decision` takes the guard, and that isn't in force: `why`."""
     rule = _rule(decision.grant, subject, enums, unconfined=True)
-    return (
+    return Problem(
         f"rule {quote(decision.rule)} is confined, and so prog_load takes the guard, which isn't "
-        f"in force: {why}; to turn it on, an administrator runs oci-bpf-hook guard on; to do "
-        f"without it, {_TRUSTED}, {rule}"
+        f"in force: {why}",
+        hint="to turn it on, an administrator runs oci-bpf-hook guard on; to do without it, "
+        f"{_TRUSTED}, {rule}",
     )
 
 

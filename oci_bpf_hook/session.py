@@ -236,7 +236,7 @@ def _in_order(policy: Compiled | HookError) -> Compiled:
 def _told(error: HookError) -> tuple[str, ...]:
     """What the peer is told of an `error`."""
     private = _PRIVATE.get(error.code)
-    return error.problems if private is None else (private,)
+    return error.sentences if private is None else (private,)
 
 
 def _receive(sock: socket.socket) -> bytes:

@@ -192,7 +192,7 @@ class Trail:
             return "none"
 
     def _refusal(self, error: HookError) -> str:
-        fields = {"granted": None, "rule": error.rule, "problems": error.problems}
+        fields = {"granted": None, "rule": error.rule, "problems": error.sentences}
         return self._record("refused", error.code, fields, LONGEST - 1)
 
     def _record(

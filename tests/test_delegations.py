@@ -29,7 +29,7 @@ def test_what_is_delegated() -> None:
         assert one.rule is None
         # Nobody has marked it, and so nothing confines what its programs call.
         assert one.confined is False
-        assert [text.partition(":")[0] for text in one.warnings] == ["reaches-beyond"]
+        assert [notice.code for notice in one.warnings] == ["reaches-beyond"]
 
 
 def test_a_copy_of_its_mounts_is_no_other_delegation() -> None:
@@ -93,7 +93,7 @@ def test_the_process_that_is_looked_at_has_a_network_of_its_own() -> None:
             (one,) = of_container(of_process(process.pid), ENUMS, {})
             assert one.host_network
             found = not_well(findings("--pid", str(process.pid)))
-    assert "host-network" in [text.partition(":")[0] for text in one.warnings]
+    assert "host-network" in [notice.code for notice in one.warnings]
     assert "host-network" in found
 
 
@@ -101,7 +101,7 @@ def test_warnings() -> None:
     lists = SOCKET | {"delegate_progs": "xdp:cgroup_skb:kprobe"}
     with workload(network=True, lists=lists) as (pid, _):
         (one,) = of(pid)
-    assert [text.partition(":")[0] for text in one.warnings] == [
+    assert [notice.code for notice in one.warnings] == [
         "host-network",
         "host-cgroup",
         "reaches-beyond",
@@ -116,7 +116,7 @@ def test_a_user_goes_in_and_out_of_their_own_container() -> None:
         with scratch.running("unshare", "--net"):
             (one,) = of(scratch.init.pid)
     assert one.owner == 61997
-    assert [text.partition(":")[0] for text in one.warnings] == ["host-network", "reaches-beyond"]
+    assert [notice.code for notice in one.warnings] == ["host-network", "reaches-beyond"]
 
 
 def test_a_container_that_ends() -> None:

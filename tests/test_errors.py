@@ -42,7 +42,7 @@ def test_every_code_has_a_meaning_of_its_own() -> None:
 
 def test_an_error_has_its_code_and_problems() -> None:
     error = HookError(errors.BAD_ANNOTATION, "one", "two")
-    assert (error.code, error.problems, str(error)) == (10, ("one", "two"), "one; two")
+    assert (error.code, error.sentences, str(error)) == (10, ("one", "two"), "one; two")
 
 
 def test_a_report_lists_no_more_than_twenty() -> None:

@@ -37,7 +37,7 @@ def refused(text: str | bytes, name: str, code: int = USAGE) -> list[str]:
     with pytest.raises(HookError) as caught:
         read(text.encode() if isinstance(text, str) else text, name)
     assert caught.value.code == code
-    return [problem.removeprefix(f"{name}:") for problem in caught.value.problems]
+    return [problem.removeprefix(f"{name}:") for problem in caught.value.sentences]
 
 
 # ---- Kubernetes

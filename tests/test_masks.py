@@ -64,7 +64,7 @@ def problems(enums: Mapping[str, Enum], drop: str = "fail", **lists: str) -> tup
     assert caught.value.code == UNKNOWN_NAME
     assert str(caught.value).isascii()
     assert str(caught.value).isprintable()
-    return caught.value.problems
+    return caught.value.sentences
 
 
 def problem(enums: Mapping[str, Enum], drop: str = "fail", **lists: str) -> str:
@@ -78,7 +78,7 @@ def test_only_the_profiles_that_are_printed_are_looked_for() -> None:
     assert request is not None
     with pytest.raises(HookError) as caught:
         resolve(request, HERE, no_table, {"own-sockets": {}})
-    hinted = ['did you mean "own-sockets"?' in text for text in caught.value.problems]
+    hinted = ['did you mean "own-sockets"?' in text for text in caught.value.sentences]
     assert hinted == [True] * LISTED + [False] * 9
 
 

@@ -250,7 +250,7 @@ def test_a_type_without_a_name_is_never_confined() -> None:
     assert wanted.masks == masks
     with pytest.raises(HookError) as refused:
         decide(compiled([rule(masks=masks, confined=True)]), {}, request, wanted, ENUMS)
-    assert f'never given io.bpffs.delegate_progs "{1 << 63:#x}"' in refused.value.problems[0]
+    assert f'never given io.bpffs.delegate_progs "{1 << 63:#x}"' in refused.value.sentences[0]
     trimming = rule(masks=masks, confined=True, trim=True)
     found = decide(compiled([trimming]), {}, request, wanted, ENUMS)
     assert found.grant.masks == {"delegate_progs": 1 << 6}
@@ -271,19 +271,19 @@ def test_what_a_confined_token_is_never_given() -> None:
     with pytest.raises(HookError) as refused:
         decide(confined, {}, request, wanted, ENUMS)
     never = 'rule "r" is confined, and a confined token is never given io.bpffs.delegate_'
-    assert refused.value.problems[:3] == (
+    assert refused.value.sentences[:3] == (
         f'{never}maps "struct_ops"',
         'rule "r" doesn\'t allow io.bpffs.delegate_progs "lsm"',
         f'{never}progs "tracing"',
     )
-    assert "allow: {confined: false, delegate_maps: " in refused.value.problems[3]
+    assert "allow: {confined: false, delegate_maps: " in refused.value.sentences[3]
     found = decide(trimming, {}, request, wanted, ENUMS)
     assert found.grant.masks == {"delegate_progs": 1 << 6, "delegate_maps": 2}
     assert len(found.trimmed) == 3
     with pytest.raises(HookError) as refused:
         decide(unconfined, {}, request, wanted, ENUMS)
-    assert "lsm" in refused.value.problems[0]
-    assert len(refused.value.problems) == 2
+    assert "lsm" in refused.value.sentences[0]
+    assert len(refused.value.sentences) == 2
 
 
 def test_a_device_of_no_rule_is_confined() -> None:
@@ -295,7 +295,7 @@ def test_a_device_of_no_rule_is_confined() -> None:
     with pytest.raises(HookError, match='profile\'s delegate_progs "tracing"') as refused:
         decide(compiled([]), {"cdi": "p"}, request, tracing, ENUMS)
     assert refused.value.rule == "cdi:p"
-    assert 'match: {cdi: "p"}, allow: {confined: false, ' in refused.value.problems[1]
+    assert 'match: {cdi: "p"}, allow: {confined: false, ' in refused.value.sentences[1]
 
 
 def test_a_trim_that_leaves_nothing() -> None:

@@ -24,7 +24,7 @@ def faults(text: str | bytes) -> list[str]:
     with pytest.raises(HookError) as error:
         load(text if isinstance(text, bytes) else text.encode(), "p.yaml")
     assert error.value.code == BAD_POLICY
-    return list(error.value.problems)
+    return list(error.value.sentences)
 
 
 def warnings(text: str) -> list[str]:
@@ -261,7 +261,7 @@ def never_a_bug(text: bytes) -> None:
     try:
         load(text, "p.yaml")
     except HookError as error:
-        code, problems = error.code, error.problems
+        code, problems = error.code, error.sentences
     else:  # A fuzzer's spelling of version: 1, rules: [] would be one.
         return
     assert code == BAD_POLICY

@@ -54,7 +54,7 @@ def test_without_a_guard() -> None:
     """The command that turns it on comes first, then the rule that does without."""
     grant = Grant(masks={"delegate_cmds": 1 << 5}, path="/sys/fs/bpf", mode=0o1777)
     decision = Decision(rule="r", grant=grant, confined=True, trimmed=())
-    text = without_guard(decision, "because", {"user": 1, "container": "a"}, ENUMS)
+    text = str(without_guard(decision, "because", {"user": 1, "container": "a"}, ENUMS))
     before, dash, rule = text.partition("- {name")
     for words in ("because", "oci-bpf-hook guard on", "trusts the container with the kernel"):
         start, found, before = before.partition(words)

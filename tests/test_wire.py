@@ -70,7 +70,7 @@ def test_an_error_is_the_hooks(code: int, problems: list[str]) -> None:
     for read in (wire.read_granted, wire.read_mounted):
         with pytest.raises(HookError) as caught:
             read(message)
-        assert (caught.value.code, caught.value.problems) == (code, tuple(problems[:LISTED]))
+        assert (caught.value.code, caught.value.sentences) == (code, tuple(problems[:LISTED]))
 
 
 def test_what_a_request_of_annotations_is() -> None:

@@ -200,7 +200,7 @@ def _others(options: argparse.Namespace, target: Kernel) -> Iterator[needs.Needs
         try:
             yield load_needs(path, target.names, exact=options.exact)
         except HookError as error:
-            raise HookError(error.code, *(f"--with {text}" for text in error.problems)) from None
+            raise HookError(error.code, *(f"--with {text}" for text in error.sentences)) from None
 
 
 def _name(options: argparse.Namespace) -> str:

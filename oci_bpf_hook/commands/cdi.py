@@ -10,7 +10,7 @@ from typing import Any
 from .. import cdi, install_layout, install_steps, kernel, policy
 from ..annotations import PATH, device
 from ..compiled import Compiled
-from ..errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, quote
+from ..errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, Problem, quote
 from ..lint import beyond_confined
 from ..masks import resolve, show
 from ..names import CMDS
@@ -85,7 +85,12 @@ def _chosen(given: list[str], compiled: Compiled) -> tuple[list[str], list[str]]
     if given:
         # What can't be one is that before it is unknown.
         wrong = [
-            f"{quote(name)} can't be a CDI device's name; let it end in a letter or a digit"
+            Problem(
+                f"{quote(name)} can't be a CDI device's name",
+                key="--profile",
+                item=name,
+                hint="let it end in a letter or a digit",
+            )
             for name in dict.fromkeys(given)
             if not cdi.is_name(name)
         ]
@@ -151,7 +156,7 @@ def _outcome(one: cdi.Device, compiled: Compiled) -> dict[str, Any]:
     try:
         decision = _decide(one, compiled)
     except HookError as error:
-        return {**found, "rule": error.rule, "problems": list(error.problems)}
+        return {**found, "rule": error.rule, "problems": list(error.sentences)}
     granted = {
         option: show(mask, compiled.enums[option]) for option, mask in decision.grant.masks.items()
     }
@@ -188,7 +193,7 @@ def _check(options: argparse.Namespace) -> int:
             _decide(one, compiled)
         except HookError as error:
             code = error.code if not problems else code
-            problems += [f"{cdi.KIND}={one.name}: {problem}" for problem in error.problems]
+            problems += [f"{cdi.KIND}={one.name}: {problem}" for problem in error.sentences]
     if options.json:
         names = [f"{cdi.KIND}={one.name}" for one in found]
         print_json({"file": options.file, "devices": names, "problems": problems})

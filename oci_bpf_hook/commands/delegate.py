@@ -216,7 +216,7 @@ def _revoke(
             try:
                 _cover(container, path, trail)
             except HookError as error:  # Its root can make one fail, and the others are to go.
-                failed += error.problems
+                failed += error.sentences
         # Its root may have moved them meanwhile, or bound them elsewhere before.
         devices = {each.device for each in gone}
         for each in of_container(one, trail.policy().enums, {}):

@@ -124,7 +124,7 @@ def _status(options: argparse.Namespace) -> int:
         "in_force": not why,
         "why": why or None,
         "current": not why and load.is_current(),
-        "obstacles": load.obstacles() if why else [],
+        "obstacles": list(map(str, load.obstacles())) if why else [],
         "tokens": None if why else load.tokens(),
         "refusals": [] if why else [_row(one) for one in refusals.all_last()],
     }

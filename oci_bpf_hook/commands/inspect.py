@@ -100,7 +100,7 @@ def as_json(one: Delegation) -> dict[str, Any]:
         "confined": one.confined,
         "host_network": one.host_network,
         "host_cgroup": one.host_cgroup,
-        "warnings": list(one.warnings),
+        "warnings": list(map(str, one.warnings)),
     }
 
 
@@ -118,7 +118,7 @@ def _print(found: Sequence[Delegation], enums: dict[str, Enum]) -> None:
 
 
 def _cells(one: Delegation, enums: dict[str, Enum]) -> tuple[Piece, ...]:
-    codes = ", ".join(sentence.partition(":")[0] for sentence in one.warnings)
+    codes = ", ".join(notice.code for notice in one.warnings)
     return (
         styled(HEAD, one.container.label),
         one.container.engine or "?",
@@ -163,8 +163,8 @@ def _print_full(found: Sequence[Delegation], enums: dict[str, Enum]) -> None:
         out.line(styled(HEAD, f"  {one.path or '?'}"), f" {_CONFINED[one.confined]}")
         for option, mask in one.masks.items():
             out.line(styled(FAINT, f"    {option:16}"), f" {show(mask, enums[option])}")
-        for sentence in one.warnings:
-            out.line("    ", styled(WARNING, "warning"), f" {sentence}")
+        for notice in one.warnings:
+            out.line("    ", styled(WARNING, "warning"), f" {notice}")
 
 
 def _write(path: str, found: Sequence[Delegation], enums: dict[str, Enum]) -> None:

@@ -124,7 +124,7 @@ def _test(options: argparse.Namespace) -> int:
         answer["trimmed"] = list(decision.trimmed)
     except HookError as error:
         code = error.code
-        answer["rule"], answer["problems"] = error.rule, list(error.problems)
+        answer["rule"], answer["problems"] = error.rule, list(error.sentences)
     answer["dropped"] = list(dropped)
     answer["attributes"] = rules.shown(subject, engine)
     print(json.dumps(answer, indent=2) if options.json else _text(answer))

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 
 from .. import kernel, policy
-from ..annotations import PREFIX, Request, container_name, parse, split
+from ..annotations import KEYS, LISTS, PREFIX, Request, container_name, parse, parse_item, split
 from ..compiled import Compiled
 from ..confine import guard_for
-from ..errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError, quote
+from ..errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError
 from ..formats.asker import Asker, asker
 from ..hook import visible
 from ..lint import lint
@@ -133,59 +133,85 @@ def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, str]:
 
 def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
     """What would come of the request of `one`, from a file with that `text`."""
-    enums, compiled = given.source.enums, given.policy
-    more = (one.subject, given.attributes)
-    who = rules.subject(one.annotations, given.engine, *more, inside=one.inside)
+    who = rules.subject(
+        one.annotations, given.engine, one.subject, given.attributes, inside=one.inside
+    )
     name = str(who["container"] or container_name(one.annotations) or "")
     findings = _Findings(one, text, name)
-    wanted: Grant | None = None
-    decision: policy.Decision | None = None
-    dropped: tuple[str, ...] = ()
-    asked: Request | None = None
-    try:
-        asked = parse(one.annotations, lambda: name)
-    except HookError as error:
-        findings.problems(error)
-        try:
-            if error.request is not None:
-                resolve(error.request, enums, kernel.table, compiled.profiles)
-        except HookError as names:
-            findings.problems(names)
+    asked = _parsed(one, given, name, findings)
     if asked is not None or findings.code:
         # A rootless engine is in one of its own, and a container may share that.
         if one.user_namespace is False and not who["rootless"]:
             findings.problems(HookError(NO_USER_NAMESPACE, _NO_USER_NAMESPACE))
         findings.doubts(one.lacks)
     findings.doubts(one.doubts)
-    if asked is not None:
-        try:
-            visible(asked.path, one.masked, one.remounted)
-        except HookError as error:
-            findings.problems(error)
-        try:
-            wanted, dropped = resolve(asked, enums, kernel.table, compiled.profiles)
-            if wanted.masks or asked.record:
-                decision = policy.decide(compiled, who, asked, wanted, enums)
-                if given.here:
-                    with guard_for(decision, who, enums) or nullcontext():
-                        pass
-        except HookError as error:
-            findings.problems(error)
-        if wanted:
-            masks = decision.grant.masks if decision else wanted.masks
-            findings.lint(masks, enums, confined=decision is None or decision.confined)
+    outcome = _NOTHING if asked is None else _judged(one, asked, given, who, findings)
+    decision = outcome.decision
     return Trial(
         asker=one,
-        enums=enums,
+        enums=given.source.enums,
         request=asked,
-        wanted=wanted,
-        dropped=dropped,
+        wanted=outcome.wanted,
+        dropped=outcome.dropped,
         rule=decision.rule if decision else findings.rule,
         subject=who,
         decision=decision,
         findings=tuple(findings.found),
         code=findings.code,
     )
+
+
+def _parsed(one: Asker, given: Setting, name: str, findings: "_Findings") -> Request | None:
+    """The request, None where there is none or its annotations are wrong."""
+    try:
+        return parse(one.annotations, lambda: name)
+    except HookError as error:
+        findings.problems(error)
+        try:
+            if error.request is not None:
+                resolve(error.request, given.source.enums, kernel.table, given.policy.profiles)
+        except HookError as names:
+            findings.problems(names)
+    return None
+
+
+class _Outcome(Record):
+    """How far a request came; None is what it didn't come to."""
+
+    __slots__ = ("decision", "dropped", "wanted")
+    wanted: Grant | None
+    dropped: tuple[str, ...]
+    decision: policy.Decision | None
+
+
+_NOTHING = _Outcome(wanted=None, dropped=(), decision=None)
+
+
+def _judged(
+    one: Asker, asked: Request, given: Setting, who: dict[str, object], findings: "_Findings"
+) -> _Outcome:
+    """What the kernel, the policy and the linter say of the request."""
+    enums, compiled = given.source.enums, given.policy
+    wanted: Grant | None = None
+    decision: policy.Decision | None = None
+    dropped: tuple[str, ...] = ()
+    try:
+        visible(asked.path, one.masked, one.remounted)
+    except HookError as error:
+        findings.problems(error)
+    try:
+        wanted, dropped = resolve(asked, enums, kernel.table, compiled.profiles)
+        if wanted.masks or asked.record:
+            decision = policy.decide(compiled, who, asked, wanted, enums)
+            if given.here:
+                with guard_for(decision, who, enums) or nullcontext():
+                    pass
+    except HookError as error:
+        findings.problems(error)
+    if wanted:
+        masks = decision.grant.masks if decision else wanted.masks
+        findings.lint(masks, enums, confined=decision is None or decision.confined)
+    return _Outcome(wanted=wanted, dropped=dropped, decision=decision)
 
 
 class _Findings:
@@ -195,6 +221,7 @@ class _Findings:
         self._asker = one
         self._name = name
         self._lines = text.split("\n")
+        self._known: dict[str, dict[str, str]] = {}
         self.found: list[Finding] = []
         self.code = DONE
         # The one that refused.
@@ -203,62 +230,86 @@ class _Findings:
     def problems(self, error: HookError) -> None:
         self.code = self.code or error.code
         self.rule = self.rule or error.rule
-        for text in error.problems:
-            # The rule to add is about the whole request, and comes last.
-            hint = error.code == REFUSED and text.startswith("to allow it")
-            self._add(HINT if hint else PROBLEM, "" if hint else self._key(text), text, error.code)
+        for one in error.problems:
+            key = self._annotation(one.key)
+            names = () if one.item is None else (one.item.strip(), _plain(one.item))
+            words = self._words(key)
+            spot = self._spot(key, [words[name] for name in names if name in words])
+            self._add(PROBLEM, str(one), code=error.code, key=key, spot=spot)
+        if error.hint is not None:
+            # It is about the whole request.
+            self._add(HINT, error.hint, code=error.code, spot=self._spot("", ()))
 
     def doubts(self, doubts: Iterable[Fault]) -> None:
         for one in doubts:
-            spot = Spot(line=one.line, column=one.column)
-            self.found.append(
-                Finding(level=WARNING, code=DONE, lint="", key="", spot=spot, text=one.text)
-            )
+            self._add(WARNING, one.text, spot=Spot(line=one.line, column=one.column))
 
     def lint(self, masks: dict[str, int], enums: dict[str, Enum], *, confined: bool) -> None:
         for one in lint(masks, enums, confined=confined):
-            key = self._effective(one.option)
-            spot = self._spot(key, one.reason)
-            self.found.append(
-                Finding(level=WARNING, code=DONE, lint=one.code, key=key, spot=spot, text=str(one))
-            )
+            key = self._annotation(one.option)
+            enum = enums[one.option]
+            values = {enum.values[name] for name in one.names}
+            # A profile's items are in the policy.
+            words = self._words(key) if one.option in key else {}
+            given = [word for name, word in words.items() if enum.find(name) in values]
+            self._add(WARNING, str(one), lint=one.code, key=key, spot=self._spot(key, given))
 
-    def _add(self, level: str, key: str, text: str, code: int) -> None:
-        spot = self._spot(key, text)
-        self.found.append(Finding(level=level, code=code, lint="", key=key, spot=spot, text=text))
+    def _add(
+        self,
+        level: str,
+        text: str,
+        *,
+        code: int = DONE,
+        lint: str = "",
+        key: str = "",
+        spot: Spot | None,
+    ) -> None:
+        finding = Finding(level=level, code=code, lint=lint, key=key, spot=spot, text=text)
+        self.found.append(finding)
 
-    def _key(self, text: str) -> str:
-        """The annotation that a sentence is about."""
-        ours = [key for key in self._asker.annotations if key.startswith(PREFIX)]
-        for key in sorted(ours, key=len, reverse=True):
-            if text.startswith(quote(key)):
-                return key
-        named = re.search(rf"{re.escape(PREFIX)}(\w+)", text)
-        if named:
-            return self._effective(named[1])
-        if "the path" in text or "target directory" in text:
-            return self._effective("path")
-        return self._effective("mode") if "the mode" in text else ""
+    def _annotation(self, key: str | None) -> str:
+        """The annotation that a problem's `key` names, or that has that part of the request.
 
-    def _effective(self, base: str) -> str:
-        """The annotation that counts for `base`: KEY/NAME before KEY, and a list's profile."""
-        for key in (f"{PREFIX}{base}/{self._name}", f"{PREFIX}{base}", f"{PREFIX}profile"):
-            if key in self._asker.annotations:
-                return key
-        return ""
+        KEY/NAME counts before KEY, and a list may come from a profile.
+        """
+        if key not in KEYS:
+            return key if key in self._asker.annotations else ""
+        found = [f"{PREFIX}{key}/{self._name}", f"{PREFIX}{key}"]
+        if key in LISTS:
+            found += [f"{PREFIX}profile/{self._name}", f"{PREFIX}profile"]
+        return next((one for one in found if one in self._asker.annotations), "")
 
-    def _spot(self, key: str, text: str) -> Spot | None:
-        """Where the item that a sentence is about stands, or else the annotation's value."""
+    def _words(self, key: str) -> dict[str, str]:
+        """What stands in the annotation `key`, all of it and each item.
+
+        By itself, and by the name that it is looked up by.
+        """
+        words = self._known.get(key)
+        if words is None:
+            words = self._known[key] = {}
+            text = self._asker.annotations.get(key, "")
+            for word in filter(None, (text.strip(), *split(text))):
+                words.setdefault(word, word)
+                words.setdefault(_plain(word), word)
+        return words
+
+    def _spot(self, key: str, words: Iterable[str]) -> Spot | None:
+        """Where the first of the `words` stands in the annotation `key`, or else its value."""
         if not self._asker.where:
             return None
         spot = self._asker.where.get(key, self._asker.here)
         line = self._lines[spot.line - 1] if spot.line <= len(self._lines) else ""
-        words = set(re.findall(r"[!\w.-]+", text))
-        for item in split(self._asker.annotations.get(key, "")):
-            at = re.compile(rf"(?<!\w){re.escape(item)}(?!\w)").search(line, spot.column - 1)
-            if item in words and at:
+        for word in words:
+            # None that is a part of another word: the file's text isn't parsed here.
+            whole = re.compile(rf"(?<![\w.!-]){re.escape(word)}(?![\w.-])")
+            if at := whole.search(line, spot.column - 1):
                 return Spot(line=spot.line, column=at.start() + 1)
         return spot
+
+
+def _plain(word: str) -> str:
+    """An item as its name is looked up."""
+    return parse_item(word, "")[0].lstrip("!")
 
 
 def exit_code(trials: Iterable[Trial], *, strict: bool = False) -> int:

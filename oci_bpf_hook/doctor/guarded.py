@@ -42,10 +42,10 @@ def _tokens() -> str:
 
 
 def _absent(why: str, policy: Compiled | None) -> Finding:
-    obstacles = [text.partition("; ") for text in load.obstacles() or load.unready()]
+    obstacles = load.obstacles() or load.unready()
     if obstacles:
-        why += f", and can't be turned on: {', and '.join(text for text, _, _ in obstacles)}"
-        fix = "; ".join(todo for _, _, todo in obstacles if todo) or _TRUST
+        why += f", and can't be turned on: {', and '.join(one.text for one in obstacles)}"
+        fix = "; ".join(one.hint for one in obstacles if one.hint) or _TRUST
     else:
         why += ", and nothing that can be seen keeps it from being turned on"
         fix = _ON

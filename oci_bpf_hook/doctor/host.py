@@ -148,9 +148,9 @@ def _speculation() -> Iterator[Finding]:
 
 
 def _policy_fix(error: HookError) -> str:
-    if "can't be trusted" in str(error):
-        return f"chown root: {ETC} && chmod 644 {ETC}"
-    return f"oci-bpf-hook policy check {ETC}"
+    return "; ".join(filter(None, (one.hint for one in error.problems))) or (
+        f"oci-bpf-hook policy check {ETC}"
+    )
 
 
 def _subordinate_ids(found: list[Engine]) -> Iterator[Finding]:

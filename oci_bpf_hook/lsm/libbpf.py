@@ -11,7 +11,7 @@ from errno import EPERM
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import KERNEL_CANNOT, HookError
+from ..errors import KERNEL_CANNOT, HookError, Problem
 
 _SONAME = "libbpf.so.1"
 _WARN = 0
@@ -36,8 +36,10 @@ class Libbpf:
         except OSError:
             raise HookError(
                 KERNEL_CANNOT,
-                f"the guard is loaded by libbpf, and there is no {_SONAME}; install libbpf1 "
-                "(Debian, Ubuntu) or libbpf (Fedora)",
+                Problem(
+                    f"the guard is loaded by libbpf, and there is no {_SONAME}",
+                    hint="install libbpf1 (Debian, Ubuntu) or libbpf (Fedora)",
+                ),
             ) from None
         self._said: list[str] = []
         # Held here: libbpf calls it for as long as it is set.

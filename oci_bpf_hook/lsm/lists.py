@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import kernel
 from ..advise.btftypes import ENUM, FUNC, Types
-from ..errors import KERNEL_CANNOT, HookError
+from ..errors import KERNEL_CANNOT, HookError, Problem
 from ..lint import WITH_PERFMON
 from ..names import Enum
 from ..record import Record
@@ -65,8 +65,11 @@ def digest() -> bytes:
     except FileNotFoundError:
         raise HookError(
             KERNEL_CANNOT,
-            f"the guard's object {OBJECT} is missing; it is in the deb, the RPM and the image, and "
-            "in a checkout `make guard` builds it with clang",
+            Problem(
+                f"the guard's object {OBJECT} is missing",
+                hint="it is in the deb, the RPM and the image, and in a checkout `make guard` "
+                "builds it with clang",
+            ),
         ) from None
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from .. import kernel, syscalls
 from ..container import is_initial
-from ..errors import KERNEL_CANNOT, NO_BROKER, HookError
+from ..errors import KERNEL_CANNOT, NO_BROKER, HookError, Problem
 from ..guard import (
     CONFIG,
     CONFIG_VALUE,
@@ -78,9 +78,9 @@ class Outcome(Record):
     digest: str
 
 
-def obstacles() -> list[str]:
-    """Why this host can have no guard, in sentences with what to do; none if it can."""
-    found = []
+def obstacles() -> list[Problem]:
+    """Why this host can have no guard, each with what to do; none if it can."""
+    found: list[Problem] = []
     try:
         lsms = read(LSMS).strip().split(",")
     except OSError:  # Without securityfs nobody says, and nothing is marked (`require_lsms`).
@@ -89,25 +89,30 @@ def obstacles() -> list[str]:
         # The kernel puts capability first by itself.
         wanted = ",".join([name for name in lsms if name != "capability"] + ["bpf"])
         found.append(
-            f"BPF programs can't be LSMs on this host: {LSMS} has no bpf; put lsm={wanted} on the "
-            "kernel's command line and boot it again"
+            Problem(
+                f"BPF programs can't be LSMs on this host: {LSMS} has no bpf",
+                hint=f"put lsm={wanted} on the kernel's command line and boot it again",
+            )
         )
     try:
         btf = kernel.btf_in()
     except (OSError, ValueError) as error:
-        return [*found, f"this kernel has no BTF ({error}), and the guard needs it to fit in"]
+        text = f"this kernel has no BTF ({error}), and the guard needs it to fit in"
+        return [*found, Problem(text)]
     # The kernel has a function of this name for each LSM hook that programs can be attached to.
     if any(btf.find(f"\0bpf_lsm_bpf_{name}\0".encode()) < 0 for name in LINKS):
         found.append(
-            "this kernel has no LSM hooks for BPF tokens: it takes Linux 6.9 or later with "
-            "CONFIG_BPF_LSM"
+            Problem(
+                "this kernel has no LSM hooks for BPF tokens: it takes Linux 6.9 or later with "
+                "CONFIG_BPF_LSM"
+            )
         )
     return found
 
 
-def unready() -> list[str]:
-    """What this installation lacks to turn the guard on, in sentences with what to do."""
-    found: list[str] = []
+def unready() -> list[Problem]:
+    """What this installation lacks to turn the guard on, each with what to do."""
+    found: list[Problem] = []
     for look in (digest, Libbpf):
         try:
             look()
