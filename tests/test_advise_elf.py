@@ -35,10 +35,10 @@ def changed(offset: int, content: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "no ELF file"),
-        (b"#!/bin/sh\n", "no ELF file"),
+        (b"", "it isn't an ELF file"),
+        (b"#!/bin/sh\n", "it isn't an ELF file"),
         (b"\x7fELF", "cut short"),
-        (b"\x7fELF" + bytes(100), "no 64-bit ELF"),
+        (b"\x7fELF" + bytes(100), "it isn't a 64-bit ELF"),
     ],
 )
 def test_what_is_none(data: bytes, words: str) -> None:
@@ -49,9 +49,9 @@ def test_what_is_none(data: bytes, words: str) -> None:
 @pytest.mark.parametrize(
     ("offset", "content", "words"),
     [
-        (4, b"\x01", "no 64-bit ELF"),
+        (4, b"\x01", "it isn't a 64-bit ELF"),
         (18, struct.pack("<H", 62), "has no BPF"),
-        (16, struct.pack("<H", 2), "no relocatable object"),
+        (16, struct.pack("<H", 2), "it isn't a relocatable object"),
         (40, struct.pack("<Q", 1 << 40), "cut short"),
         (58, struct.pack("<H", 40), "make sense"),
         (60, struct.pack("<H", 0), "make sense"),

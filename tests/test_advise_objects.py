@@ -42,7 +42,7 @@ def test_jump_tables() -> None:
 
 @pytest.mark.parametrize("name", ["pinned", "dummy_ops"])
 def test_without_types_where_they_are_needed(name: str) -> None:
-    with pytest.raises(ElfError, match="no BTF to read it by; compile with -g"):
+    with pytest.raises(ElfError, match="no BTF to read it with; compile with -g"):
         objects.read(compiled(name, "-g0"), "")
 
 

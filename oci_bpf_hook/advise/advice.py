@@ -1,8 +1,8 @@
-"""From what is in objects to what they need together, and each of them.
+"""From what is in objects to what they need, both together and each of them.
 
-Together, because one object's bits change what the loader makes of another: libbpf's first probe
-takes whichever of two types there is, and its probe for attach types succeeds as soon as
-somebody's cgroup programs are delegated.
+They are looked at together, because one object's bits change what the loader makes of another:
+libbpf's first probe uses whichever of two types is delegated, and its probe for attach types
+succeeds as soon as any object's cgroup programs are delegated.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,17 +18,17 @@ from .pointers import takes_perfmon
 from .sections import LIBBPF, OPTIONAL, USDT, ZERO
 from .target import Kernel
 
-# Helpers that a program may call only with CAP_PERFMON, whatever its type (bpf_base_func_proto()
-# in kernel/bpf/helpers.c): trace_printk, get_current_task, probe_read_*, snprintf and its like.
+# Helpers that a program of any type may call only with CAP_PERFMON (Linux: kernel/bpf/helpers.c,
+# bpf_base_func_proto): trace_printk, get_current_task, probe_read_*, snprintf and similar ones.
 _PERFMON_HELPERS = {6, 35, 112, 113, 114, 115, 149, 158, 165, 175, 177}
 
 
 class Options(Record):
     """How the objects are loaded: by `loader`, one of sections.LOADERS.
 
-    `libbpf` is a release of its or None for all that are out; `exact` keeps attach types that are
-    optional; `only` names the programs that are loaded, or none for all of them, and `skip` those
-    that aren't.
+    `libbpf` is a release of libbpf, or None for all releases.  `exact` keeps optional attach types.
+    `only` names the programs that are loaded, and is empty for all of them; `skip` names those that
+    aren't loaded.
     """
 
     __slots__ = ("exact", "libbpf", "loader", "only", "skip")
@@ -43,7 +43,7 @@ DEFAULTS = Options(loader=LIBBPF, libbpf=None, exact=False, only=frozenset(), sk
 
 
 class _Loaded(Record):
-    """A program that is loaded: `attach` None where nobody can tell, `declared` if optional."""
+    """A program that is loaded: `attach` is None if unknown, `declared` is set if optional."""
 
     __slots__ = ("attach", "declared", "prog", "program", "why")
     program: Program
@@ -64,7 +64,7 @@ class _Object(Record):
 def advise(
     objects: Sequence[Object], options: Options, kernel: Kernel, given: Needs = NOTHING
 ) -> Needs:
-    """What `objects` need, beside what is `given` anyhow, which is part of the outcome."""
+    """What `objects` need, besides what is `given` anyhow; the result contains that, too."""
     loads = [
         _Object(found=found, loaded=tuple(_loaded(found, options, kernel))) for found in objects
     ]
@@ -90,7 +90,7 @@ def advise(
 
 
 def _loaded(found: Object, options: Options, kernel: Kernel) -> Iterator[_Loaded]:
-    """The programs that a loader loads, with what it knows of them."""
+    """The programs that a loader loads, with what it knows about them."""
     unused = _unused_operations(found)
     for program in found.programs:
         off = not program.autoload and options.loader != sections.CILIUM
@@ -102,7 +102,7 @@ def _loaded(found: Object, options: Options, kernel: Kernel) -> Iterator[_Loaded
         why = f'program {program.name}, SEC("{program.section}")'
         attach = row.attach
         if row.flag == USDT and options.loader == LIBBPF:
-            attach, why = "trace_uprobe_multi", f"{why}, which without it attaches by perf events"
+            attach, why = "trace_uprobe_multi", f"{why}, which is otherwise attached by perf events"
         if attach is None:
             for attach, member in _members(found, program, kernel):
                 yield _Loaded(
@@ -128,7 +128,7 @@ def _wanted(program: Program, options: Options) -> bool:
 
 
 def _unused_operations(found: Object) -> set[str]:
-    # libbpf doesn't load what is for a struct_ops map that it doesn't make.
+    # libbpf doesn't load the programs of a struct_ops map that it doesn't make.
     off = {name for ops in found.operations if not ops.autocreate for name in ops.programs.values()}
     return off - {
         name for ops in found.operations if ops.autocreate for name in ops.programs.values()
@@ -149,7 +149,7 @@ def _members(found: Object, program: Program, kernel: Kernel) -> Iterator[tuple[
 
 
 def _fixed(one: _Object, options: Options, kernel: Kernel) -> Needs:
-    """What an object needs whatever else there is."""
+    """What an object needs, whatever else there is."""
     found = one.found
     reasons: list[Reason] = []
     helpers: set[int] = set()
@@ -187,7 +187,7 @@ def _program(found: Object, one: _Loaded, attach: str) -> tuple[Reason, ...]:
 
 
 def _more(found: Object, one: _Loaded, options: Options) -> Iterator[Reason]:
-    """What a program takes beside its types."""
+    """What a program needs besides its types."""
 
     def capability(name: str, why: str) -> Reason:
         return Reason(
@@ -243,7 +243,7 @@ def _takes_attach_types(fixed: Needs, loads: Sequence[_Object], options: Options
 
 
 def _optional(one: _Object, *, declared: bool, probe: bool) -> Needs:
-    """What programs with an optional attach type need, and the `probe` if it's for their sake."""
+    """What programs with an optional attach type need, and the `probe` if it is made for them."""
     reasons: list[Reason] = []
     probed = False
     for each in one.loaded:
@@ -264,7 +264,7 @@ def _optional(one: _Object, *, declared: bool, probe: bool) -> Needs:
 def _first(
     found: Object, own: Collection[str], everybody: Collection[str], options: Options
 ) -> Needs:
-    """libbpf's first probe: one that the object has in its own share, else one of the others'."""
+    """libbpf's first probe: one that the object's own needs cover, or else another object's."""
     probe = probes.first(options.libbpf, own, everybody)
     return _probe(found, probe) if probe else NOTHING
 

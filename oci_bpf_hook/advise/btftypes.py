@@ -1,7 +1,6 @@
-"""The types in BTF: an object's, to read its maps and variables by, or a kernel's structs.
+"""The types in BTF: an object's, to read its maps and variables, or a kernel's structs.
 
-Format: Documentation/bpf/btf.rst.  As in `btf`, whatever the bytes are, the outcome is right or a
-BtfError.
+Format: Documentation/bpf/btf.rst.  As in `btf`, any bytes give either a right result or a BtfError.
 """
 
 from bisect import bisect_left
@@ -22,19 +21,19 @@ FUNC = 12
 FUNC_PROTO = 13
 VAR = 14
 DATASEC = 15
-# What only qualifies another type: TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG.
+# The kinds that only qualify another type: TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG.
 _QUALIFIERS = {8, 9, 10, 11, 18}
-# Nobody nests qualifiers that deep but in a circle.
+# Qualifiers that are nested deeper than this form a circle.
 _DEEP = 64
-# Nor has an object as many members of structs and variables, each counted as often as it's asked
-# for: a few bytes can say that a thousand maps are defined by one struct of a thousand members.
+# No object has so many members of structs and variables, even if each counts as often as it is
+# looked at: a few bytes can say that one struct of a thousand members defines a thousand maps.
 _LOOKED_AT = 1 << 20
 # A longer name counts as several.
 _USUAL_NAME = 64
 
 
 class Variable(NamedTuple):
-    """One of a data section's, at `offset` in it; `type` is a type's number."""
+    """A variable of a data section, at `offset` in it; `type` is a type's number."""
 
     name: str
     type: int
@@ -43,7 +42,7 @@ class Variable(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One of a struct's; `offset` is in bits."""
+    """A member of a struct; `offset` is in bits."""
 
     name: str
     type: int
@@ -58,13 +57,13 @@ class Types:
         self._layout = layout_of(data)
         order = "<" if self._layout.order == "little" else ">"
         self._one, self._three = Struct(order + "I"), Struct(order + "III")
-        # The numbers of data sections: there are few, and they are asked for by their names.
+        # The numbers of data sections: there are few, and they are looked up by name.
         self._sections: list[int] = []
         self._left = _LOOKED_AT
         self._positions = self._walk()
 
     def _walk(self) -> list[int]:
-        """Where each type is; most of them nobody asks for, and they are left as they are."""
+        """Where each type is; types are decoded only when they are asked for, and few are."""
         # `void` is nowhere.
         positions = [0]
         position, end = self._layout.types, self._layout.types_end
@@ -94,11 +93,11 @@ class Types:
         return self._record(number)[1] >> 24 & 0x1F
 
     def name(self, number: int) -> str:
-        """The name of a type; empty where it has none."""
+        """The name of a type; empty if it has none."""
         return self._string(self._record(number)[0])
 
     def target(self, number: int) -> int:
-        """What a pointer points to, a variable's type, what a qualifier is for."""
+        """The type that a pointer points to, a variable has, or a qualifier is for."""
         return self._record(number)[2]
 
     def plain(self, number: int) -> int:
@@ -107,10 +106,10 @@ class Types:
             if self.kind(number) not in _QUALIFIERS:
                 return number
             number = self.target(number)
-        raise BtfError("a type that is its own")
+        raise BtfError("a type that refers to itself")
 
     def array(self, number: int) -> tuple[int, int]:
-        """An array's type of elements, and how many it has."""
+        """The type of an array's elements, and how many it has."""
         position = self._expect(number, ARRAY)
         element, _, count = self._three.unpack_from(self._data, position + 12)
         return element, count
@@ -123,7 +122,7 @@ class Types:
         found = []
         for at in range(position + 12, position + 12 + 12 * (info & 0xFFFF), 12):
             name, of, offset = self._three.unpack_from(self._data, at)
-            # With the flag the upper eight bits are a bit field's size.
+            # If the kind flag is set, the upper eight bits are a bit field's size.
             found.append(
                 Member(self._string(name), of, offset & 0xFFFFFF if info >> 31 else offset)
             )
@@ -148,10 +147,10 @@ class Types:
         return []
 
     def named(self, name: str, kind: int) -> list[int]:
-        """The numbers of the types of this name and kind; most often one, or none.
+        """The numbers of the types of this name and kind; usually one or none.
 
-        It looks for the name and then for records that have it, which in a kernel's BTF takes a
-        hundredth of asking each type for its name.
+        It searches for the name and then for records that have it, which in a kernel's BTF takes a
+        hundredth of the time of asking each type for its name.
         """
         data, layout = self._data, self._layout
         at = data.find(b"\0" + name.encode("utf-8") + b"\0", layout.strings, layout.strings_end)
@@ -161,7 +160,7 @@ class Types:
         found = []
         position = data.find(needle, layout.types, layout.types_end)
         while position >= 0:
-            # Any four bytes may look like the name; a record's own place is in the list.
+            # Any four bytes may look like the name; only a record's own position is in the list.
             number = bisect_left(self._positions, position, 1)
             is_one = number < len(self) and self._positions[number] == position
             if is_one and self.kind(number) == kind:
@@ -182,7 +181,7 @@ class Types:
     def _look(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
-            raise BtfError("types that refer to each other without an end")
+            raise BtfError("types that refer to each other endlessly")
 
     def _var(self, number: int) -> int:
         self._expect(number, VAR)
@@ -190,11 +189,11 @@ class Types:
 
     def _expect(self, number: int, *kinds: int) -> int:
         if self.kind(number) not in kinds:
-            raise BtfError("a type that is not of the kind that it should be")
+            raise BtfError("a type that isn't of the expected kind")
         return self._positions[number]
 
     def _record(self, number: int) -> tuple[int, int, int]:
-        """The name, info, and size or type of a type; that `void` is, which has none."""
+        """The name, info, and size or type of a type; not for `void`, which has no record."""
         if number >= len(self._positions):
             raise BtfError("a type that doesn't exist")
         if not number:
@@ -210,10 +209,10 @@ class Types:
 
 
 def struct_members(data: "Buffer", name: str) -> list[str] | None:
-    """The names of the members of `struct name` in the kernel's BTF `data`; None without one.
+    """The names of the members of `struct name` in the kernel's BTF `data`; None if there is none.
 
-    A walk through a kernel's 126,000 types takes a second: this looks for the name, and then for
-    a struct that has it.  Raises BtfError.
+    Walking through a kernel's 126,000 types takes a second, so this searches for the name, and then
+    for a struct that has it.  Raises BtfError.
     """
     layout = layout_of(data)
     at = data.find(b"\0" + name.encode("utf-8") + b"\0", layout.strings, layout.strings_end)
@@ -235,7 +234,7 @@ def struct_members(data: "Buffer", name: str) -> list[str] | None:
 def _members_at(
     data: "Buffer", layout: Layout, position: int, info: int, size: int
 ) -> list[str] | None:
-    # Any four bytes may look like the name.  A struct has members within its size, in order.
+    # Any four bytes may look like the name.  A struct has its members within its size, in order.
     first, count = position + 12, info & 0xFFFF
     if info >> 24 & 0x1F != STRUCT or not count or first + 12 * count > layout.types_end:
         return None

@@ -1,7 +1,7 @@
-"""What the kernel asks for in each bpf(2) call that takes a token: the bits, and capabilities.
+"""What the kernel asks for in each bpf(2) call that takes a token: bits and capabilities.
 
-The capabilities are those in the user namespace of the token: CAP_BPF for every call, and more
-for some types (kernel/bpf/syscall.c: is_net_admin_prog_type, is_perfmon_prog_type, map_create).
+The capabilities are those in the token's user namespace: CAP_BPF for every call, and more for some
+types (Linux: kernel/bpf/syscall.c, is_net_admin_prog_type, is_perfmon_prog_type, map_create).
 """
 
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ def btf_load(*, source: str, kind: str, why: str) -> tuple[Reason, ...]:
 
 
 def btf_get_fd_by_id(*, source: str, kind: str, why: str) -> tuple[Reason, ...]:
-    """The BTF of another program, which takes CAP_SYS_ADMIN (0de445d18e0b, 6.15)."""
+    """Another program's BTF, which takes CAP_SYS_ADMIN (Linux: 0de445d18e0b, 6.15)."""
     bits = [(CMDS.option, "btf_get_fd_by_id")]
     return _reasons(bits, ["sys_admin"], source=source, kind=kind, why=why)
 

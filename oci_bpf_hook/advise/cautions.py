@@ -26,7 +26,7 @@ _F_ZERO_SEED = 1 << 6
 _PERF_EVENT_ARRAY = 4
 
 
-# Who reads packets compares and subtracts pointers.
+# The types of programs that read packets, and so compare and subtract pointers.
 _PACKETS = {
     *("xdp", "sched_cls", "sched_act", "cgroup_skb", "sk_skb", "sk_msg", "flow_dissector"),
     *("lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local", "netfilter"),
@@ -36,7 +36,7 @@ _PACKETS = {
 class Loads(Record):
     """What is loaded of an object: each program with its type, and its attach type or None.
 
-    `unwanted` are the names of those that were told not to be.
+    `unwanted` are the names of the programs that the user has excluded.
     """
 
     __slots__ = ("found", "programs", "unwanted")
@@ -46,7 +46,7 @@ class Loads(Record):
 
 
 def find(loads: Loads, needs: Needs, loader: str, kernel: Kernel) -> list[Caution]:
-    """What is to be said of one object, whose own needs are `needs`."""
+    """What there is to say about one object, whose own needs are `needs`."""
     found = loads.found
     bits = needs.bits
     progs = sorted(name for option, name in bits if option == PROGS.option)
@@ -65,14 +65,14 @@ def find(loads: Loads, needs: Needs, loader: str, kernel: Kernel) -> list[Cautio
 def _unloadable(loads: Loads, loader: str) -> Iterator[tuple[str, str]]:
     found = loads.found
     if loader == AYA:
-        yield _say("loader-without-token", "aya doesn't use tokens yet, and so gets EPERM")
+        yield _say("loader-without-token", "aya doesn't use tokens yet, so it gets EPERM")
     loaded = {program for program, _, _ in loads.programs}
     static = [program.name for program in found.programs if program.static]
     if static and loader == LIBBPF:
         yield _say(
             "static-program",
-            f"{_list(static)}: a static function in a section of its own, for which libbpf refuses "
-            "the whole object",
+            f"{_list(static)}: a static function has a section of its own, for which libbpf "
+            "refuses the whole object",
         )
     for program in found.programs:
         if program in loaded or program.name in loads.unwanted:
@@ -80,26 +80,26 @@ def _unloadable(loads: Loads, loader: str) -> Iterator[tuple[str, str]]:
         if sections.find(program.section, loader) is None:
             yield _say(
                 "unknown-section",
-                f'{loader} takes SEC("{program.section}") of {program.name} for no type; an '
-                "application that sets one itself needs more than is said here",
+                f'{loader} knows no type for SEC("{program.section}") of {program.name}; an '
+                "application that sets the type itself needs more than is listed here",
             )
         elif not program.autoload and loader == LIBBPF:
             yield _say(
                 "not-loaded",
                 f'{program.name} is left out: SEC("?{program.section}") is loaded only if the '
-                f"application says so; --only {program.name} says what it takes",
+                f"application says so; --only {program.name} tells what it takes",
             )
     if found.jump_tables:
         yield _say(
             "map-without-token",
-            "libbpf makes the maps of jump tables without the token so far, which fails; "
-            "compile with -fno-jump-tables",
+            "libbpf still makes the maps of jump tables without the token, which fails; compile "
+            "with -fno-jump-tables",
         )
     if any(name.startswith("CONFIG_") for name in found.externs):
         yield _say(
             "kernel-configuration",
-            "its CONFIG_ variables are read from /proc/config.gz or /boot, which the container "
-            "has to have",
+            "its CONFIG_ variables are read from /proc/config.gz or /boot, so the container needs "
+            "one of these",
         )
     if not (found.programs or found.maps or found.operations or found.jump_tables):
         yield _say("nothing", "there is no program and no map in it")
@@ -117,15 +117,15 @@ def _attaching(loads: Loads) -> Iterator[tuple[str, str]]:
         if prog == "ext":
             yield _say(
                 "newer-loader",
-                f"{program.name} replaces a function of another program, whose BTF libbpf gets "
-                "with a token from 1.6 on, and Linux from 6.15 on",
+                f"{program.name} replaces a function of another program, whose BTF only libbpf "
+                "1.6 or later gets with a token, and only from Linux 6.15 or later",
             )
     if perf:
         yield _say(
             "perf-attach",
-            f"{_list(perf)}: attaching takes perf_event_open(2), which asks for CAP_PERFMON in the "
-            "initial user namespace and knows no tokens; kprobe.multi, uprobe.multi, raw_tp and "
-            "tp_btf do without",
+            f"{_list(perf)}: attaching takes perf_event_open(2), which asks for CAP_PERFMON in "
+            "the initial user namespace and ignores tokens; kprobe.multi, uprobe.multi, raw_tp "
+            "and tp_btf don't use it",
         )
     if tracefs:
         yield _say("tracefs", f"{_list(tracefs)}: attaching takes tracefs in the container")
@@ -133,7 +133,7 @@ def _attaching(loads: Loads) -> Iterator[tuple[str, str]]:
         yield _say(
             "netlink-attach",
             f"{_list(netlink)}: attaching by netlink takes a network namespace of the container's "
-            "own; tcx/ingress and tcx/egress attach without",
+            "own; tcx/ingress and tcx/egress don't use netlink",
         )
 
 
@@ -143,7 +143,7 @@ def _map(one: Map, kernel: Kernel) -> Iterator[tuple[str, str]]:
     if one.kind == LEGACY:
         yield _say(
             "legacy-map",
-            f"map {one.name} is defined in a section maps, which libbpf has refused since 1.0",
+            f"map {one.name} is defined in a section maps, which libbpf 1.0 and later refuse",
         )
     if one.flags & _F_ZERO_SEED:
         yield _say(
@@ -154,13 +154,11 @@ def _map(one: Map, kernel: Kernel) -> Iterator[tuple[str, str]]:
     if one.type == _PERF_EVENT_ARRAY:
         yield _say(
             "perf-buffer",
-            f"map {one.name} is filled through perf_event_open(2), which knows no tokens; a "
-            "ringbuf does without",
+            f"map {one.name} is filled through perf_event_open(2), which ignores tokens; a "
+            "ringbuf isn't",
         )
     if one.pinned:
-        yield _say(
-            "pinned", f"map {one.name} is pinned by its name, which takes a bpffs to write to"
-        )
+        yield _say("pinned", f"map {one.name} is pinned by its name, which takes a writable bpffs")
 
 
 def _operations(found: Object, kernel: Kernel) -> Iterator[tuple[str, str]]:
@@ -168,7 +166,7 @@ def _operations(found: Object, kernel: Kernel) -> Iterator[tuple[str, str]]:
     for ops in found.operations:
         members = struct_members(kernel.btf, ops.struct) if kernel.btf is not None else None
         if kernel.btf is None:
-            why = "there is no BTF of the kernel to tell; name one by --btf"
+            why = "that can't be told without the kernel's BTF; name one by --btf"
         elif members is None:
             why = f"the kernel has no struct {ops.struct}"
         else:
@@ -180,7 +178,8 @@ def _operations(found: Object, kernel: Kernel) -> Iterator[tuple[str, str]]:
             if not beyond:
                 continue
             why = (
-                f"{_list(beyond)}: no member of the kernel's struct, or one that no bit stands for"
+                f"{_list(beyond)}: the kernel's struct has no such member, or one without a bit "
+                "of its own"
             )
         yield _say(
             "struct-ops-members",
@@ -198,7 +197,7 @@ def _names(needs: Needs, kernel: Kernel) -> Iterator[tuple[str, str]]:
 
 
 def _beyond(bits: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """What it reaches at the least: as much as a confined token gives, or else the kernel."""
+    """What it reaches at the least: what a confined token gives, or else the whole kernel."""
     far = {
         (option, name): reach(option, name, confined=True)
         for option, name in sorted(bits)
@@ -207,8 +206,8 @@ def _beyond(bits: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     for name in dict.fromkeys(name for (_, name), where in far.items() if where == HOST):
         yield _say(
             REACHES_BEYOND,
-            f"{name} {why(name)}, and is for no confined token: it takes a rule with "
-            "confined: false",
+            f"{name} {why(name)}, so no confined token gets it: it takes a rule with confined: "
+            "false",
         )
     network = [name for (_, name), where in far.items() if where == NETWORK]
     if network:
@@ -234,8 +233,8 @@ def _verifier(progs: list[str], *, perfmon: bool) -> Iterator[tuple[str, str]]:
     if packets and not perfmon:
         yield _say(
             "perhaps-perfmon",
-            f"{_list(packets)}: some arithmetic with pointers, such as their difference, or to add "
-            "a length that the packet tells, the verifier allows only with CAP_PERFMON",
+            f"{_list(packets)}: the verifier allows some arithmetic with pointers only with "
+            "CAP_PERFMON, such as their difference, or adding a length that the packet tells",
         )
 
 

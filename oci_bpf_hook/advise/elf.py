@@ -1,9 +1,9 @@
-"""ELF, as far as a BPF object goes: its sections, symbols and relocations.
+"""ELF, as far as a BPF object needs it: its sections, symbols and relocations.
 
-pyelftools knows what the headers are; its ELFFile, which wants a file and brings the half of DWARF
-with it, takes longer to import than all of this.  The bytes of sections are only ever slices of the
-file, and what there is many of is unpacked here: a file of somebody else's making may claim any
-size, and pyelftools takes a hundred times as long for a symbol.
+pyelftools knows the headers' layout; but its ELFFile needs a file, imports half of DWARF, and takes
+longer to import than all of this.  Sections' bytes are only ever slices of the file, and tables are
+unpacked here: somebody else's file may claim any size, and pyelftools takes a hundred times as long
+for a symbol.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,11 +23,11 @@ ByteOrder = Literal["little", "big"]
 MAGIC = b"\x7fELF"
 ALLOC = 2
 EXECINSTR = 4
-# Sections, by the names that pyelftools has for their types.
+# Types of sections, as pyelftools names them.
 PROGBITS = "SHT_PROGBITS"
 NOBITS = "SHT_NOBITS"
 _NULL = "SHT_NULL"
-# Symbols.
+# Types of symbols.
 OBJECT = 1
 FUNCTION = 2
 SECTION = 3
@@ -35,7 +35,7 @@ LOCAL = 0
 UNDEFINED = 0
 _EM_BPF = 247
 _ET_REL = 1
-# No BPF object has as many, or is as large; whoever says so wants us to be slow.
+# No BPF object has so many, or is so large; a file that claims it would only cost time.
 _SECTIONS_MAX = 8192
 _LARGEST = 1 << 26
 _LONGEST_NAME = 4096
@@ -46,11 +46,11 @@ _NOBITS = 8
 
 
 class ElfError(ValueError):
-    """These bytes are no BPF object."""
+    """These bytes aren't a BPF object."""
 
 
 class Section(NamedTuple):
-    """`size` counts what NOBITS sections have only in memory, `data` doesn't."""
+    """`size` counts what NOBITS sections have only in memory; `data` doesn't contain that."""
 
     number: int
     name: str
@@ -70,16 +70,16 @@ class Symbol(NamedTuple):
 
 
 class Relocation(NamedTuple):
-    """That the bytes at `offset` in a section depend on `symbol`."""
+    """The bytes at `offset` in a section depend on `symbol`."""
 
     offset: int
     symbol: Symbol
 
 
 class Elf(Record):
-    """One object; `relocations` are by the number of the section that they are for.
+    """One object; `relocations` are by the number of the section that they apply to.
 
-    Those for debug information and BTF, most of all, are left out.
+    Relocations of sections that aren't loaded, mainly of debug information and BTF, are left out.
     """
 
     __slots__ = ("order", "relocations", "sections", "symbols")
@@ -90,16 +90,16 @@ class Elf(Record):
 
 
 def parse(data: bytes) -> Elf:
-    """The BPF object `data`.  Raises ElfError, which says what it is instead."""
-    from elftools.construct import ConstructError  # With the options alone nobody waits for it.
+    """The BPF object `data`.  Raises ElfError, which says what `data` is instead."""
+    from elftools.construct import ConstructError  # Not imported for --help.
 
     if not data.startswith(MAGIC):
-        raise ElfError("it is no ELF file")
+        raise ElfError("it isn't an ELF file")
     try:
         return _parse(data)
     except ElfError:
         raise
-    # Whatever pyelftools runs into with headers that make no sense.
+    # All that pyelftools raises for headers that make no sense.
     except (ConstructError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise ElfError(f"its ELF headers make no sense ({error or type(error).__name__})") from None
 
@@ -110,7 +110,7 @@ def _parse(data: bytes) -> Elf:
     if len(data) > _LARGEST:
         raise ElfError(f"it is larger than {_LARGEST >> 20} MiB, which no BPF object is")
     if data[4] != 2 or data[5] not in (1, 2):
-        raise ElfError("it is no 64-bit ELF file, which BPF objects are")
+        raise ElfError("it isn't a 64-bit ELF file, as BPF objects are")
     order: ByteOrder = "little" if data[5] == 1 else "big"
     structs = _structs(order)
     header = structs.Elf_Ehdr.parse(data[:_HEADER])
@@ -118,7 +118,7 @@ def _parse(data: bytes) -> Elf:
     if header["e_machine"] not in ("EM_BPF", "EM_NONE"):
         raise ElfError("it is an ELF file, but has no BPF")
     if header["e_type"] != "ET_REL":
-        raise ElfError("it is no relocatable object, as a compiler makes it")
+        raise ElfError("it isn't a relocatable object, as a compiler makes it")
     if extent(data, 0) > len(data):
         raise ElfError("it is cut short: its section headers are beyond its end")
     first = header["e_shoff"]
@@ -147,7 +147,7 @@ def _parse(data: bytes) -> Elf:
 def _sections(
     data: bytes, raw: Sequence[tuple[int, ...]], named_by: int
 ) -> list[tuple[Section, int, int]]:
-    """Each section of `data` with the two numbers of others that its header has.
+    """Each section of `data` with the numbers of two others from its header.
 
     `raw` are the headers, and `named_by` is the number of the section that has their names.
     """
@@ -161,7 +161,7 @@ def _sections(
             raise ElfError(f"it is cut short: its section {name!r:.64} is beyond its end")
         left -= end - offset
         if left < 0:
-            # Which ELF forbids, and a copy of each would be as large as anybody wants.
+            # ELF forbids that, and copying each section could take any amount of memory.
             raise ElfError("its sections overlap")
         headers.append((Section(number, name, kind, flags, size, data[offset:end]), link, info))
     return headers
@@ -204,7 +204,7 @@ def extent(data: "Buffer", start: int) -> int:
     for _, kind, _, _, place, length, *_ in Struct(_format(order) + _SECTION_HEADER).iter_unpack(
         headers[: len(headers) - len(headers) % _SECTION]
     ):
-        # Compilers put the headers last; what is beyond the file is for parse() to complain of.
+        # Compilers put the headers last; parse() will complain of what is beyond the file.
         if kind != _NOBITS and end < start + place + length <= len(data):
             end = start + place + length
     return end
@@ -248,7 +248,7 @@ def _format(order: ByteOrder) -> str:
 
 
 class _Names:
-    """A table of names, whose ends may be names as well: to be read, but not for ever.
+    """A table of names, in which one name may be the end of another; limits how much is read.
 
     Raises ElfError for names that together are far longer than the table is.
     """

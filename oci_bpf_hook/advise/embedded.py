@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def find(data: "Buffer") -> Iterator[tuple[int, bytes]]:
     """Every object in `data`, a file of any kind: where it begins, and its bytes.
 
-    A file that is one itself is the only one.  What only looks like one is left out; what is one
-    but for its end is given as far as it goes, for its reader to complain about.
+    If the file is an object itself, that is the only one.  Bytes that only look like an object are
+    skipped; an object that is cut off is returned as far as it goes, so that its reader complains.
     """
     if elf.is_object(data, 0):
         yield 0, bytes(data)
@@ -24,12 +24,12 @@ def find(data: "Buffer") -> Iterator[tuple[int, bytes]]:
         end = _end(data, at)
         if end:
             yield at, bytes(data[at:end])
-        # Objects don't overlap, and what is in one has been seen.
+        # Objects don't overlap, and one that contains others was read as a whole.
         at = data.find(MAGIC, end or at + len(MAGIC))
 
 
 def _end(data: "Buffer", start: int) -> int:
-    """Where the object that begins at `start` ends; 0 if it's none."""
+    """Where the object that begins at `start` ends; 0 if there is no object."""
     if not elf.is_object(data, start):
         return 0
     try:

@@ -1,6 +1,6 @@
-"""Needs in the words of whoever is to grant them: podman, a policy, Kubernetes, Incus, systemd.
+"""Needs in the form in which somebody grants them: podman, a policy, Kubernetes, Incus, systemd.
 
-Names of programs and files are somebody else's: what isn't printable in them is shown as `?`.
+Names of programs and files come from somebody else: characters that aren't printable become `?`.
 """
 
 import json
@@ -24,17 +24,17 @@ _NOT_A_NAME = re.compile(r"[^a-z0-9-]+")
 
 
 def name_of(text: str, otherwise: str) -> str:
-    """A name for a profile or container, as policies and Kubernetes take them, from any text."""
+    """A name for a profile or container, as policies and Kubernetes accept it, from any text."""
     return _NOT_A_NAME.sub("-", text.lower()).strip("-")[:63].rstrip("-") or otherwise
 
 
 def render(form: str, needs: Needs, enums: Mapping[str, Enum], name: str) -> str:
-    """`needs` in one of FORMS; `name` is what a profile or container of it is called."""
+    """`needs` in one of FORMS; `name` is the name for its profile or container."""
     return "\n".join(_FORMS[form](needs, enums, name))
 
 
 def left_out(form: str, needs: Needs) -> list[str]:
-    """What to beware of, a line each, where `form` has no place for it: what is to be pasted."""
+    """What to beware of, a line each, if `form` is to be pasted and has no place for it."""
     return [] if form in _WITH_WARNINGS else [f"beware: {text}" for text in _warnings(needs)]
 
 
@@ -73,7 +73,7 @@ def _text(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
 
 
 def _annotations(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
-    # A word a line, without quotes or spaces: podman run $(...) takes them as they are.
+    # One word a line, without quotes or spaces, so that podman run $(...) takes them as they are.
     lists = needs.lists(enums)
     for name in _shown(CAPABILITY, lists):
         yield f"--cap-add={name}"
@@ -122,7 +122,7 @@ def _kubernetes(needs: Needs, enums: Mapping[str, Enum], name: str) -> Iterator[
 
 
 def _incus(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
-    # Its containers have all capabilities of their user namespace.
+    # Incus's containers have all capabilities of their user namespace.
     lists = needs.lists(enums)
     yield "config:"
     for kind in KINDS:
@@ -163,7 +163,7 @@ def _camel(name: str) -> str:
 
 
 def _yaml(name: str) -> str:
-    # What YAML would take for a truth value or a number is quoted.
+    # Words that YAML would take for a truth value or a number are quoted.
     plain = name[0].isalpha() and name not in ("true", "false", "null", "yes", "no", "on", "off")
     return name if plain else json.dumps(name)
 

@@ -1,7 +1,7 @@
 """The maps of an object: those that it defines, and those that libbpf makes for its variables.
 
-Rules: libbpf's parse_btf_map_def(), bpf_object__init_global_data_maps() and
-bpf_object__init_kconfig_map() (src/libbpf.c).
+Rules: libbpf, src/libbpf.c: parse_btf_map_def(), bpf_object__init_global_data_maps() and
+bpf_object__init_kconfig_map().
 """
 
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ VARIABLES = "variables"
 ARRAY_MAP = 2
 ARENA_MAP = 33
 _OF_MAPS = (12, 13)
-# libbpf leaves the types of keys and values out for these: from perf_event_array to arena.  The
-# kernel refuses them for a queue and a stack, which have no keys, and libbpf tries without.
+# libbpf leaves out the types of keys and values for these: from perf_event_array to arena.  For a
+# queue and a stack, which have no keys, the kernel refuses them, and libbpf tries again without.
 _WITHOUT_BTF = {4, 7, 8, 12, 13, 14, 15, 16, 17, 18, 22, 23, 25, ARENA_MAP}
 _ARENA_SECTION = ".addr_space.1"
 _DATA, _RODATA, _BSS = ".data", ".rodata", ".bss"
 
 
 class Map(NamedTuple):
-    """`type` is the kernel's number; `inner` a map that is made to show what goes into this one.
+    """`type` is the kernel's number; `inner` is a map that shows the form of the maps in this one.
 
-    `kind` is DEFINED, LEGACY (in a section `maps`), or VARIABLES.  `btf` says whether it is made
-    with the types of its keys and values; `pinned`, whether libbpf pins it by its name.
+    `kind` is DEFINED, LEGACY (in a section `maps`), or VARIABLES.  `btf` says whether the map is
+    made with the types of its keys and values; `pinned` whether libbpf pins it by its name.
     """
 
     name: str
@@ -102,7 +102,7 @@ def _inner(types: Types, name: str, of: int) -> Map | None:
     struct = types.plain(types.target(pointer))
     if types.kind(struct) != STRUCT:
         return None
-    # A map in a map has no maps in it, whatever these types say of themselves.
+    # A map in a map has no maps in it, even if these types say so.
     inner = _type_of(types, struct)
     return Map(name=name, kind=DEFINED, type=inner, btf=False)
 

@@ -1,9 +1,9 @@
 """What a program needs, bit by bit, each with the reason for it.
 
 `advise` finds the reasons in compiled objects, `record` in the calls of a running program.
-Everything else is made of them here: the lists, the masks, the union of several programs, each
-one's share, the difference between two, and the JSON form (`schema/advise.schema.json`) that both
-write and read.
+Everything else is derived from the reasons here: the lists, the masks, the union of several
+programs, the share of each, the difference between two, and the JSON form
+(`schema/advise.schema.json`) that both commands write and read.
 """
 
 import re
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from ..names import KINDS, Enum
 from ..record import Record
 
-# The capabilities that BPF under a token asks for, by the kernel's numbers (capability.h).
+# The capabilities that BPF under a token asks for, by the kernel's numbers (linux/capability.h).
 CAPABILITIES = {"net_admin": 12, "sys_admin": 21, "perfmon": 38, "bpf": 39}
 CAPABILITY = "capabilities"
 LISTS = (*(kind.option for kind in KINDS), CAPABILITY)
 
-# What asks for a bit.
+# The kinds of things that ask for a bit.
 PROGRAM = "program"
 MAP = "map"
 DATA = "data"
@@ -31,15 +31,15 @@ _CODE = re.compile(r"[a-z0-9-]+")
 
 
 class NeedsError(ValueError):
-    """This is not the JSON form of needs."""
+    """The data isn't the JSON form of needs."""
 
 
 class Reason(NamedTuple):
-    """That something asks for one bit, or one capability.
+    """The reason for one bit, or for one capability.
 
     `option` is one of LISTS and `name` the kernel's short name of the bit in it; `source` is the
-    object file, or the command, whose program asks; `kind` one of KINDS_OF_REASON; `why` tells
-    people which program, map or probe it is, and what it does with the bit.
+    object file, or the command, whose program asks; `kind` is one of KINDS_OF_REASON; `why` tells
+    people which program, map or probe asks, and what it does with the bit.
     """
 
     option: str
@@ -50,7 +50,7 @@ class Reason(NamedTuple):
 
 
 class Caution(NamedTuple):
-    """What no delegation can give, or what it gives too much; `code` is for programs."""
+    """What no delegation can give, or what this one gives too much; `code` is for programs."""
 
     code: str
     source: str
@@ -76,12 +76,12 @@ class Needs(Record):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Whose needs these are, in the order found."""
+        """The sources of these needs, in the order found."""
         found = [one.source for one in self.reasons] + [one.source for one in self.warnings]
         return tuple(dict.fromkeys(found))
 
     def shares(self) -> dict[str, "Needs"]:
-        """What each of the sources alone needs."""
+        """The needs of each source alone."""
         reasons: dict[str, list[Reason]] = {source: [] for source in self.sources}
         warnings: dict[str, list[Caution]] = {source: [] for source in reasons}
         for reason in self.reasons:
@@ -98,13 +98,13 @@ class Needs(Record):
         return tuple(one for one in self.reasons if (one.option, one.name) == (option, name))
 
     def without(self, bits: Iterable[tuple[str, str]]) -> "Needs":
-        """The same without the reasons for these (option, name)."""
+        """The same needs without the reasons for these (option, name)."""
         taken = frozenset(bits)
         reasons = (one for one in self.reasons if (one.option, one.name) not in taken)
         return Needs(reasons=tuple(reasons), warnings=self.warnings)
 
     def lists(self, enums: Mapping[str, Enum]) -> dict[str, list[str]]:
-        """All of LISTS: the names in each, by their values in `enums`."""
+        """The names in each of LISTS, sorted by their values in `enums`."""
         names: dict[str, set[str]] = {option: set() for option in LISTS}
         for reason in self.reasons:
             names[reason.option].add(reason.name)
@@ -123,7 +123,7 @@ class Needs(Record):
 
 
 def make(*, reasons: Iterable[Reason], warnings: Iterable[Caution]) -> Needs:
-    """The Needs of these, each once."""
+    """The Needs with these reasons and warnings, each once."""
     return Needs(reasons=tuple(dict.fromkeys(reasons)), warnings=tuple(dict.fromkeys(warnings)))
 
 
@@ -140,7 +140,7 @@ def union(needs: Iterable[Needs]) -> Needs:
 
 
 def difference(one: Needs, other: Needs, enums: Mapping[str, Enum]) -> dict[str, list[str]]:
-    """What is in `one` and not in `other`, by the lists that have any."""
+    """What is in `one` and not in `other`, by list; empty lists are left out."""
     lists = one.without(other.bits).lists(enums)
     return {option: names for option, names in lists.items() if names}
 
@@ -155,7 +155,7 @@ def _value(option: str, name: str, enums: Mapping[str, Enum]) -> int:
 
 
 def as_json(needs: Needs, enums: Mapping[str, Enum]) -> dict[str, Any]:
-    """The JSON form of `needs`; the names of `enums` say in which order."""
+    """The JSON form of `needs`; `enums` tells the order of names."""
     return {
         **needs.lists(enums),
         "reasons": [
@@ -177,11 +177,10 @@ def as_json(needs: Needs, enums: Mapping[str, Enum]) -> dict[str, Any]:
 def from_json(data: Any, enums: Mapping[str, Enum]) -> Needs:
     """The Needs whose JSON form `data` is.  Raises NeedsError.
 
-    What is in the lists without a reason of its own is taken at its word: people write such
-    files by hand too.
+    A name in the lists without a reason gets one: people write such files by hand, too.
     """
     if not isinstance(data, dict):
-        raise NeedsError("it is no JSON object")
+        raise NeedsError("it isn't a JSON object")
     reasons = [Reason(**_strings(one, Reason)) for one in _list(data, "reasons")]
     warnings = [Caution(**_strings(one, Caution)) for one in _list(data, "warnings")]
     explained = {(one.option, one.name) for one in reasons}
@@ -194,34 +193,34 @@ def from_json(data: Any, enums: Mapping[str, Enum]) -> Needs:
     for reason in reasons:
         if reason.kind not in KINDS_OF_REASON:
             kinds = ", ".join(KINDS_OF_REASON)
-            raise NeedsError(f"{reason.kind!r:.64} is none of the kinds {kinds}")
+            raise NeedsError(f"{reason.kind!r:.64} isn't one of the kinds {kinds}")
     for warning in warnings:
         if not _CODE.fullmatch(warning.code):
-            raise NeedsError(f"{warning.code!r:.64} is no code of a warning")
+            raise NeedsError(f"{warning.code!r:.64} isn't a code of a warning")
     for option, name in (*listed, *explained):
         known = CAPABILITIES if option == CAPABILITY else _known(option, enums)
         if name not in known:
-            raise NeedsError(f"{option}: {name!r:.64} is no name that is known")
+            raise NeedsError(f"{option}: {name!r:.64} isn't a name that is known")
     return make(reasons=reasons, warnings=warnings)
 
 
 def _known(option: str, enums: Mapping[str, Enum]) -> Mapping[str, int]:
     if option not in enums:
-        raise NeedsError(f"{option!r:.64} is none of {', '.join(LISTS)}")
+        raise NeedsError(f"{option!r:.64} isn't one of {', '.join(LISTS)}")
     return enums[option].values
 
 
 def _list(data: Mapping[str, Any], key: str) -> list[Any]:
     found = data.get(key, [])
     if not isinstance(found, list):
-        raise NeedsError(f"{key} is no list")
+        raise NeedsError(f"{key} isn't a list")
     return found
 
 
 def _words(data: Mapping[str, Any], key: str) -> list[str]:
     found = _list(data, key)
     if not all(isinstance(one, str) for one in found):
-        raise NeedsError(f"{key} is no list of names")
+        raise NeedsError(f"{key} isn't a list of names")
     return found
 
 

@@ -18,11 +18,11 @@ _WITH_BTF = (".maps", *structops.SECTIONS)
 
 
 class Program(Record):
-    """A function that a loader loads: `section` without the `?` of those with `autoload` off.
+    """A function that a loader loads: `section` is without the `?`, which turns `autoload` off.
 
-    `helpers` are the numbers of the helpers that it calls, as far as its own instructions say, and
-    the object's subprograms; `code` are its own.  `static` is C's word for what only its own file
-    knows of.
+    `helpers` are the numbers of the helpers that it calls, as far as its own instructions and the
+    object's subprograms show; `code` is its own instructions.  `static` means static in C: only its
+    own file can refer to it.
     """
 
     __slots__ = ("autoload", "code", "helpers", "name", "section", "static")
@@ -35,11 +35,11 @@ class Program(Record):
 
 
 class Object(Record):
-    """One object; `source` is what people call it.
+    """One object; `source` is the name that people know it by.
 
-    `btf` says that it has BTF, `explained` that its functions are in it too, `externs` are the
-    kernel's configuration and what libbpf itself fills in there; `jump_tables` become maps of
-    their own.
+    `btf` says that it has BTF, `explained` that this includes its functions.  `externs` are the
+    kernel's configuration variables, and those that libbpf fills in itself.  Each of `jump_tables`
+    becomes a map.
     """
 
     __slots__ = (
@@ -70,7 +70,9 @@ def read(data: bytes, source: str) -> Object:
     sections = {section.name: section for section in found.sections}
     wanting = [name for name in _WITH_BTF if name in sections]
     if wanting and ".BTF" not in sections:
-        raise ElfError(f"it has a section {wanting[0]}, but no BTF to read it by; compile with -g")
+        raise ElfError(
+            f"it has a section {wanting[0]}, but no BTF to read it with; compile with -g"
+        )
     try:
         types = Types(sections[".BTF"].data) if ".BTF" in sections else None
         return Object(
@@ -101,7 +103,7 @@ def _programs(found: Elf) -> Iterator[Program]:
         if section.name == ".text":
             shared |= _helpers(section.data)
     callers = {number for number, place in code.items() if _calls_text(found, place, code)}
-    # Functions may have several names, but not as many as would make copies without an end.
+    # Functions may have several names, but not so many that their copies take endless memory.
     left = _NAMES_OF_ONE * sum(len(place.data) for place in code.values())
     for symbol in found.symbols:
         place = code.get(symbol.section)
@@ -135,7 +137,7 @@ def _helpers(instructions: bytes) -> frozenset[int]:
     at = codes.find(_CALL)
     while at >= 0:
         start = at * _INSTRUCTION
-        # The nibbles of the registers are swapped in big-endian objects: no call has either.
+        # In big-endian objects the two registers' nibbles are swapped; a call has 0 in both.
         if registers[at : at + 1] == b"\0":
             found.add(instructions[start + 4 : start + _INSTRUCTION])
         at = codes.find(_CALL, at + 1)

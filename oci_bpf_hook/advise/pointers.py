@@ -1,9 +1,9 @@
 """What a program does with pointers into packets that the verifier allows only with CAP_PERFMON.
 
-Without it pointers may not become numbers, and by registers nothing may be added to them
-(adjust_ptr_min_max_vals(), sanitize_ptr_alu() and check_cond_jmp_op() in kernel/bpf/verifier.c).
-This follows the pointers that a program takes from its context through registers and the stack,
-within one function.  The verifier knows far more: what isn't found here it may still refuse.
+Without it pointers may not become numbers, and registers may not be added to them (Linux:
+kernel/bpf/verifier.c, adjust_ptr_min_max_vals, sanitize_ptr_alu and check_cond_jmp_op).  This
+module follows the pointers that a program takes from its context through registers and the stack,
+within one function.  The verifier knows far more, and may refuse programs that look fine here.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .elf import ByteOrder
 
-# Where `data` and `data_end` are in the context of a type of programs, and `data_meta` too.
+# Where `data`, `data_end` and `data_meta` are in the context, by the type of the program.
 _XDP = {0: "data", 4: "end", 8: "data"}
 _SKB = {76: "data", 80: "end", 140: "data"}
 _CONTEXTS = {
@@ -31,10 +31,10 @@ _EXIT, _CALL, _JA, _JA32 = 0x95, 0x85, 0x05, 0x06
 _MOV, _ADD, _SUB, _ADD_NUMBER, _SUB_NUMBER = 0xBF, 0x0F, 0x1F, 0x07, 0x17
 _LOAD_WORD, _LOAD, _STORE, _LOAD_64 = 0x61, 0x79, 0x7B, 0x18
 # Where the verifier lets a pointer be stored on the stack, and how often an instruction is looked
-# at, on the average: what compilers make is through with after three times.
+# at, on average: for what compilers make three times are enough.
 _STACK = range(-512, 0, 8)
 _OFTEN = 16
-# Longer programs aren't followed: what is known at each instruction would take too much memory.
+# Longer programs aren't followed: the states of all their instructions would take too much memory.
 _LONGEST = 1 << 19
 
 
@@ -47,7 +47,7 @@ class _Instruction(NamedTuple):
 
 
 class _State(NamedTuple):
-    """The registers, and what was stored on the stack, by its offset; neither ever changes."""
+    """The registers, and what was stored on the stack, by its offset; both are immutable."""
 
     registers: tuple[int, ...]
     stack: dict[int, int]

@@ -1,9 +1,9 @@
-"""What loaders load on their own account, to find out what the kernel can do.
+"""What loaders load for themselves, to find out what the kernel can do.
 
-A refused probe is never reported: the loader goes on as if the kernel couldn't, and so leaves
-something out or loads something else.  Here is which probe asks for what, and when; what happens
-without it is in the text.  Facts: probe_kern_*() in libbpf's features.c, and in its libbpf.c
-bpf_object__probe_loading(); the feature tests of cilium/ebpf.
+A refused probe is never reported: the loader behaves as if the kernel lacked the feature, and so
+leaves something out or loads something else.  This module knows which probe asks for what, and
+when; its texts say what happens without it.  Sources: libbpf, src/features.c, probe_kern_*(), and
+src/libbpf.c, bpf_object__probe_loading(); the feature tests of cilium/ebpf.
 """
 
 from collections.abc import Collection, Iterable
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .sections import CILIUM, LIBBPF, ZERO
 
-# Releases that have tokens.  All from here on but the last do the first probe.
+# Releases that know tokens.  All but the last do the first probe.
 RELEASES = ("1.4", "1.5", "1.6", "1.7", "1.8")
 _WITHOUT_FIRST_PROBE = ("1.8",)
 # bpf_probe_read_user, _kernel, _user_str and _kernel_str.
@@ -32,14 +32,13 @@ _GLOBAL_DATA = Probe(
     "socket_filter",
     ZERO,
     ("array",),
-    "libbpf's probe for global variables, without which it makes no map of them",
+    "libbpf's probe for global variables, without which it makes no map for them",
 )
 _PROBE_READ = Probe(
     "tracepoint",
     ZERO,
     (),
-    "libbpf's probe for bpf_probe_read_kernel(), without which it puts bpf_probe_read() in its "
-    "place",
+    "libbpf's probe for bpf_probe_read_kernel(), without which it uses bpf_probe_read() instead",
 )
 _BPF_COOKIE = Probe(
     "tracepoint",
@@ -47,20 +46,20 @@ _BPF_COOKIE = Probe(
     (),
     f"libbpf's probe for {_COOKIE}, which is false without it",
 )
-# FEAT_EXP_ATTACH_TYPE: the one that isn't taken unless it's asked for.
+# FEAT_EXP_ATTACH_TYPE, the only probe that isn't included unless it is asked for.
 ATTACH_TYPES = Probe(
     "cgroup_sock",
     "cgroup_inet_sock_create",
     (),
-    "libbpf's probe for attach types, without which it loads those that are optional with 0",
+    "libbpf's probe for attach types, without which it loads programs with optional ones with 0",
 )
 _FIRST = "libbpf's first probe, without which versions up to 1.7 give up"
 _CILIUM_READ = Probe(
     "kprobe",
     ZERO,
     (),
-    "cilium/ebpf's probe for bpf_probe_read_kernel(), without which it puts bpf_probe_read() in "
-    "its place",
+    "cilium/ebpf's probe for bpf_probe_read_kernel(), without which it uses bpf_probe_read() "
+    "instead",
 )
 _CILIUM_BTF = Probe(
     "socket_filter",
@@ -75,8 +74,9 @@ def asked(
 ) -> list[Probe]:
     """The probes that change what is loaded of an object.
 
-    It has `variables` or not, BTF of its functions (`explained`) or not; `helpers` are those that
-    its programs call, `externs` what it takes from the kernel's configuration.
+    `variables` says whether it has variables, `explained` whether it has BTF of its functions;
+    `helpers` are those that its programs call, `externs` what it takes from the kernel's
+    configuration.
     """
     reads = not _READS.isdisjoint(helpers)
     if loader == CILIUM:
@@ -91,10 +91,10 @@ def asked(
 
 
 def first(release: str | None, *progs: Collection[str]) -> Probe | None:
-    """What libbpf loads before anything else: a socket filter, then, if it may not, a tracepoint.
+    """What libbpf loads before anything else: a socket filter or, if that is refused, a tracepoint.
 
-    Either will do, and so it is the one that is delegated anyhow, by the first of `progs` that has
-    one of them; `release` None is all that are out.
+    Either will do, so this is the one that is delegated anyhow, in the first of `progs` that has
+    one of them; `release` None stands for all releases.
     """
     if release in _WITHOUT_FIRST_PROBE:
         return None

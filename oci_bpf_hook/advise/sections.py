@@ -1,13 +1,13 @@
 """The names of sections, and what each loader makes of a program in one.
 
-Data: libbpf's section_defs (src/libbpf.c, after 1.7), which cilium/ebpf generates its own table
-from, and aya's.  A section's name is a default that an application can change before it loads.
+Data: libbpf, src/libbpf.c, section_defs, after 1.7, from which cilium/ebpf generates its own table;
+and aya's table.  A section's name is a default that an application can change before it loads.
 """
 
 from functools import lru_cache
 from typing import NamedTuple
 
-# The enum's 0, which programs without an attach type have.
+# The enum's value 0, which programs without an attach type have.
 ZERO = "cgroup_inet_ingress"
 
 LIBBPF = "libbpf"
@@ -15,18 +15,19 @@ CILIUM = "cilium"
 AYA = "aya"
 LOADERS = (LIBBPF, CILIUM, AYA)
 
-# The loader tries first whether the kernel takes attach types, and leaves this one out if not.
+# The loader first probes whether the kernel takes attach types, and leaves this one out if not.
 OPTIONAL = "optional"
 # Its attach type becomes trace_uprobe_multi if the kernel has that.
 USDT = "usdt"
-# It attaches to a function, named or found by the application, of the kernel or another program.
+# It attaches to a function of the kernel or of another program, which its name or the application
+# tells.
 BTF = "btf"
 
 
 class Row(NamedTuple):
-    """`pattern` is a whole name; one that ends in `+` takes `/` and anything behind it too.
+    """`pattern` is a whole name; one that ends in `+` also fits with `/` and anything after it.
 
-    `attach` is None where the kernel's BTF says what it is, for struct_ops.
+    `attach` is None if only the kernel's BTF says what it is, as for struct_ops.
     """
 
     pattern: str
@@ -124,7 +125,8 @@ _LIBBPF = (
     Row("cgroup/skb", "cgroup_skb", ZERO),
     Row("cgroup/sock_create", "cgroup_sock", "cgroup_inet_sock_create"),
     Row("cgroup/sock_release", "cgroup_sock", "cgroup_inet_sock_release"),
-    # Optional as well, but the kernel takes 0 for this one (bpf_prog_load_fixup_attach_type).
+    # Optional as well, but the kernel turns 0 into this one (Linux: kernel/bpf/syscall.c,
+    # bpf_prog_load_fixup_attach_type).
     Row("cgroup/sock", "cgroup_sock", "cgroup_inet_sock_create"),
     Row("cgroup/post_bind4", "cgroup_sock", "cgroup_inet4_post_bind"),
     Row("cgroup/post_bind6", "cgroup_sock", "cgroup_inet6_post_bind"),
@@ -155,8 +157,8 @@ _LIBBPF = (
     Row("netfilter", "netfilter", "netfilter"),
 )
 
-# By aya's own list (aya-obj's ProgramSection), with what its load() gives the kernel: most types
-# have no expected attach type there, which is 0.
+# From aya's own list (aya-obj's ProgramSection), with what its load() passes to the kernel: most
+# types there have no expected attach type, which is 0.
 _AYA = (
     *(
         Row(f"{name}+", prog, ZERO)
@@ -209,14 +211,14 @@ def _matches(section: str, pattern: str, loader: str) -> bool:
         bare = pattern[:-1]
         return section == bare or section.startswith(bare + "/")
     if loader == CILIUM:
-        # As libbpf did before 1.0: "socket1", "classifier/x".
+        # As in libbpf before 1.0: "socket1", "classifier/x".
         return section.startswith(pattern)
     return section == pattern
 
 
 def _without_option(row: Row, loader: str) -> Row:
-    # Only libbpf probes for attach types.  cilium/ebpf leaves xdp's out and always gives the
-    # others; aya gives those that are in its table.
+    # Only libbpf probes for attach types.  cilium/ebpf leaves out xdp's and always passes the
+    # others; aya passes those that are in its table.
     if row.flag != OPTIONAL:
         return row
     return row._replace(

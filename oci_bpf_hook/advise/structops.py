@@ -1,7 +1,7 @@
 """struct_ops: which function of an object is for which member of a kernel's struct.
 
-The attach type of such a program is the number of its member in the kernel's own struct
-(bpf_map__init_kern_struct_ops() in libbpf), and so it takes the BTF of the kernel.
+The attach type of such a program is its member's number in the kernel's own struct (libbpf:
+src/libbpf.c, bpf_map__init_kern_struct_ops), so finding it takes the kernel's BTF.
 """
 
 import re
@@ -13,14 +13,14 @@ from .btftypes import Types
 from .elf import Elf
 
 SECTIONS = (".struct_ops", ".struct_ops.link", "?.struct_ops", "?.struct_ops.link")
-# What CO-RE ignores: struct tcp_congestion_ops___mine is struct tcp_congestion_ops.
+# The suffix that CO-RE ignores: struct tcp_congestion_ops___mine is struct tcp_congestion_ops.
 _FLAVOUR = re.compile(r"___.+$", re.DOTALL)
 
 
 class Operations(NamedTuple):
     """A variable in such a section, which becomes a map; `programs` are by their member.
 
-    It is made only if `autocreate`, or if the application says so.
+    The map is made only if `autocreate` is set, or if the application says so.
     """
 
     name: str
@@ -48,7 +48,7 @@ def read(found: Elf, types: Types | None) -> Iterator[Operations]:
         }
         for variable in types.section(section.name):
             struct = types.plain(variable.type)
-            # The offsets in BTF are filled in only by a linker.
+            # Only a linker fills in the offsets in BTF.
             start = places.get((variable.name, section.number), variable.offset)
             yield Operations(
                 name=variable.name,

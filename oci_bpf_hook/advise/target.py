@@ -1,4 +1,4 @@
-"""The kernel that objects are to be loaded by."""
+"""The kernel for which objects are examined."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class Kernel(Record):
-    """`names` has every name there is, of any kernel, and `known` those that this one has.
+    """`names` has every name that any kernel has, and `known` those that this kernel has.
 
-    Both are by option, as `kernel.enums` gives them; `btf` is its BTF, or None.
+    Both are by option, as `kernel.enums` returns them; `btf` is the kernel's BTF, or None.
     """
 
     __slots__ = ("btf", "known", "names")
