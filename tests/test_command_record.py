@@ -203,7 +203,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     for text, words in (
         ("{", "is no JSON"),
         ("[]", "it is no"),
-        ('{"recording": 3}', "no recording of version 1"),
+        ('{"recording": 3}', "isn't a recording of version 1"),
         ("[" * 100_000, "is no JSON"),
     ):
         bad.write_text(text)

@@ -270,7 +270,7 @@ def test_who_is_no_runtime(tmp_path: Path, message: bytes, fds: int) -> None:
             assert process.stdin
             process.stdin.write(message)
             process.stdin.close()
-            with pytest.raises(HookError, match="this is no runtime"):
+            with pytest.raises(HookError, match="this isn't a runtime"):
                 receiver.accept()
     assert os.listdir("/proc/self/fd") == before
     assert not path.exists()

@@ -88,17 +88,17 @@ def test_the_schema_knows_every_probe() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"recording": 2}, "no recording of version 1"),
-        ({"command": "x"}, "command is no list"),
-        ({"calls": {}}, "calls is no list"),
-        ({"calls": [1]}, "calls[0]: it is no object"),
+        ({"recording": 2}, "it isn't a recording of version 1"),
+        ({"command": "x"}, "command isn't a list"),
+        ({"calls": {}}, "calls isn't a list"),
+        ({"calls": [1]}, "calls[0]: it isn't an object"),
         ({"calls": [{"token": True}]}, "calls[0]: it has no cmd"),
-        ({"calls": [{"cmd": "map_creat"}]}, "'map_creat' is no command"),
-        ({"calls": [{"cmd": 0, "map_type": [1]}]}, "[1] is no map type"),
-        ({"calls": [{"cmd": 0, "count": "many"}]}, "count is no int"),
+        ({"calls": [{"cmd": "map_creat"}]}, "there is no command 'map_creat'"),
+        ({"calls": [{"cmd": 0, "map_type": [1]}]}, "there is no map type [1]"),
+        ({"calls": [{"cmd": 0, "count": "many"}]}, "count isn't of the type int"),
         ({"calls": [{"cmd": 0, "helpers": ["x"]}]}, "helpers has no numbers"),
         ({"granted": {"delegate_cmds": "any"}}, "granted has no masks"),
-        ({"exit": "0"}, "exit is no int"),
+        ({"exit": "0"}, "exit isn't of the type int"),
     ],
 )
 def test_what_is_none(changes: dict[str, Any], words: str) -> None:

@@ -346,7 +346,7 @@ def test_without_the_privilege(prefix: tuple[str, ...], tmp_path: Path) -> None:
         done = subprocess.run([*prefix, *command], capture_output=True, text=True, check=False)
     assert done.returncode == NO_BROKER, done.stderr
     assert done.stderr == (
-        "oci-bpf-hook: to delegate takes CAP_SYS_ADMIN in the initial user namespace; use sudo\n"
+        "oci-bpf-hook: delegating takes CAP_SYS_ADMIN in the initial user namespace; use sudo\n"
     )
 
 

@@ -103,7 +103,7 @@ def test_without_v(tmp_path: Path) -> None:
     recorder.record(*program)
     done = recorder.command("record", "--from-strace", str(trace))
     assert done.returncode == 2
-    assert f"{trace}: line 2: the program's instructions aren't there" in done.stderr
+    assert f"{trace}: line 2: the program's instructions are missing" in done.stderr
     assert "strace's -v" in done.stderr
 
 
@@ -136,11 +136,11 @@ def test_lines() -> None:
     [
         ("", "there is no call of bpf(2) in it"),
         ("open(x) = 3", "there is no call of bpf(2) in it"),
-        ("bpf(BPF_MAP_CREATE, {map_type=BPF_MAP_TYPE_HASH", "no whole call"),
+        ("bpf(BPF_MAP_CREATE, {map_type=BPF_MAP_TYPE_HASH", "isn't a whole call"),
         ("bpf(BPF_MAP_CREATE, {map_type=BPF_MAP_TYPE_HASH, 80) = 3", "} is missing at the end"),
-        ("bpf(BPF_MAP_CREATE, {map_type=BPF_MAP_TYPE_HAHS}, 80) = 3", "is no number"),
-        ("bpf(BPF_MAP_CREATE, 0x7ffe, 80) = 3", "what it was called with isn't there"),
-        ("bpf(BPF_MAP_CREATE, {}, 80) = -1 EWHAT (What)", "'EWHAT' is no errno"),
+        ("bpf(BPF_MAP_CREATE, {map_type=BPF_MAP_TYPE_HAHS}, 80) = 3", "isn't a number"),
+        ("bpf(BPF_MAP_CREATE, 0x7ffe, 80) = 3", "the call's arguments are missing"),
+        ("bpf(BPF_MAP_CREATE, {}, 80) = -1 EWHAT (What)", "'EWHAT' isn't an errno"),
         ("bpf(" + "{a=" * 40 + ", 80) = 3", "nested too deeply"),
     ],
 )

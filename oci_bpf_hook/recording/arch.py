@@ -1,7 +1,7 @@
-"""The architectures by their AUDIT_ARCH_*: the numbers of the calls that a recording takes.
+"""The architectures by their AUDIT_ARCH_*: the numbers of the system calls that a recording needs.
 
-These are ABI and differ from one architecture to the next, so none is a default: what isn't in
-the table can't be recorded.  From the kernel's syscall tables; a test compares every row with
+These are ABI and differ between architectures, so there is no default: an architecture that isn't
+in the table can't be recorded.  Source: the kernel's syscall tables; a test compares every row with
 libseccomp's.
 """
 
@@ -11,8 +11,9 @@ from ..record import Record
 class Arch(Record):
     """One architecture of system calls.
 
-    `audit` is its AUDIT_ARCH_*; `machines` what uname(2) says where it is the native one;
-    `bits` of a pointer; `bpf`, `seccomp` and `perf_event_open` are numbers.
+    `audit` is its AUDIT_ARCH_*; `machines` are uname(2)'s names for a machine on which it is the
+    native one; `bits` is the size of a pointer; `bpf`, `seccomp` and `perf_event_open` are numbers
+    of calls.
     """
 
     __slots__ = ("audit", "bits", "bpf", "machines", "perf_event_open", "seccomp")
@@ -39,10 +40,10 @@ _POWERPC = (361, 358, 319)
 _O32, _N64, _N32 = (4355, 4352, 4333), (5315, 5312, 5292), (6319, 6316, 6296)
 _X32 = 0x40000000
 
-# The native one of a machine before the others that have the same name for it.
+# A machine's native architecture comes before others that have the same name for it.
 ARCHES = (
     _arch(0xC000003E, 64, (321, 317, 298), ("x86_64",)),
-    # x32 tells itself apart by a bit of the number alone.
+    # x32 differs only by a bit in the number of the call.
     _arch(0xC000003E, 32, (_X32 | 321, _X32 | 317, _X32 | 298)),
     _arch(0x40000003, 32, (357, 354, 336), ("i386", "i486", "i586", "i686", "x86_64")),
     _arch(0xC00000B7, 64, _GENERIC, ("aarch64",)),
@@ -53,7 +54,7 @@ ARCHES = (
     _arch(0x80000015, 64, _POWERPC, ("ppc64",)),
     _arch(0x00000014, 32, _POWERPC, ("ppc", "ppc64")),
     _arch(0x80000016, 64, (351, 348, 331), ("s390x",)),
-    # mips64 is the machine's name for both orders of bytes: nobody records natively there.
+    # uname(2) says mips64 for both byte orders, so nobody records natively there.
     _arch(0xC0000008, 64, _N64),
     _arch(0x80000008, 64, _N64),
     _arch(0xE0000008, 32, _N32),
@@ -64,5 +65,5 @@ ARCHES = (
 
 
 def native(machine: str, bits: int) -> Arch | None:
-    """The architecture of a process of ours, whose pointers have `bits`, on `machine`, or None."""
+    """The architecture of our own processes on `machine`, with pointers of `bits`, or None."""
     return next((one for one in ARCHES if machine in one.machines and one.bits == bits), None)

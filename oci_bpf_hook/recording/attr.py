@@ -1,7 +1,7 @@
-"""One call of bpf(2): what its union bpf_attr says, as far as delegation goes.
+"""One call of bpf(2): what its union bpf_attr says, as far as delegation is concerned.
 
-The union is the caller's memory and may hold anything: nothing here believes it, and a union
-that is shorter than a field has 0 there, as the kernel has it.
+The union is the caller's memory and may hold anything, so nothing here trusts it.  If a union is
+too short for a field, the field is 0, as in the kernel.
 """
 
 from _struct import Struct
@@ -11,35 +11,35 @@ from ..record import Record
 # include/uapi/linux/bpf.h: enum bpf_cmd, which is ABI.
 MAP_CREATE, PROG_LOAD, BTF_LOAD, BTF_GET_FD_BY_ID, TOKEN_CREATE = 0, 5, 18, 19, 36
 _PROG_ATTACH, _LINK_CREATE = 8, 28
-# The commands that take a token, and so are what delegation is about.
+# The commands that take a token; delegation is about these.
 WITH_TOKEN = (MAP_CREATE, PROG_LOAD, BTF_LOAD, BTF_GET_FD_BY_ID)
 _BPF_F_TOKEN_FD = 1 << 16
-# Where their flags are in the union.
+# Where these commands have their flags in the union.
 BTF_FLAGS, OPEN_FLAGS = 32, 8
-# A flag beside the command since 7.0: a second union follows.
+# A flag in the command's argument since Linux 7.0: a second union follows.
 _COMMON_ATTRS = 1 << 16
 _U16 = Struct("=H")
 _U32 = Struct("=I")
 _U64 = Struct("=Q")
 # Larger than any union bpf_attr so far.
 LONGEST = 256
-# So many of a program's instructions are looked at.
+# At most so many of a program's instructions are looked at.
 _LOOKED_AT = 1 << 16
 _INSTRUCTION = Struct("=BBhi")
 _CALL = 0x85
-# Of the two registers of an instruction the first is in the lower half of a byte on some.
+# On little-endian machines an instruction's first register is in the lower half of its byte.
 LITTLE = _U16.pack(1)[0] == 1
 _NAME = 16
 
 
 class Call(Record):
-    """One call; what its command hasn't is None.
+    """One call; fields that its command doesn't have are None.
 
-    `token` is whether it came with one, `btf` whether with BTF of its own; `result` what it
-    returned, a negative errno for a failure, and None where nobody saw it.  `shape` is what tells
-    libbpf's probes: for a map its sizes of key and value, entries and flags; for a program its
-    number of instructions, whether it came with BTF or a kernel's version, and flags; for BTF its
-    size.  `instructions` are a program's, `helpers` the numbers of those that it calls.
+    `token` says whether it came with a token, `btf` whether it came with BTF of its own; `result`
+    is what it returned, a negative errno for a failure, and None if nobody saw it.  `shape` tells
+    libbpf's probes apart: for a map its sizes of key and value, entries and flags; for a program
+    its number of instructions, whether it came with BTF or a kernel's version, and flags; for BTF
+    its size.  `instructions` are a program's, `helpers` the numbers of the helpers that it calls.
     """
 
     __slots__ = (
@@ -66,13 +66,13 @@ class Call(Record):
 
 
 def command(argument: int) -> int:
-    """The command behind bpf(2)'s first argument."""
+    """The command in bpf(2)'s first argument."""
     plain = argument & 0xFFFFFFFF
     return plain & ~_COMMON_ATTRS if plain < _COMMON_ATTRS << 1 else plain
 
 
 def instructions_at(cmd: int, attr: bytes) -> tuple[int, int]:
-    """Where a program's instructions are in the caller's memory, and how many bytes; or 0, 0."""
+    """Address and size in bytes of a program's instructions in the caller's memory; or 0, 0."""
     if cmd != PROG_LOAD:
         return 0, 0
     return _u64(attr, 8), min(_u32(attr, 4), _LOOKED_AT) * _INSTRUCTION.size
@@ -81,8 +81,8 @@ def instructions_at(cmd: int, attr: bytes) -> tuple[int, int]:
 def decode(cmd: int, attr: bytes, *, pid: int, tid: int, instructions: bytes = b"") -> Call:
     """The call of `cmd` with the union `attr`, made by the thread `tid` of the process `pid`.
 
-    `instructions` are what is at `instructions_at`, as far as that can be read.  Of an empty
-    `attr`, which can't be read either, nothing is known.
+    `instructions` are the bytes at `instructions_at`, as far as they can be read.  If `attr` is
+    empty, because it couldn't be read either, nothing is known of the call.
     """
     fields: dict[str, object] = {}
     flags = 0
@@ -92,8 +92,8 @@ def decode(cmd: int, attr: bytes, *, pid: int, tid: int, instructions: bytes = b
         flags = _u32(attr, 16)
         fields["map_type"] = _u32(attr, 0)
         fields["name"] = _text(attr, 28)
-        # The types of its key and value, and for struct_ops the kernel's; without, the kernel
-        # leaves the fd of BTF alone.
+        # The types of its key and value, and for struct_ops the kernel's; without any of these the
+        # kernel ignores the fd of BTF.
         fields["btf"] = any(_u32(attr, at) for at in (52, 56, 60))
         fields["shape"] = (_u32(attr, 4), _u32(attr, 8), _u32(attr, 12), flags & ~_BPF_F_TOKEN_FD)
     elif cmd == PROG_LOAD:
@@ -102,7 +102,7 @@ def decode(cmd: int, attr: bytes, *, pid: int, tid: int, instructions: bytes = b
         fields["attach_type"] = _u32(attr, 68)
         fields["name"] = _text(attr, 48)
         fields["btf"] = bool(_u32(attr, 72))
-        # libbpf gives a version of the kernel, or BTF, with programs but not with its probes.
+        # libbpf passes a kernel's version, or BTF, with programs but not with its probes.
         dressed = int(bool(_u32(attr, 40) or _u32(attr, 72)))
         fields["shape"] = (_u32(attr, 4), dressed, flags & ~_BPF_F_TOKEN_FD)
     elif cmd == BTF_LOAD:
@@ -125,7 +125,7 @@ def decode(cmd: int, attr: bytes, *, pid: int, tid: int, instructions: bytes = b
 def code(instructions: bytes) -> dict[str, object]:
     """The fields `instructions` and `helpers` of a program with these instructions."""
     whole = len(instructions) // _INSTRUCTION.size * _INSTRUCTION.size
-    # A call of a helper has no source register; one of a function has.
+    # A call of a helper has no source register; a call of a function has.
     helpers = {
         immediate
         for opcode, registers, _, immediate in _INSTRUCTION.iter_unpack(instructions[:whole])
@@ -135,7 +135,7 @@ def code(instructions: bytes) -> dict[str, object]:
 
 
 def make(**fields: object) -> Call:
-    """A Call with these fields, and nothing in the others."""
+    """A Call with these fields; all others are empty."""
     nothing: dict[str, object] = {
         "map_type": None,
         "prog_type": None,

@@ -1,17 +1,18 @@
-"""What a call has returned, learned without stopping anybody.
+"""Finds out what a call has returned, without stopping the program.
 
-A notification comes before the call, and seccomp has none for its end.  What we tried instead:
+A notification comes before the call, and seccomp sends none at its end.  These other ways were
+tried:
 
-- ptrace(2) tells the end, but takes the program's own place as a tracer's subject, slows every
-  signal down, and to catch a thread that waits in seccomp it has to be interrupted, after which
-  the verifier gives up with EAGAIN: the program would behave otherwise.
-- to make the same call ourselves first tells what it would give, not what it gave, doubles the
-  verifier's work and leaves traces (a prog_array takes its owner from the first that uses it).
-- to look which fds have appeared says nothing of errors, and libbpf closes its probes' at once.
+- ptrace(2) shows the end, but only one tracer can attach to the program, every signal gets slower,
+  and a thread that waits in seccomp has to be interrupted to be caught, after which the verifier
+  gives up with EAGAIN: the program would behave otherwise.
+- Making the same call ourselves first tells what it would return, not what it returned, doubles
+  the verifier's work and leaves traces (a prog_array takes its owner from its first user).
+- Looking for new fds tells nothing of errors, and libbpf closes its probes' fds at once.
 
-But the notification has the address that the call returns to.  A hardware breakpoint there, of
-perf_event_open(2), for this thread alone, samples the register with the result and its thread
-runs on: no signal, no stop, nothing that the program could see.
+But the notification has the address that the call returns to.  A hardware breakpoint at that
+address, made by perf_event_open(2) for this thread alone, samples the register with the result, and
+the thread runs on: there is no signal, no stop, and nothing that the program could see.
 """
 
 import mmap
@@ -25,17 +26,17 @@ _PERF_SAMPLE_REGS_USER = 1 << 12
 _PERF_RECORD_SAMPLE = 9
 _HW_BREAKPOINT_X = 4
 _EXCLUDE_KERNEL_AND_HV = 1 << 5 | 1 << 6
-# struct perf_event_attr up to the first field behind what is used (PERF_ATTR_SIZE_VER5).
+# struct perf_event_attr up to the first unused field (PERF_ATTR_SIZE_VER5).
 _ATTR_SIZE = 112
 _DATA_HEAD = 1024
 _HEADER = Struct("=IHH")
 _ABI_32 = 1
-# AUDIT_ARCH_*: which of perf's registers (asm/perf_regs.h) has the result, and the length that
-# hw_breakpoint takes for an instruction.  Elsewhere there are no such breakpoints, or a result
-# is more than a register.
+# By AUDIT_ARCH_*: which of perf's registers (asm/perf_regs.h) has the result, and which length
+# hw_breakpoint takes for an instruction.  Other architectures have no such breakpoints, or a result
+# takes more than a register.
 _REGISTERS = {
     0xC000003E: (0, 8),  # x86_64: ax
-    0x40000003: (0, 8),  # i386 on it
+    0x40000003: (0, 8),  # i386 on x86_64
     0xC00000B7: (0, 4),  # aarch64: x0
 }
 
@@ -44,7 +45,7 @@ class Breakpoint:
     """The return of one thread from the call that it waits in; to be closed."""
 
     def __init__(self, thread: int, arch: int, address: int) -> None:
-        """Watch `thread` come to `address`.  Raises OSError where that can't be."""
+        """Watch for `thread` to reach `address`.  Raises OSError if that isn't possible."""
         if arch not in _REGISTERS:
             raise OSError(f"no breakpoints for the architecture {arch:#x}")
         register, length = _REGISTERS[arch]
@@ -58,7 +59,8 @@ class Breakpoint:
         pack_into("=Q", attr, 80, 1 << register)
         self.fd = syscalls.perf_event_open(bytes(attr), thread)
         try:
-            # One page of the kernel's words, and one for samples: only the first is wanted.
+            # One page for the kernel's header, and one for samples; only the first sample is
+            # needed.
             self._map = mmap.mmap(self.fd, 2 * mmap.PAGESIZE)
         except OSError:
             os.close(self.fd)

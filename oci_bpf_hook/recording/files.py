@@ -1,4 +1,4 @@
-"""Recordings and needs in files: JSON of ours, or a trace of strace's."""
+"""Recordings and needs in files: our own JSON, or a trace of strace's."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -14,13 +14,13 @@ from . import strace
 from .learn import learn
 from .recording import Recording, RecordingError, as_json, from_json
 
-# A program of a million instructions, the most that the verifier takes, is a line of these.
+# One line of these can have a million instructions, the most that the verifier takes.
 _LONGEST = 128 << 20
 _LARGEST = 128 << 20
 
 
 def from_strace(path: str, enums: Mapping[str, Enum]) -> Recording:
-    """The recording that the trace in the file `path` is.  Raises HookError (USAGE)."""
+    """The recording made from the trace in the file `path`.  Raises HookError (USAGE)."""
     recording = Recording([f"strace {Path(path).name}"])
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -35,10 +35,10 @@ def from_strace(path: str, enums: Mapping[str, Enum]) -> Recording:
 
 
 def _lines(file: TextIO) -> Iterator[str]:
-    """The lines of `file`.  Raises RecordingError for one that never ends."""
+    """The lines of `file`.  Raises RecordingError for a line that never ends."""
     while line := file.readline(_LONGEST):
         if len(line) == _LONGEST:
-            raise RecordingError("this is no text: it has a line without an end")
+            raise RecordingError("this isn't text: it has a line without an end")
         yield line
 
 
@@ -48,7 +48,7 @@ def load(path: str, enums: Mapping[str, Enum]) -> Recording:
 
 
 def load_needs(path: str, enums: Mapping[str, Enum], *, exact: bool = False) -> Needs:
-    """The needs in the file `path`, a recording or what advise has written.
+    """The needs in the file `path`, a recording or the output of advise.
 
     Raises HookError (USAGE).
     """
@@ -62,9 +62,9 @@ def load_needs(path: str, enums: Mapping[str, Enum], *, exact: bool = False) -> 
 
 
 def writable(path: str) -> None:
-    """See that the file `path` can be written, before a program runs for hours.
+    """Check that the file `path` can be written, before a program runs for hours.
 
-    Nothing of it is changed, and none is made.  Raises HookError (USAGE).
+    Changes nothing and makes no file.  Raises HookError (USAGE).
     """
     try:
         Replacement(path, devices=True).check()
@@ -91,7 +91,7 @@ def _json(path: str) -> Any:
     except OSError as error:
         raise HookError(USAGE, f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise HookError(USAGE, f"{path}: this is no JSON: {error}") from None
+        raise HookError(USAGE, f"{path}: this isn't JSON: {error}") from None
 
 
 def _parsed(path: str, data: Any, enums: Mapping[str, Enum]) -> Recording:

@@ -1,7 +1,7 @@
-"""The seccomp filter: every bpf(2) is notified, everything else is let through.
+"""The seccomp filter: it notifies of every bpf(2), and lets everything else through.
 
-Classic BPF, written by hand: `struct sock_filter` is 8 bytes, and there are four kinds of
-instruction in it.
+It is classic BPF, written by hand: a `struct sock_filter` has 8 bytes, and only four kinds of
+instruction are needed.
 """
 
 from _struct import Struct
@@ -24,14 +24,15 @@ RET_ALLOW = 0x7FFF0000
 def program(arches: "Iterable[Arch]" = ARCHES) -> bytes:
     """The filter's instructions, as the kernel takes them.
 
-    A number means another call on another architecture, so that is looked at before.
+    A number means another call on another architecture, so the architecture is checked first.
     """
     calls: dict[int, list[int]] = {}
     for arch in arches:
         calls.setdefault(arch.audit, []).append(arch.bpf)
     parts = [_INSTRUCTION.pack(_LOAD, 0, 0, _ARCH)]
     for audit, numbers in calls.items():
-        # Past the load of the number, its comparisons and both returns, if it is another.
+        # For another architecture, jump over the load of the number, its comparisons and both
+        # returns.
         parts.append(_INSTRUCTION.pack(_JUMP_EQUAL, 0, len(numbers) + 3, audit))
         parts.append(_INSTRUCTION.pack(_LOAD, 0, 0, _NR))
         for at, number in enumerate(numbers):

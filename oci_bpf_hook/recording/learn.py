@@ -1,8 +1,9 @@
-"""From a recording to the needs that it shows, in the form that reading objects gives as well.
+"""From a recording to the needs that it shows, in the same form as those of compiled objects.
 
-What a program asked for and got, it needs; and what it was refused for want of delegation.  What
-failed for another reason fails in the same way without a bit of its own.  Of libbpf's probes only
-those count without which it gives up (facts: libbpf.c, bpf_object__probe_loading, and features.c).
+The program needs what it asked for and got, and what it was refused because it wasn't delegated.  A
+call that failed for another reason would fail in the same way without its bit.  Of libbpf's probes
+only those count that libbpf can't do without (libbpf: src/libbpf.c, bpf_object__probe_loading, and
+src/features.c).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +16,7 @@ from .recording import OK, Entry, Recording
 
 ZERO = "cgroup_inet_ingress"
 _REFUSED = ("EPERM", "EACCES")
-# Program types with the attach type that libbpf replaces by 0 where its probe of attach types, a
+# Program types with the attach type that libbpf replaces by 0 if its probe of attach types, a
 # cgroup_sock program, is refused: the rows of its section table with SEC_EXP_ATTACH_OPT.
 _OPTIONAL = {
     ("xdp", "xdp"),
@@ -29,39 +30,41 @@ _OPTIONAL = {
     ("cgroup_skb", "cgroup_inet_egress"),
     ("cgroup_device", "cgroup_device"),
 }
-# SEC("xdp.frags") has the same types as SEC("xdp") and no such freedom; this flag tells it.
+# SEC("xdp.frags") has the same types as SEC("xdp"), but its attach type isn't optional; this flag
+# tells them apart.
 _XDP_HAS_FRAGS = 1 << 5
-# What the other probes find changes names, messages or how libbpf attaches, or takes nothing
-# that the program itself doesn't.
-_FIRST_PROBE_WHY = "libbpf 1.4 to 1.7 loads one before anything else, and gives up where it can't"
+# The findings of the other probes change names, messages or how libbpf attaches, or they need
+# nothing that the program itself doesn't need.
+_FIRST_PROBE_WHY = "libbpf 1.4 to 1.7 loads one before anything else, and gives up if it can't"
 _PROBE_WHY = {
     probes.GLOBAL_DATA: "libbpf tries whether maps can hold global data, which the program has",
-    probes.PROBE_READ_KERN: "libbpf tries bpf_probe_read_kernel(), and without it puts "
-    "bpf_probe_read() in its place",
-    probes.BPF_COOKIE: "libbpf tries whether there are cookies, and says there are none without it",
+    probes.PROBE_READ_KERN: "libbpf tries bpf_probe_read_kernel(), and without it uses "
+    "bpf_probe_read() instead",
+    probes.BPF_COOKIE: "libbpf tries whether there are cookies, and without it says that there "
+    "are none",
 }
-# Helpers that take CAP_PERFMON whatever the program's type (bpf_base_func_proto).
+# Helpers that take CAP_PERFMON whatever the program's type is (Linux: bpf_base_func_proto).
 _PERFMON_HELPERS = {6, 35, 112, 113, 114, 115, 149, 158, 165, 175, 177}
 # bpf_probe_read_user() and _kernel(), and the same for strings.
 _READS = {112, 113, 114, 115}
 # PROG_ATTACH and LINK_CREATE.
 _ATTACHING = (8, 28)
 _EXACT_WHY = "libbpf tries whether the kernel takes attach types; without it, it loads with 0"
-# The kernel puts these in the place of 0 before it looks at the token
-# (bpf_prog_load_fixup_attach_type).
+# The kernel replaces 0 by these before it looks at the token (Linux: kernel/bpf/syscall.c,
+# bpf_prog_load_fixup_attach_type).
 _FIXED_UP = {"cgroup_sock": "cgroup_inet_sock_create", "sk_reuseport": "sk_reuseport_select"}
 
 
 def learn(recording: Recording, enums: Mapping[str, Enum], *, exact: bool = False) -> Needs:
     """What `recording` shows to be needed, with the names of `enums`.
 
-    `exact` keeps the attach types that libbpf can do without, and what its probe of them takes.
+    `exact` keeps the attach types that libbpf can do without, and what its probe of them needs.
     """
     return _Learner(recording, enums, exact=exact).needs()
 
 
 def attach_type_is_optional(entry: Entry, enums: Mapping[str, Enum]) -> bool:
-    """Whether libbpf, were its probe of attach types refused, would load this program with 0."""
+    """Whether libbpf would load this program with 0, if its probe of attach types were refused."""
     if not entry.optional or entry.prog_type is None or entry.attach_type is None:
         return False
     prog = enums[PROGS.option].names.get(entry.prog_type, "")
@@ -71,7 +74,7 @@ def attach_type_is_optional(entry: Entry, enums: Mapping[str, Enum]) -> bool:
 
 
 def _unread(entry: Entry) -> bool:
-    """Whether its union was at an address that leads nowhere, where a type should be."""
+    """Whether its union was at an unmapped address, although it should contain a type."""
     if entry.cmd == attr.MAP_CREATE:
         return entry.map_type is None
     return entry.cmd == attr.PROG_LOAD and None in (entry.prog_type, entry.attach_type)
@@ -89,7 +92,7 @@ class _Learner:
         self._overall()
         counted = list(self._counted())
         own = [(entry, count) for entry, count in counted if not entry.probe]
-        # With these two libbpf's probe of attach types succeeds, whatever they are there for.
+        # With these two libbpf's probe of attach types succeeds, whatever else needs them.
         declared = self._exact or any(
             (self._prog(entry), self._attach(entry)) == ("cgroup_sock", "cgroup_inet_sock_create")
             for entry, _ in own
@@ -108,19 +111,19 @@ class _Learner:
             reasons += self._probe(entry)
         has = {reason.name for reason in reasons if reason.option == PROGS.option}
         if not has & {"socket_filter", "tracepoint"}:
-            # Of these two either will do, and the first that it tries it gets.
+            # Either of these two types will do, and the probe gets the first that it tries.
             reasons += self._first_probe(entry for entry, _ in counted)
         return make(reasons=reasons, warnings=self._warnings)
 
     def _telling(
         self, counted: Iterable[tuple[Entry, int]], own: Iterable[tuple[Entry, int]]
     ) -> Iterator[Entry]:
-        """The probes that matter to what is loaded: libbpf makes them for the rest as well."""
+        """The probes that matter to what is loaded; libbpf makes more of them."""
         loaded = [entry for entry, _ in own]
         reads = any(_READS & set(entry.helpers) for entry in loaded)
         optional = any(attach_type_is_optional(entry, self._enums) for entry in loaded)
         for entry, _ in counted:
-            # Refused, it has put another helper into the program.
+            # After a refusal libbpf has put another helper into the program.
             if entry.probe == probes.PROBE_READ_KERN and not reads and entry.result == OK:
                 continue
             if entry.probe == probes.EXP_ATTACH_TYPE and not (self._exact and optional):
@@ -142,7 +145,7 @@ class _Learner:
         self._warnings.append(Caution(code=code, source=self._source, text=text))
 
     def _counted(self) -> Iterator[tuple[Entry, int]]:
-        """The entries that tell something about needs; what the others tell is a warning."""
+        """The entries that tell something about needs; the others give a warning."""
         tokens = self._recording.with_token
         worked = {
             (entry.cmd, entry.map_type, entry.prog_type, entry.attach_type)
@@ -154,14 +157,14 @@ class _Learner:
                 if not entry.probe:
                     self._warn(
                         "without-token",
-                        f"{self._what(entry, count)} came without a token, and no delegation "
-                        "helps there: whoever made that call doesn't use tokens",
+                        f"{self._what(entry, count)} came without a token, so no delegation "
+                        "helps: the library that made the call doesn't use tokens",
                     )
                 continue
             if _unread(entry) and entry.result in (OK, None, *_REFUSED):
                 self._warn(
                     "unread",
-                    f"{self._what(entry, count)} doesn't count: what it came with couldn't be read",
+                    f"{self._what(entry, count)} doesn't count: its arguments couldn't be read",
                 )
             elif self._unknown(entry):
                 self._warn(
@@ -176,13 +179,14 @@ class _Learner:
                     self._warn(
                         "refused",
                         f"{self._what(entry, count)} was refused ({entry.result}) while it was "
-                        "recorded, so what would have come then isn't known",
+                        "recorded, so it isn't known what would have come after it",
                     )
                 yield entry, count
             elif not entry.probe and (
                 (entry.cmd, entry.map_type, entry.prog_type, entry.attach_type) not in worked
             ):
-                # What libbpf tries again in another way, and gets, is no news.
+                # If libbpf tries the same again in another way, and succeeds, there is nothing to
+                # tell.
                 self._warn(
                     "failed",
                     f"{self._what(entry, count)} failed with {entry.result} and doesn't count",
@@ -214,7 +218,7 @@ class _Learner:
         return self._name(PROGS.option, entry.prog_type)
 
     def _attach(self, entry: Entry) -> str:
-        """The attach type that the kernel looks for among those delegated."""
+        """The attach type that the kernel looks for among the delegated ones."""
         name = self._name(ATTACHS.option, entry.attach_type)
         return _FIXED_UP.get(self._prog(entry), name) if name == ZERO else name
 
@@ -230,7 +234,7 @@ class _Learner:
         return " ".join(words)
 
     def _own(self, entry: Entry, count: int, *, declared: bool) -> tuple[Reason, ...]:
-        """What a call of the program's own takes."""
+        """What the program's own call needs."""
         why = f"it calls {self._what(entry, count)}"
         if entry.cmd == attr.MAP_CREATE:
             map_type = self._name(MAPS.option, entry.map_type)
@@ -241,7 +245,7 @@ class _Learner:
             return calls.btf_get_fd_by_id(source=self._source, kind=CALL, why=why)
         prog, attach = self._prog(entry), self._attach(entry)
         if not declared and attach_type_is_optional(entry, self._enums):
-            why += f", and libbpf leaves {attach} away where cgroup_sock isn't delegated"
+            why += f", and libbpf leaves out {attach} if cgroup_sock isn't delegated"
             attach = ZERO
         return (
             *calls.prog_load(prog, attach, source=self._source, kind=CALL, why=why),
@@ -253,7 +257,7 @@ class _Learner:
             yield Reason(option=CAPABILITY, name=name, source=self._source, kind=CALL, why=why)
 
     def _capabilities(self, entry: Entry, why: str) -> list[tuple[str, str]]:
-        """What a program takes beside what its type does."""
+        """The capabilities that a program needs besides those of its type."""
         found = []
         if _PERFMON_HELPERS & set(entry.helpers):
             found.append(("perfmon", f"{why}, which prints or reads memory of others"))
@@ -278,7 +282,7 @@ class _Learner:
         return ()
 
     def _probe(self, entry: Entry) -> tuple[Reason, ...]:
-        """What a probe takes without which libbpf changes what it was told to load."""
+        """What a probe needs, if libbpf loads something else without it."""
         if entry.probe in _PROBE_WHY:
             return self._tried(entry, _PROBE_WHY[entry.probe])
         if entry.probe == probes.EXP_ATTACH_TYPE:

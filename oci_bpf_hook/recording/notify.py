@@ -1,9 +1,9 @@
-"""seccomp's notifications: a call that waits for us, what it is about, and the word to go on.
+"""seccomp's notifications: a call that waits for us, what it is about, and our answer to go on.
 
-The kernel's own words for the dangers: between the notification and our look at the caller's
-memory the caller may have died and its pid be another's, so the memory is opened first and the
-notification then asked for being valid still.  And another thread of the caller may change its
-memory once we have looked: what we read is what was asked for at that moment, not what the kernel
+seccomp_unotify(2) names two dangers.  Between the notification and our look at the caller's memory
+the caller may have died, and its pid may be another process's; so the memory is opened first, and
+then the notification is checked for being valid still.  And another thread of the caller may change
+that memory after we have read it: we know what was asked for at that moment, not what the kernel
 will read.  That is enough to learn from, and would never be enough to decide upon.
 """
 
@@ -25,7 +25,7 @@ _TYPE = ord("!")
 
 
 def _request(number: int, size: int, *, reads: bool) -> int:
-    """An ioctl's number: _IOWR for what the kernel writes to as well, else _IOW."""
+    """An ioctl's number: _IOWR if the kernel also writes to the argument, otherwise _IOW."""
     write, read, direction, width = 1, 2, 30, 14
     if os.uname().machine.startswith("ppc"):
         write, read, direction, width = 4, 2, 29, 13
@@ -40,10 +40,10 @@ _ID_VALID = _request(2, _ID.size, reads=False)
 
 
 class Notification(Record):
-    """A thread that waits in bpf(2): `attr` is the union's address, `size` what it says of it.
+    """A thread that waits in bpf(2): `attr` is the union's address, `size` the size that it gave.
 
-    `tid` is its id as we see it; `arch` and `after` are its architecture and the address that
-    the call returns to.
+    `tid` is its id as we see it; `arch` is its architecture, and `after` the address that the call
+    returns to.
     """
 
     __slots__ = ("after", "arch", "attr", "cmd", "identity", "size", "tid")
@@ -78,10 +78,10 @@ def receive(listener: int) -> Notification | None:
 
 
 def let_go(listener: int, one: Notification) -> bool:
-    """Have the kernel make the call, as if nobody had looked; whether it does.
+    """Have the kernel make the call, as if nobody had looked; returns whether it will.
 
-    It doesn't for a thread that was killed, nor for one that a signal took away, which comes
-    again: where the filter isn't ours, any signal does.
+    It won't if the thread was killed, or if a signal interrupted the call, which then comes again.
+    If the filter isn't ours, any signal can do that.
     """
     try:
         fcntl.ioctl(listener, _SEND, bytearray(_RESPONSE.pack(one.identity, 0, 0, _CONTINUE)), True)
@@ -93,7 +93,7 @@ def let_go(listener: int, one: Notification) -> bool:
 
 
 def valid(listener: int, one: Notification) -> bool:
-    """Whether its thread still waits, and so is the one that `tid` names."""
+    """Whether its thread still waits, so that `tid` still names it."""
     try:
         fcntl.ioctl(listener, _ID_VALID, _ID.pack(one.identity))
     except OSError as error:
@@ -104,10 +104,10 @@ def valid(listener: int, one: Notification) -> bool:
 
 
 def read(listener: int, one: Notification) -> Call | None:
-    """The call that waits, read from its thread's memory; None if there is nobody any more.
+    """The call that waits, read from its thread's memory; None if the thread has gone.
 
-    Addresses that lead nowhere are the kernel's to refuse: of these the command alone is known.
-    Raises PermissionError where not even root may look (Yama's ptrace_scope 3).
+    The kernel will refuse addresses that aren't mapped; only the command of such a call is known.
+    Raises PermissionError if not even root may look (Yama's ptrace_scope 3).
     """
     try:
         memory = os.open(f"/proc/{one.tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -128,7 +128,7 @@ def read(listener: int, one: Notification) -> Call | None:
 
 
 def _read(memory: int, address: int, size: int) -> bytes:
-    # The upper half of the addresses is the kernel's, and beyond what a file offset can be.
+    # The upper half of the addresses is the kernel's, and larger than any file offset.
     if not 0 < address < 1 << 63:
         return b""
     try:
@@ -138,9 +138,9 @@ def _read(memory: int, address: int, size: int) -> bytes:
 
 
 def _process(tid: int) -> int | None:
-    """The process that the thread `tid` is of; None if it has died."""
+    """The process that the thread `tid` belongs to; None if it has died."""
     try:
-        # A thread's name comes first, as its program wants it; of line ends "\n" alone is escaped.
+        # The thread's name, which its program chooses, comes first; in it only "\n" is escaped.
         with open(f"/proc/{tid}/status", "rb") as status:
             for line in status:
                 key, _, value = line.partition(b":")

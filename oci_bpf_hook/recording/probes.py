@@ -1,12 +1,13 @@
-"""Telling libbpf's probes from a program's own calls, by what they look like.
+"""Tells libbpf's probes from a program's own calls, by what they look like.
 
-libbpf tries what the kernel can before it loads an object, with maps and programs that are the
-same in every release (features.c, and bpf_object__probe_loading in libbpf.c, 1.4 to 1.8).  Under
-a token they have no names, so it takes their instructions, sizes, and what comes before and
-behind: a program of ours that returns 0 has the instructions of three of them, but comes with
-BTF or a kernel's version, as all that libbpf loads for an object does.
+Before it loads an object, libbpf tries what the kernel can do, with maps and programs that are the
+same in every release (libbpf: src/features.c, and src/libbpf.c, bpf_object__probe_loading; 1.4 to
+1.8).  Under a token they have no names, so they are recognised by their instructions, their sizes,
+and the calls before and after them.  A program that just returns 0 has the same instructions as
+three of them, but comes with BTF or a kernel's version, as everything that libbpf loads for an
+object does.
 
-A recording is read on the machine that made it, so instructions have our order of bytes.
+A recording is read on the machine that made it, so the instructions have our byte order.
 """
 
 from _struct import Struct
@@ -51,10 +52,10 @@ _NAMES = {
 }
 _VALUE_32 = (4, 32, 1, 0)
 _MMAP = (4, 4, 1, _MMAPABLE)
-# The largest BTF of a probe has 146 bytes (1.6), and no object's has as little.
+# The largest BTF of a probe has 146 bytes (1.6), and every object's has more than this.
 _BTF_MAX = 160
 _INSTRUCTION = Struct("=BBhi")
-# The longest probe's instructions.
+# The longest probe's number of instructions.
 _PROBE_MAX = 8
 _CALL, _EXIT, _MOV_IMM, _LD_IMM64 = 0x85, 0x95, 0xB7, 0x18
 # Helpers by number: bpf_ktime_get_coarse_ns, bpf_probe_read_kernel, bpf_get_attach_cookie.
@@ -62,10 +63,10 @@ _COARSE_NS, _READ_KERNEL, _ATTACH_COOKIE = 160, 113, 174
 
 
 class Teller:
-    """Tells the calls of one thread, in their order, each with its probe or "".
+    """Takes the calls of one thread, in their order, and returns each with its probe or "".
 
-    A map can be one of several probes', or a program's own, until the call behind it is known;
-    so a call is told one call late, and the last by `end`.
+    A map can belong to one of several probes, or to the program, until the next call is known; so a
+    call is returned one call late, and the last one by `end`.
     """
 
     def __init__(self) -> None:
@@ -73,29 +74,29 @@ class Teller:
         self._before = ""
 
     def tell(self, call: Call) -> Iterator[tuple[Call, str]]:
-        """Take the thread's next call; what is certain about those before it."""
+        """Take the thread's next call; returns those before it that are certain now."""
         probe = self._by_place(call) or _alone(call)
         if self._held is not None:
             held, told = self._held
             if not told and _is_map(held, _VALUE_32) and probe in _WITH_MAP:
                 told = probe
             elif _trivial(held) and call.cmd in _BEHIND:
-                # The same program, for what is tried with it next.
+                # Probes load the same program; the call after it tells which probe it is.
                 told = _BEHIND[call.cmd].get(held.prog_type or 0, told)
             yield held, told
         self._held = call, probe
         self._before = probe
 
     def end(self) -> Iterator[tuple[Call, str]]:
-        """The last call, behind which there is none."""
+        """The last call, after which none comes."""
         if self._held is not None:
             yield self._held
             self._held = None
 
     def _by_place(self, call: Call) -> str:
-        """A probe that only its place tells, as far as that is known."""
+        """The probe that only the call's place tells, as far as that is known."""
         if _is_map(call, _MMAP) and self._before and self._before != GLOBAL_DATA:
-            # Of an object's own data, 4 bytes large, there is another map's call before it.
+            # For an object's own data of 4 bytes, another map would have been made before.
             return ARRAY_MMAP
         if self._held is None or not _is_map(self._held[0], _VALUE_32):
             return ""
@@ -113,7 +114,7 @@ _BEHIND = {
 
 
 def _alone(call: Call) -> str:
-    """The probe that `call` is whatever is around it, or ""."""
+    """The probe that `call` is regardless of the calls around it, or ""."""
     if call.name in _NAMES:
         return _NAMES[call.name]
     if call.cmd == BTF_LOAD:
@@ -131,7 +132,7 @@ def _alone(call: Call) -> str:
 
 
 def _taken_apart(call: Call) -> list[tuple[int, int]]:
-    """The code and immediate of each instruction; 0 for the fd that a load of 64 bits has."""
+    """The code and immediate of each instruction; 0 for the fd in a load of 64 bits."""
     count = len(call.instructions) // _INSTRUCTION.size
     found = []
     for at in range(count if count == call.shape[0] <= _PROBE_MAX else 0):

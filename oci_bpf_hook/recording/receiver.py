@@ -1,9 +1,9 @@
 """Recording containers: a runtime hands over the listener of a container's seccomp filter.
 
 runtime-spec, config-linux.md: with `linux.seccomp.listenerPath` the runtime connects to a socket
-and sends the container process state as JSON, with the listener's fd beside it.  `podman exec`
-makes the runtime do so again.  We are outside the container, see its processes by our own ids,
-and hold nothing of it that it could reach.
+and sends the container process state as JSON, together with the listener's fd.  `podman exec` makes
+the runtime do so again.  We are outside the container, see its processes by our own pids, and hold
+nothing that the container could reach.
 """
 
 import json
@@ -21,9 +21,9 @@ from .attr import Call
 from .session import handing_on
 from .supervisor import Supervisor
 
-# The engine's own profile, which is the base of the one that a recorded container gets.
+# The engine's own profile, on which a recorded container's profile is based.
 PROFILES = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
-# A state with a megabyte of annotations is too much.
+# Enough for a state with a megabyte of annotations.
 _STATE_MAX = 1 << 20
 _FDS_MAX = 8
 _LISTENER = "seccompFd"
@@ -32,13 +32,13 @@ _SECONDS = 10
 
 
 class Receiver:
-    """The socket at `path`, root's alone, that runtimes connect to; to be used in a `with`."""
+    """The socket at `path`, for root only, that runtimes connect to; to be used in a `with`."""
 
     def __init__(self, path: Path) -> None:
-        """Listen.  Raises HookError (USAGE) where that can't be."""
+        """Listen.  Raises HookError (USAGE) if that fails."""
         self._path = path
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # What is above it may be others' as well: the broker's socket is in /run/oci-bpf-hook.
+        # Others need its parent directory as well: the broker's socket is in /run/oci-bpf-hook.
         before = os.umask(0o022)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -68,10 +68,10 @@ class Receiver:
         return self._sock.fileno()
 
     def accept(self) -> int | None:
-        """The next container's listener; None from a runtime that went without a word.
+        """The next container's listener; None if the runtime has closed the connection without one.
 
-        That is what it does when a hook refuses its container.  Raises HookError (USAGE) if who
-        connected is no runtime.
+        A runtime does that if a hook refuses its container.  Raises HookError (USAGE) if something
+        else than a runtime has connected.
         """
         connection, _ = self._sock.accept()
         with connection:
@@ -80,26 +80,26 @@ class Receiver:
             try:
                 return _received(connection, fds)
             except (OSError, ValueError, RecursionError) as error:
-                raise HookError(USAGE, f"{self._path}: this is no runtime: {error}") from None
+                raise HookError(USAGE, f"{self._path}: this isn't a runtime: {error}") from None
             finally:
                 for fd in fds:
                     os.close(fd)
 
 
 def _take_away(path: Path) -> None:
-    """Remove the socket of a recorder that was killed, at which nobody listens any more."""
+    """Remove the socket of a recorder that was killed, on which nobody listens any more."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             sock.connect(str(path))
         except ConnectionRefusedError:
             if path.is_socket():
                 path.unlink()
-        except OSError:  # There is none, or something else is there, which bind(2) says.
+        except OSError:  # It isn't there, or something else is, of which bind(2) will complain.
             pass
 
 
 def _received(connection: socket.socket, fds: list[int]) -> int | None:
-    """The listener, or None if nothing comes; what else came is left in `fds`."""
+    """The listener, or None if nothing comes; all other fds that came are left in `fds`."""
     data = b""
     while len(data) <= _STATE_MAX:
         piece, received, _, _ = socket.recv_fds(connection, 1 << 16, _FDS_MAX)
@@ -119,9 +119,9 @@ def _received(connection: socket.socket, fds: list[int]) -> int | None:
 
 
 def profile(base: bytes, listener: Path) -> dict[str, Any]:
-    """The seccomp profile `base` with every bpf(2) notified to the socket `listener`.
+    """The seccomp profile `base`, changed to notify the socket `listener` of every bpf(2).
 
-    Raises ValueError if it is none.
+    Raises ValueError if `base` isn't a profile.
     """
     found = json.loads(base)
     if not isinstance(found, dict) or not isinstance(found.get("syscalls"), list):
@@ -139,7 +139,7 @@ def profile(base: bytes, listener: Path) -> dict[str, Any]:
 
 
 def _names(rule: Any) -> list[Any]:
-    """The system calls that `rule` is about; older profiles have rules for one, its `name`."""
+    """The system calls that `rule` is about; in older profiles it is about one, its `name`."""
     names = rule.get("names", [rule.get("name")]) if isinstance(rule, dict) else None
     if not isinstance(names, list) or names == [None]:
         raise ValueError("a rule in it has no names")
@@ -147,15 +147,15 @@ def _names(rule: Any) -> list[Any]:
 
 
 def default_profile() -> Path:
-    """The engine's own profile.  Raises HookError (USAGE) where there is none."""
+    """The engine's own profile.  Raises HookError (USAGE) if there is none."""
     for name in PROFILES:
         if Path(name).exists():
             return Path(name)
-    raise HookError(USAGE, f"there is none of {', '.join(PROFILES)}; name one by --seccomp")
+    raise HookError(USAGE, f"none of {', '.join(PROFILES)} exists; name a profile by --seccomp")
 
 
 def serve(receiver: Receiver, note: Callable[[Call], None]) -> Supervisor:
-    """A supervisor of all containers that come to `receiver`, to be served."""
+    """A supervisor that serves all containers that come to `receiver`."""
     supervisor = Supervisor(note)
 
     def take() -> None:
@@ -174,11 +174,11 @@ def serve(receiver: Receiver, note: Callable[[Call], None]) -> Supervisor:
 def run(
     command: Sequence[str], receiver: Receiver, note: Callable[[Call], None]
 ) -> tuple[int, str]:
-    """Run the engine's `command` with its containers served; its exit code, and why we are blind.
+    """Run the engine's `command`, serving its containers; its exit code, and why we are blind.
 
     Containers that it leaves running are served until they have ended, or until ^C.
     """
-    # Who ignores it, as we may have been started to, isn't told how a child has ended.
+    # While SIGCHLD is ignored, as we may have inherited it, nobody learns how a child has ended.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         process = subprocess.Popen(command)  # noqa: S603  The engine, with its user's arguments.

@@ -1,6 +1,6 @@
 """A recording: each kind of call that a program made, how often, and what came of it.
 
-A program makes the same call thousands of times; it is one entry with a count.
+A program may make the same call thousands of times; that is one entry with a count.
 """
 
 import errno
@@ -15,10 +15,10 @@ from .probes import EXP_ATTACH_TYPE, Teller
 
 VERSION = 1
 OK = "ok"
-# Entries beyond this have no names, of which there may be any number; the kinds are bounded.
+# Entries beyond this number have no names: there may be any number of names, but not of kinds.
 _NAMED_MAX = 4096
-# Types by number, which is ABI, whose programs have packets, and bytes of instructions beyond
-# which those aren't followed: the program waits for us meanwhile.
+# Program types, by number, whose programs see packets; and the size of instructions beyond which a
+# program isn't followed, because it waits for us meanwhile.
 _WITH_PACKETS = {
     3: "sched_cls",
     4: "sched_act",
@@ -32,23 +32,23 @@ _WITH_PACKETS = {
     22: "flow_dissector",
 }
 _FOLLOWED_MAX = 1 << 15
-# Threads, and programs that were followed, that are kept in mind.
+# So many threads, and programs that were followed, are remembered.
 _KEPT_MAX = 256
-# Without kinds there is nothing to bound them by but this.
+# If the kinds aren't known, only this bounds them.
 _ENTRIES_MAX = 65536
 
 
 class RecordingError(ValueError):
-    """This is not the JSON form of a recording."""
+    """The data isn't the JSON form of a recording."""
 
 
 class Entry(Record):
-    """Calls that are alike.  Types and commands are numbers, None where the command has none.
+    """Calls that are alike.  Types and commands are numbers, None if the command has none.
 
-    `result` is "ok", the name of an errno, or None where nobody saw it; `probe` the probe of
-    libbpf's that it is, or ""; `flags` are a program's, `helpers` what it calls, by number, and
-    `arithmetic` what it does with pointers that takes CAP_PERFMON, or ""; `btf` is whether it came
-    with BTF, `optional` whether its attach type may be one that libbpf leaves away if refused.
+    `result` is "ok", the name of an errno, or None if nobody saw it; `probe` is the probe of
+    libbpf's that it is, or ""; `flags` are a program's, `helpers` the numbers of the helpers that
+    it calls; `arithmetic` is what it does with pointers that takes CAP_PERFMON, or ""; `btf` says
+    whether it came with BTF, `optional` whether libbpf may leave out its attach type if refused.
     """
 
     __slots__ = (
@@ -73,8 +73,8 @@ class Entry(Record):
 class Recording:
     """What is recorded of a `command`, call by call.
 
-    `granted` are the masks that it had, None where nobody knows; `exit` how it ended, a
-    negative signal's number or None; `blind` why results couldn't be seen, if so.
+    `granted` are the masks that it had, None if unknown; `exit` is its exit code, a negative
+    signal's number, or None; `blind` says why results couldn't be seen, if they couldn't.
     """
 
     def __init__(self, command: Iterable[str], *, granted: Mapping[str, int] | None = None) -> None:
@@ -84,16 +84,16 @@ class Recording:
         self.blind = ""
         self.dropped = 0
         self.entries: dict[Entry, int] = {}
-        # What was found of programs, each of which may be loaded again and again.
+        # What was found in programs, each of which may be loaded again and again.
         self._followed: dict[tuple[str, bytes], str] = {}
         self._tellers: dict[int, Teller] = {}
-        # Processes in which libbpf is at work, and those in which it found that attach types work.
+        # Processes that use libbpf, and those in which its probe has found that attach types work.
         self._libbpf: set[int] = set()
         self._declared: set[int] = set()
 
     @property
     def name(self) -> str:
-        """What to call it: the command, without the directory that it is in."""
+        """What to call it: the command, without its directory."""
         first, *rest = self.command or ["?"]
         return " ".join([first.rpartition("/")[2], *rest])[:120]
 
@@ -101,7 +101,7 @@ class Recording:
         """Record the next call of its thread."""
         if call.tid not in self._tellers:
             if len(self._tellers) >= _KEPT_MAX:
-                # Of the thread that was first, which has most likely ended.
+                # The thread that came first has most likely ended.
                 self._end(next(iter(self._tellers)))
             self._tellers[call.tid] = Teller()
         for told, probe in self._tellers[call.tid].tell(call):
@@ -118,7 +118,7 @@ class Recording:
 
     def _enter(self, call: Call, probe: str) -> None:
         if probe == EXP_ATTACH_TYPE and call.pid not in self._libbpf:
-            # libbpf tries other things before: this is a program's own.
+            # libbpf would make other probes before this, so it is the program's own call.
             probe = ""
         if probe:
             self._libbpf.add(call.pid)
@@ -179,7 +179,7 @@ def _result(number: int | None) -> str | None:
 
 
 def as_json(recording: Recording, enums: Mapping[str, Enum]) -> dict[str, Any]:
-    """The JSON form of `recording`, with the names of `enums`; what has none is a number."""
+    """The JSON form of `recording`, with the names of `enums`; what has no name is a number."""
     granted = recording.granted
     return {
         "recording": VERSION,
@@ -211,7 +211,7 @@ def _entry_as_json(entry: Entry, enums: Mapping[str, Enum]) -> dict[str, Any]:
     for key, option in _NUMBERS.items():
         if found[key] is not None:
             found[key] = enums[option].names.get(found[key], found[key])
-    # The command first, for people, and nothing that has nothing to say.
+    # The command comes first, for people, and empty fields are left out.
     keys = (*_NUMBERS, *(key for key in found if key not in _NUMBERS))
     return {
         key: found[key] for key in keys if found[key] not in (None, "", False, []) or key in _ALWAYS
@@ -224,12 +224,12 @@ _ALWAYS = ("cmd", "token", "result")
 def from_json(data: Any, enums: Mapping[str, Enum]) -> Recording:
     """The Recording whose JSON form `data` is.  Raises RecordingError."""
     if not isinstance(data, dict) or data.get("recording") != VERSION:
-        raise RecordingError(f"it is no recording of version {VERSION}")
+        raise RecordingError(f"it isn't a recording of version {VERSION}")
     command, calls, granted = data.get("command"), data.get("calls"), data.get("granted")
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
-        raise RecordingError("command is no list of strings")
+        raise RecordingError("command isn't a list of strings")
     if not isinstance(calls, list):
-        raise RecordingError("calls is no list")
+        raise RecordingError("calls isn't a list")
     recording = Recording(command, granted=None if granted is None else _masks(granted))
     recording.exit = _typed(data, "exit", int, None)
     recording.blind = _typed(data, "blind", str, "")
@@ -251,7 +251,7 @@ def _masks(granted: Any) -> dict[str, int]:
 
 def _entry(data: Any, enums: Mapping[str, Enum]) -> Entry:
     if not isinstance(data, dict):
-        raise RecordingError("it is no object")
+        raise RecordingError("it isn't an object")
     numbers = {key: _number(data.get(key), enums[option]) for key, option in _NUMBERS.items()}
     if numbers["cmd"] is None:
         raise RecordingError("it has no cmd")
@@ -281,7 +281,7 @@ def _number(value: Any, enum: Enum) -> int | None:
         return value
     found = enum.values.get(value) if isinstance(value, str) else None
     if found is None:
-        raise RecordingError(f"{value!r:.64} is no {enum.kind.what}")
+        raise RecordingError(f"there is no {enum.kind.what} {value!r:.64}")
     return found
 
 
@@ -290,5 +290,5 @@ def _typed(data: Mapping[str, Any], key: str, wanted: type, default: Any) -> Any
     if value is None:
         return default
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise RecordingError(f"{key} is no {wanted.__name__}")
+        raise RecordingError(f"{key} isn't of the type {wanted.__name__}")
     return value

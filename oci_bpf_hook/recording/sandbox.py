@@ -1,11 +1,11 @@
-"""A program in throw-away namespaces, with a delegated bpffs, its calls of bpf(2) watched.
+"""A program in throw-away namespaces, with a delegated bpffs, whose calls of bpf(2) are watched.
 
-The program is to behave as without us.  So the user namespace maps every id to itself: the
-program is root there, files are whose they were, and what it lacks are the capabilities of the
-initial user namespace.  Of the other namespaces it has those that it would have, a mount
-namespace for the bpffs, and a network of its own if that is asked for.
+The program should behave as without us.  So the user namespace maps every id to itself: the program
+is root there, files have the same owners, and it lacks only the capabilities of the initial user
+namespace.  It keeps all other namespaces, but for a mount namespace for the bpffs, and a network
+namespace of its own if that is asked for.
 
-The child that becomes the program speaks with us through one socket until it is the program:
+The child that becomes the program speaks with us through one socket until then:
 
     UNSHARED            -->  we write its id maps, and decide
     (goes on)           <--  MAPPED
@@ -44,23 +44,23 @@ _EVERY_ID = "0 0 4294967295\n"
 _FLAGS = hook.MOUNT_ATTR_NOSUID | hook.MOUNT_ATTR_NODEV | hook.MOUNT_ATTR_NOEXEC
 # Python ignores these from its start, and a program would inherit that.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
-# The first fd behind the standard streams.
+# The first fd after the standard streams.
 _BEHIND = 3
-# As a shell has it, for what isn't there and for what can't be run.
+# A shell's exit codes for a program that isn't there, and for one that can't be run.
 NOT_FOUND, NOT_RUN = 127, 126
 _IFREQ = Struct("=16sH22x")
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
 class Sandbox:
-    """The program `command`, made ready step by step; to be used in a `with`."""
+    """The program `command`, prepared step by step; to be used in a `with`."""
 
     def __init__(
         self, command: Sequence[str], *, private_network: bool, silent: bool = False
     ) -> None:
-        """Fork it, up to its namespaces; `silent` takes its standard streams.  Raises HookError."""
+        """Fork it into its namespaces; if `silent`, without standard streams.  Raises HookError."""
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # Who ignores it, as we may have been started to, can wait for no child.
+        # We may have been started with SIGCHLD ignored, and then no child can be waited for.
         self._sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.pid = os.fork()
         if self.pid == 0:
@@ -97,8 +97,8 @@ class Sandbox:
     def _end(self) -> None:
         self._sock.close()
         if not self._reaped:
-            # A child that waits for us ends by itself, and one that is the program is killed
-            # only if it wasn't waited for: then something went wrong here.
+            # A child that waits for us ends by itself.  One that is the program already is killed
+            # only if it wasn't waited for, which means that something went wrong here.
             os.kill(self.pid, signal.SIGKILL)
             self.wait()
         if self.pidfd >= 0:
@@ -107,7 +107,7 @@ class Sandbox:
         signal.signal(signal.SIGCHLD, self._sigchld)
 
     def delegate(self, grant: Grant, enums: Mapping[str, Enum], guard: Guard | None = None) -> None:
-        """Have a bpffs mounted that delegates `grant`, at its path, and `guard` hold it.
+        """Mount a bpffs that delegates `grant`, at its path, and have `guard` hold it.
 
         Raises HookError.
         """
@@ -119,7 +119,7 @@ class Sandbox:
         self._sock.send(CREATED)
         identity, made = self._receive(MOUNTED)
         try:
-            # The program isn't there yet, which makes tokens of it.
+            # The program, which makes tokens from it, doesn't run yet.
             if guard is not None:
                 mark(guard, made)
         finally:
@@ -132,12 +132,12 @@ class Sandbox:
         if wrong:
             raise HookError(
                 NOT_AS_GRANTED,
-                f"the kernel mounted something else than was granted: {', '.join(wrong)}; "
-                "Linux before 6.9 ignores delegation",
+                f"the kernel's mount differs from the grant: {', '.join(wrong)}; Linux before 6.9 "
+                "ignores delegation",
             )
 
     def start(self) -> int:
-        """Let it become the program; the fd that its notifications come from.
+        """Let the child become the program; returns the fd that its notifications come from.
 
         Raises HookError (USAGE) if it can't, with the kernel's reason.
         """
@@ -151,13 +151,13 @@ class Sandbox:
         return listener
 
     def wait(self) -> int:
-        """Reap it; how it ended, as waitpid(2) has it."""
+        """Reap it; returns its status as waitpid(2) does."""
         _, status = os.waitpid(self.pid, 0)
         self._reaped = True
         return status
 
     def _receive(self, kind: bytes, *, end: bool = False) -> tuple[str, int]:
-        """The words and the fd, or -1, of the next message, which is of that `kind`."""
+        """The words and the fd, or -1, of the next message, which has to be of that `kind`."""
         message, fds, _, _ = socket.recv_fds(self._sock, _LONGEST, 1)
         fd = fds[0] if fds else -1
         if fd >= 0:
@@ -176,7 +176,7 @@ class Sandbox:
 def _become(
     sock: socket.socket, command: Sequence[str], *, private_network: bool, silent: bool
 ) -> NoReturn:
-    """Be the child: everything up to the exec, or its words why not."""
+    """Be the child: do everything up to the exec, or send why that failed."""
     code = MOUNT_FAILED
     try:
         flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS
@@ -196,18 +196,18 @@ def _become(
         socket.send_fds(sock, [WATCHED], [listener])
         code = USAGE
         if silent:
-            # Where one of these was closed, others of ours have its number.
+            # If one of these was closed, another fd of ours may have its number.
             null = fcntl.fcntl(os.open(os.devnull, os.O_RDWR), fcntl.F_DUPFD_CLOEXEC, _BEHIND)
             sock = socket.socket(fileno=fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, _BEHIND))
             for fd in range(_BEHIND):
                 os.dup2(null, fd)
         for number in _IGNORED:
             signal.signal(number, signal.SIG_DFL)
-        os.execvp(command[0], list(command))  # noqa: S606  To run it is what we are for.
+        os.execvp(command[0], list(command))  # noqa: S606  Running it is what we are for.
     except HookError as error:
         _fail(sock, error.code, str(error))
     except ValueError as error:
-        # An empty word for its name.
+        # Its name is an empty word.
         _fail(sock, NOT_RUN, f"{quote(command[0])} can't be run: {error}")
     except OSError as error:
         where = f" {quote(os.fsdecode(error.filename))}" if error.filename else ""
@@ -232,19 +232,19 @@ def _mount(sock: socket.socket, context: int, path: bytes) -> None:
 
 def _expect(sock: socket.socket, kind: bytes) -> None:
     if sock.recv(1) != kind:
-        # Whoever started us is gone or has failed, and says so itself.
+        # The parent is gone or has failed, and says so itself.
         os._exit(NOT_RUN)
 
 
 def _fail(sock: socket.socket, code: int, text: str) -> None:
     try:
         sock.send(FAILED + f"{code} {text}".encode("utf-8", "backslashreplace")[: _LONGEST - 1])
-    except OSError:  # Nobody is there to hear it.
+    except OSError:  # Nobody is left to read it.
         pass
 
 
 def _loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        # struct ifreq: a name of 16 bytes, and here the flags.
+        # struct ifreq: a name of 16 bytes, followed here by the flags.
         flags = _IFREQ.unpack(fcntl.ioctl(sock, _SIOCGIFFLAGS, _IFREQ.pack(b"lo", 0)))[1]
         fcntl.ioctl(sock, _SIOCSIFFLAGS, _IFREQ.pack(b"lo", flags | _IFF_UP))

@@ -22,14 +22,14 @@ from .supervisor import Supervisor
 
 # include/linux/proc_ns.h: PROC_USER_INIT_INO.
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
-# What a terminal sends to us it sends to the program as well, which is in our process group; but
-# there may be none.
+# A terminal sends these to us and to the program alike, which is in our process group; but there
+# may be no terminal.
 _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 _FORWARDED = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Settings(Record):
-    """Where the bpffs is mounted, whether the program has a network of its own, and no output."""
+    """Where the bpffs is mounted, and whether the program has its own network, and no output."""
 
     __slots__ = ("path", "private_network", "silent")
     path: str
@@ -44,13 +44,13 @@ def record(
     *,
     masks: Mapping[str, int] | None = None,
 ) -> Recording:
-    """Run `command` and record it, with all that the policy allows, or `masks` of that.
+    """Run `command` and record it, with all that the policy allows, or with `masks` of that.
 
-    Raises HookError, with the program not run.
+    Raises HookError if the program wasn't run.
     """
     if os.geteuid() != 0 or os.stat("/proc/self/ns/user").st_ino != _INITIAL_USER_NAMESPACE:
         raise HookError(
-            NO_BROKER, "to delegate takes CAP_SYS_ADMIN in the initial user namespace; use sudo"
+            NO_BROKER, "delegating takes CAP_SYS_ADMIN in the initial user namespace; use sudo"
         )
     policy = policycache.in_force()
     sandbox = Sandbox(command, private_network=settings.private_network, silent=settings.silent)
@@ -67,7 +67,7 @@ def record(
         trail.say(mounted=True)
         recording = Recording(command, granted=decision.grant.masks)
         supervisor = Supervisor(recording.add)
-        # From its first moment on the program may be sent signals, by way of us.
+        # From its first moment on the program may get signals, which we pass on.
         with handing_on(sandbox.pidfd):
             supervisor.add(sandbox.start())
             supervisor.serve(sandbox.pidfd)
@@ -79,7 +79,7 @@ def record(
 
 
 def invoker() -> int:
-    """The user for whom this runs: who called sudo(8), else our own."""
+    """The user for whom this runs: the one who called sudo(8), otherwise our own."""
     text = os.environ.get("SUDO_UID", "")
     return int(text) if text.isascii() and text.isdecimal() else os.getuid()
 
@@ -87,7 +87,7 @@ def invoker() -> int:
 def _decide(
     policy: Compiled, trail: Trail, pid: int, path: str, masks: Mapping[str, int] | None
 ) -> Decision:
-    """All that the policy allows the sandbox of `pid` and its user, or `masks` of it."""
+    """All that the policy allows the sandbox of `pid` and its user, or `masks` of that."""
     user = invoker()
     subject = {**identify({}, None), "user": user, "group": tuple(groups_of(user))}
     subject["rootless"] = False
@@ -111,7 +111,7 @@ def _decide(
 
 @contextmanager
 def handing_on(pidfd: int) -> Iterator[None]:
-    """Hand signals on to the process of `pidfd`, and live through those that it gets as well."""
+    """Pass signals on to the process of `pidfd`, and survive those that it gets as well."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         try:
@@ -127,7 +127,7 @@ def handing_on(pidfd: int) -> Iterator[None]:
         **dict.fromkeys(_FORWARDED, forward),
         **dict.fromkeys(_FROM_TERMINAL, outlive),
     }
-    # What was ignored before us, by nohup(1) say, the program ignores too.
+    # The program also ignores what was ignored before us, for example by nohup(1).
     ignored = {number for number in handlers if signal.getsignal(number) == signal.SIG_IGN}
     before = {
         number: signal.signal(number, handler)
@@ -142,7 +142,7 @@ def handing_on(pidfd: int) -> Iterator[None]:
 
 
 def _in_the_foreground() -> bool:
-    """Whether a terminal sends its signals to us, and not somebody else to us alone."""
+    """Whether a signal may come from our terminal, which then also sends it to the program."""
     try:
         fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
@@ -156,7 +156,7 @@ def _in_the_foreground() -> bool:
 
 
 def _leave(supervisor: Supervisor) -> None:
-    """Let go of the program's children that outlive it: what they call, somebody has to answer."""
+    """Let the program's children that outlive it go on: somebody has to answer their calls."""
     if not supervisor.idle() and os.fork() == 0:
         try:
             os.setsid()
@@ -164,7 +164,7 @@ def _leave(supervisor: Supervisor) -> None:
             for fd in range(3):
                 os.dup2(null, fd)
             os.chdir("/")
-            # Nothing else of ours is anybody's business any more, and may be a pipe's end.
+            # All our other fds are closed: one may be the end of a pipe that somebody reads.
             first = 3
             for fd in supervisor.look_away():
                 os.closerange(first, fd)

@@ -1,7 +1,7 @@
 """Reading a trace of strace(1): `strace -f -v -e trace=bpf -o FILE COMMAND`, 6.1 and later.
 
-It is a text for people, and other people's: what isn't understood is an error with its line, and
-nothing in it is worth more than a call that somebody says was made.
+It is a text for people, and comes from other people: a line that can't be parsed is an error with
+the line's number, and a call in it is only a claim that somebody makes.
 """
 
 import errno
@@ -15,8 +15,8 @@ from . import attr
 from .attr import Call, make
 from .recording import RecordingError
 
-# What stands before a call: the thread, which -o and a terminal show differently, with its name
-# (-Y); times (-t, -r), the call's number (-n) and the place in the program (-i).
+# What precedes a call: the thread, which -o and a terminal show differently, with its name (-Y);
+# times (-t, -r), the call's number (-n) and the place in the program (-i).
 _LINE = re.compile(
     r"^(?:\[pid\s+(?P<bracketed>\d+)(?:<.*?>)?\]\s+|(?P<plain>\d+)(?:<.*?>)?\s+)?"
     r"\s*(?:\d\d:\d\d:\d\d(?:\.\d+)?\s+|\d+\.\d+\s+)?(?:\(\+\s*\d+\.\d+\)\s+)?"
@@ -26,7 +26,7 @@ _LINE = re.compile(
 _ATTACHED = re.compile(r"strace: Process \d+ attached$")
 _UNFINISHED = re.compile(r"\s*<unfinished \.\.\.>$")
 _RESUMED = re.compile(r"^<\.\.\. bpf resumed>\s?")
-# How long it took (-T) comes last.
+# The call's duration (-T) comes last.
 _RESULT = re.compile(
     r"\)\s+=\s+(?:(-?\d+)(?:<[^>]*>)?(?:\s+([A-Z0-9]+)\b.*)?(?:\s+<\d+\.\d+>)?|\?.*)$"
 )
@@ -36,9 +36,9 @@ _COMMENT = re.compile(r"/\*.*?\*/")
 _WORD = re.compile(r"(?:/\*.*?\*/|\w+\([^()]*\)|[^,{}\[\]()])+")
 _SPACE = re.compile(r"[\s,]*")
 _DEEPEST = 16
-# What a map has of BTF.
+# The fields for a map's BTF.
 _MAP_TYPES = ("btf_key_type_id", "btf_value_type_id", "btf_vmlinux_value_type_id")
-# Flags that matter; any other only has to be different from them.
+# The flags that matter; any other only has to differ from them.
 _FLAGS = {
     "BPF_F_TOKEN_FD": 1 << 16,
     "BPF_F_MMAPABLE": 1 << 10,
@@ -46,7 +46,7 @@ _FLAGS = {
 }
 _OTHER_FLAG = 1 << 30
 _TOKEN = 1 << 16
-# linux/bpf_common.h and linux/bpf.h, by what strace calls them.
+# linux/bpf_common.h and linux/bpf.h, by strace's names.
 _ENUMS = (
     (0, 1, ("LD", "LDX", "ST", "STX", "ALU", "JMP", "JMP32", "ALU64")),
     (0, 8, ("W", "H", "B", "DW")),
@@ -72,7 +72,7 @@ _NO_CODE = 0xFF
 def calls(lines: Iterable[str], enums: Mapping[str, Enum]) -> Iterator[Call]:
     """The calls of bpf(2) in a trace, in the order in which they ended.
 
-    Raises RecordingError with the number of the line that is wrong, and where there is none.
+    Raises RecordingError with the number of a line that is wrong, and if there is no call.
     """
     begun: dict[int, str] = {}
     some = False
@@ -99,9 +99,9 @@ def calls(lines: Iterable[str], enums: Mapping[str, Enum]) -> Iterator[Call]:
 
 
 def _whole(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """The lines with their numbers, those put together that strace's own words have broken.
+    """The lines with their numbers; puts together those that strace's own messages have broken.
 
-    Without -o they come in the middle of a line; a program's words do too, and stay there.
+    Without -o these come in the middle of a line; a program's output does, too, and stays there.
     """
     begun = ""
     for number, line in enumerate(lines, 1):
@@ -115,12 +115,12 @@ def _whole(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 def _call(text: str, tid: int, enums: Mapping[str, Enum]) -> Call:
     ending = _RESULT.search(text)
     if not text.startswith("bpf(") or not ending:
-        raise RecordingError(f"{text[:60]!r} is no whole call of bpf(2)")
+        raise RecordingError(f"{text[:60]!r} isn't a whole call of bpf(2)")
     arguments = _Reader(text[len("bpf(") : ending.start()]).values()
     cmd = _number(arguments[0] if arguments else None, enums[CMDS.option])
     fields = arguments[1] if len(arguments) > 1 and isinstance(arguments[1], dict) else {}
     result = _result(ending[1], ending[2])
-    # Above all that is named in it, older releases show the rest of the union as bytes.
+    # Older releases show what follows the fields that they know as bytes.
     size = _int(arguments[2]) if len(arguments) > 2 else 0
     known = _fields(attr.command(cmd), fields, enums, result, size)
     return make(pid=tid, tid=tid, cmd=attr.command(cmd), result=result, **known)
@@ -133,7 +133,7 @@ def _result(number: str | None, name: str | None) -> int | None:
         return int(number)
     found = getattr(errno, name, None) if name else None
     if not isinstance(found, int):
-        raise RecordingError(f"{name!r} is no errno")
+        raise RecordingError(f"{name!r} isn't an errno")
     return -found
 
 
@@ -157,7 +157,7 @@ def _fields(
         instructions = fields.get("insns")
         if result is not None and result >= 0 and not isinstance(instructions, list):
             raise RecordingError(
-                "the program's instructions aren't there; make the trace with strace's -v"
+                "the program's instructions are missing; make the trace with strace's -v"
             )
         return {
             "prog_type": _number(fields.get("prog_type"), enums[PROGS.option]),
@@ -179,13 +179,13 @@ def _fields(
         flags = _flags(fields.get("open_flags")) | _extra(fields, size, attr.OPEN_FLAGS)
         return {"token": bool(flags & _TOKEN)}
     if cmd in attr.WITH_TOKEN and not fields and result is not None and result >= 0:
-        raise RecordingError("what it was called with isn't there")
-    # The kernel has refused what isn't there.
+        raise RecordingError("the call's arguments are missing")
+    # The kernel has refused a map without these.
     return {"shape": (0, 0, 0, 0)}
 
 
 def _extra(fields: Mapping[str, Any], size: int, at: int) -> int:
-    """The number at the byte `at` of a union of `size` bytes, without a name; or 0."""
+    """The number at the byte `at` of a union of `size` bytes, which has no name; or 0."""
     words = re.findall(r"\\x([0-9a-f]{2})", str(fields.get("extra_data", "")))
     data = bytes(int(word, 16) for word in words)
     begin = at - (size - len(data))
@@ -217,14 +217,14 @@ def _register(value: Any) -> int:
 
 
 def _int(value: Any) -> int:
-    """The number that strace wrote, 0 for what isn't there; it may have more to say about it."""
+    """The number that strace wrote, or 0 if there is none; more text may follow it."""
     if not isinstance(value, str):
         return 0
     plain = _COMMENT.sub("", value).split("<")[0].strip()
     try:
         return int(plain, 0) if plain not in ("", "NULL") else 0
     except ValueError:
-        raise RecordingError(f"{value[:60]!r} is no number") from None
+        raise RecordingError(f"{value[:60]!r} isn't a number") from None
 
 
 def _number(value: Any, enum: Enum) -> int:
@@ -295,5 +295,5 @@ class _Reader:
         if not found:
             raise RecordingError(f"{self._text[self._at : self._at + 30]!r} isn't understood")
         self._at = found.end()
-        # A mapping may stand behind what the kernel has made of it: {...} => {...}.
+        # After a mapping may come what the kernel has made of it: {...} => {...}.
         return found[0].strip()

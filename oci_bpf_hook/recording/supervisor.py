@@ -1,4 +1,4 @@
-"""Serving the notifications of a program: look, let go, and learn what came of it."""
+"""Serves the notifications of a program: looks at a call, lets it go on, learns its result."""
 
 import os
 import resource
@@ -10,15 +10,16 @@ from . import notify
 from .attr import Call
 from .breakpoint import Breakpoint
 
-# More threads than that are in no machine.
+# No machine has more threads than this.
 _MOST = 1 << 20
 
 
 class Supervisor:
-    """Serves `listeners`, and tells `note` of each call once it has returned.
+    """Serves `listeners`, and passes each call to `note` once it has returned.
 
-    A thread's calls are told in their order.  `blind` says why results can't be had, if so.  Until
-    it is closed we may have as many fds as the hard limit says: to fork is for before and after.
+    A thread's calls are passed in their order.  `blind` says why results can't be had, if they
+    can't.  Until this is closed the soft limit of fds is raised to the hard one: fork only before
+    or after.
     """
 
     def __init__(self, note: Callable[[Call], None]) -> None:
@@ -30,7 +31,7 @@ class Supervisor:
         self._threads: dict[int, int] = {}
         self._others: dict[int, Callable[[], None]] = {}
         self.blind = ""
-        # A call that hasn't returned takes two fds; half of what we may have is for all else.
+        # A call that hasn't returned takes two fds; half of our limit is kept for everything else.
         self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         _, hard = self._limits
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -47,16 +48,16 @@ class Supervisor:
         self._poll.register(fd, select.POLLIN)
 
     def serve(self, *ends: int) -> int | None:
-        """Go on until there is something to read from one of the fds `ends`, which is returned.
+        """Serve until there is something to read from one of the fds `ends`, and return that one.
 
-        None if there is nobody left to serve.
+        Returns None if nobody is left to serve.
         """
         for fd in ends:
             self._poll.register(fd, select.POLLIN)
         try:
             while self._listeners or ends:
                 ready = self._poll.poll()
-                # First those whose fds are closed, so that no number of theirs is another's below.
+                # First those whose fds get closed, so that no fd below has a reused number.
                 for fd, _ in ready:
                     if fd in self._threads:
                         self._finish(self._threads[fd])
@@ -74,21 +75,21 @@ class Supervisor:
                 self._poll.unregister(fd)
 
     def idle(self) -> bool:
-        """Whether there is nobody left to serve."""
+        """Whether nobody is left to serve."""
         for fd, events in self._poll.poll(0):
             if fd in self._listeners and not events & select.POLLIN:
                 self._drop(fd)
         return not self._listeners
 
     def look_away(self) -> list[int]:
-        """From here on let every call go unseen; the fds that this takes."""
+        """From here on let every call go unseen; returns the fds that this takes."""
         for tid in list(self._waiting):
             self._finish(tid)
         self._looks = False
         return sorted(self._listeners)
 
     def close(self) -> None:
-        """Note what has returned so far, and give the fds back: who calls now gets ENOSYS."""
+        """Note what has returned so far, and close the fds: from then on calls get ENOSYS."""
         for tid in list(self._waiting):
             self._finish(tid)
         for fd in list(self._listeners):
@@ -97,7 +98,7 @@ class Supervisor:
 
     def _serve(self, listener: int, events: int) -> None:
         if not events & select.POLLIN:
-            # Nobody has the filter any more.
+            # No process has the filter any more.
             self._drop(listener)
             return
         one = notify.receive(listener)
@@ -106,7 +107,7 @@ class Supervisor:
         if not self._looks:
             notify.let_go(listener, one)
             return
-        # Its thread is here again, and so the call before has returned.
+        # Its thread makes another call, so the one before has returned.
         self._finish(one.tid)
         try:
             call = notify.read(listener, one)
@@ -126,7 +127,7 @@ class Supervisor:
                 raise OSError(EMFILE, os.strerror(EMFILE))
             there = Breakpoint(one.tid, one.arch, one.after)
         except OSError as error:
-            # ESRCH: it has been killed while it waited.
+            # ESRCH: it was killed while it waited.
             self.blind = self.blind or (error.strerror or str(error))
         self._waiting[one.tid] = call, there
         if there is not None:
@@ -134,7 +135,7 @@ class Supervisor:
             self._poll.register(there.fd, select.POLLIN)
 
     def _finish(self, tid: int, *, made: bool = True) -> None:
-        """The thread `tid` has returned from its call, if that was made, or is gone."""
+        """The thread `tid` has returned from its call, if that was made, or has gone."""
         call, there = self._waiting.pop(tid, (None, None))
         result = None
         if there is not None:

@@ -1,7 +1,7 @@
-"""The system calls that a recording takes beside the hook's (`..syscalls`), in the same manner.
+"""The system calls that a recording needs besides the hook's (`..syscalls`), in the same style.
 
-seccomp(2) and perf_event_open(2) have a number of their own on each architecture; `arch` has
-them, and where it hasn't, there is no recording.
+seccomp(2) and perf_event_open(2) have a number of their own on each architecture; `arch` has these
+numbers, and on an architecture that it lacks nothing can be recorded.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ CLONE_NEWNET = 0x40000000
 
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
-# Since 5.19 (c2aa2dfef243): once we have a notification, only what kills ends its call.
+# Linux: c2aa2dfef243, 5.19: once we have a notification, only a fatal signal ends its call.
 _SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5
 _PERF_FLAG_FD_CLOEXEC = 1 << 3
 
@@ -35,7 +35,7 @@ def machine() -> Arch:
         raise HookError(
             KERNEL_CANNOT,
             f"the system call numbers of {name} aren't known, so nothing can be recorded here; "
-            "take a trace of strace instead (--from-strace)",
+            "use a trace of strace instead (--from-strace)",
         )
     return found
 
@@ -52,9 +52,9 @@ def unshare(flags: int) -> None:
 
 
 def seccomp_new_listener(program: bytes) -> int:
-    """Install the filter `program` for this thread; the fd that its notifications come from."""
+    """Install the filter `program` for this thread; returns the fd of its notifications."""
     instructions = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog: how many instructions, and where.
+    # struct sock_fprog: how many instructions, and where they are.
     fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions))
     flags = _SECCOMP_FILTER_FLAG_NEW_LISTENER | _SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
     number = ctypes.c_long(machine().seccomp)

@@ -1,7 +1,7 @@
 """Whether the needs that a recording shows are enough, and whether each bit of them is needed.
 
-The command is run again, first with exactly these bits and then without each of them.  It is the
-same if it exits the same and gets the same kinds of maps and programs, probes left aside.
+The command is run again, first with exactly these bits and then without each of them.  Two runs
+count as the same if they exit alike and get the same kinds of maps and programs, apart from probes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,14 +13,14 @@ from .attr import BTF_LOAD
 from .learn import attach_type_is_optional
 from .recording import OK, Recording
 
-# A run with these masks, as a recording of it.
+# Runs the command with these masks, and returns the recording.
 Run = Callable[[Mapping[str, int]], Recording]
 # The numbers of its command and types, and whether it has BTF.
 _Kind = tuple[int, int | None, int | None, int | None, bool]
 
 
 class Verdict(Record):
-    """What came of a run without one bit; `why` is empty if nothing did."""
+    """The result of a run without one bit; `why` is empty if nothing changed."""
 
     __slots__ = ("name", "option", "why")
     option: str
@@ -29,14 +29,14 @@ class Verdict(Record):
 
 
 def enough(first: Recording, needs: Needs, run: Run, enums: Mapping[str, Enum]) -> str:
-    """What goes otherwise than in `first` with the `needs` alone; empty if nothing does."""
+    """What changes from `first` with the `needs` alone; empty if nothing does."""
     return changed(first, run(needs.masks(enums)), enums)
 
 
 def verdicts(
     first: Recording, needs: Needs, run: Run, enums: Mapping[str, Enum]
 ) -> Iterator[Verdict]:
-    """What goes otherwise without each bit of `needs`."""
+    """What changes without each bit of `needs`."""
     for option, names in needs.lists(enums).items():
         for name in names if option != CAPABILITY else ():
             less = needs.without([(option, name)])
@@ -45,7 +45,7 @@ def verdicts(
 
 
 def changed(first: Recording, other: Recording, enums: Mapping[str, Enum]) -> str:
-    """How `other` went otherwise than `first`, in words; empty if it didn't."""
+    """How `other` differs from `first`, in words; empty if it doesn't."""
     found = []
     if first.exit != other.exit:
         found.append(f"it exits with {other.exit} instead of {first.exit}")
@@ -63,10 +63,10 @@ def changed(first: Recording, other: Recording, enums: Mapping[str, Enum]) -> st
 def _got(
     recording: Recording, free: set[int | None], enums: Mapping[str, Enum]
 ) -> frozenset[_Kind]:
-    """The kinds of calls that succeeded: command and types, but for attach types that may go."""
+    """The kinds of calls that succeeded: command and types, without optional attach types."""
     found = set()
     for entry, _ in recording.delegable():
-        # That BTF is loaded shows in what has it.
+        # Whether BTF was loaded shows in the maps and programs that have it.
         if entry.result in (OK, None) and not entry.probe and entry.cmd != BTF_LOAD:
             attach = entry.attach_type
             if entry.prog_type in free and (attach == 0 or attach_type_is_optional(entry, enums)):
