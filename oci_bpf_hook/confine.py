@@ -1,8 +1,9 @@
-"""The guard that a confined grant takes, before there is any of it.
+"""The guard that a confined grant needs, looked up before anything is granted.
 
-Masks choose types of programs, not what a program calls: a token that may load any is trusted
-with the kernel unless the guard, programs of BPF LSM, holds it.  So a confined grant of prog_load
-is made where that is in force, and nowhere else; what is there it gets wherever it is.
+The masks choose types of programs, not what a program calls: a token that may load any program is
+trusted with the kernel, unless the guard, a set of BPF LSM programs, holds it.  So a confined grant
+of prog_load is made only where the guard is in force.  A confined grant of anything else is made
+everywhere, and is marked where the guard is in force.
 """
 
 from .errors import REFUSED, HookError
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 def guard_for(
     decision: "Decision", subject: "Mapping[str, object]", enums: "Mapping[str, Enum]"
 ) -> "Guard | None":
-    """The guard for what was decided for `subject`, open; it is the caller's to close.
+    """The open guard for what was decided for `subject`; the caller closes it.
 
-    None where the grant isn't confined, and where one that has no use for a guard finds none.
-    Raises HookError (REFUSED) with both ways out where it takes a guard, and none is in force.
+    None if the grant isn't confined, or if it doesn't need the guard and none is in force.  Raises
+    HookError (REFUSED), naming both ways out, if the grant needs the guard and none is in force.
     """
     if not decision.confined:
         return None

@@ -1,8 +1,8 @@
-"""Whether a container's bpffs is confined: whether the guard holds the tokens that are made of it.
+"""Whether a container's bpffs is confined: whether the guard holds the tokens made from it.
 
-Nothing about a mount shows that but the mark which whoever granted it had the guard put on
-its root.  The one place that asks, for all that describe a container that runs.  The root is
-found by its path in the container: where another mount covers it, nothing tells.
+Only the mark tells, which the guard has put on the mount's root for whoever granted it.  All
+commands that describe a running container ask here.  The root is found by its path in the
+container; if another mount covers it, nobody can tell.
 """
 
 import os
@@ -15,16 +15,16 @@ from .mountinfo import Mount
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-# A file system on the way to it may be the container's own, and never answer.
+# A file system on the way may be the container's own (FUSE), and never answer.
 _DEADLINE = 2
 _NOT_MARKED, _MARKED, _UNKNOWN = range(3)
 
 
 def confined(process: Process, mount: Mount) -> bool | None:
-    """Whether the bpffs `mount` that `process` sees is confined; None where nothing tells.
+    """Whether the bpffs `mount` that `process` sees is confined; None if that can't be told.
 
-    What nobody has marked isn't, and where there is no guard nothing is.  The mark is on the root
-    of the bpffs, and of a directory in it that is bound elsewhere nothing tells.
+    A bpffs without a mark isn't confined, and without a guard none is.  The mark is on the root of
+    the bpffs; for a directory of it that is bind-mounted elsewhere it can't be told.
     """
     try:
         guard = in_force()
@@ -49,10 +49,10 @@ def confined(process: Process, mount: Mount) -> bool | None:
 
 
 def _find(process: Process, mount: Mount) -> int:
-    """The root directory of `mount`, an O_PATH fd.  Raises OSError."""
+    """The root directory of `mount`, as an O_PATH fd.  Raises OSError."""
     top = os.open("root", _DIRECTORY, dir_fd=process.proc)
     path = os.fsencode(mount.point.lstrip("/") or ".")
     found = syscalls.openat2(top, path, _DIRECTORY, _RESOLVE)
     if syscalls.statx_mount(found) != (mount.id, True):
-        raise OSError(f"another mount lies over {mount.point}")
+        raise OSError(f"another mount covers {mount.point}")
     return found

@@ -1,11 +1,11 @@
 """Whether the guard is in force, and the mark by which it knows a confined bpffs.
 
 The guard is a set of BPF LSM programs (`lsm/guard.bpf.c`): it holds every token that is made from a
-bpffs whose root directory is marked.  Their links are pinned in a directory of root's, so that they
-outlive whoever has loaded them.  A grant that is to be confined is none without them, and so they
-are looked at anew before each.
+bpffs whose root directory is marked.  The programs' links are pinned in a directory of root's, so
+that they outlive the process that loaded them.  Without them a confined grant would not be
+confined, so they are checked anew before each.
 
-This is on the hook's way; what loads the guard and tells of it is in `lsm`.
+The hook imports this module; what loads the guard and reports on it is in `lsm`.
 """
 
 import fcntl
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-# Its layout; guard.bpf.c has it too.
+# The version of the config map's layout; guard.bpf.c has it too.
 VERSION = 1
 DIRECTORY = "/sys/fs/bpf/oci-bpf-hook/guard"
-# What is pinned there: the links have the names of their programs.
+# The links that are pinned there have the names of their programs.
 LINKS = ("token_create", "token_free", "token_capable", "map_create", "prog_load", "prog")
 MARKS = "marks"
 TOKENS = "tokens"
@@ -35,7 +35,7 @@ CONFIG = "config"
 # `marks` and `tokens`; modes of loads; the digest of the lists.
 CONFIG_VALUE = Struct("=Ixxxx4QII6I2IIxxxx32s")
 KEY = Struct("=I")
-# struct bpf_link_info: type, id, prog_id, and of a tracing link its attach_type.
+# struct bpf_link_info: type, id, prog_id, and for a tracing link its attach_type.
 _LINK = Struct("=IIIxxxxI")
 _LINK_TRACING = 2
 _ATTACHED_TO_LSM = 27
@@ -46,31 +46,31 @@ _CONFINED = KEY.pack(1)
 _OPEN = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 # BPF_PROG_LOAD; BPF_BTF_GET_FD_BY_ID, which with CAP_SYS_ADMIN in the user namespace opens the BTF
-# of everybody's programs; and whatever comes after the commands that were there when this was
-# written.  The others that take a token, map_create and btf_load, are held by the masks.
+# of everybody's programs; and all commands that are newer than this module.  map_create and
+# btf_load, the other commands that take a token, are held by the masks.
 _HELD = 1 << 5 | 1 << 19
 _KNOWN = (1 << 39) - 1
 
 
 class AbsentError(Exception):
-    """The guard isn't in force; the text says how that shows, as the end of a sentence."""
+    """The guard isn't in force; the text says what is missing, as the end of a sentence."""
 
 
 def needed(masks: "Mapping[str, int]") -> bool:
-    """Whether a confined grant of these `masks` is only one with the guard in force.
+    """Whether a confined grant of these `masks` is confined only with the guard in force.
 
-    Without these commands there is nothing that the masks don't hold themselves.
+    Without these commands the masks alone confine the token.
     """
     return bool(masks.get("delegate_cmds", 0) & (_HELD | ~_KNOWN))
 
 
 class Guard:
-    """The guard in force, to be used in a `with`; it marks what it is to hold."""
+    """The guard in force, to be used in a `with`; it marks the mounts that it is to hold."""
 
     __slots__ = ("_directory", "_held", "_marks")
 
     def __init__(self, marks: int, directory: str = "") -> None:
-        """By its map of marks, an fd; `directory` is where it is pinned, if it is already."""
+        """Own `marks`, an fd on its map of marks, which is pinned in `directory`, if anywhere."""
         self._marks = marks
         self._directory = directory
         self._held = -1
@@ -92,14 +92,14 @@ class Guard:
         """Have the guard hold each token made from the bpffs with this `root` directory, an fd.
 
         From then on `guard off` waits for the end of this `with`, or of this process, and sees what
-        was granted.  Raises OSError, also where the guard was taken away since it was looked at.
+        was granted.  Raises OSError, also if the guard was removed after it was checked.
         """
         if self._directory:
             self._stay()
         syscalls.bpf_map(syscalls.BPF_MAP_UPDATE_ELEM, self._marks, KEY.pack(root), _CONFINED)
 
     def marked(self, root: int) -> bool:
-        """Whether that was done to the bpffs with this `root` directory, an fd.  Raises OSError."""
+        """Whether the bpffs with this `root` directory, an fd, is marked.  Raises OSError."""
         try:
             key = KEY.pack(root)
             value = syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, self._marks, key, len(_CONFINED))
@@ -114,13 +114,13 @@ class Guard:
                 fcntl.flock(self._held, fcntl.LOCK_SH | fcntl.LOCK_NB)
             with in_force(self._directory) as now:
                 if now._map() != self._map():
-                    raise AbsentError("the guard was taken away, and another one turned on")
+                    raise AbsentError("the guard was removed, and another one turned on")
         except AbsentError as error:
             raise OSError(ENOENT, str(error)) from None
         except FileNotFoundError:
             raise OSError(ENOENT, "the guard isn't loaded any more") from None
         except BlockingIOError as error:
-            raise OSError(error.errno, "the guard is being taken away") from None
+            raise OSError(error.errno, "the guard is being removed") from None
 
     def _map(self) -> tuple[int, int]:
         kind, identity = _MAP.unpack_from(_info(self._marks, _MAP.size))
@@ -130,7 +130,7 @@ class Guard:
 def in_force(directory: str = DIRECTORY) -> Guard:
     """The guard whose links and maps are pinned in `directory`.
 
-    Raises AbsentError if it isn't loaded, isn't whole, or isn't the one that this version knows.
+    Raises AbsentError if it isn't loaded, is incomplete, or isn't of this version.
     """
     try:
         while True:
@@ -138,7 +138,7 @@ def in_force(directory: str = DIRECTORY) -> Guard:
             try:
                 return _whole(directory)
             except (AbsentError, FileNotFoundError):
-                # While a new guard takes the place of an old one, names lead to either.
+                # While a new guard replaces an old one, the paths may lead to either.
                 if posix.lstat(directory).st_ino == before:
                     raise
     except FileNotFoundError:
@@ -148,13 +148,13 @@ def in_force(directory: str = DIRECTORY) -> Guard:
 
 
 def is_roots(directory: str) -> bool:
-    """Whether nobody but root can look into `directory`, which is no link.  Raises OSError."""
+    """Whether `directory` isn't a link, and only root may look into it.  Raises OSError."""
     status = posix.lstat(directory)
     return not status.st_uid and status.st_mode & 0o170077 == 0o040000
 
 
 def _whole(directory: str) -> Guard:
-    # Whose the one above is, theirs are the names in it.
+    # Who owns the directory above controls the names in it.
     for one in (directory.rpartition("/")[0], directory):
         if not is_roots(one):
             raise AbsentError(f"{one} isn't root's own directory")
@@ -176,7 +176,9 @@ def _check(links: list[int], config: int, marks: int) -> None:
     value = syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, config, KEY.pack(0), CONFIG_VALUE.size)
     version, _, _, _, _, _, _, *ids, _, _ = CONFIG_VALUE.unpack(value)
     if version != VERSION:
-        raise AbsentError(f"the guard is of another version ({version}, and this takes {VERSION})")
+        raise AbsentError(
+            f"the guard is of another version ({version}; this program needs {VERSION})"
+        )
     for name, link, program in zip(LINKS, links, ids, strict=False):
         kind, _, runs, attached = _LINK.unpack_from(_info(link, _LINK.size))
         if (kind, runs, attached) != (_LINK_TRACING, program, _ATTACHED_TO_LSM):

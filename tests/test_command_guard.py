@@ -137,7 +137,7 @@ def test_it_is_root_s_on_the_host(action: str, who: str) -> None:
         cwd=ROOT,
     )
     assert done.returncode == NO_BROKER, done.stderr
-    assert "the guard is root's in the initial user namespace" in done.stderr
+    assert "run this as root (sudo) in the initial user namespace" in done.stderr
 
 
 def test_status_where_there_is_none() -> None:
@@ -221,7 +221,7 @@ def test_nothing_is_marked_while_the_guard_is_taken_away(
     pin()
     # What is of version 0 is never in force; that it goes is what shows here.
     there = guard.Guard(os.dup(0), guard.DIRECTORY)
-    with there, release.nothing_marked(), pytest.raises(OSError, match="is being taken away"):
+    with there, release.nothing_marked(), pytest.raises(OSError, match="is being removed"):
         there.mark(0)
     with guard.Guard(os.dup(0), guard.DIRECTORY) as there:
         with pytest.raises(OSError, match="of another version"):

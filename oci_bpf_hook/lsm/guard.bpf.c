@@ -1,41 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The guard: what a confined BPF token may not do.
+ * The guard: limits what a confined BPF token may do.
  *
- * The delegate_* masks choose types of programs; they don't choose what a program calls.  Whoever
- * grants a confined bpffs marks its root directory here (`marks`), before the container sees it.  A
- * token that is made from a marked bpffs is confined, and through it
+ * The delegate_* masks choose types of programs, not what a program calls.  Whoever grants a
+ * confined bpffs marks its root directory here (`marks`), before the container sees it.  A token
+ * that is made from a marked bpffs is confined, and with it
  *
- *   - no capability counts but those that are listed (`config.capabilities`), whatever the user
- *     namespace gives: CAP_BPF and CAP_NET_ADMIN do, CAP_PERFMON doesn't;
- *   - only maps and programs of types that are listed are made (`config.map_types`, `config.types`);
- *   - a program calls no kernel function that isn't listed for its type (`kfuncs`), none of a
- *     module's, no helper that is closed for its type (`helpers`), and takes no address of a
+ *   - only the listed capabilities count (`config.capabilities`), whatever the user namespace
+ *     gives: CAP_BPF and CAP_NET_ADMIN count, CAP_PERFMON doesn't;
+ *   - only maps and programs of the listed types are made (`config.map_types`, `config.types`);
+ *   - a program calls only kernel functions that are listed for its type (`kfuncs`), none of a
+ *     module's, and no helper that is closed for its type (`helpers`), and takes no address of a
  *     kernel variable;
- *   - no program is there whose loads the verifier doesn't trust (`config.loads`): it makes them
- *     loads that may fault, and what they read is the kernel's memory.
+ *   - no program exists with loads that the verifier doesn't trust (`config.loads`): the verifier
+ *     turns these into loads that may fault, and they read the kernel's memory.
  *
- * Tokens from any other bpffs are left alone.  What is refused is kept for each user namespace, for
- * people (`spaces`), and is put in a queue for the audit trail (`events`).
+ * Tokens from any other bpffs are left alone.  Refusals are kept for each user namespace, for
+ * people (`spaces`), and are put into a queue for the audit trail (`events`).
  *
- * The hooks are those of kernel/bpf/token.c and syscall.c since Linux 6.9: bpf_prog_load() copies
- * the instructions and only then asks the LSMs (bpf_prog_load), and the verifier works on that copy.
- * Before anybody has a file descriptor of the program they are asked again (bpf_prog), and see what
- * the verifier has made of it.  The helpers that it takes to look at instructions are for programs
- * under the GPL alone.
+ * The hooks exist since Linux 6.9 (kernel/bpf/token.c, kernel/bpf/syscall.c).  bpf_prog_load()
+ * copies the instructions and only then asks the LSMs (bpf_prog_load), and the verifier works on
+ * that copy.  Before anybody gets a file descriptor of the program, the LSMs are asked again
+ * (bpf_prog), and see what the verifier has made of it.  Only programs under the GPL may call the
+ * helpers that are needed to look at instructions.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-/* The layout of the maps that the user's side reads: guard.py and lsm/refusals.py have it too. */
+/* The layout of the maps that user space reads: guard.py and lsm/refusals.py have it too. */
 #define VERSION 1
 
 #define EPERM 1
 
 #define NAME 16
 #define BITS 64
-/* Tokens of one user: a program needs one, and each is a file descriptor of somebody's. */
+/* Tokens of one user: a program needs only one, and each takes a file descriptor. */
 #define TOKENS_OF_USER 1024
 #define LAST 8
 /* Nanoseconds between two records of one user in the queue. */
@@ -57,19 +57,19 @@
 #define IMM_OF(insn) ((__u32)(insn))
 #endif
 
-/* What an instruction is, by its code. */
+/* The kinds of instructions, by their code. */
 #define CALL (BPF_JMP | BPF_CALL)
 #define LOAD_IMM64 (BPF_LD | BPF_IMM | BPF_DW)
 #define ATOMIC_MASK 0xe7
 #define ATOMIC (BPF_STX | BPF_ATOMIC)
-/* Since Linux 6.15: a load of an atomic kind, which the verifier doesn't make one that may fault. */
+/* Linux 6.15 and later: an atomic load, which the verifier doesn't turn into one that may fault. */
 #define LOAD_ACQUIRE 0x100
 #define HELPERS 1024
 
-/* User namespaces are nested no deeper (kernel/user_namespace.c, create_user_ns). */
+/* User namespaces are nested no deeper (Linux: kernel/user_namespace.c, create_user_ns). */
 #define DEEPEST 33
 
-/* The kernel's types, as far as they are of interest; CO-RE finds the fields where they are. */
+/* The kernel's types, as far as they are needed; CO-RE finds the fields' real offsets. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct ns_common {
 	__u32 inum;
@@ -114,7 +114,7 @@ struct task_struct {
 };
 #pragma clang attribute pop
 
-/* Why something is refused, and what `what` is of it. */
+/* Why something is refused, and what `what` means then. */
 enum reason {
 	KFUNC = 1,	/* the BTF id of a kernel function that isn't listed for the type */
 	MODULE,		/* the same, in a module */
@@ -124,19 +124,19 @@ enum reason {
 	CAPABILITY,	/* the capability */
 	TOKENS,		/* how many tokens the user namespace has */
 	MAP,		/* the type of the map, which isn't listed */
-	UNREADABLE,	/* nothing: the instructions couldn't be read */
-	INSTRUCTION,	/* the code of an instruction that isn't known, or is closed */
+	UNREADABLE,	/* 0: the instructions couldn't be read */
+	INSTRUCTION,	/* the code of an instruction that is unknown, or is closed */
 	LOAD,		/* the code of a load that the verifier doesn't trust */
-	PERFMON,	/* the number of a helper that takes CAP_PERFMON: this one is let pass, and the
-			   verifier refuses it, if that call can be reached */
+	PERFMON,	/* the number of a helper that takes CAP_PERFMON: the guard lets the program
+			   pass, and the verifier refuses it if it can reach that call */
 };
 
 struct refusal {
-	__u64 number;	/* counts all refusals, so that a reader sees what it has missed */
+	__u64 number;	/* counts all refusals, so that a reader sees how many it has missed */
 	__u64 time;	/* CLOCK_BOOTTIME, in nanoseconds */
 	__u32 space;	/* the user namespace's inode number */
-	__u32 uid;	/* as the host has it */
-	__u32 pid;	/* likewise */
+	__u32 uid;	/* the host's id */
+	__u32 pid;	/* the host's id */
 	__u32 reason;
 	__u32 what;
 	__u32 type;	/* the program's, or NO_TYPE */
@@ -153,7 +153,7 @@ struct space {
 	struct refusal last[LAST];
 };
 
-/* Whose a token is: `user` is what it counts for. */
+/* Who has a token: `user` is the key in `users` that it is counted for. */
 struct held {
 	__u32 space;
 	__u32 padding;
@@ -163,7 +163,7 @@ struct held {
 struct user {
 	__u32 tokens;
 	__u32 padding;
-	__u64 queued;	/* when a record was put into the queue last */
+	__u64 queued;	/* when a record was last put into the queue */
 };
 
 struct config {
@@ -171,10 +171,10 @@ struct config {
 	__u32 unused;
 	__u64 types;		/* a bit for each type of program that a confined token loads */
 	__u64 perfmon;		/* a bit for each type that takes CAP_PERFMON, for the records */
-	__u64 map_types;	/* a bit for each type of map that is made through a confined token */
+	__u64 map_types;	/* a bit for each type of map that a confined token makes */
 	__u64 capabilities;	/* a bit for each capability that counts */
 	__u32 command_at;	/* where a system call's first two arguments are in struct pt_regs, */
-	__u32 attr_at;		/* or 0 twice where nobody knows */
+	__u32 attr_at;		/* or both 0 if that isn't known */
 	__u32 programs[6];	/* the ids of the programs below, in their order */
 	__u32 maps[2];		/* the ids of `marks` and `tokens` */
 	__u32 loads;		/* a bit for each mode of loads (code >> 5) that is refused */
@@ -241,8 +241,8 @@ struct {
 	__type(value, __u64);
 } kfuncs SEC(".maps");
 
-/* By the number of a helper; a bit for each type of program that may not call it, or that takes
-   CAP_PERFMON to. */
+/* By the number of a helper: a bit for each type of program that may not call it, or that needs
+   CAP_PERFMON for calling it. */
 struct helper {
 	__u64 closed;
 	__u64 perfmon;
@@ -256,7 +256,7 @@ struct {
 	__type(value, struct helper);
 } helpers SEC(".maps");
 
-/* The record that is being made: it is too large for the stack beside a space. */
+/* An empty space, which is too large for the stack. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -276,7 +276,7 @@ static struct space *space_of(__u32 inum)
 	empty = bpf_map_lookup_elem(&blank, &zero);
 	if (!empty)
 		return 0;
-	/* Whoever is first makes it. */
+	/* Another CPU may be the first to make it. */
 	bpf_map_update_elem(&spaces, &inum, empty, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&spaces, &inum);
 }
@@ -293,9 +293,9 @@ static struct user *user_of(__u64 key)
 }
 
 /*
- * What a token in this user namespace counts for: whoever made the outermost one, who may have made
- * many.  Root has made those of containers that have nothing else in common, and so each of them
- * counts for itself.
+ * The key that a token in this user namespace is counted for: the user who made the outermost one
+ * around it, and may have made many.  But root's are of containers that have nothing else in common,
+ * so each of these user namespaces is counted for itself.
  */
 static __u64 whose(struct user_namespace *space)
 {
@@ -309,7 +309,7 @@ static __u64 whose(struct user_namespace *space)
 	return space->ns.inum;
 }
 
-/* Keep what was refused.  It never decides anything: what can't be kept is refused all the same. */
+/* Keep a record of a refusal.  It is a refusal all the same if the record can't be kept. */
 static void keep(struct held *held, struct refusal *refusal)
 {
 	struct space *space = space_of(held->space);
@@ -328,14 +328,14 @@ static void keep(struct held *held, struct refusal *refusal)
 	bpf_get_current_comm(refusal->command, sizeof(refusal->command));
 	at = __sync_fetch_and_add(&space->refusals, 1);
 	__builtin_memcpy(&space->last[at % LAST], refusal, sizeof(*refusal));
-	/* One user can't push everybody else's out of the queue at once. */
+	/* The pace keeps one user from quickly pushing all other users' records out of the queue. */
 	if (user->queued && now - user->queued < PACE)
 		return;
 	user->queued = now;
 	bpf_map_push_elem(&events, refusal, BPF_EXIST);
 }
 
-/* Whose a confined token is; 0 for any other. */
+/* Who has a confined token; 0 for any other token. */
 static struct held *confined(struct bpf_token *token)
 {
 	__u64 key = (__u64)token;
@@ -355,13 +355,13 @@ int token_create(unsigned long long *ctx)
 	struct user *user;
 
 	if (!inode || !bpf_inode_storage_get(&marks, inode, 0, 0)) {
-		/* A token at this place may have gone while no guard was in force. */
+		/* A token at this address may have been freed while no guard was in force. */
 		bpf_map_delete_elem(&tokens, &key);
 		return 0;
 	}
 	held.space = token->userns->ns.inum;
 	held.user = whose(token->userns);
-	/* While one guard takes another's place both see this: whoever puts it in counts it. */
+	/* While one guard replaces another both see this: the one that inserts it counts it. */
 	if (bpf_map_lookup_elem(&tokens, &key) &&
 	    !bpf_map_update_elem(&tokens, &key, &held, BPF_EXIST))
 		return 0;
@@ -388,21 +388,21 @@ int token_free(unsigned long long *ctx)
 	if (!held)
 		return 0;
 	owner = held->user;
-	/* While one guard takes another's place both see this: whoever takes it out counts it. */
+	/* While one guard replaces another both see this: the one that removes it counts it. */
 	if (bpf_map_delete_elem(&tokens, &key))
 		return 0;
 	user = bpf_map_lookup_elem(&users, &owner);
-	/* A user who was forgotten meanwhile, for others who were busier, counts from 0. */
+	/* The LRU map may have dropped the user for busier ones; then counting begins at 0. */
 	if (user && user->tokens)
 		__sync_fetch_and_add(&user->tokens, -1);
 	return 0;
 }
 
 /*
- * The capability is asked for before the program exists, and again and again by the verifier, which
- * merely goes without.  Which of both it is, the command's own attributes tell: only a program of a
- * type that takes CAP_PERFMON is refused for lack of it.  They are the user's memory, and good for
- * a record alone.
+ * The kernel asks for the capability before the program exists, and the verifier asks for it again
+ * and again, and merely goes on without it.  The command's own attributes tell these cases apart:
+ * only a program of a type that takes CAP_PERFMON is refused without it.  The attributes are the
+ * user's memory, which is good enough for a record, and for nothing else.
  */
 static int describe(struct refusal *refusal, struct config *config)
 {
@@ -435,7 +435,7 @@ int token_capable(unsigned long long *ctx)
 	struct refusal refusal = {};
 	struct held *held;
 
-	/* What counts through every token is asked for most, and costs no look for this one. */
+	/* The listed capabilities are asked for most, and need no search for the token. */
 	if (rules && capability < BITS && rules->capabilities >> capability & 1)
 		return 0;
 	held = confined((void *)ctx[0]);
@@ -481,7 +481,7 @@ struct scan {
 	__u64 chunk[CHUNK + 1];
 };
 
-/* Whether a kernel function, by its BTF id, is on the list for programs of the type. */
+/* Whether the kernel function with this BTF id is listed for programs of this type. */
 static int listed(__u32 kfunc, __u32 type)
 {
 	__u64 *mask = bpf_map_lookup_elem(&kfuncs, &kfunc);
@@ -489,7 +489,7 @@ static int listed(__u32 kfunc, __u32 type)
 	return mask && *mask >> type & 1;
 }
 
-/* What is wrong with a call, 0 if nothing is. */
+/* What is wrong with a call, or 0 if nothing is. */
 static enum reason judge_call(__u64 insn, __u32 type)
 {
 	__u8 src = SRC_OF(insn);
@@ -502,7 +502,7 @@ static enum reason judge_call(__u64 insn, __u32 type)
 		return OFF_OF(insn) ? MODULE : listed(what, type) ? 0 : KFUNC;
 	if (src)
 		return INSTRUCTION;
-	/* Whatever no kernel has (libbpf puts it where dead code was) the verifier refuses. */
+	/* The verifier refuses unknown helpers; libbpf puts such a call where dead code was. */
 	helper = bpf_map_lookup_elem(&helpers, &what);
 	if (!helper)
 		return 0;
@@ -511,7 +511,7 @@ static enum reason judge_call(__u64 insn, __u32 type)
 	return helper->perfmon >> type & 1 ? PERFMON : 0;
 }
 
-/* What is wrong with an instruction as it came from the user, with the one `after` it. */
+/* What is wrong with an instruction that came from the user, given the one `after` it. */
 static enum reason judge(__u64 insn, __u64 after, __u32 type)
 {
 	__u8 code = CODE_OF(insn), src = SRC_OF(insn), class = code & 7;
@@ -524,7 +524,7 @@ static enum reason judge(__u64 insn, __u64 after, __u32 type)
 			return INSTRUCTION;
 		if (src != BPF_PSEUDO_BTF_ID)
 			return 0;
-		/* bpf_ksym_exists() of a listed function: it is there, and of no size. */
+		/* bpf_ksym_exists() of a listed function gives an address, with a size of 0. */
 		return IMM_OF(after) || !listed(what, type) ? VARIABLE : 0;
 	}
 	if ((code & 0xf0) == BPF_CALL && (class == BPF_JMP || class == BPF_JMP32))
@@ -532,13 +532,13 @@ static enum reason judge(__u64 insn, __u64 after, __u32 type)
 	return (code & ATOMIC_MASK) == ATOMIC && what == LOAD_ACQUIRE ? INSTRUCTION : 0;
 }
 
-/* Whether an instruction may be of interest at all: most aren't. */
+/* Whether an instruction has to be judged at all: most don't. */
 static int matters(__u8 code)
 {
 	return code == LOAD_IMM64 || (code & 0xf0) == BPF_CALL || (code & ATOMIC_MASK) == ATOMIC;
 }
 
-/* Look at one instruction of the chunk; 1 ends the look. */
+/* Look at one instruction of the chunk; 1 ends the loop. */
 static long look_at(__u32 i, struct scan *scan)
 {
 	__u64 insn = scan->chunk[i % CHUNK];
@@ -554,7 +554,7 @@ static long look_at(__u32 i, struct scan *scan)
 			return 0;
 		found = judge(insn, scan->chunk[i % CHUNK + 1], scan->type);
 	}
-	/* What is only told is told once, and only if nothing is refused. */
+	/* A mere warning is recorded only once, and only if nothing is refused. */
 	if (!found || (found == PERFMON && scan->refusal->reason))
 		return 0;
 	scan->refusal->reason = found;
@@ -570,7 +570,7 @@ static long look_at_chunk(__u32 chunk, struct scan *scan)
 	scan->first = chunk * CHUNK;
 	if (scan->first >= scan->len)
 		return 1;
-	/* One more than is looked at, since an address takes two instructions. */
+	/* One more than is looked at, because a load of an address takes two instructions. */
 	count = scan->len - scan->first;
 	if (count > CHUNK + 1)
 		count = CHUNK + 1;
@@ -582,7 +582,7 @@ static long look_at_chunk(__u32 chunk, struct scan *scan)
 	return scan->refusal->reason && scan->refusal->reason != PERFMON;
 }
 
-/* Look at all instructions, and keep what is wrong; 0 if nothing is refused. */
+/* Look at all instructions, and record what is wrong; 0 if nothing is refused. */
 static int look_through(struct bpf_prog *prog, struct held *held, struct refusal *refusal,
 			__u32 loads)
 {

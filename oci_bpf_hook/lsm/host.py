@@ -1,14 +1,14 @@
-"""What the guard has to know of the host before anything is written there."""
+"""What has to be true of the host before the guard is written there."""
 
 from ..errors import KERNEL_CANNOT, HookError
 from ..guard import is_roots
 
 
 def require_own(directory: str) -> None:
-    """Raise HookError where somebody else may have put links for us to follow in `directory`.
+    """Raise HookError if others may have put links into `directory`, which we would follow.
 
-    A bpffs that was mounted without a mode is everybody's to write to (kernel/bpf/inode.c,
-    bpf_fill_super), and who comes first has the name.
+    A bpffs that was mounted without a mode is writable for everybody (Linux: kernel/bpf/inode.c,
+    bpf_fill_super), and whoever comes first has the name.
     """
     try:
         mine = is_roots(directory)
@@ -17,16 +17,17 @@ def require_own(directory: str) -> None:
     if not mine:
         raise HookError(
             KERNEL_CANNOT,
-            f"{directory} isn't root's own directory, and the guard isn't pinned among the names "
-            "of somebody else; see who made it, and remove it, or chmod it to 0700 if that was you",
+            f"{directory} isn't root's own directory, and the guard isn't pinned among names that "
+            "others may have made; see who made it, and remove it, or chmod it to 0700 if that "
+            "was you",
         )
 
 
 def require_lsms(path: str) -> None:
-    """Raise HookError where the file at `path`, which names the LSMs in force, can't be read.
+    """Raise HookError unless the file at `path`, which names the LSMs in force, can be read.
 
-    Where bpf isn't among them, what is written for a mark is written into what another LSM has
-    with the inode: nothing has given bpf a place of its own (include/linux/bpf_lsm.h, bpf_inode).
+    If bpf isn't among them, a mark would overwrite what another LSM keeps with the inode, because
+    the kernel has reserved no space for bpf there (Linux: include/linux/bpf_lsm.h, bpf_inode).
     """
     try:
         with open(path, "rb"):
@@ -34,6 +35,6 @@ def require_lsms(path: str) -> None:
     except OSError as error:
         raise HookError(
             KERNEL_CANNOT,
-            f"nobody says whether bpf is among this host's LSMs: {path} can't be read "
+            f"it isn't known whether bpf is among this host's LSMs: {path} can't be read "
             f"({error.strerror}); mount -t securityfs securityfs /sys/kernel/security",
         ) from None

@@ -1,8 +1,8 @@
-"""libbpf, as far as the guard takes it: to load an object, attach its programs, and pin.
+"""libbpf, as far as the guard needs it: to load an object, attach its programs, and pin.
 
 It is used through ctypes and not by `bpftool prog loadall ... autoattach`: between loading and
-pinning, the maps are to be filled and frozen and the programs to be tried, and bpftool prints only
-a part of what fails.  The names and their meaning are libbpf 1.0's, which is soname 1.
+pinning, the maps have to be filled and frozen and the programs tried, and bpftool prints only a
+part of what fails.  The names and their meaning are libbpf 1.0's, which is soname 1.
 """
 
 import ctypes
@@ -15,12 +15,12 @@ from ..errors import KERNEL_CANNOT, HookError, Problem
 
 _SONAME = "libbpf.so.1"
 _WARN = 0
-# As many of libbpf's last words as say what was wrong: of the verifier's log the end does.
+# So many of libbpf's last lines say what was wrong: the verifier's log says it at its end.
 _WORDS = 8
 _LONGEST = 1 << 17
-# What an error means where root has all capabilities.
+# What an error means if root has all capabilities.
 _WHY = {
-    EPERM: ", though root asks: this kernel, or something that watches over bpf(2) on it (an LSM, "
+    EPERM: ", though root asks: this kernel, or something that watches bpf(2) on it (an LSM, "
     "lockdown, a seccomp filter, a hypervisor), lets nobody load programs for LSM hooks",
 }
 
@@ -28,7 +28,7 @@ _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_
 
 
 class Libbpf:
-    """The library.  Raises HookError (KERNEL_CANNOT) where it isn't installed."""
+    """The library.  Raises HookError (KERNEL_CANNOT) if it isn't installed."""
 
     def __init__(self) -> None:
         try:
@@ -37,12 +37,12 @@ class Libbpf:
             raise HookError(
                 KERNEL_CANNOT,
                 Problem(
-                    f"the guard is loaded by libbpf, and there is no {_SONAME}",
+                    f"the guard is loaded by libbpf, and {_SONAME} is missing",
                     hint="install libbpf1 (Debian, Ubuntu) or libbpf (Fedora)",
                 ),
             ) from None
         self._said: list[str] = []
-        # Held here: libbpf calls it for as long as it is set.
+        # Held here, because libbpf calls it as long as it is set.
         self._print = _PRINT(self._hear)
         self._declare("libbpf_set_print", ctypes.c_void_p, _PRINT)(self._print)
         pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
@@ -71,7 +71,7 @@ class Libbpf:
         return function
 
     def _hear(self, level: int, form: bytes, arguments: int) -> int:
-        """What libbpf has to say, as it calls its printing function (libbpf_print_fn_t)."""
+        """Note what libbpf says; libbpf calls this as its printing function (libbpf_print_fn_t)."""
         if level == _WARN:
             # A va_list is passed on as it came: by reference, on the machines that we run on.
             buffer = ctypes.create_string_buffer(_LONGEST)
@@ -82,10 +82,11 @@ class Libbpf:
         return 0
 
     def failed(self, what: str) -> HookError:
-        """What to raise where `what` has failed: errno, and the library's last words."""
+        """The error to raise after `what` has failed: errno, and the library's last lines."""
         number = ctypes.get_errno()
         lines = (line.strip().removeprefix("libbpf: ") for line in self._said)
-        # Of the memory that may be locked, which no kernel with tokens counts, it speaks each time.
+        # libbpf warns of the limit of locked memory each time; kernels with tokens don't count
+        # that.
         words = [line for line in lines if line and "ulimit" not in line][-_WORDS:]
         self._said.clear()
         said = f"; libbpf says: {'; '.join(words)}" if words else ""
@@ -96,10 +97,10 @@ class Libbpf:
 
 
 class Object:
-    """An object file, opened and then loaded, to be used in a `with`; its fds are its own."""
+    """An object file, opened and then loaded, to be used in a `with`; it owns its fds."""
 
     def __init__(self, library: Libbpf, path: str) -> None:
-        """Open the file at `path`.  Raises HookError (KERNEL_CANNOT), as all of this does."""
+        """Open the file at `path`.  This and all other methods raise HookError (KERNEL_CANNOT)."""
         self._library = library
         self._links: list[int] = []
         self._object = library.open_file(os.fsencode(path), None)
@@ -115,19 +116,19 @@ class Object:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let go of it; what is pinned stays as it is, and what isn't ends."""
+        """Close it; what is pinned stays as it is, and everything else ends."""
         for link in self._links:
             self._library.link_destroy(link)
         self._library.close(self._object)
 
     def form(self, name: str) -> tuple[int, int, int]:
-        """The type of the map `name`, and the bytes of its keys and values, as the file has it."""
+        """The type of the map `name`, and its keys' and values' size in bytes, by the file."""
         found = self._map(name)
         library = self._library
         return library.map_type(found), library.key_size(found), library.value_size(found)
 
     def reuse(self, name: str, fd: int) -> None:
-        """Have the map `name` be the one of `fd`, which is of the same form, and not a new one."""
+        """Use the map of `fd`, which has the same form, as the map `name` instead of a new one."""
         if self._library.reuse_fd(self._map(name), fd):
             raise self._library.failed(f"reuse {name}")
 
@@ -136,22 +137,22 @@ class Object:
             raise self._library.failed("load")
 
     def map(self, name: str) -> int:
-        """The fd of a map, once it is loaded."""
+        """The fd of a map, after loading."""
         fd: int = self._library.map_fd(self._map(name))
         return fd
 
     def program(self, name: str) -> int:
-        """The fd of a program, once it is loaded."""
+        """The fd of a program, after loading."""
         fd: int = self._library.program_fd(self._program(name))
         return fd
 
     def freeze(self, name: str) -> None:
-        """Have no program's loader and no user write to the map any more."""
+        """From now on no system call may write to the map."""
         if self._library.map_freeze(self.map(name)):
             raise self._library.failed(f"freeze {name}")
 
     def attach(self, name: str) -> int:
-        """Attach the program `name` where its section says; the fd of the link."""
+        """Attach the program `name` to the hook that its section names; the fd of the link."""
         link = self._library.attach(self._program(name))
         if not link:
             raise self._library.failed(f"attach {name}")

@@ -1,8 +1,8 @@
-"""What a confined program may call, as the guard's maps have it for the kernel that runs.
+"""What a confined program may call, in the form of the guard's maps, for the running kernel.
 
-kfuncs.json says it by names, with a reason for each: kernel functions that may be called, helpers
-that are closed, and types of programs that may be loaded at all.  A kernel function is known to the
-kernel by the number of its type in BTF, which is another on each kernel; a helper's is ABI.
+kfuncs.json lists it by names, with a reason for each: kernel functions that may be called, helpers
+that are closed, and types of programs that may be loaded at all.  The kernel knows a kernel
+function by the number of its type in BTF, which differs between kernels; a helper's number is ABI.
 """
 
 import functools
@@ -21,21 +21,21 @@ from ..names import Enum
 from ..record import Record
 
 FILE = Path(__file__).parent / "kfuncs.json"
-# BPF has the machine's byte order; contrib/build-guard makes one of each.
+# A BPF object has the machine's byte order; contrib/build-guard makes one of each.
 OBJECT = Path(__file__).parent / f"guard.bpf{'el' if sys.byteorder == 'little' else 'eb'}.o"
 ALL = "all"
-# As many as guard.bpf.c has room for.
+# guard.bpf.c has room for so many.
 HELPERS = 1024
 
 
 class Lists(Record):
     """What is loaded: each mask has a bit for each type of program.
 
-    `kfuncs` are those that may be called, by BTF id; `helpers` those that may not, and those that
-    take CAP_PERFMON, by number; `types` may be loaded at all, and `perfmon` are those that take
-    CAP_PERFMON; `map_types` may be made; `capabilities` has a bit for each that counts, `loads`
-    for each mode of load instructions that is refused after verification; `digest` is of the lists
-    and the object.
+    `kfuncs` are the kernel functions that may be called, by BTF id; `helpers` are those that may
+    not be called, and those that take CAP_PERFMON, by number; `types` may be loaded at all, and
+    `perfmon` are the types that take CAP_PERFMON; `map_types` may be made; `capabilities` has a bit
+    for each capability that counts, `loads` for each mode of load instructions that is refused
+    after verification; `digest` is of the lists and the object.
     """
 
     __slots__ = (
@@ -74,25 +74,25 @@ def digest() -> bytes:
 
 
 def data() -> dict[str, Any]:
-    """kfuncs.json as it is."""
+    """The content of kfuncs.json."""
     loaded: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
     return loaded
 
 
 @functools.cache
 def types() -> Types:
-    """The types of the kernel that runs; a walk through them takes longer than all else.
+    """The types of the running kernel; decoding them takes longer than everything else.
 
-    Raises OSError or ValueError where it has no BTF.
+    Raises OSError or ValueError if the kernel has no BTF.
     """
     return Types(kernel.btf_in())
 
 
 def lists(those: Types, programs: Enum, maps: Enum) -> Lists:
-    """The lists for the kernel that has `those` types, and these of `programs` and `maps`.
+    """The lists for the kernel that has these types, `programs` and `maps`.
 
-    What the lists name and the kernel hasn't is left out; a helper that the kernel has and nobody
-    has looked at is closed.  Raises HookError (KERNEL_CANNOT).
+    Names that the kernel doesn't have are left out; a helper of the kernel's that isn't in
+    kfuncs.json is closed.  Raises HookError (KERNEL_CANNOT).
     """
     loaded = data()
     allowed = _allowed(loaded["types"])
@@ -133,13 +133,13 @@ def lists(those: Types, programs: Enum, maps: Enum) -> Lists:
 def functions(those: Types, wanted: Iterable[str]) -> dict[int, str]:
     """The kernel's functions of these names, by the numbers of their types.
 
-    One name may be several functions: only the one that is registered can be called.
+    A name may stand for several functions; only one of them is registered and can be called.
     """
     return {number: name for name in wanted for number in those.named(name, FUNC)}
 
 
 def helpers(those: Types) -> dict[str, int]:
-    """The kernel's helpers by their names, without the guard at the end (enum bpf_func_id).
+    """The kernel's helpers by name, without the enum's last, which isn't one (enum bpf_func_id).
 
     Raises HookError (KERNEL_CANNOT).
     """

@@ -1,10 +1,10 @@
-"""Turning the guard on, and off: its programs loaded, tried, and pinned, and taken away again.
+"""Turning the guard on, and off: its programs are loaded, tried and pinned, or removed again.
 
-What is in force is what is pinned in one directory, and that directory appears and is exchanged in
-one step each (renameat2).  A new guard is whole, attached and tried before it takes the place of
-the old one, and shares the old one's marks and tokens; the old one's links go after that.  So
-whenever this is killed the old or the new one is in force.  What else is left is swept away the
-next time; until then two guards refuse what either of them refuses.
+What is pinned in one directory is in force, and that directory appears and is exchanged in one step
+each (renameat2).  A new guard is complete, attached and tried before it replaces the old one, and
+shares the old one's marks and tokens; the old one's links are removed after that.  So whenever this
+process is killed, the old or the new guard is in force.  Leftovers are removed the next time; until
+then, if there are two guards, a load is refused if either of them refuses it.
 """
 
 import fcntl
@@ -50,28 +50,28 @@ SPACES = "spaces"
 USERS = "users"
 EVENTS = "events"
 NUMBERS = "numbers"
-# What a new guard takes over from the old: who is held, and what is told of it.
+# The maps that a new guard takes over from the old one: who is held, and what has been refused.
 SHARED = (MARKS, TOKENS, SPACES, USERS, EVENTS, NUMBERS)
-# Without these nobody would be held any more who is.
+# If these were lost, those who are held now wouldn't be held any more.
 _KEPT_FOR_SURE = (MARKS, TOKENS)
 MAPS = (*SHARED, CONFIG, KFUNCS, HELPERS)
 
-# All that is ours there: the guard's own directory, and what is on its way in or out.
+# Everything here is ours: the guard's own directory, one that is being made, and one being removed.
 PINS = os.path.dirname(DIRECTORY)
-# Seconds; freeing takes the kernel a few tenths of one. Nobody is let go of if it takes longer.
+# Seconds; the kernel needs a few tenths of one.  A guard holds those whom it holds until its end.
 _PATIENCE = 10
-# bpffs takes no names with a dot.
+# A name in a bpffs can't contain a dot.
 _NEXT = f"{DIRECTORY}-next"
 _GONE = f"{DIRECTORY}-gone"
 _BPF_MAP_GET_NEXT_KEY = 4
 _MASK = Struct("=Q")
-# Where struct pt_regs has the first two arguments of a system call while that is under way: in
-# bytes, from arch/*/include/asm/ptrace.h.  Without them a record lacks a program's name.
+# Where struct pt_regs has the first two arguments of the current system call, in bytes (Linux:
+# arch/*/include/asm/ptrace.h).  Without them a record lacks the program's name.
 _ARGUMENTS = {"x86_64": (112, 104), "aarch64": (0, 8), "riscv64": (80, 88), "loongarch64": (32, 40)}
 
 
 class Outcome(Record):
-    """What was done: whether anything `changed`, and the digest of what is in force."""
+    """What was done: whether anything `changed`, and the digest of the guard in force."""
 
     __slots__ = ("changed", "digest")
     changed: bool
@@ -83,27 +83,27 @@ def obstacles() -> list[Problem]:
     found: list[Problem] = []
     try:
         lsms = read(LSMS).strip().split(",")
-    except OSError:  # Without securityfs nobody says, and nothing is marked (`require_lsms`).
+    except OSError:  # Without securityfs it can't be told, and nothing is marked (`require_lsms`).
         lsms = []
     if lsms and "bpf" not in lsms:
-        # The kernel puts capability first by itself.
+        # The kernel itself puts capability first.
         wanted = ",".join([name for name in lsms if name != "capability"] + ["bpf"])
         found.append(
             Problem(
                 f"BPF programs can't be LSMs on this host: {LSMS} has no bpf",
-                hint=f"put lsm={wanted} on the kernel's command line and boot it again",
+                hint=f"put lsm={wanted} on the kernel's command line and reboot",
             )
         )
     try:
         btf = kernel.btf_in()
     except (OSError, ValueError) as error:
-        text = f"this kernel has no BTF ({error}), and the guard needs it to fit in"
+        text = f"this kernel has no BTF ({error}), which the guard needs to adapt to it"
         return [*found, Problem(text)]
     # The kernel has a function of this name for each LSM hook that programs can be attached to.
     if any(btf.find(f"\0bpf_lsm_bpf_{name}\0".encode()) < 0 for name in LINKS):
         found.append(
             Problem(
-                "this kernel has no LSM hooks for BPF tokens: it takes Linux 6.9 or later with "
+                "this kernel has no LSM hooks for BPF tokens: that takes Linux 6.9 or later with "
                 "CONFIG_BPF_LSM"
             )
         )
@@ -128,9 +128,9 @@ def read(path: str) -> str:
 
 
 def turn_on() -> Outcome:
-    """Have the guard of this version in force.  Raises HookError, with the old one left as it was.
+    """Have the guard of this version in force.  If it raises HookError, the old one is unchanged.
 
-    Where just this guard is in force already, nothing is done.
+    If exactly this guard is in force already, nothing is done.
     """
     _require_host()
     problems = obstacles()
@@ -139,7 +139,7 @@ def turn_on() -> Outcome:
     wanted = digest()
     with _alone():
         if loaded() == wanted:
-            # Two would count each token twice, and only one of them its end.
+            # Two guards would both count each token, but only one of them would see its end.
             _sweep()
             return Outcome(changed=False, digest=wanted.hex())
         enums = kernel.enums(KINDS)
@@ -156,9 +156,9 @@ def turn_on() -> Outcome:
 
 
 def turn_off() -> bool:
-    """Take the guard away; whether there was one.  Raises HookError.
+    """Remove the guard; returns whether there was one.  Raises HookError.
 
-    Whoever calls this has looked who is held by it: from now on nobody is.
+    The caller has checked who is held by it, because from now on nobody is.
     """
     _require_host()
     if not there():
@@ -166,14 +166,14 @@ def turn_off() -> bool:
     with _alone():
         _sweep()
         if os.path.isdir(DIRECTORY):
-            # In one step: no grant finds half a guard.
+            # In one step, so that no grant finds half a guard.
             os.rename(DIRECTORY, _GONE)
         _sweep()
     return True
 
 
 def there() -> bool:
-    """Whether there is anything of a guard's, whole or not, that may hold somebody."""
+    """Whether there is any part of a guard, complete or not, that may hold somebody."""
     return any(map(os.path.isdir, (DIRECTORY, _NEXT, _GONE)))
 
 
@@ -191,7 +191,7 @@ def is_current() -> bool:
     """Whether the guard in force is the one that this version would load."""
     try:
         return loaded() == digest()
-    except HookError:  # It has no object that it could load.
+    except HookError:  # This installation has no object to load.
         return False
 
 
@@ -207,7 +207,7 @@ def tokens(directory: str = DIRECTORY) -> int:
 def keys(fd: int, size: int) -> Iterator[bytes]:
     """The keys of a map, each of `size` bytes.  Raises OSError.
 
-    A map that changes meanwhile may repeat some, but not without an end.
+    If the map changes meanwhile, some keys may come twice, but the iteration ends.
     """
     key, seen = b"", set[bytes]()
     while True:
@@ -226,13 +226,13 @@ def keys(fd: int, size: int) -> Iterator[bytes]:
 def _require_host() -> None:
     if os.geteuid() or not is_initial():
         raise HookError(
-            NO_BROKER, "the guard is root's in the initial user namespace; run this there, by sudo"
+            NO_BROKER, "run this as root (sudo) in the initial user namespace; the guard is there"
         )
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Only one of us at a time, and where what is pinned is nobody else's."""
+    """Only one process does this at a time, and only where nobody else's pins are."""
     os.makedirs(os.path.dirname(LOCK), exist_ok=True)
     fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -244,18 +244,18 @@ def _alone() -> Iterator[None]:
 
 
 def _mount_bpffs() -> None:
-    """Have a bpffs where systemd has one, and our directory in it."""
+    """Mount a bpffs where systemd would, and make our directory in it."""
     if not any(
         line.split(" ")[1:3] == [BPFFS, "bpf"] for line in read("/proc/self/mounts").split("\n")
     ):
         mount_bpffs(BPFFS.encode())
     os.makedirs(PINS, mode=0o700, exist_ok=True)
-    # Who has made it meanwhile?
+    # Somebody else may have made it meanwhile.
     require_own(PINS)
 
 
 def _sweep() -> None:
-    """Take away what is left beside the guard in force; its links end with their names."""
+    """Remove what is left besides the guard in force; links end when their names are removed."""
     ended: list[int] = []
     for directory in (_NEXT, _GONE):
         if not os.path.isdir(directory):
@@ -279,7 +279,7 @@ def _programs(directory: str) -> list[int]:
 
 
 def _config(directory: str) -> tuple[Any, ...] | None:
-    """What the guard that is pinned there is loaded with, as CONFIG_VALUE has it; None without."""
+    """The config of the guard that is pinned there, as CONFIG_VALUE has it; None without one."""
     try:
         fd = syscalls.bpf_obj_get(f"{directory}/{CONFIG}".encode())
     except OSError:
@@ -294,10 +294,11 @@ def _config(directory: str) -> tuple[Any, ...] | None:
 
 
 def _wait_for_end(programs: list[int]) -> None:
-    """Wait until these programs are run no more, so that what we say of it is so.
+    """Wait until these programs don't run any more, so that our report is true.
 
-    The kernel frees a pinned link some time after its name, and its program after that
-    (kernel/bpf/inode.c, bpf_free_inode(); bpf_link_free()), and tells nobody.
+    The kernel frees a pinned link some time after its name is removed, and its program after that
+    (Linux: kernel/bpf/inode.c, bpf_free_inode; kernel/bpf/syscall.c, bpf_link_free), and tells
+    nobody.
     """
     deadline = time.monotonic() + _PATIENCE
     while any(map(prog_exists, programs)) and time.monotonic() < deadline:
@@ -305,7 +306,7 @@ def _wait_for_end(programs: list[int]) -> None:
 
 
 def _remove_empty(directory: str) -> None:
-    """Remove `directory`, which may be gone, or hold what others have pinned there."""
+    """Remove `directory`, unless it is gone, or others have pinned something there."""
     try:
         os.rmdir(directory)
     except OSError as error:
@@ -314,14 +315,14 @@ def _remove_empty(directory: str) -> None:
 
 
 def _build(library: Libbpf, found: Lists) -> None:
-    """Have a whole guard, attached and seen to work, in a directory beside the one in force."""
+    """Make a complete guard, attached and tried, in a directory beside the one in force."""
     with Object(library, str(OBJECT)) as object_:
         _make(object_, found)
         _try(object_)
 
 
 def _make(object_: Object, found: Lists) -> None:
-    """Load it, with its lists, which nothing changes any more."""
+    """Load it with its lists, which nothing can change any more."""
     for name in SHARED:
         _share(object_, name)
     object_.load()
@@ -335,7 +336,7 @@ def _make(object_: Object, found: Lists) -> None:
 
 
 def _try(object_: Object) -> None:
-    """Attach it, see that it works, and pin it."""
+    """Attach it, check that it works, and pin it."""
     require_lsms(LSMS)
     links = [object_.attach(name) for name in LINKS]
     with Guard(os.dup(object_.map(MARKS))) as guard:
@@ -352,20 +353,20 @@ def _try(object_: Object) -> None:
 
 
 def _share(object_: Object, name: str) -> None:
-    """Have the new guard use the map that the old one has, if it still is of the same form."""
+    """Have the new guard use the old one's map, if that still has the same form."""
     try:
         fd = syscalls.bpf_obj_get(f"{DIRECTORY}/{name}".encode())
     except FileNotFoundError:
         return
     try:
         info = syscalls.bpf_obj_info(fd)
-        # struct bpf_map_info: type, id, key_size, value_size.  libbpf takes any map for it.
+        # struct bpf_map_info: type, id, key_size, value_size.  libbpf would accept any map.
         if (_word(info, 0), _word(info, 2), _word(info, 3)) == object_.form(name):
             object_.reuse(name, fd)
         elif name in _KEPT_FOR_SURE:
             raise HookError(
                 KERNEL_CANNOT,
-                f"the guard in force is of another kind ({name}), and who is held by it can't be "
+                f"the guard in force is of another kind ({name}), so those whom it holds can't be "
                 "taken over; stop the containers that it holds, and then guard off and guard on",
             )
     finally:
@@ -396,7 +397,7 @@ def _word(info: bytes, number: int) -> int:
 
 
 def _put_in_place() -> None:
-    """Have the next guard be the one in force, in one step, and the last one gone."""
+    """Put the next guard in force, in one step, and remove the last one."""
     if os.path.isdir(DIRECTORY):
         exchange(_NEXT.encode(), DIRECTORY.encode())
     else:

@@ -1,10 +1,10 @@
-"""Whether the guard holds what it is to hold, on this kernel, by trying it.
+"""Whether the guard works on this kernel, found out by trying it.
 
-Programs can be attached to an LSM's hooks on a kernel that never calls them, where `bpf` isn't in
-the list of LSMs.  So a scratch user namespace gets a confined bpffs, as a container does, and a
-program that returns 0 has to load through it, and two that the guard refuses mustn't: one with a
-call of a kernel function that is none, which the verifier refuses by another error, and one of a
-type that takes CAP_PERFMON, which the scratch namespace has.
+Programs can be attached to an LSM's hooks even if the kernel never calls them, because `bpf` isn't
+in its list of LSMs.  So a scratch user namespace gets a confined bpffs, as a container does.  A
+program that returns 0 has to load through it, and two programs must be refused by the guard: one
+that calls a kernel function that doesn't exist, which the verifier refuses by another error, and
+one of a type that takes CAP_PERFMON, which the scratch namespace has.
 """
 
 import sys
@@ -16,8 +16,8 @@ from ..errors import KERNEL_CANNOT, HookError
 from ..guard import Guard
 from ..scratch import ATTACH_0, SOCKET_FILTER, TRACEPOINT, Scratch, masks
 
-# call kernel function 0; exit.  Of the byte with both registers src_reg, which says that it is a
-# kernel function's, is the upper half on little-endian machines, and the lower on the others.
+# call kernel function 0; exit.  One byte has both registers; src_reg, which marks a call of a
+# kernel function, is in its upper half on little-endian machines, and in the lower half on others.
 _KFUNC_CALL = 2 << 4 if sys.byteorder == "little" else 2
 _NO_FUNCTION = Struct("=BBhiBBhi").pack(0x85, _KFUNC_CALL, 0, 0, 0x95, 0, 0, 0)
 
@@ -29,12 +29,12 @@ def prove(guard: Guard) -> None:
     if wrong:
         raise HookError(
             KERNEL_CANNOT,
-            f"the guard doesn't hold on this kernel, and so it isn't turned on: {wrong}",
+            f"the guard doesn't work on this kernel, so it isn't turned on: {wrong}",
         )
 
 
 def _try(token: int) -> str:
-    """What is wrong, in a process of the scratch namespace with a confined `token`."""
+    """What is wrong, seen from a process of the scratch namespace with a confined `token`."""
     try:
         probes.prog_load(SOCKET_FILTER, ATTACH_0, token)
     except OSError as error:

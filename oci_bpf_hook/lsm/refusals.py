@@ -1,7 +1,7 @@
-"""What the guard has refused, in words: the last of a user namespace, and what is to be on record.
+"""What the guard has refused, in words: the last of a user namespace, and what has to be recorded.
 
-It keeps the last few of each user namespace, of a thousand namespaces, and those that the audit
-trail hasn't yet in a queue; both are bounded, and say by their numbers what was lost.
+The guard keeps the last few refusals of each of a thousand user namespaces, and a queue of those
+that aren't in the audit trail yet.  Both are bounded; the refusals' numbers show what was lost.
 """
 
 import os
@@ -20,7 +20,7 @@ from ..record import Record
 from .lists import helpers, types
 from .load import EVENTS, SPACES, keys
 
-# Why, as guard.bpf.c has it.
+# The reasons, numbered as in guard.bpf.c.
 KFUNC, MODULE, HELPER, VARIABLE, TYPE, CAPABILITY, TOKENS, MAP, UNREADABLE = range(1, 10)
 INSTRUCTION, LOAD, PERFMON = range(10, 13)
 REASONS = {
@@ -40,7 +40,7 @@ REASONS = {
 # struct refusal: number, time; space, uid, pid, reason, what, type, instruction, padding; the
 # program's name and the command's.
 _REFUSAL = Struct("=QQ8I16s16s")
-# struct space: how many there were, and the last of them.
+# struct space: how many refusals there were, followed by the last of them.
 _SPACE = Struct("=Q")
 _LAST = 8
 _SPACE_SIZE = _SPACE.size + _LAST * _REFUSAL.size
@@ -51,11 +51,11 @@ _CAPABILITIES = {12: "CAP_NET_ADMIN", 21: "CAP_SYS_ADMIN", 38: "CAP_PERFMON", 39
 class Refusal(Record):
     """One load, or token, that the guard has refused.
 
-    `number` counts all of this host, from 1 on since the guard was first turned on; `time` is in
-    seconds since the epoch; `space` the user namespace's inode; `uid` and `pid` the host's ids of
-    whoever tried; `reason` one of REASONS, `what` the name of the kernel function, helper,
-    variable, type or capability; `type` the program's type, "" where there is none; `instruction`
-    its number.
+    `number` counts the refusals of this host, from 1 on since the guard was first turned on; `time`
+    is in seconds since the epoch; `space` is the user namespace's inode number; `uid` and `pid` are
+    the host's ids of the process that tried it; `reason` is one of REASONS, `what` the name of the
+    kernel function, helper, variable, type or capability; `type` is the program's type, or "" if
+    there is none; `instruction` is its number.
     """
 
     __slots__ = (
@@ -103,10 +103,10 @@ _SENTENCES = {
     "tokens": ("is one more than the {what} tokens that its user has", "close some"),
     "map": ("is of the type {what}, which no confined token makes", _LEAVE),
     "unreadable": ("has instructions that can't be read", "report this as a bug"),
-    "instruction": ("has an instruction that the guard doesn't let pass ({what})", _WITHOUT),
+    "instruction": ("has an instruction that the guard refuses ({what})", _WITHOUT),
     "load": ("reads memory that the verifier doesn't trust", _WITHOUT),
     "perfmon": (
-        "calls the helper bpf_{what}, which takes CAP_PERFMON: only as dead code it is let pass",
+        "calls the helper bpf_{what}, which takes CAP_PERFMON, so it must never reach that call",
         _WITHOUT,
     ),
 }
@@ -115,7 +115,7 @@ _SENTENCES = {
 def of_space(space: int, directory: str = DIRECTORY) -> list[Refusal]:
     """The last refusals of the user namespace with that inode number, the newest first.
 
-    Raises OSError where there is no guard.
+    Raises OSError if there is no guard.
     """
     with _Map(directory, SPACES) as spaces:
         try:
@@ -135,13 +135,13 @@ def all_last(directory: str = DIRECTORY) -> list[Refusal]:
             try:
                 found += _last(spaces.read(key, _SPACE_SIZE))
             except OSError as error:
-                if error.errno != ENOENT:  # Forgotten meanwhile.
+                if error.errno != ENOENT:  # The guard has forgotten it meanwhile.
                     raise
     return _decoded(found)
 
 
 def queued(directory: str = DIRECTORY) -> Iterator[Refusal]:
-    """What the audit trail hasn't yet, the oldest first; each is taken out of the queue.
+    """The refusals that aren't in the audit trail yet, the oldest first; each leaves the queue.
 
     Raises OSError.
     """
@@ -158,9 +158,9 @@ def queued(directory: str = DIRECTORY) -> Iterator[Refusal]:
 
 
 def to_trail(directory: str = DIRECTORY) -> int:
-    """Put what isn't yet in the audit trail there; how many that were.
+    """Write the queued refusals to the audit trail; returns how many there were.
 
-    What was lost on the way to it shows in the numbers.  Raises HookError, OSError.
+    The numbers show what was lost on the way.  Raises HookError, OSError.
     """
     to = in_force().audit_to
     count = 0
@@ -177,7 +177,7 @@ def _entry(one: Refusal) -> dict[str, object]:
 
 
 class _Map:
-    """A pinned map of the guard's, to be used in a `with`."""
+    """One of the guard's pinned maps, to be used in a `with`."""
 
     def __init__(self, directory: str, name: str) -> None:
         self._fd = syscalls.bpf_obj_get(f"{directory}/{name}".encode())
@@ -199,13 +199,13 @@ class _Map:
 
 
 def _last(value: bytes) -> list[bytes]:
-    """The refusals in a struct space, as they are there."""
+    """The refusals in a struct space, in its order."""
     places = range(_SPACE.size, _SPACE_SIZE, _REFUSAL.size)
     return [value[at : at + _REFUSAL.size] for at in places]
 
 
 def _decoded(values: list[bytes]) -> list[Refusal]:
-    """The newest first, without what was never written, and what was tried to prove the guard."""
+    """The newest first, without empty records, and without those of the guard's own trial."""
     values = [value for value in values if any(value[:8])]
     if not values:
         return []
@@ -215,12 +215,12 @@ def _decoded(values: list[bytes]) -> list[Refusal]:
 
 
 class _Words:
-    """The names of what the guard has numbers for, on this kernel."""
+    """The names of what the guard knows by numbers, on this kernel."""
 
     def __init__(self) -> None:
         enums = kernel.enums(KINDS)
         self._programs, self._maps = enums[PROGS.option].names, enums[MAPS.option].names
-        # The clock of the records stands still no more than the wall's, but begins at the boot.
+        # The records' clock, like the wall's, runs on during suspend, but it begins at the boot.
         self._boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def refusal(self, value: bytes) -> Refusal:

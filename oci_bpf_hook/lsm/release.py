@@ -1,4 +1,4 @@
-"""Before the guard goes: that nobody is granted anything meanwhile, and whether tokens stay."""
+"""Before the guard is removed: no grant may be made meanwhile; and which tokens stay."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from ..errors import MOUNT_FAILED, HookError
 from .load import PINS, tokens
 
-# Seconds that a grant may take from its mark on, and the kernel to put away tokens.
+# Seconds that a grant may take after its mark, and that the kernel may take to free tokens.
 _GRANT = 12
 _PUT_AWAY = 2
 _AGAIN = 0.02
@@ -17,22 +17,22 @@ _AGAIN = 0.02
 
 @contextmanager
 def nothing_marked(*, force: bool = False) -> Iterator[None]:
-    """Have nothing marked meanwhile: whom the guard holds now are all whom it can.
+    """Have nothing marked meanwhile: those whom the guard holds now are all.
 
-    Grants that are under way are waited for.  Raises HookError (MOUNT_FAILED) where they don't
-    end, unless `force` is given.
+    Waits for grants that are under way.  Raises HookError (MOUNT_FAILED) if they don't end, unless
+    `force` is given.
     """
     try:
         fd = os.open(PINS, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:  # There is none, or `turn_off` says what is there instead.
+    except OSError:  # There is no guard, or `turn_off` says what is there instead.
         yield
         return
     try:
         if not _locked(fd) and not force:
             raise HookError(
                 MOUNT_FAILED,
-                "grants that the guard is to hold are under way, and they don't end; see who asks "
-                "for them, stop the broker, or say --force",
+                "grants that the guard has to hold are under way and don't end; see who asks for "
+                "them, stop the broker, or add --force",
             )
         yield
     finally:
@@ -53,9 +53,9 @@ def _locked(fd: int) -> bool:
 
 
 def lasting_tokens() -> int:
-    """How many confined tokens stay; those of what has just ended the kernel puts away later.
+    """How many confined tokens stay; those of processes that have just ended are freed a bit later.
 
-    0 where they can't be counted.
+    0 if they can't be counted.
     """
     until = time.monotonic() + _PUT_AWAY
     try:

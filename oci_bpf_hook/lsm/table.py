@@ -1,6 +1,6 @@
 """kfuncs.json as tables in Markdown, for people who read what the guard lets a program call.
 
-It's for docs/security.  The guard itself gets its lists from the file and not from here.
+The tables are for docs/guard.md.  The guard itself gets its lists from the file and not from here.
 """
 
 import json
@@ -10,14 +10,14 @@ from typing import Any
 
 FILE = Path(__file__).parent / "kfuncs.json"
 
-# What a helper reaches, as kfuncs.json has it, in the words of the document.
+# What a helper reaches, from kfuncs.json's word to the document's.
 _REACH = {
     "process": "processes",
     "network": "network namespaces",
     "cgroup": "cgroups",
     "kernel": "the kernel",
 }
-# Helpers that have their names alone, and what they have in common.
+# The helpers whose names are listed without anything else, under what they have in common.
 _NAMED = {
     "harmless": "Helpers for a program's own packet, maps, sockets and memory, and for clocks",
     "perfmon": "Helpers that take CAP_PERFMON, which no confined token has",
@@ -40,7 +40,7 @@ def _lines(loaded: Mapping[str, Any]) -> Iterable[str]:
     yield from _section("Kernel functions that people ask for, and why not", _refused(loaded))
     yield from _section("Helpers that are refused", _helpers(loaded, everything, closed=True))
     yield from _section(
-        "Helpers that are left, and what they reach", _helpers(loaded, everything, closed=False)
+        "The other helpers, and what they reach", _helpers(loaded, everything, closed=False)
     )
     for part, heading in _NAMED.items():
         yield f"### {heading}"
@@ -91,7 +91,7 @@ def _helpers(
 
 
 def _types(types: Sequence[str] | str, everything: set[str]) -> str:
-    """The types by name; those that are left out where these are fewer."""
+    """The types by name; or those that are left out, if these are fewer."""
     if types == "all" or set(types) == everything:
         return "all"
     rest = sorted(everything.difference(types))
