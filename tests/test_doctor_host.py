@@ -177,7 +177,7 @@ def test_what_to_put_on_the_kernel_s_command_line(host: Host) -> None:
     one = about_the_guard(found)
     assert f"can't be turned on: BPF programs can't be LSMs on this host: {LSMS}/lsm" in one["why"]
     assert one["fix"] == (
-        "put lsm=lockdown,yama,apparmor,bpf on the kernel's command line and boot it again"
+        "put lsm=lockdown,yama,apparmor,bpf on the kernel's command line and reboot"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is around a container's programs: the library that they use, and the runtime."""
+"""What a container's programs depend on: the library that they use, and the runtime."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _LIBBPF_WITH_TOKENS = (1, 4)
 
 
 def check(one: Running, process: Process) -> Iterator[Finding]:
-    """What is to be said of the container `one` and its `process`."""
+    """What there is to say about the container `one` and its `process`."""
     yield from _library(process)
     yield from _runtime(one)
 
@@ -32,13 +32,13 @@ def _library(process: Process) -> Iterator[Finding]:
         if match and tuple(map(int, match.groups())) < _LIBBPF_WITH_TOKENS:
             yield problem(
                 "library",
-                f"it uses {path.rpartition('/')[2]}, and libbpf knows tokens since 1.4",
+                f"it uses {path.rpartition('/')[2]}, but only libbpf 1.4 and later know tokens",
                 "build the program with libbpf 1.4 or later, or cilium/ebpf 0.22 or later",
             )
 
 
 def _runtime(one: Running) -> Iterator[Finding]:
-    """crun's wrong bundle, which other hooks than this one stumble over."""
+    """crun's wrong bundle, which confuses other hooks than this one."""
     crun = at(one.runtime, "crun") if one.runtime else None
     if crun is None or not _has_device(one):
         return

@@ -1,8 +1,8 @@
-"""A container: down the list of what keeps a program in it from its token, and what it reaches.
+"""A container: the list of what can keep a program in it from its token, and what it reaches.
 
-Each cause is a check of its own, and a check whose question another cause has answered already
-says nothing: a container without a user namespace isn't told of its capabilities.  What is to
-be pasted into a shell has the container's own words in it, and so they are quoted.
+Each cause has a check of its own.  A check says nothing if another cause already answers its
+question: for a container without a user namespace, capabilities aren't mentioned.  Commands to
+paste into a shell contain the container's own words, which are therefore quoted.
 """
 
 import errno
@@ -34,14 +34,14 @@ from .visit import Tried, visit
 
 _Kind = TypeVar("_Kind", Process, Container)
 _SECCOMP_FILTER = 2
-# What an object may lack as well as what is delegated as a whole.
+# An object may lack these, and so may what is delegated as a whole.
 _ALSO_OF_OBJECTS = ("cap-net-admin", "cap-perfmon", "perf-event-open")
 
 
 def check(one: Running, enums: Mapping[str, Enum], needs: Needs | None = None) -> Iterator[Finding]:
-    """Everything about the container `one`, as its process `one.pid` has it.
+    """Everything about the container `one`, seen from its process `one.pid`.
 
-    With `needs`, whether that is enough for the objects that need it.
+    With `needs`, also whether that is enough for the objects that need it.
     """
     try:
         with _opened(Process, one) as process:
@@ -56,7 +56,7 @@ def check(one: Running, enums: Mapping[str, Enum], needs: Needs | None = None) -
 
 
 def _opened(kind: type[_Kind], one: Running) -> _Kind:
-    """The process of `one`, opened as a Process or a Container; its pid may be another's by now."""
+    """The process of `one`, opened as a Process or a Container, if its pid is still its own."""
     process = kind(one.pid)
     if not process.is_in(one.user, one.mount):
         process.close()
@@ -65,7 +65,7 @@ def _opened(kind: type[_Kind], one: Running) -> _Kind:
 
 
 def _once(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """The findings, each cause once, as whoever knows most of it says it first."""
+    """The findings, each cause once: the check that knows most about it comes first."""
     seen: set[str] = set()
     for one in findings:
         if one.what not in seen or one.what not in _ALSO_OF_OBJECTS:
@@ -77,26 +77,26 @@ def _unreachable(one: Running, reason: str) -> Finding:
     if os.geteuid():
         return problem(
             "container",
-            f"process {one.pid} isn't this user's to look at",
+            f"this user may not look at process {one.pid}",
             f"sudo oci-bpf-hook doctor --pid {one.pid}",
         )
     return problem("container", f"process {one.pid} can't be looked at: {reason}")
 
 
 def refused(name: str) -> Iterator[Finding]:
-    """Why a container doesn't run that was refused: hook and broker put that on record."""
+    """Why a container that was refused doesn't run, as the hook or the broker recorded it."""
     entry = last_refusal(name)
     if entry is None:
         return
     by_policy = entry.get("code") == REFUSED
     why = "; ".join(map(str, entry.get("problems") or ["nothing says why"]))
     user = asker(entry)
-    # Who asks a broker calls it what they like.
+    # A client can tell the broker any name.
     whose = f" (asked for by {user_name(user)})" if user else ""
     refused_by = "the policy refused it" if by_policy else "it was refused"
     yield problem(
         "refused",
-        f"it doesn't run, as {refused_by}{whose}: {why}",
+        f"it doesn't run, because {refused_by}{whose}: {why}",
         f"edit {POLICY}" if by_policy else f"oci-bpf-hook check, with {name}'s annotations",
     )
 
@@ -109,12 +109,13 @@ def _namespaces(process: Process) -> Finding:
             "podman run --userns=auto ... (Kubernetes: hostUsers: false)",
         )
     if process.owns_its_mounts():
-        return ok("user-namespace", f"its own, of {user_name(process.owner())}")
+        return ok("user-namespace", f"it has its own, of {user_name(process.owner())}")
     if process.is_nested():
         return _nested()
     return problem(
         "no-mount-namespace",
-        "its mount namespace isn't its user namespace's, so nothing can be mounted for it",
+        "its mount namespace doesn't belong to its user namespace, so nothing can be mounted for "
+        "it",
         "unshare --user --mount ...",
     )
 
@@ -123,7 +124,7 @@ def _nested() -> Finding:
     return problem(
         "nested-user-namespace",
         "the process is in a user namespace within the container's, and the bpffs belongs to the "
-        "outer one; a token is made and used in one and the same",
+        "outer one; a token has to be made and used in the same user namespace",
         "run the program in the container's own user namespace, not below unshare or bwrap",
     )
 
@@ -142,7 +143,7 @@ class _Examination:
         self.delegated = [mount for mount in self.mounts if mount.delegates]
 
     def _path(self) -> tuple[str, str | None]:
-        """Where libbpf looks in this process, and what its environment says of that."""
+        """Where libbpf looks in this process, and what its environment says about that."""
         try:
             given = environment(self.process).get(TOKEN_PATH)
         except OSError:
@@ -171,7 +172,7 @@ class _Examination:
         yield from around.check(self.one, self.process)
 
     def _at(self, path: str) -> Mount | None:
-        """The mount that `path` itself is the place of, the one on top."""
+        """The topmost mount whose mount point is `path` itself."""
         found = None
         for mount in self.mounts:
             if mount.point == os.path.normpath(path):
@@ -203,7 +204,7 @@ class _Examination:
         else:
             yield problem(
                 "no-bpffs",
-                f"there is no delegated bpffs at {self.path}, nor anywhere else in it",
+                f"there is no delegated bpffs at {self.path}, nor anywhere else in the container",
                 self._delegate(),
             )
 
@@ -211,8 +212,8 @@ class _Examination:
         if mount.root != "/":
             yield problem(
                 "not-the-root",
-                f"{mount.point} is the directory {mount.root} of a bpffs, and a token is made from "
-                "its root alone",
+                f"{mount.point} is the directory {mount.root} of a bpffs, but tokens are made "
+                "only from a bpffs's root",
                 self._delegate(),
             )
             return
@@ -224,7 +225,7 @@ class _Examination:
         yield ok("bpffs", f"{mount.point} delegates {', '.join(counts)}")
 
     def _leads_there(self) -> bool:
-        """Whether the path is a link to a bpffs that a token is made from."""
+        """Whether the path is a link to a bpffs that tokens can be made from."""
         if os.geteuid():
             return False
         try:
@@ -238,13 +239,13 @@ class _Examination:
         says = "says so" if self.given else "isn't set"
         return problem(
             "token-path",
-            f"libbpf looks at {self.path}, as {TOKEN_PATH} {says}, and the delegated bpffs is at "
-            f"{there}; cilium/ebpf looks at every bpffs",
+            f"libbpf looks at {self.path}, because {TOKEN_PATH} {says}, and the delegated bpffs "
+            f"is at {there}; cilium/ebpf looks at every bpffs",
             f"podman run --env {quote(f'{TOKEN_PATH}={self.delegated[0].point}')} ...",
         )
 
     def _target(self) -> str:
-        # A user's container may have the name of one of root's, who is to be asked.
+        # A user's container may have the same name as one of root's, which root means.
         if os.geteuid() == 0 and (self.one.name or self.one.id):
             return f"--container {quote(self.one.label)}"
         return f"--pid {self.one.pid}"
@@ -259,20 +260,20 @@ class _Examination:
         if who.bounding >> probes.CAP_BPF & 1 and inside_id(self.process, "uid", who.uid) != 0:
             return problem(
                 "ambient",
-                "it may have CAP_BPF but runs as another user than root, who gets capabilities "
+                "it may have CAP_BPF but runs as a user other than root, who gets capabilities "
                 "only if they are ambient",
                 "setpriv --inh-caps +bpf --ambient-caps +bpf PROGRAM, as root in the container",
             )
         if who.has(probes.CAP_SYS_ADMIN):
             return problem(
                 "only-sys-admin",
-                "it has CAP_SYS_ADMIN and not CAP_BPF, and to make a token takes CAP_BPF itself",
+                "it has CAP_SYS_ADMIN and not CAP_BPF, but making a token takes CAP_BPF itself",
                 add_capabilities("BPF"),
             )
         if who.bounding >> probes.CAP_BPF & 1:
             return problem(
                 "cap-bpf",
-                "the container may have CAP_BPF, and this process has given it up",
+                "the container may have CAP_BPF, but this process has dropped it",
                 "keep CAP_BPF in the program's permitted and effective sets",
             )
         return problem(
@@ -306,7 +307,7 @@ class _Examination:
             yield warning(
                 "seccomp",
                 f"its seccomp filter can't be read ({reason}); if bpf(2) with TOKEN_CREATE and fd "
-                "-1 gets EPERM in it and not EBADF, the filter is it",
+                "-1 fails with EPERM in it, and not with EBADF, the filter is the cause",
                 f"sudo oci-bpf-hook doctor {self._target()}" if os.geteuid() else "",
             )
             return
@@ -314,7 +315,8 @@ class _Examination:
         if not refused:
             yield ok("seccomp", "its filter lets bpf(2) through")
         elif not lacks_bpf:
-            # An engine's profile depends on the capability: without it this is no cause.
+            # An engine's profile depends on the capability; without CAP_BPF the filter isn't the
+            # cause.
             yield problem(
                 "seccomp",
                 f"its seccomp filter keeps bpf(2) from the kernel: it {refused[0]}",
@@ -370,8 +372,8 @@ class _Examination:
         by = f"; it runs as {label}" if label else ""
         return problem(
             "token",
-            f"the kernel makes no token for it: {os.strerror(number)}; with all of the above in "
-            f"order, that is a security module{by}",
+            f"the kernel makes no token for it: {os.strerror(number)}; since all of the above is "
+            f"in order, a security module must have refused{by}",
             "ausearch -m avc -ts recent",
         )
 
@@ -387,7 +389,7 @@ class _Examination:
     def _mask(self, mount: Mount, kind: Kind) -> int:
         try:
             return parse_shown(mount.delegates[kind.option], self.enums[kind.option])
-        except (KeyError, ValueError):  # None of it, or a name that only the kernel knows.
+        except (KeyError, ValueError):  # No such option, or a name that we don't know.
             return 0
 
     def _count(self, text: str) -> str:

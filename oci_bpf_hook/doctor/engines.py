@@ -1,4 +1,4 @@
-"""The engines and runtimes that are installed: versions, known faults, and where hooks are read.
+"""The engines and runtimes that are installed: versions, known faults, and where they read hooks.
 
 A fault that another program is known to have can only be told by its version.
 """
@@ -20,7 +20,7 @@ from .finding import Finding, ok, problem, warning
 
 SHARED = "/usr/share/containers/oci/hooks.d"
 ETC = "/etc/containers/oci/hooks.d"
-# For the stage of podman's own, and read by nobody who isn't told to.
+# For podman's own stage; engines read this directory only if they are told to.
 PRECREATE = "/usr/share/containers/oci/precreate.d"
 _PROGRAMS = ("podman", "crio", "containerd", "dockerd", "crun", "runc", "youki")
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
@@ -41,7 +41,7 @@ class Engine(Record):
 
 
 class _Fault(Record):
-    """What `program` does wrong from `first` up to, but not in, `fixed`."""
+    """What `program` does wrong in the versions from `first` to before `fixed`."""
 
     __slots__ = ("first", "fixed", "program", "text")
     program: str
@@ -55,14 +55,14 @@ _FAULTS = (
         program="crun",
         first=(1, 8),
         fixed=(1, 30),
-        text="it tells hooks a wrong bundle where a container has a user namespace and a device "
-        "(crun issue 2025); this hook finds the root filesystem without it",
+        text="it tells hooks a wrong bundle if a container has a user namespace and a device (crun "
+        "issue 2025); this hook finds the root filesystem without it",
     ),
     _Fault(
         program="podman",
         first=(0,),
         fixed=(4, 6),
-        text="it gives a container its image's annotations, so whoever makes an image can ask; "
+        text="it gives a container its image's annotations, so the image's author can ask for BPF; "
         "the policy decides",
     ),
 )
@@ -71,7 +71,7 @@ _FAULTS = (
 def installed() -> list[Engine]:
     """The engines and runtimes that are installed, engines first; a user's may be in their PATH.
 
-    Root runs none for a PATH's sake, which may be a user's that sudo(8) handed on.
+    Root doesn't search PATH: sudo(8) may have passed on a user's.
     """
     look = shutil.which if os.geteuid() else find
     found = []
@@ -83,9 +83,9 @@ def installed() -> list[Engine]:
 
 
 def at(path: str, name: str) -> Engine | None:
-    """The engine or runtime `name` that is installed at `path`; None if none is there.
+    """The engine or runtime `name` that is installed at `path`; None if it isn't there.
 
-    The path may be anybody's word: it is compared, and run only where root's packages are.
+    `path` may come from anybody: it is compared, and run only if it is where root's packages are.
     """
     if not is_place_of(path, name):
         return None
@@ -93,7 +93,7 @@ def at(path: str, name: str) -> Engine | None:
 
 
 def _version(path: str) -> tuple[int, ...]:
-    """What the program at `path` says of its version; () if it says nothing."""
+    """The version that the program at `path` prints; () if it prints none."""
     try:
         done = subprocess.run(  # noqa: S603
             [path, "--version"], capture_output=True, text=True, timeout=_SECONDS, check=False
@@ -105,7 +105,7 @@ def _version(path: str) -> tuple[int, ...]:
 
 
 def faults(engine: Engine) -> list[str]:
-    """What `engine` is known to do wrong, a sentence each."""
+    """What `engine` is known to do wrong, in sentences."""
     return [
         fault.text
         for fault in _FAULTS
@@ -114,7 +114,7 @@ def faults(engine: Engine) -> list[str]:
 
 
 def check(engines: list[Engine]) -> Iterator[Finding]:
-    """The engines there are, with their faults, and podman's seccomp profile."""
+    """The installed engines, with their faults, and podman's seccomp profile."""
     if not engines:
         yield warning(
             "engines", "neither podman, CRI-O, containerd, Docker nor a runtime is installed"
@@ -130,20 +130,20 @@ def _seccomp() -> Iterator[Finding]:
     """Whether the profile that podman and CRI-O use lets bpf(2) through with CAP_BPF."""
     path = next((path for path in _SECCOMP if os.path.exists(path)), None)
     if path is None:
-        return  # They have one built in, of their own release.
+        return  # The profile of their release is built in.
     try:
         rules = json.loads(Path(path).read_text(encoding="utf-8"))["syscalls"]
         with_bpf = any(_lets_bpf_through(rule) for rule in rules)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        yield problem("engine-seccomp", f"{path} is no seccomp profile: {error}")
+        yield problem("engine-seccomp", f"{path} isn't a seccomp profile: {error}")
         return
     if with_bpf:
         yield ok("engine-seccomp", f"{path} lets bpf(2) through with CAP_BPF")
         return
     yield warning(
         "engine-seccomp",
-        f"{path} lets bpf(2) through with CAP_SYS_ADMIN alone, so a container with CAP_BPF gets "
-        "EPERM; give it a profile that does, by --security-opt seccomp=FILE",
+        f"{path} lets bpf(2) through only with CAP_SYS_ADMIN, so in a container with CAP_BPF it "
+        "fails with EPERM; give the container another profile, by --security-opt seccomp=FILE",
         f"oci-bpf-hook seccomp --output {_SECCOMP[0]}",
     )
 
@@ -158,7 +158,7 @@ def _lets_bpf_through(rule: Mapping[str, Any]) -> bool:
 
 
 def hooks_directories(engine: Engine) -> list[str]:
-    """Where `engine` reads hooks from, the later ones winning; [] for one that reads none."""
+    """Where `engine` reads hooks from; later ones win.  [] for an engine that reads none."""
     if engine.name == "podman":
         return _podman_directories()
     if engine.name == "crio":
@@ -190,7 +190,7 @@ def _setting(files: list[str], keys: tuple[str, ...]) -> list[str] | None:
     for name in files:
         try:
             value: Any = tomllib.loads(Path(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # Not there, or the engine's own to complain of.
+        except (OSError, ValueError):  # It is missing, or the engine itself will complain about it.
             continue
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None

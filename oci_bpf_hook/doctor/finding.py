@@ -1,7 +1,7 @@
-"""A finding: what was looked at, whether it is well, why, and what to do.
+"""A finding: what was checked, whether it is in order, why, and what to do.
 
-Checks yield findings and print nothing.  The name of a finding is its cause's; tests and scripts
-know it by that.
+Checks yield findings and print nothing.  A finding has the name of its cause, by which tests and
+scripts know it.
 """
 
 from ..record import Record

@@ -1,4 +1,4 @@
-"""The guard: whether a host has it, and what it has refused in a container, as a mute EPERM."""
+"""The guard: whether a host has it, and what it refused in a container, which saw only EPERM."""
 
 import os
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from .finding import Finding, ok, problem, warning
 # The guard keeps a few more; the older ones are in the audit trail.
 _SHOWN = 3
 _ON = "oci-bpf-hook guard on"
-_TRUST = "write a rule with confined: false, for whom you trust with the kernel"
+_TRUST = "write a rule with confined: false, for those whom you trust with the kernel"
 
 
 def of_host(policy: Compiled | None) -> Finding:
     """Whether the guard is in force on this host, or can be.
 
-    Not to have it is a warning only where a rule of the `policy` in force, None if there is none
-    that can be read, gives nothing without it.
+    Its absence is a warning only if a rule of the `policy` in force gives nothing without it;
+    `policy` is None if it can't be read.
     """
     if os.geteuid() or not is_initial():
         return ok("guard", "only root on the host can tell whether it is in force")
@@ -29,7 +29,7 @@ def of_host(policy: Compiled | None) -> Finding:
     except AbsentError as error:
         return _absent(str(error), policy)
     if not load.is_current():
-        return warning("guard", "the guard in force is another version's; this renews it", _ON)
+        return warning("guard", "the guard in force is of another version; this renews it", _ON)
     return ok("guard", f"it is in force, and holds {_tokens()}")
 
 
@@ -47,7 +47,7 @@ def _absent(why: str, policy: Compiled | None) -> Finding:
         why += f", and can't be turned on: {', and '.join(one.text for one in obstacles)}"
         fix = "; ".join(one.hint for one in obstacles if one.hint) or _TRUST
     else:
-        why += ", and nothing that can be seen keeps it from being turned on"
+        why += ", and nothing visible keeps it from being turned on"
         fix = _ON
     if policy is None:
         return ok("guard", why)
@@ -70,6 +70,6 @@ def check(space: int) -> Iterator[Finding]:
     except OSError:
         return
     for one in found[:_SHOWN]:
-        # A program that is let pass may never come to the call that it is told for.
+        # The verifier refuses the program only if it can reach that call, so it may have loaded.
         told = warning if one.reason == REASONS[PERFMON] else problem
         yield told("guard", str(one))

@@ -1,4 +1,4 @@
-"""Whether an engine will run the hook: its JSON where that engine reads, valid, and its program.
+"""Whether an engine will run the hook: whether it finds the JSON, and the program works.
 
 An engine says nothing of a hook whose program it doesn't find, and one broken JSON in its
 directory keeps every container from starting.
@@ -24,7 +24,7 @@ _SECONDS = 10
 
 
 def check(engines: Sequence[Engine]) -> Iterator[Finding]:
-    """What each of `engines` makes of its hooks' directories; none for those that read none."""
+    """What each of `engines` makes of its hook directories; nothing for those that read none."""
     yield from _misplaced()
     checked: set[str] = set()
     for engine in engines:
@@ -48,11 +48,11 @@ def check(engines: Sequence[Engine]) -> Iterator[Finding]:
 
 
 def _misplaced() -> Iterator[Finding]:
-    """Files with podman's own stage where others read them, too."""
+    """Files with podman's own stage in a directory that others read, too."""
     for path in (path for directory in (SHARED, ETC) for path in Path(directory).glob("*.json")):
         try:
             found = _is_precreate(json.loads(path.read_bytes()))
-        except (OSError, ValueError, RecursionError):  # Whoever reads them all says so.
+        except (OSError, ValueError, RecursionError):  # The check of each directory reports that.
             continue
         if found:
             yield problem(
@@ -69,7 +69,7 @@ def _is_precreate(config: object) -> bool:
 
 
 def _read(directories: Sequence[str]) -> tuple[list[tuple[str, str]], str | None]:
-    """The files that are broken, with the reason, and the one that is ours."""
+    """The broken files, each with the reason, and the file that is ours."""
     broken: list[tuple[str, str]] = []
     ours: str | None = None
     for directory in directories:
@@ -80,7 +80,7 @@ def _read(directories: Sequence[str]) -> tuple[list[tuple[str, str]], str | None
             except OSError as error:
                 broken.append((str(path), error.strerror or "it can't be read"))
             except (ValueError, RecursionError) as error:
-                broken.append((str(path), f"no JSON: {error}"))
+                broken.append((str(path), f"it isn't JSON: {error}"))
             except (KeyError, TypeError):
                 broken.append((str(path), "it has no hook.path"))
             else:
@@ -106,11 +106,12 @@ def _not_read(engine: Engine, directories: Sequence[str]) -> Finding:
 
 def _check_ours(path: str) -> Iterator[Finding]:
     if not os.geteuid() and not _is_roots(path):
-        # Where CONTAINERS_CONF is from a user's environment, so may be all that it leads to.
+        # CONTAINERS_CONF may come from a user's environment, and so may everything that it leads
+        # to.
         yield problem(
             "hooks-json",
-            f"others than root can change {path}, or what is on its way, and root runs what it "
-            "says",
+            f"others than root can change {path}, or a directory on the way to it, and root runs "
+            "what it names",
             f"chown root: {quote(path)} && chmod 644 {quote(path)}",
         )
         return
@@ -123,12 +124,12 @@ def _check_ours(path: str) -> Iterator[Finding]:
 
 
 def _against_schema(config: object) -> str:
-    """What is wrong with `config` as our JSON, "" for nothing."""
+    """What is wrong with `config` as our JSON, or ""."""
     try:
         import jsonschema
 
         from ..resources import schema
-    except ImportError:  # A host that has the hook alone; the engine read it at least.
+    except ImportError:  # This host has the hook alone; at least the engine has read it.
         return ""
     validator = jsonschema.Draft202012Validator(schema("hook"))
     for error in validator.iter_errors(config):
@@ -153,7 +154,8 @@ def _check_program(hook: Mapping[str, Any]) -> Finding:
     if not _is_roots(path):
         return problem(
             "hook-program",
-            f"others than root can write {path}, or change what is on its way, and root runs it",
+            f"others than root can write {path}, or change a directory on the way to it, and root "
+            "runs it",
             f"chown root: {quote(path)} && chmod 755 {quote(path)}",
         )
     wrong = _try(path, hook)
@@ -163,13 +165,13 @@ def _check_program(hook: Mapping[str, Any]) -> Finding:
 
 
 def _is_roots(path: str) -> bool:
-    """Whether nobody but root can change what is at `path`."""
+    """Whether only root can change what is at `path`."""
     found = roots_alone(path)
     return found is not None and not found.st_mode & 0o022
 
 
 def _try(path: str, hook: Mapping[str, Any]) -> str:
-    """Run it for a container that asks for nothing; what goes wrong, or ""."""
+    """Run it for a container that asks for nothing; returns what went wrong, or ""."""
     try:
         env = dict(item.split("=", 1) for item in hook["env"])
         done = subprocess.run(  # noqa: S603
@@ -183,7 +185,7 @@ def _try(path: str, hook: Mapping[str, Any]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     except (KeyError, TypeError, ValueError, AttributeError):
-        # Where there was no jsonschema to say so.
+        # Without jsonschema nothing has said so before.
         return "its JSON lacks env or args"
     words = done.stderr.decode("utf-8", "replace").strip().splitlines()
     return "" if done.returncode == DONE else words[-1] if words else f"exit {done.returncode}"

@@ -23,12 +23,12 @@ _UNITS = (
     "/usr/lib/systemd/system/oci-bpf-hook-broker.socket",
     "/lib/systemd/system/oci-bpf-hook-broker.socket",
 )
-# Whose subordinate ids podman gives containers with --userns=auto.
+# podman gives containers with --userns=auto this user's subordinate ids.
 _AUTO_USER = "containers"
 
 
 def check() -> Iterator[Finding]:
-    """Everything about the host, ending in a live test where we may make one."""
+    """Everything about the host, with a live test at the end if we may make one."""
     found = engines.installed()
     yield from _kernel()
     yield _btf()
@@ -58,7 +58,7 @@ def _kernel() -> Iterator[Finding]:
         yield warning(
             "unprivileged-bpf",
             "kernel.unprivileged_bpf_disabled is 0: socket filters and simple maps work without a "
-            "token here, and fail on hosts where it isn't",
+            "token here, and fail on hosts with another value",
             "sysctl -w kernel.unprivileged_bpf_disabled=2",
         )
     elif value:
@@ -72,8 +72,8 @@ def _btf() -> Finding:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return problem(
             "btf",
-            f"the kernel's names can't be read from {kernel.VMLINUX} ({reason}); those that we "
-            "know from other kernels are used, and CO-RE programs don't load",
+            f"the kernel's names can't be read from {kernel.VMLINUX} ({reason}); those that are "
+            "known from other kernels are used, and CO-RE programs don't load",
             "boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
         )
     return ok("btf", f"the kernel's names are in {kernel.VMLINUX}")
@@ -91,7 +91,7 @@ def _user_namespaces() -> Iterator[Finding]:
             "sysctl -w user.max_user_namespaces=63359",
         )
         return
-    # Either concerns users other than root alone.
+    # Both concern only users other than root.
     for name, barred in (
         ("kernel/unprivileged_userns_clone", "0"),
         ("kernel/apparmor_restrict_unprivileged_userns", "1"),
@@ -111,12 +111,12 @@ def _lsms() -> Iterator[Finding]:
     try:
         active = Path("/sys/kernel/security/lsm").read_text(encoding="ascii").strip()
     except OSError:
-        return  # securityfs isn't mounted; nothing to say.
+        return  # securityfs isn't mounted, so nothing can be said.
     if "selinux" in active.split(",") and _read("/sys/fs/selinux/enforce") == "1":
         yield warning(
             "selinux",
-            "SELinux enforces, and containers' own type may not use bpf(2): a refusal is an "
-            "avc: denied with tclass=bpf in the audit log",
+            "SELinux enforces, and the containers' own type may not use bpf(2): a refusal shows "
+            "as avc: denied with tclass=bpf in the audit log",
             "ausearch -m avc -ts recent | grep tclass=bpf",
         )
     else:
@@ -124,7 +124,7 @@ def _lsms() -> Iterator[Finding]:
 
 
 def _policy() -> Iterator[Finding]:
-    """Whether it is in order, and whether what it says can be kept to."""
+    """Whether the policy is in order, and whether what it says can be enforced."""
     try:
         policy = in_force()
     except HookError as error:
@@ -137,13 +137,14 @@ def _policy() -> Iterator[Finding]:
 
 
 def _speculation() -> Iterator[Finding]:
-    # The verifier leaves its own barriers out then, too (include/linux/bpf.h, bpf_bypass_spec_v1).
+    # The verifier then leaves out its own barriers, too (Linux: include/linux/bpf.h,
+    # bpf_bypass_spec_v1).
     if "mitigations=off" in _read("/proc/cmdline").split():
         yield warning(
             "mitigations",
-            "the kernel runs with mitigations=off: nothing keeps programs, confined ones too, from "
-            "what a processor does ahead of its checks",
-            "take mitigations=off off the kernel's command line and boot it again",
+            "the kernel runs with mitigations=off: nothing keeps programs, not even confined "
+            "ones, from using what a processor does speculatively, ahead of its checks",
+            "remove mitigations=off from the kernel's command line and reboot",
         )
 
 
@@ -163,7 +164,7 @@ def _subordinate_ids(found: list[Engine]) -> Iterator[Finding]:
         yield problem(
             "subuid",
             f"{' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} no range for "
-            f"{user}, which {what} takes its ids from",
+            f"{user}, from which {what} takes its ids",
             "; ".join(f"echo {user}:2147483648:2147483647 >> {name}" for name in missing)
             if os.geteuid() == 0
             else f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
@@ -184,7 +185,7 @@ def _own_name() -> str:
 
 
 def _broker() -> Finding:
-    """Whether the broker answers, if there is to be one: rootless engines need it."""
+    """Whether the broker answers, if one is installed: rootless engines need it."""
     try:
         connect(SOCKET, 2).close()
     except (FileNotFoundError, PermissionError) as error:
@@ -231,7 +232,7 @@ def _sysctl(name: str) -> str:
 
 
 def _read(path: str) -> str:
-    """A small file, "" if it isn't there."""
+    """The text of a small file, or "" if it isn't there."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether what is delegated is enough for BPF objects: which bit is missing, and who wants it."""
+"""Whether what is delegated is enough for BPF objects: which bit is missing, and what needs it."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -11,11 +11,11 @@ from ..reach import HOST_CGROUP, HOST_NETWORK, REACHES_BEYOND
 from .finding import Finding, ok, problem, warning
 from .programs import add_capabilities
 
-# What attaches by perf_event_open(2) loads, and then fails whatever is delegated.
+# A program that attaches by perf_event_open(2) loads, and then fails whatever is delegated.
 _PERF = "perf-attach"
-# It may take CAP_PERFMON, which the verifier alone knows.
+# It may need CAP_PERFMON; only the verifier knows.
 _PERHAPS = "perhaps-perfmon"
-# What a container reaches is said of the container itself.
+# The check of the container itself says what the container reaches.
 _SAID = (HOST_NETWORK, HOST_CGROUP, REACHES_BEYOND)
 
 
@@ -69,7 +69,7 @@ def _why(needs: Needs, option: str, name: str) -> str:
 
 
 def _capability(name: str, needs: Needs, status: Status) -> Iterator[Finding]:
-    """CAP_BPF itself is everybody's matter; CAP_SYS_ADMIN stands in for each of the others."""
+    """CAP_BPF is checked elsewhere; CAP_SYS_ADMIN stands in for each of the others."""
     if name == "bpf" or status.has(CAPABILITIES[name]) or status.has(CAP_SYS_ADMIN):
         return
     yield problem(
@@ -90,5 +90,5 @@ def _delegate(needs: Needs, enums: Mapping[str, Enum], target: str) -> str:
 
 
 def as_root() -> str:
-    """What a user puts before a command of root's."""
+    """What a user has to put before a command of root's."""
     return "sudo " if os.geteuid() else ""

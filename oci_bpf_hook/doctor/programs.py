@@ -1,4 +1,4 @@
-"""What a container may load: what that takes beside CAP_BPF, and how far it reaches."""
+"""What a container may load: what that takes besides CAP_BPF, and how far it reaches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,14 +11,14 @@ from ..reach import exposures
 from ..sharing import shares
 from .finding import Finding, problem, warning
 
-# Attached by perf_event_open(2), in their usual way.
+# Programs of these types are usually attached by perf_event_open(2).
 _PERF = ("kprobe", "tracepoint", "perf_event")
 
 
 def check(
     process: Process, status: Status, given: Mapping[str, Sequence[str]], *, confined: bool
 ) -> Iterator[Finding]:
-    """What is to be said of a `process` that has `status` and these names delegated."""
+    """What there is to say about a `process` with `status`, to which these names are delegated."""
     programs = given.get(PROGS.option, ())
     # Without CAP_BPF that is what it lacks; CAP_SYS_ADMIN stands in for each of the others.
     if status.has(probes.CAP_BPF) and not status.has(probes.CAP_SYS_ADMIN):
@@ -27,8 +27,8 @@ def check(
     if perf:
         yield warning(
             "perf-event-open",
-            f"{', '.join(perf)} programs load, and then attach by perf_event_open(2), which no "
-            "token allows",
+            f"{', '.join(perf)} programs load, but are then attached by perf_event_open(2), which "
+            "no token allows",
             "use raw_tp, tp_btf, kprobe.multi or uprobe.multi programs instead",
         )
     network, cgroup = shares(process)
@@ -46,7 +46,8 @@ def _second_capabilities(status: Status, programs: Sequence[str]) -> Iterator[Fi
         if needing and not status.has(number):
             yield problem(
                 f"cap-{capability.lower().replace('_', '-')}",
-                f"{', '.join(needing)} take CAP_{capability} beside CAP_BPF, and it lacks that",
+                f"{', '.join(needing)} take CAP_{capability} besides CAP_BPF, and the process "
+                "lacks it",
                 add_capabilities(capability),
             )
 

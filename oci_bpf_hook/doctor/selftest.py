@@ -8,7 +8,7 @@ from .finding import Finding, ok, problem
 
 
 def selftest() -> Iterator[Finding]:
-    """Try it; one finding, of what failed first or of success.  Takes root."""
+    """Try it; yields one finding, about what failed first or about success.  Takes root."""
     try:
         probes.arch()
     except OSError as error:
@@ -21,7 +21,8 @@ def selftest() -> Iterator[Finding]:
     else:
         yield ok(
             "selftest",
-            "a scratch user namespace got a bpffs, made a token, and with it a map and a program",
+            "a scratch user namespace got a bpffs, and with a token from it made a map and a "
+            "program",
         )
 
 

@@ -1,9 +1,9 @@
 """A child that tries a container's bpffs from inside: as its root, then as one of its processes.
 
-It keeps to the container half's rules, and goes in by the same way (`inside.join`): everything
-is imported before, it runs no program, stays out of the pid namespace, can't be traced, and
-ends by its own clock or its parent's.  The container's seccomp filter isn't on it, and so what
-it is told is the kernel's answer.
+It follows the container half's rules, and enters in the same way (`inside.join`): everything is
+imported before, it runs no program, stays out of the pid namespace, can't be traced, and ends with
+its own alarm or its parent.  The container's seccomp filter doesn't apply to it, so what it gets is
+the kernel's own answer.
 """
 
 import os
@@ -19,7 +19,7 @@ from ..processes import Status, inside_id
 from ..record import Record
 
 _PR_SET_KEEPCAPS = 8
-# Errnos of: opening the path and making a token as root; the same as the process.
+# The errnos of opening the path and making a token, as root; then the same as the process.
 _TRIED = b"t"
 _ANSWER = Struct("=ciiii")
 _NOT_TRIED = -1
@@ -30,7 +30,7 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 class Tried(Record):
     """Errnos, 0 for success: `opened` and `token` by the process, `root_*` by the root.
 
-    What couldn't be tried, as something before it failed, is -1.
+    -1 stands for what wasn't tried, because something before it failed.
     """
 
     __slots__ = ("opened", "root_opened", "root_token", "token")
@@ -87,7 +87,7 @@ def visit(container: Container, path: str, who: Status) -> Tried:
 
 
 def _become(who: Status, uid: int, gid: int) -> None:
-    """Have that process's credentials; its supplementary groups open no bpffs."""
+    """Take that process's credentials, without its supplementary groups, which open no bpffs."""
     syscalls.prctl(_PR_SET_KEEPCAPS, 1)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
