@@ -1,6 +1,6 @@
-"""What is doubtful about a rule that is valid: whom it is for, and what it trusts them with.
+"""What is doubtful about a valid rule: whom it matches, and what it trusts them with.
 
-`policyfile` knows where in the file that is.
+`policyfile` knows the doubt's place in the file.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,16 +14,16 @@ from .names import KINDS, Enum
 from .places import Place
 from .record import Record
 
-# The kernel's word, and yet what many have in common: these tell nobody from anybody else.
+# The kernel tells these, but many containers have them in common: they narrow nothing.
 _SHARED = ("engine", "host_cgroup", "host_network", "rootless")
-# What of that the broker finds to be so of whatever a user asks for.
+# Those of them that the broker finds to be true for any user's request.
 _OF_USERS = ("host_cgroup", "host_network", "rootless")
 _TRUSTED = "whoever matches is trusted with the kernel"
 _NAMED = 8
 
 
 class Given(Record):
-    """What a rule's `allow` gives: the `masks`, of `profiles` and items by the `enums`' names."""
+    """What a rule's `allow` gives: the `masks` of `profiles` and items, by the names of `enums`."""
 
     __slots__ = ("allow", "enums", "masks", "profiles")
     allow: Mapping[str, Any]
@@ -33,13 +33,17 @@ class Given(Record):
 
 
 def of(match: Mapping[str, Any], engine: str | None, given: Given) -> Iterator[tuple[Place, str]]:
-    """The doubts about a rule for whom the `match` holds, each with its place in the rule."""
+    """The doubts about a rule with this `match`, each with its place in the rule."""
     if not given.allow.get("confined", True):
         yield ("allow", "confined"), _trusted(match, engine)
         return
     said = _said(match, engine)
     if said and not _narrowed(match, engine):
-        hint = "" if engine else "; say which engine runs the hook (engine:), if that sets it"
+        hint = (
+            ""
+            if engine
+            else ("; name the engine that runs the hook (engine:), if that engine sets it")
+        )
         yield (
             ("match",),
             f"{_sets(said)}, and nothing else narrows this rule{hint}",
@@ -51,24 +55,22 @@ def of(match: Mapping[str, Any], engine: str | None, given: Given) -> Iterator[t
 
 
 def _trusted(match: Mapping[str, Any], engine: str | None) -> str:
-    """What `confined: false` means for whom the `match` holds."""
+    """What `confined: false` means for those whom the `match` holds for."""
     if _narrowed(match, engine):
         return _TRUSTED
     if not match:
-        return f"this rule is for every container and every user there is, and {_TRUSTED}"
+        return f"this rule matches every container and every user, and {_TRUSTED}"
     if said := _said(match, engine):
         return (
-            f"{_sets(said)}, so that anybody who may start a container matches, and {_TRUSTED}; "
-            "match what the kernel or the engine vouches for"
+            f"{_sets(said)}, so anybody who may start a container matches, and {_TRUSTED}; match "
+            "something that the kernel or the engine vouches for"
         )
     if all(key in _OF_USERS and wanted is True for key, wanted in match.items()):
         held = ", ".join(f"{key}: true" for key in match)
         return (
             f"{held} holds for every user of this host, and {_TRUSTED}; match these users by name"
         )
-    return (
-        f"nothing here tells one container of root's from another, and {_TRUSTED}; match what does"
-    )
+    return f"nothing here tells root's containers apart, and {_TRUSTED}; match something that does"
 
 
 def _parts(given: Given) -> Iterator[tuple[Place, str, Mapping[str, int]]]:
@@ -86,13 +88,13 @@ def _never_given(what: str, names: list[str]) -> str:
     more = [f"and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
     has = "" if [what] == names else f" has {', '.join([*names[:_NAMED], *more])}, which"
     return (
-        f"{quote(what)}{has} a confined token is never given, and so this rule doesn't give it; "
-        "leave it out, or trust whoever matches with the kernel (confined: false)"
+        f"{quote(what)}{has} a confined token is never given, so this rule doesn't give it; leave "
+        "it out, or trust whoever matches with the kernel (confined: false)"
     )
 
 
 def _names(masks: Mapping[str, int], enums: Mapping[str, Enum]) -> list[str]:
-    """The names of what `masks` have, as far as it has any."""
+    """The names of the bits in `masks`."""
     found = (
         name
         for option, mask in masks.items()
@@ -104,16 +106,16 @@ def _names(masks: Mapping[str, int], enums: Mapping[str, Enum]) -> list[str]:
 
 
 def _sets(said: list[str]) -> str:
-    return f"whoever asks sets {', '.join(said)} as he likes"
+    return f"whoever asks can set {', '.join(said)} freely"
 
 
 def _said(match: Iterable[str], engine: str | None) -> list[str]:
-    """What of the `match` whoever asks sets."""
+    """Those attributes of the `match` that whoever asks can set."""
     return sorted(key for key in match if policy.origin(key, engine) == policy.REQUESTER)
 
 
 def _narrowed(match: Mapping[str, Any], engine: str | None) -> bool:
-    """Whether somebody else than who asks tells whom the `match` is for from anybody else."""
+    """Whether the `match` narrows the rule by something that whoever asks can't set."""
     return any(
         policy.origin(key, engine) != policy.REQUESTER and _narrows(key, wanted)
         for key, wanted in match.items()
@@ -121,9 +123,9 @@ def _narrowed(match: Mapping[str, Any], engine: str | None) -> bool:
 
 
 def _narrows(attribute: str, wanted: Any) -> bool:
-    """Whether it tells somebody from anybody else that `attribute` is one of those `wanted`."""
+    """Whether it narrows a rule that `attribute` is one of those `wanted`."""
     if attribute in ("user", "group"):
-        # Of every container of an engine that is root's, the owner is root.
+        # For every container of root's engines the owner is root.
         return 0 not in wanted
     if attribute in _SHARED:
         return False

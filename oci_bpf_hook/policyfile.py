@@ -1,8 +1,8 @@
-"""Reading the policy that people write, and compiling it for the hook.
+"""Reads the policy that people write, and compiles it for the hook.
 
-Slow and thorough: YAML with the place of every value, the JSON Schema, then what a schema
-can't say.  Every fault is told at once with its file, line and column.  The hook comes here
-only when the compiled form doesn't belong to the file any more (`policycache`).
+It is slow and thorough: it reads YAML with the place of every value, checks the JSON Schema, then
+what a schema can't say.  All faults are reported at once with file, line and column.  The hook
+comes here only if the compiled form doesn't belong to the file any more (`policycache`).
 """
 
 import grp
@@ -27,18 +27,18 @@ AUDIT_TO = "/var/log/oci-bpf-hook/audit.jsonl"
 
 _HINTS = {
     "service_account": "; no engine tells a pod's service account, so match its namespace, and the "
-    "annotation bpffs.io/service-account where contrib/kubernetes vouches for that",
+    "annotation bpffs.io/service-account if contrib/kubernetes vouches for that",
 }
 
 
-# The next one means no user at all.
+# The next id, (uid_t)-1, means no user at all.
 _LAST_ID = (1 << 32) - 2
 
 
 class Loaded(Record):
-    """A policy that is in order, ready for `policy.pack`, and what is doubtful about it.
+    """A valid policy, ready for `policy.pack`, and what is doubtful about it.
 
-    `listed` are the rules that have lists of their own, beside or without profiles.
+    `listed` are the rules that have lists of their own, with or without profiles.
     """
 
     __slots__ = ("header", "listed", "rules", "warnings")
@@ -85,23 +85,23 @@ class _Checker:
         self._faults = faults
         self.warnings: list[Fault] = []
         self.listed: list[dict[str, Any]] = []
-        # The rules and profiles, or keys of the file, that aren't what the schema says: all
-        # others are looked at more closely all the same.
+        # The rules, profiles and keys of the file that don't fit the schema; all others are checked
+        # further all the same.
         self._malformed: set[Place] = set()
         table = kernel.table()
-        # Values are the kernel's ABI: every name of this kernel and of the table has one.
+        # Values are the kernel's ABI, so every name of this kernel and of the table has one.
         self._enums = _union(table.enums(KINDS), kernel.enums(KINDS))
 
     def schema(self, data: Any) -> None:
-        """Note where `data` isn't what the schema says."""
+        """Note where `data` doesn't fit the schema."""
         validator = jsonschema.Draft202012Validator(schema("policy"))
         for error in sorted(validator.iter_errors(data), key=lambda error: list(error.path)):
-            # Of what is no mapping at all another fault says so.
+            # If the instance isn't a mapping at all, another fault says so.
             if error.validator != "oneOf" or isinstance(error.instance, dict):
                 self._schema_fault(error)
 
     def _schema_fault(self, error: jsonschema.ValidationError) -> None:
-        # Of alternatives, the one that came furthest says what was meant.
+        # Of alternatives, the one that fits furthest is what was meant.
         deepest = jsonschema.exceptions.best_match([error]) or error
         place = tuple(deepest.absolute_path)
         self._malformed.add(place[:2])
@@ -147,7 +147,7 @@ class _Checker:
             if place in self._malformed:
                 continue
             if rule["name"] in names:
-                self._fault((*place, "name"), f"the name {quote(rule['name'])} is taken already")
+                self._fault((*place, "name"), f"the name {quote(rule['name'])} is used already")
             names.add(rule["name"])
             rules.append(self._rule(rule, place, profiles, engine))
         self._reached(rules)
@@ -184,7 +184,8 @@ class _Checker:
             if path[0] not in "/*?" or "//" in path or path.endswith("/"):
                 where = (*place, "allow", "paths", number)
                 self._warn(
-                    where, f"no path is like {quote(path)}; it begins with / and ends in none"
+                    where,
+                    f"no path is like {quote(path)}; a path begins with / and doesn't end with one",
                 )
         modes = allow.get("modes")
         masks = self._lists(allow, (*place, "allow"), sets)
@@ -231,11 +232,13 @@ class _Checker:
     def _reached(self, rules: Sequence[Mapping[str, Any]]) -> None:
         taker = ""
         for number, rule in enumerate(rules):
-            # One about CDI devices isn't for requests, and those that are aren't for devices.
+            # A rule about CDI devices takes no requests, and a rule about requests takes no
+            # devices.
             if taker and "cdi" not in rule["match"]:
                 self._warn(
                     ("rules", number),
-                    f"no request comes here: rule {quote(taker)} before it takes all",
+                    f"no request comes to this rule: rule {quote(taker)} before it matches all of "
+                    "them",
                 )
                 return
             if not rule["match"]:
@@ -244,7 +247,7 @@ class _Checker:
     def _lists(
         self, lists: Mapping[str, Any], place: Place, sets: Sequence[Mapping[str, int]] = ()
     ) -> dict[str, int]:
-        # As in an annotation, an item with a ! takes away what profiles give, too.
+        # As in an annotation, an item with a ! also removes what profiles give.
         masks: dict[str, int] = {}
         for kind in KINDS:
             given = taken = 0
@@ -299,7 +302,7 @@ def _sentence(error: jsonschema.ValidationError) -> str:
     elif isinstance(error.instance, dict | list):
         value = "this"
     elif isinstance(error.instance, bool):
-        # YAML 1.1 has yes, no, on and off too.
+        # In YAML 1.1 yes, no, on and off mean these, too.
         value = f"a plain word that means {str(error.instance).lower()}"
     wanted: Any = error.validator_value
     match error.validator:
@@ -307,7 +310,7 @@ def _sentence(error: jsonschema.ValidationError) -> str:
             missing = [key for key in wanted if key not in _instance(error)]
             return f"{', '.join(missing)} is missing here"
         case "enum":
-            return f"{value} is none of {', '.join(map(str, wanted))}"
+            return f"{value} is not one of {', '.join(map(str, wanted))}"
         case "const":
             return f"{value} should be {wanted}"
         case "type":
@@ -316,10 +319,10 @@ def _sentence(error: jsonschema.ValidationError) -> str:
             both = {"allow", "deny"} <= error.instance.keys()
             return "a rule has allow or deny, not both" if both else "a rule has allow or deny"
         case "minItems" | "minLength" | "minProperties":
-            return "this is empty; leave it away, or say what is meant"
+            return "this is empty; leave it out, or say what is meant"
         case "pattern" | "anyOf" | "minimum" | "maximum":
             form = _schema_of(error).get("description", wanted)
-            return f"{value} has not the right form, {form}{_quotes(error)}"
+            return f"{value} has the wrong form; wanted: {form}{_quotes(error)}"
         case _:
             return error.message
 

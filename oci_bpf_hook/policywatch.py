@@ -1,4 +1,4 @@
-"""The policy in force, for a process that stays: kept until its file is another."""
+"""The policy in force, for a process that stays: loaded again only when its file has changed."""
 
 import posix
 from time import time_ns
@@ -11,14 +11,14 @@ from .policycache import ETC, RUN, identity_of, in_force, open_source
 
 
 class Watched:
-    """The policy in force, for a process that stays: kept until its file is another."""
+    """The policy in force, for a process that stays: loaded again when its file has changed."""
 
     def __init__(self, *, header: str | None = None, etc: str = ETC, run: str = RUN) -> None:
         self._header = header
         self._etc = etc
         self._run = run
         self._kept: Compiled | HookError | None = None
-        # What file it was read from, and whether that may have changed unseen since.
+        # Which file it was read from, and whether that may have changed unnoticed since then.
         self._identity: list[object] = []
         self._steady = False
 
@@ -37,7 +37,7 @@ class Watched:
         return self._kept
 
     def forget(self) -> None:
-        """Read the file again the next time, whether it looks changed or not."""
+        """Read the file again the next time, even if it looks unchanged."""
         self._kept = None
 
     def _load(self, identity: list[object]) -> None:

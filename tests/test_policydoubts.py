@@ -38,11 +38,11 @@ def warnings(text: str) -> list[str]:
         ("engine: podman\n", "{container: a}", ""),
         ("engine: cri-o\n", "{namespace: a}", ""),
         ("engine: cri-o\n", "{namespace: a, annotations: {team: a}}", ""),
-        ("", "{}", "every container and every user there is"),
-        ("", "{namespace: a}", "whoever asks sets namespace as he likes"),
-        ("engine: podman\n", "{image: a}", "whoever asks sets image as he likes"),
-        ("", "{container: a, user: 0}", "whoever asks sets container as he likes"),
-        ("", "{annotations: {a: b}, rootless: true}", "whoever asks sets annotations"),
+        ("", "{}", "every container and every user"),
+        ("", "{namespace: a}", "whoever asks can set namespace freely"),
+        ("engine: podman\n", "{image: a}", "whoever asks can set image freely"),
+        ("", "{container: a, user: 0}", "whoever asks can set container freely"),
+        ("", "{annotations: {a: b}, rootless: true}", "whoever asks can set annotations"),
         ("", "{rootless: true}", "rootless: true holds for every user of this host"),
         (
             "",
@@ -50,12 +50,12 @@ def warnings(text: str) -> list[str]:
             "rootless: true, host_network: true holds for",
         ),
         ("", "{host_cgroup: true}", "host_cgroup: true holds for every user of this host"),
-        ("", "{host_cgroup: false}", "one container of root's from another"),
-        ("", "{host_network: true, rootless: false}", "one container of root's from another"),
-        ("", "{rootless: false}", "one container of root's from another"),
-        ("", "{user: [1000, root]}", "one container of root's from another"),
-        ("engine: cri-o\n", "{engine: cri-o}", "one container of root's from another"),
-        ("engine: cri-o\n", '{namespace: "*"}', "one container of root's from another"),
+        ("", "{host_cgroup: false}", "tells root's containers apart"),
+        ("", "{host_network: true, rootless: false}", "tells root's containers apart"),
+        ("", "{rootless: false}", "tells root's containers apart"),
+        ("", "{user: [1000, root]}", "tells root's containers apart"),
+        ("engine: cri-o\n", "{engine: cri-o}", "tells root's containers apart"),
+        ("engine: cri-o\n", '{namespace: "*"}', "tells root's containers apart"),
     ],
 )
 def test_whom_a_rule_trusts_with_the_kernel(engine: str, match: str, louder: str) -> None:
@@ -98,7 +98,7 @@ def test_what_a_confined_rule_does_not_give(allow: str, expected: list[str]) -> 
         assert "leave it out" in one
         assert "(confined: false)" in one
     assert warnings(PROFILES % ("false", allow)) == [
-        f"9:15: this rule is for every container and every user there is, and {TRUSTED}"
+        f"9:15: this rule matches every container and every user, and {TRUSTED}"
     ]
 
 

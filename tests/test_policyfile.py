@@ -53,7 +53,7 @@ def warnings(text: str) -> list[str]:
         ),
         (
             "version: 1\nrules:\n- {name: a, deny: x}\n- {name: a, deny: y}\n",
-            ['p.yaml:4:10: the name "a" is taken already'],
+            ['p.yaml:4:10: the name "a" is used already'],
         ),
         (
             """version: 1
@@ -94,7 +94,7 @@ profiles:
   D: {delegate_progs: [xdp]}
 """,
             [
-                'p.yaml:2:9: "lxc" is none of',
+                'p.yaml:2:9: "lxc" is not one of',
                 'p.yaml:3:8: "x" should be a mapping',
                 'p.yaml:6:11: "usr" isn\'t a key here',
                 'p.yaml:9:28: there is no profile "d"',
@@ -115,7 +115,7 @@ profiles:
             [
                 "p.yaml:2:11: this should be a mapping",
                 "p.yaml:3:8: this should be a list",
-                'p.yaml:4:13: "5" has not the right form',
+                'p.yaml:4:13: "5" has the wrong form',
             ],
         ),
         ("version: 1\nrules: x\n", ['p.yaml:2:8: "x" should be a list']),
@@ -140,9 +140,9 @@ profiles:
         ),
         (
             "version: 1\nrules:\n- name: a\n  allow: {modes: ['9']}\n",
-            ['p.yaml:4:19: "9" has not the right form'],
+            ['p.yaml:4:19: "9" has the wrong form'],
         ),
-        ("version: 1\nengine: lxc\nrules: []\n", ['p.yaml:2:9: "lxc" is none of podman, cri-o']),
+        ("version: 1\nengine: lxc\nrules: []\n", ['p.yaml:2:9: "lxc" is not one of podman, cri-o']),
         ("version: 1\nrules: [a]\n", ['p.yaml:2:9: "a" should be a mapping']),
         ("version: 1\nrules:\n", ["p.yaml:2:7: nothing should be a list"]),
         (b"version: 1 # \xe9\n", ["p.yaml:1:14: this is no UTF-8"]),
@@ -163,10 +163,16 @@ profiles:
         (MATCH.format("user: 1.0"), ['p.yaml:4:17: "1.0" reads as a float']),
         (
             MATCH.format("user: on"),
-            ["p.yaml:4:17: a plain word that means true has not the right form, a name or an"],
+            ["p.yaml:4:17: a plain word that means true has the wrong form; wanted: a name or an"],
         ),
-        (MATCH.format("user: -1"), ['p.yaml:4:17: "-1" has not the right form, a name or an']),
-        (MATCH.format("group: [0, []]"), ["p.yaml:4:22: this has not the right form, a name or"]),
+        (
+            MATCH.format("user: -1"),
+            ['p.yaml:4:17: "-1" has the wrong form; wanted: a name or an'],
+        ),
+        (
+            MATCH.format("group: [0, []]"),
+            ["p.yaml:4:22: this has the wrong form; wanted: a name or"],
+        ),
         (MATCH.format("user: '٣'"), ["p.yaml:4:17: this host has no user"]),
         (MATCH.format(f"user: '{'9' * 5000}'"), ["p.yaml:4:17: this host has no user"]),
         (MATCH.format("user: '4294967295'"), ["p.yaml:4:17: this host has no user"]),
@@ -182,9 +188,15 @@ profiles:
             ],
         ),
         # Words that aren't texts.
-        (MATCH.format("namespace: no"), ["p.yaml:4:22: a plain word that means false has not "]),
+        (
+            MATCH.format("namespace: no"),
+            ["p.yaml:4:22: a plain word that means false has the wrong form"],
+        ),
         (MATCH.format("namespace: [on]"), ["p.yaml:4:23: a plain word that means true should be"]),
-        (MATCH.format("namespace: 5"), ['p.yaml:4:22: "5" has not the right form, a text or a']),
+        (
+            MATCH.format("namespace: 5"),
+            ['p.yaml:4:22: "5" has the wrong form; wanted: a text or a'],
+        ),
         # What begins with a ! is a tag.
         (
             "version: 1\nrules:\n- name: a\n  allow: {delegate_progs: [any, !kprobe]}\n",
@@ -197,7 +209,7 @@ profiles:
         # Names and forms in words.
         (
             "version: 1\nrules: []\nprofiles:\n  my profile: {}\n",
-            ['p.yaml:4:3: "my profile" has not the right form, at most 63 letters'],
+            ['p.yaml:4:3: "my profile" has the wrong form; wanted: at most 63 letters'],
         ),
         (
             'version: 1\nrules: []\nprofiles:\n  "a\\n": {}\n',
@@ -205,7 +217,7 @@ profiles:
         ),
         (
             "version: 1\nrules: []\naudit: {to: Syslog}\n",
-            ['p.yaml:3:13: "Syslog" has not the right form, an absolute path, syslog or none'],
+            ['p.yaml:3:13: "Syslog" has the wrong form; wanted: an absolute path, syslog or none'],
         ),
         (MATCH.format("namespace: ''"), ["p.yaml:4:22: this is empty"]),
         (MATCH.format("namespace: []"), ["p.yaml:4:22: this is empty"]),
@@ -236,7 +248,7 @@ profiles:
         ),
         (
             "version: 1\nrules:\n- name: a\n  allow: {modes: ['17777']}\n",
-            ['p.yaml:4:19: "17777" has not the right form'],
+            ['p.yaml:4:19: "17777" has the wrong form'],
         ),
     ],
     ids=lambda value: value[:40] if isinstance(value, str | bytes) else "",
@@ -347,7 +359,7 @@ def test_a_grant_on_the_requester_s_word_is_warned_of(
     found = warnings(RULE.format(engine=engine, match=match))
     assert bool(found) is doubtful
     if doubtful:
-        assert "whoever asks sets" in found[0]
+        assert "whoever asks can set" in found[0]
 
 
 RULES = """
@@ -455,7 +467,9 @@ def test_paths_that_no_request_has() -> None:
 
 def test_rules_that_are_never_reached_are_warned_of() -> None:
     text = "version: 1\nrules:\n- {name: all, deny: x}\n- {name: b, deny: y}\n"
-    assert warnings(text) == ['4:3: no request comes here: rule "all" before it takes all']
+    assert warnings(text) == [
+        '4:3: no request comes to this rule: rule "all" before it matches all of them'
+    ]
 
 
 def test_the_built_in_policy_is_the_shipped_file() -> None:
@@ -473,4 +487,4 @@ def test_rules_about_devices_behind_one_that_takes_every_request() -> None:
     assert load(f"version: 1\nrules:\n{rules}".encode(), "policy.yaml").warnings == ()
     more = "- {name: late, match: {user: 0}, deny: nothing}\n"
     (warning,) = load(f"version: 1\nrules:\n{rules}{more}".encode(), "policy.yaml").warnings
-    assert (warning.line, "before it takes all" in warning.text) == (5, True)
+    assert (warning.line, "before it matches all" in warning.text) == (5, True)
