@@ -1,9 +1,9 @@
-"""How much of the host's logs refusals may take: so many bytes of one user's in a minute.
+"""How much of the host's logs refusals may take: so many bytes for each user in a minute.
 
-Whoever may ask may be refused twenty times a second, for years.  Hooks, a broker's processes and
-the broker itself all count in one small file of root's, so that it is one allowance whoever
-writes; where that file can't be had nobody counts, and everything is on record.  It holds a fixed
-number of users, and isn't locked for longer than it takes to read and write it.
+Whoever may ask can be refused twenty times a second, for years.  Hooks, the broker's workers and
+the broker itself all count in one small file of root's, so that all of them share one allowance.
+If that file can't be opened nothing is counted, and every refusal is recorded.  The file holds a
+fixed number of users, and is locked only as long as it takes to read and write it.
 """
 
 import fcntl
@@ -15,23 +15,24 @@ from .record import Record
 
 RUN = "/run/oci-bpf-hook"
 NAME = "refusals"
-# Bytes in a minute: of a user, and of root, whose engines start the containers of many.
+# Bytes in a minute, for a user and for root, whose engines start the containers of many users.
 OF_USER = 64 << 10
 OF_ROOT = 1 << 20
 MINUTE = 60
-# The user and one more (0: nobody's), since when, the bytes since then, and what was left out.
+# The user plus one (0: a free slot), the minute's start, the bytes since then, and how many
+# refusals were left out.
 _SLOT = Struct("=QQQQ")
-# The first is for all who find no other.
+# The first slot is for all users who find no other one.
 _SLOTS = 128
-# So many milliseconds nobody waits for others who count.
+# How many milliseconds to wait for others who hold the lock.
 _TRIES = 50
 _FLAGS = posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
 
 
 class More(Record):
-    """So many refusals of `user` aren't on record one by one.
+    """How many refusals of `user` were not recorded one by one.
 
-    `user` is None for those of users of whom there were too many at a time.
+    `user` is None for refusals of users who had no slot of their own.
     """
 
     __slots__ = ("count", "user")
@@ -40,7 +41,7 @@ class More(Record):
 
 
 def spend(user: int, size: int, *, run: str = RUN) -> bool:
-    """Whether there is room on record for a refusal of `user` with `size` bytes; it is counted."""
+    """Count a refusal of `user` with `size` bytes; returns whether it may be recorded."""
     try:
         with _Table(run) as table:
             return table.spend(user, size, int(time()))
@@ -49,7 +50,7 @@ def spend(user: int, size: int, *, run: str = RUN) -> bool:
 
 
 def due(*, every: bool = False, run: str = RUN) -> "list[More]":
-    """What was left out in minutes that are over, or in `every` one, each told once."""
+    """What was left out in minutes that are over, or with `every` in all; each is returned once."""
     try:
         with _Table(run) as table:
             return table.due(int(time()), every=every)
@@ -58,13 +59,13 @@ def due(*, every: bool = False, run: str = RUN) -> "list[More]":
 
 
 class _Table:
-    """The file, to be used in a `with`."""
+    """The file, locked, to be used in a `with`."""
 
     def __init__(self, run: str) -> None:
         self._fd = _open(run)
 
     def __enter__(self) -> "_Table":
-        # Whoever holds it is at it right now; one that was stopped meanwhile holds up nobody.
+        # The lock is held only briefly; a holder that was stopped meanwhile must not stop us.
         for _ in range(_TRIES):
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,7 +90,7 @@ class _Table:
         return room
 
     def _index(self, user: int, now: int) -> int:
-        """The slot of `user`, which it has from now on; the first one if all others are taken."""
+        """The slot of `user`, taking a free one; the first slot if all others are taken."""
         free = 0
         for index, (mark, since, _, more) in enumerate(self._slots[1:], 1):
             if mark == user + 1:
@@ -114,7 +115,7 @@ class _Table:
 
 
 def _over(since: int, now: int) -> bool:
-    """Whether the minute is over that began then; the clock may have been set back."""
+    """Whether the minute that began then is over; the clock may have been set back."""
     return not since <= now < since + MINUTE
 
 
@@ -125,8 +126,9 @@ def _open(run: str) -> int:
     except FileNotFoundError:
         try:
             posix.mkdir(run, 0o755)
-            # Whatever the umask: the broker's socket is there as well, for everybody.
+            # Whatever the umask is: the broker's socket is here as well, and everybody may reach
+            # it.
             posix.chmod(run, 0o755)
-        except FileExistsError:  # By another one, meanwhile.
+        except FileExistsError:  # Another process has just made it.
             pass
         return posix.open(path, _FLAGS, 0o600)

@@ -1,9 +1,10 @@
-"""Connections to the broker that nobody has looked at yet, by what the kernel says for nothing.
+"""New connections to the broker, sorted by what the kernel tells about the peer without any search.
 
-To find out who asks takes a walk through /proc, and a user can connect far more often than there
-is time for that.  So whoever connects is counted first by SO_PEERCRED's uid alone, which costs one
-system call: whoever comes far too often is dropped unheard, and the others are looked at in turn,
-one group of uids after the other, and in a group one uid after the other.
+To find out who asks, the broker walks through /proc, and a user can connect far more often than
+there is time for that.  So a connection is first counted by SO_PEERCRED's uid alone, which costs
+one system call.  A uid that connects far too often is dropped without an answer; the other
+connections are examined in turn, one group of uids after the other, and within a group one uid
+after the other.
 """
 
 import socket
@@ -14,21 +15,21 @@ from time import monotonic
 from .subids import Ranges
 
 _CREDENTIALS = Struct("=iII")
-# Of one group, that wait to be looked at.
+# How many connections of one group may wait.
 OF_GROUP = 128
-# So many times as often as a user may ask a user may connect: those between are told why they get
-# nothing, and those beyond aren't.
+# A user may connect so many times as often as the user may ask.  A connection above the rate of
+# requests is told why it is refused; one above this is dropped without an answer.
 PATIENCE = 4
-# Seconds of connections that a user may save up.
+# A user may save up the connections of so many seconds.
 _BURST = 10
-# So many are remembered, for so many seconds at the most; whoever is forgotten has all of their
-# credit back.
+# So many users are remembered, for at most so many seconds; a user who was forgotten has the full
+# credit again.
 _REMEMBERED = 4096
 _FORGOTTEN = 600
 
 
 class Credit:
-    """What may be had `rate` times a second, and `burst` times at once after a while without."""
+    """Something that may be had `rate` times a second, and `burst` times at once after a pause."""
 
     __slots__ = ("_burst", "_left", "_rate", "since")
 
@@ -39,7 +40,7 @@ class Credit:
         self.since = monotonic()
 
     def take(self) -> bool:
-        """Whether there is one more, which is taken."""
+        """Take one more; returns whether there was one."""
         self._earn()
         if self._left < 1:
             return False
@@ -47,7 +48,7 @@ class Credit:
         return True
 
     def whole(self) -> bool:
-        """Whether there is as much as there may be."""
+        """Whether the credit is full."""
         self._earn()
         return self._left >= self._burst
 
@@ -58,7 +59,7 @@ class Credit:
 
 
 class Arrived:
-    """A connection of the `group`, by the `uid`."""
+    """A connection by the `uid`, which is in the `group`."""
 
     __slots__ = ("group", "sock", "uid")
 
@@ -69,7 +70,7 @@ class Arrived:
 
 
 class _Group:
-    """The connections of a group of uids: in turn those of each."""
+    """The connections of a group of uids, whose uids take turns."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -89,14 +90,14 @@ class _Group:
 
 
 class Arrivals:
-    """Those that wait to be looked at, of users that may ask `rate` times a second (0: any)."""
+    """The connections to be examined, of users who may ask `rate` times a second (0: any)."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate * PATIENCE
-        # However low the rate is, nobody is dropped for the first few.
+        # However low the rate is, a user's first few connections aren't dropped.
         self._burst = max(self._rate * _BURST, OF_GROUP)
         self._ranges = Ranges()
-        # In the order in which they came last.
+        # The users in the order of their latest connections.
         self._credits: OrderedDict[int, Credit] = OrderedDict()
         self._groups: OrderedDict[int, _Group] = OrderedDict()
         self._count = 0
@@ -106,7 +107,7 @@ class Arrivals:
         return self._count
 
     def refresh(self) -> None:
-        """Look whether subordinate ids have been given to others, and forget who has gone."""
+        """See whether subordinate ids now belong to other users, and forget users who stay away."""
         self._ranges.refresh()
         if not self._rate:
             return
@@ -118,7 +119,7 @@ class Arrivals:
             del self._credits[key]
 
     def whose(self, sock: socket.socket) -> Arrived | None:
-        """Whose connection `sock` is; None if it is to be dropped.  Raises OSError."""
+        """The connection `sock` with its uid and group; None to drop it.  Raises OSError."""
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, uid, _ = _CREDENTIALS.unpack(credentials)
         group = self._ranges.group(uid)
@@ -128,7 +129,7 @@ class Arrivals:
         return Arrived(sock, uid, group)
 
     def _may(self, key: int) -> bool:
-        """Whether one more connection is within the rate, which counts it."""
+        """Count one more connection; returns whether it is within the rate."""
         credit = self._credits.get(key)
         if credit is None:
             credit = self._credits[key] = Credit(self._rate, self._burst)
@@ -136,38 +137,38 @@ class Arrivals:
         return credit.take()
 
     def dropped(self) -> dict[int, int]:
-        """How many have been dropped of each group, since this was asked last."""
+        """How many connections of each group were dropped since the last call."""
         found, self._dropped = self._dropped, {}
         return found
 
     def of_group(self, group: int) -> int:
-        """How many of that `group` wait."""
+        """How many connections of that `group` wait."""
         found = self._groups.get(group)
         return found.count if found else 0
 
     def groups(self) -> int:
-        """How many groups have some that wait."""
+        """How many groups have connections that wait."""
         return len(self._groups)
 
     def add(self, one: Arrived) -> None:
-        """Have it wait for its turn to be looked at."""
+        """Have the connection wait for its turn to be examined."""
         self._groups.setdefault(one.group, _Group()).add(one)
         self._count += 1
 
     def most(self) -> tuple[int, int | None]:
-        """How many wait of the group that has most, and which that is."""
+        """How many wait of the group with the most waiting connections, and which group that is."""
         if not self._groups:
             return 0, None
         key = max(self._groups, key=self.of_group)
         return self._groups[key].count, key
 
     def take(self, group: int | None = None) -> Arrived:
-        """The one whose turn it is, or the oldest of a `group`; there has to be one."""
+        """The next connection in turn, or the oldest of a `group`; there has to be one."""
         key = next(iter(self._groups)) if group is None else group
         of_it = self._groups.pop(key)
         one = of_it.take()
         self._count -= 1
         if of_it.count:
-            # It is the others' turn.
+            # Other groups have their turn first.
             self._groups[key] = of_it
         return one

@@ -1,12 +1,12 @@
-"""The broker: a small service of root's that delegates BPF for those who can't themselves.
+"""The broker: a small service of root's that delegates BPF for engines that can't do it themselves.
 
-It accepts, waits, and counts; each request is served by a process of its own (`session`), and so
-nothing that a peer does can stop, confuse or fill this one.  A connection that says nothing costs
-a file descriptor, and no user has more than a share of those, of the processes and of the time.
+This process accepts, waits, and counts; each request is served by a process of its own (`session`),
+so that no peer can stop, confuse or fill this one.  A silent connection costs a file descriptor,
+and no user gets more than a share of these, of the processes and of the time.
 
-Whatever goes wrong with one event is put on record and costs its own connection, and never the
-loop; and an event counts only for what it was registered for, since one before it in the same
-batch may have dropped that.
+An error in handling one event is recorded and ends that event's connection, but never the loop.
+Each event is checked against its registration first, since an earlier event in the same batch may
+have dropped its connection.
 """
 
 import os
@@ -30,38 +30,38 @@ from .strict_json import json_object
 from .trail import say_more
 from .waiting import Connection, User, Waiting
 
-# Connections that wait, in all.
+# How many connections may wait, in all.
 WAITING = 512
-# In one turn: connections that are taken from the kernel, which keeps a few times as many, and
-# those of them of which it is found out who they are.
+# How many connections are accepted in one turn, when the kernel may hold a few times as many, and
+# of how many of these the user is found out.
 _ACCEPTED = 1024
 _LOOKED_AT = 16
-# Requests of one user at a time, of all that are served at a time: half.
+# One user may have this part, a half, of all the requests that are served at a time.
 _SHARE = 2
-# Seconds between two looks at the clocks of all that waits, without accepting where nothing can
-# be, and until it is told what was left out of the record.
+# Seconds between two checks of all deadlines; also how long nothing is accepted after accept(2)
+# failed; also how often what was left out of the record is reported.
 _LOOK = 0.25
 _REST = 0.25
 _SETTLE = allowance.MINUTE + 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _TOO_MANY = "the broker has too many requests of this user; try it later"
-# There may be thousands in a turn.
+# Encoded once, because there may be thousands of these in a turn.
 _TOO_MANY_HERE = json_object(wire.refused(NO_BROKER, [_TOO_MANY])).encode()
 _FULL = "the broker has too many requests; try it later"
 
 
 class Limits(Record):
-    """What it takes on: `workers` requests at a time, `rate` a second of one user (0: any)."""
+    """The broker's limits: `workers` requests at a time, `rate` a second for each user (0: any)."""
 
     __slots__ = ("idle", "rate", "workers")
     workers: int
     rate: float
-    # Seconds without a request after which it ends; 0 for never.
+    # After so many seconds without a request the broker ends; 0 for never.
     idle: float
 
 
 class _Worker(Record):
-    """The process of one request, and when it is ended if it hasn't yet."""
+    """The process of one request, and when it is killed if it hasn't ended."""
 
     __slots__ = ("deadline", "uid", "user")
     uid: int
@@ -70,7 +70,7 @@ class _Worker(Record):
 
 
 class Broker:
-    """The service on the socket `listening`, which it closes; `run` serves until it is told."""
+    """The service on the socket `listening`, which it closes; `run` serves until a signal."""
 
     def __init__(self, listening: socket.socket, policy: Watched, limits: Limits) -> None:
         self._listening = listening
@@ -78,12 +78,13 @@ class Broker:
         self._limits = limits
         self._arrivals = Arrivals(limits.rate)
         self._waiting = Waiting(limits.rate)
-        # To find out who asks, and to serve, takes some fds as well.
+        # Some fds are kept for finding out who asks, and for serving.
         self._most = max(min(WAITING, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2), 1)
         self._workers: dict[int, _Worker] = {}
         self._stopping = False
         self._last = monotonic()
-        # When to look at all clocks, to accept again (0: it does), and to tell what was left out.
+        # When to check all deadlines, when to accept again (0: it accepts), and when to report what
+        # was left out.
         self._look_at = self._accept_at = 0.0
         self._settle_at = self._last + _SETTLE
         self._selector = selectors.DefaultSelector()
@@ -97,47 +98,47 @@ class Broker:
     def _take_signals(self) -> None:
         for end in (self._wakeup, self._ours):
             end.setblocking(False)
-        # It wakes us and says nothing, so that none is lost where it is full.
+        # The byte only wakes us; _signals has what happened, so a full pipe loses nothing.
         signal.set_wakeup_fd(self._ours.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda number, _: self._signals.add(number))
-        # Whoever starts us may have blocked them, and a mask is inherited.
+        # A process inherits its signal mask, and the parent may have blocked these.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def run(self) -> None:
-        """Serve, until SIGTERM or, if there is a limit, until nobody has asked for so long."""
+        """Serve until SIGTERM or, if there is a limit, until nobody has asked for so long."""
         while not (self._stopping and not self._workers):
             self.turn()
             if self._limits.idle and self._is_idle() and not self._stopping:
-                log(INFO, "broker: nobody has asked for a while; it starts again when one does")
+                log(INFO, "broker: nobody asked for a while; the next request starts it again")
                 self._stop()
         self._guarded(self._settle)
 
     def turn(self) -> None:
-        """Wait until something happens, and see to it."""
+        """Wait until something happens, and handle it."""
         for key, _ in self._selector.select(self._patience()):
             self._guarded(self._happens, key)
         for step in (self._signalled, self._find_out, self._expire, self._take_turns):
             self._guarded(step)
 
     def _guarded(self, work: Callable[..., object], *arguments: object) -> bool:
-        """Do that; whether it went well.  What goes wrong with it isn't the others' matter."""
+        """Do `work`; returns whether it succeeded.  Its exceptions don't harm other connections."""
         try:
             work(*arguments)
-        except Exception as error:  # noqa: BLE001  One event's failure is not the broker's end.
+        except Exception as error:  # noqa: BLE001  One event's failure must not end the broker.
             text = f"broker: a bug of ours: {type(error).__name__}: {quote(str(error))}"
             self._say(0, text)
             return False
         return True
 
     def _say(self, uid: int, text: str) -> None:
-        """Log that, of what `uid` has caused, as far as its allowance goes."""
+        """Log `text`, which `uid` has caused, if that user's allowance has room for it."""
         if allowance.spend(uid, len(text)):
             log(ERROR, text)
 
     def _happens(self, key: selectors.SelectorKey) -> None:
         if self._selector.get_map().get(key.fd) is not key:
-            # What it was about has been dropped, and the number may be another's by now.
+            # Its connection has been dropped, and the fd may belong to another one by now.
             return
         if key.fileobj is self._listening:
             if not self._guarded(self._accept):
@@ -148,7 +149,7 @@ class Broker:
             self._discard(key.data)
 
     def _signalled(self) -> None:
-        """See to the signals that have come.  Each is taken before it is answered."""
+        """Handle the signals that have come.  Each is cleared before it is handled."""
         while self._signals:
             number = self._signals.pop()
             if number == signal.SIGCHLD:
@@ -160,7 +161,7 @@ class Broker:
                 self._stop()
 
     def _stop(self) -> None:
-        """Take nothing more on; what has its turn is finished."""
+        """Take no new requests; those whose turn has come are finished."""
         self._stopping = True
         if not self._accept_at:
             self._selector.unregister(self._listening)
@@ -173,7 +174,7 @@ class Broker:
     # ---- connections -------------------------------------------------------------------
 
     def _accept(self) -> None:
-        """Take what has come, with no more than a glance at each: whoever is last gets on, too."""
+        """Accept the new connections, only glancing at each, so that the last one counts, too."""
         self._arrivals.refresh()
         self._last = monotonic()
         for _ in range(_ACCEPTED):
@@ -181,7 +182,7 @@ class Broker:
                 sock, _ = self._listening.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError as error:  # No fd, or no memory: one of those who wait goes.
+            except OSError as error:  # No fd or memory is left: a waiting one goes.
                 self._say(0, f"broker: can't accept: {error.strerror}")
                 if not self._make_room():
                     self._rest()
@@ -190,7 +191,7 @@ class Broker:
                 sock.close()
 
     def _rest(self) -> None:
-        """Don't accept for a moment: what can't be taken now would keep us busy."""
+        """Don't accept for a moment: a connection that can't be accepted would keep us busy."""
         if not self._accept_at and not self._stopping:
             self._selector.unregister(self._listening)
             self._accept_at = monotonic() + _REST
@@ -202,7 +203,7 @@ class Broker:
             sock.close()
             return
         full = len(self._arrivals) + len(self._waiting) >= self._most
-        # Where there is no room, whoever has a share already takes none of the others'.
+        # If there is no room, a user who already has a share can't take another's.
         share = self._most // (self._waiting.users() + self._arrivals.groups() + 1) or 1
         if self._arrivals.of_group(one.group) >= (share if full else OF_GROUP):
             with sock, suppress(OSError):
@@ -213,7 +214,7 @@ class Broker:
         self._arrivals.add(one)
 
     def _make_room(self) -> bool:
-        """Drop the oldest connection of whoever has most of them; whether there was any."""
+        """Drop the oldest connection of the user with the most; returns whether there was one."""
         arrived, group = self._arrivals.most()
         if self._waiting.most() > arrived:
             self._drop(self._waiting.oldest(), _FULL)
@@ -224,7 +225,7 @@ class Broker:
         return True
 
     def _find_out(self) -> None:
-        """Find out who the next few are, one after the other."""
+        """Find out who is at the other end of the next few connections."""
         for _ in range(min(_LOOKED_AT, len(self._arrivals))):
             one = self._arrivals.take()
             if not self._guarded(self._admit, one):
@@ -234,14 +235,15 @@ class Broker:
         sock = arrived.sock
         try:
             with Peer(sock) as peer:
-                # Not who that is: to ask a directory service may take time.
+                # The uid only, not the user's name: asking a directory service for that may take
+                # time.
                 uid = peer.share()
         except HookError as error:
             self._say(arrived.group, f"broker: {error} (exit code {error.code})")
             _refuse(sock, error.code, *error.sentences)
             return
         except OSError as error:
-            _refuse(sock, BAD_STATE, f"who asks can't be found out: {error.strerror}")
+            _refuse(sock, BAD_STATE, f"the broker can't find out who asks: {error.strerror}")
             return
         one = self._waiting.add(sock, uid)
         if one is None:
@@ -250,12 +252,12 @@ class Broker:
             self._discard(one)
 
     def _speaks(self, one: Connection) -> None:
-        """A connection has something to read, and now waits for its turn; or it has ended."""
+        """A connection has something to read and now waits for its turn, or it has ended."""
         try:
             ended = not one.sock.recv(1, socket.MSG_PEEK)
         except OSError:
             ended = True
-        if ended:  # It takes no process to find that out.
+        if ended:  # Seeing that needs no process.
             self._discard(one)
             return
         self._selector.unregister(one.sock)
@@ -266,12 +268,12 @@ class Broker:
         _refuse(one.sock, NO_BROKER, why)
 
     def _discard(self, one: Connection) -> None:
-        """Hang up without a word."""
+        """Close the connection without an answer."""
         self._forget(one)
         one.sock.close()
 
     def _forget(self, one: Connection) -> None:
-        """Take it out of everything, as far as it is in there; its socket stays open."""
+        """Remove it wherever it is kept; its socket stays open."""
         self._waiting.forget(one)
         if one.sock.fileno() >= 0 and self._selector.get_map().get(one.sock) is not None:
             self._selector.unregister(one.sock)
@@ -290,28 +292,28 @@ class Broker:
             self._drop(one, "nothing was asked for" if not one.ready else "the broker is too busy")
         for pid, worker in self._workers.items():
             if worker.deadline <= now:
-                # It has a clock of its own, and whatever keeps it from hearing that.
+                # The process has an alarm of its own, but may be stuck where that doesn't reach it.
                 self._guarded(_kill, pid)
         if now >= self._settle_at:
             self._settle_at = now + _SETTLE
             self._settle()
 
     def _settle(self) -> None:
-        """Tell what was left out: of the record, and of those that came."""
+        """Report what was left out: refusals from the record, and dropped connections."""
         dropped = self._arrivals.dropped()
         for group, count in list(dropped.items())[:LISTED]:
             self._say(
                 0,
-                f"broker: {count} connections of uid {group}, or of whose ids begin there, came "
-                "too fast and were dropped unheard",
+                f"broker: {count} connections of uid {group}, or of the group of ids that begins "
+                "there, came too fast and were dropped without an answer",
             )
         if len(dropped) > LISTED:
-            self._say(0, f"broker: and those of {len(dropped) - LISTED} others")
+            self._say(0, f"broker: so were those of {len(dropped) - LISTED} others")
         policy = self._policy.get()
         say_more(policy.audit_to if isinstance(policy, Compiled) else "none", every=self._stopping)
 
     def _patience(self) -> float | None:
-        """Seconds until something has to be looked at again, if nothing happens."""
+        """Seconds until something has to be checked again, if nothing happens."""
         if self._arrivals or self._signals:
             return 0
         if self._waiting or self._workers or self._waiting.users() or self._accept_at:
@@ -326,7 +328,7 @@ class Broker:
     # ---- processes ---------------------------------------------------------------------
 
     def _take_turns(self) -> None:
-        """Start processes for those whose turn it is, one user after the other."""
+        """Start processes for the connections whose turn it is, one user after the other."""
         at_once = max(self._limits.workers // _SHARE, 1)
         while len(self._workers) < self._limits.workers:
             one = self._waiting.next(at_once)
@@ -348,7 +350,7 @@ class Broker:
             try:
                 session.serve(one.sock, policy, parent)
             finally:
-                # Whatever happens, there is no second broker.
+                # Whatever happens, the child must not go on as a second broker.
                 os._exit(1)
         deadline = monotonic() + session.DEADLINE + 1
         self._workers[pid] = _Worker(uid=one.uid, user=one.user, deadline=deadline)
@@ -356,11 +358,11 @@ class Broker:
         self._discard(one)
 
     def _reap(self) -> None:
-        """See to the processes that have ended."""
+        """Handle the processes that have ended."""
         while self._workers:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:  # There is none left, whoever has seen to them.
+            except ChildProcessError:  # None is left; something else has reaped them.
                 for pid in list(self._workers):
                     self._ended(pid, 0)
                 return
@@ -370,7 +372,7 @@ class Broker:
 
     def _ended(self, pid: int, status: int) -> None:
         worker = self._workers.pop(pid, None)
-        if worker is None:  # Whoever started us had it before.
+        if worker is None:  # A child that this process had before it became the broker.
             return
         worker.user.workers -= 1
         self._last = monotonic()
@@ -380,13 +382,13 @@ class Broker:
 
 
 def _kill(pid: int) -> None:
-    """End a process of ours that hasn't been waited for, and so is nobody else's."""
-    with suppress(ProcessLookupError):  # It has gone, and whoever has seen to it.
+    """Kill a child of ours; its pid can't be another process's, because it wasn't reaped yet."""
+    with suppress(ProcessLookupError):  # It has gone, and something else has reaped it.
         os.kill(pid, signal.SIGKILL)
 
 
 def _refuse(sock: socket.socket, code: int, *problems: str) -> None:
-    """Say so, if the peer listens, and hang up."""
+    """Send the refusal, if the peer listens, and close the connection."""
     with sock:
         try:
             sock.setblocking(False)

@@ -1,4 +1,4 @@
-"""The broker's socket, its own or one that systemd passes, and what systemd is told."""
+"""The broker's socket, made here or passed by systemd, and the messages to systemd."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from .errors import NO_BROKER, HookError
 
 
 def require_host() -> None:
-    """Raise HookError (NO_BROKER) unless this process is where a broker can work."""
+    """Raise HookError (NO_BROKER) unless a broker can work in this process."""
     if not is_initial() or os.geteuid():
         raise HookError(
             NO_BROKER, "the broker is root's service in the initial user namespace; start it there"
@@ -16,11 +16,11 @@ def require_host() -> None:
 
 
 def inherited() -> socket.socket | None:
-    """The socket that systemd has opened (sd_listen_fds), or None.  Raises HookError."""
+    """The socket that systemd has passed (sd_listen_fds), or None.  Raises HookError."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return None
     if os.environ.get("LISTEN_FDS") != "1":
-        raise HookError(NO_BROKER, "the broker takes exactly one socket from whoever starts it")
+        raise HookError(NO_BROKER, "the broker takes exactly one socket from the service manager")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
     sock = socket.socket(fileno=3)
@@ -29,15 +29,15 @@ def inherited() -> socket.socket | None:
     listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if (sock.family, sock.type) != wanted or not listens:
         raise HookError(
-            NO_BROKER, "the socket that was passed is no listening ListenSequentialPacket= one"
+            NO_BROKER, "the socket that was passed isn't a listening one of ListenSequentialPacket="
         )
     return sock
 
 
 def listen(path: str, mode: int, group: int) -> socket.socket:
-    """A new listening socket at `path`; one that nobody listens at any more is replaced.
+    """A new listening socket at `path`; replaces one that nobody listens on any more.
 
-    Its directory is made if it is missing; -1 is no `group`.  Raises HookError (NO_BROKER).
+    Makes its directory if that is missing; `group` is -1 for none.  Raises HookError (NO_BROKER).
     """
     directory = os.path.dirname(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -45,11 +45,11 @@ def listen(path: str, mode: int, group: int) -> socket.socket:
     try:
         if not os.path.isdir(directory):
             os.makedirs(directory)
-            os.chmod(directory, 0o755)  # noqa: S103  Whoever may ask has to come there.
+            os.chmod(directory, 0o755)  # noqa: S103  Everybody who may ask must reach it.
         if _answers(path):
-            raise HookError(NO_BROKER, f"another broker listens at {path} already")
-        # The file gets the socket's own mode, less the umask: whoever may write to the directory
-        # could put something else in its place before a chmod(2).
+            raise HookError(NO_BROKER, f"another broker already listens at {path}")
+        # The file gets the socket's own mode, less the umask.  A chmod(2) of the path could hit
+        # another file, which somebody who may write to the directory has put in its place.
         os.fchmod(sock.fileno(), mode)
         before = os.umask(0)
         try:
@@ -58,7 +58,7 @@ def listen(path: str, mode: int, group: int) -> socket.socket:
             os.umask(before)
         os.chown(new, -1, group, follow_symlinks=False)
         sock.listen(socket.SOMAXCONN)
-        # At once: a client finds the old one, which refuses, or this one.
+        # Atomic: a client finds either the old socket, which refuses, or this one.
         os.rename(new, path)
     except OSError as error:
         raise HookError(NO_BROKER, f"the broker can't listen at {path}: {error}") from None
@@ -75,7 +75,7 @@ def _answers(path: str) -> bool:
 
 
 def notify(state: str) -> None:
-    """Tell systemd, if it is that which started us (sd_notify); what fails is no matter."""
+    """Tell systemd, if it started us (sd_notify); failures are ignored."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return

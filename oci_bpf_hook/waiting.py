@@ -1,6 +1,6 @@
-"""Connections to the broker of which it is known whose they are, until each has its turn.
+"""Connections to the broker whose user is known, until each has its turn.
 
-Users have their turns one after the other, and none has more than a share of the room.
+Users have their turns one after the other, and no user gets more than a share of the room.
 """
 
 import socket
@@ -10,17 +10,17 @@ from time import monotonic
 
 from .arrivals import OF_GROUP, Credit
 
-# Seconds that a connection may be silent, and that it may wait for its turn.
+# How many seconds a connection may be silent, and how many it may wait for its turn.
 SILENCE = 5
 TURN = 10
-# Connections that wait, of one user.
+# How many connections of one user may wait.
 WAITING_OF_USER = OF_GROUP
-# A user may save up so many seconds of requests.
+# A user may save up the requests of so many seconds.
 _BURST = 10
 
 
 class User:
-    """What one user has under way: connections whose turn it would be, processes, and credit."""
+    """What one user has under way: connections that are ready, processes, and credit."""
 
     def __init__(self, rate: float) -> None:
         self.ready: deque[Connection] = deque()
@@ -30,16 +30,16 @@ class User:
         self._limited = rate > 0
 
     def idle(self) -> bool:
-        """Whether there is nothing to be remembered of this user."""
+        """Whether there is nothing to remember about this user."""
         return not self.waiting and not self.workers and self._credit.whole()
 
     def may(self) -> bool:
-        """Whether one more request is within the rate, which counts it."""
+        """Count one more request; returns whether it is within the rate."""
         return not self._limited or self._credit.take()
 
 
 class Connection:
-    """A connection that has not had its turn, of the `user` with the `uid`, until `deadline`."""
+    """A connection of the `user` with the `uid`, which waits for its turn until `deadline`."""
 
     def __init__(self, sock: socket.socket, uid: int, user: User) -> None:
         self.sock = sock
@@ -50,12 +50,12 @@ class Connection:
 
 
 class Waiting:
-    """All that wait, of users that may ask `rate` times a second (0: any)."""
+    """All connections that wait, of users who may ask `rate` times a second (0: any)."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._users: dict[int, User] = {}
-        # In the order in which they came, those that have spoken after the others.
+        # In the order in which they came; those that have sent something come last.
         self._all: OrderedDict[Connection, None] = OrderedDict()
         self._turns: OrderedDict[int, None] = OrderedDict()
 
@@ -70,7 +70,7 @@ class Waiting:
         return len(self._users)
 
     def add(self, sock: socket.socket, uid: int) -> Connection | None:
-        """Have it wait; None where the user `uid` has too many, or asks too often."""
+        """Have it wait; returns None if the user `uid` has too many, or asks too often."""
         user = self._users.get(uid)
         if user is None:
             user = self._users[uid] = User(self._rate)
@@ -82,7 +82,7 @@ class Waiting:
         return one
 
     def speaks(self, one: Connection) -> None:
-        """It has something to read, and from now on waits for its turn."""
+        """The connection has something to read, and waits for its turn from now on."""
         one.ready = True
         one.deadline = monotonic() + TURN
         self._all.move_to_end(one)
@@ -90,7 +90,7 @@ class Waiting:
         one.user.ready.append(one)
 
     def forget(self, one: Connection) -> None:
-        """Take it out, if it is in there; its socket stays open."""
+        """Remove it, if it is here; its socket stays open."""
         if one in self._all:
             del self._all[one]
             one.user.waiting -= 1
@@ -98,16 +98,16 @@ class Waiting:
                 one.user.ready.remove(one)
 
     def most(self) -> int:
-        """How many wait of the user who has most."""
+        """How many connections the user with the most of them has here."""
         return max((user.waiting for user in self._users.values()), default=0)
 
     def oldest(self) -> Connection:
-        """The oldest of the user who has most; there has to be one."""
+        """The oldest connection of the user who has most of them; there has to be one."""
         most = max(self._users.values(), key=lambda user: user.waiting)
         return next(one for one in self._all if one.user is most)
 
     def next(self, at_once: int) -> Connection | None:
-        """The one whose turn it is, of a user with fewer than `at_once` processes."""
+        """The connection whose turn it is, of a user with fewer than `at_once` processes."""
         for _ in range(len(self._turns)):
             uid, _ = self._turns.popitem(last=False)
             user = self._users.get(uid)
@@ -119,9 +119,9 @@ class Waiting:
         return None
 
     def late(self) -> list[Connection]:
-        """Those that have waited for too long; users of whom nothing is to be known are forgotten.
+        """The connections that have waited for too long; also forgets users who are idle.
 
-        That takes a look at each.
+        This looks at every connection.
         """
         for uid in [uid for uid, user in self._users.items() if user.idle()]:
             del self._users[uid]
