@@ -1,4 +1,4 @@
-"""What the audit trail says of a container: which rule granted, or why it was refused."""
+"""What the audit trail says of a container: which rule granted it, or why it was refused."""
 
 import bz2
 import gzip
@@ -29,18 +29,18 @@ class Granted(Record):
     path: str
 
 
-# A container as the trail knows it: by its id, and the user whose it is.  A broker is told ids by
-# whoever asks it, and so another user's is no other's container.
+# A container as the trail knows it: by its id and its user.  A client tells the broker any id it
+# likes, so an id counts only together with the user who asked.
 Key = tuple[str, int]
 Grants = Mapping[Key, Granted]
 _Entry = dict[str, Any]
-# The trail is read in blocks, and a line that is longer than any that was ever written is none.
+# The trail is read in blocks; a line that is longer than any that was ever written is skipped.
 _BLOCK = 1 << 18
 _LINE = 1 << 20
-# Seconds that a line may be older than what it is about: a clock may have been set.
+# By so many seconds a line may seem older than its container: the clock may have been set.
 _SLACK = 86_400
-# What a line has that is a refusal, as it is written: no other has it, since a text's quotation
-# marks are escaped.
+# Only the line of a refusal has this, written like this, since a text's quotation marks are
+# escaped.
 _REFUSED = b'"outcome":"refused"'
 _Opener = Callable[[str], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]
 _OPENERS: Mapping[str, _Opener] = {
@@ -51,10 +51,10 @@ _OPENERS: Mapping[str, _Opener] = {
 
 
 def grants(wanted: Mapping[Key, float]) -> Grants:
-    """The last grant of each container that is `wanted`, as far as there is one and we may read it.
+    """The last grant of each `wanted` container, as far as there is one and we may read it.
 
-    It is wanted since when, in seconds: as long as the container has been there.  Whatever else
-    is on record since then, and in files that were rotated away, is no hindrance.
+    The value in `wanted` is the time, in seconds, since which the container exists.  Other lines
+    since then don't hinder the search, nor do rotated files.
     """
 
     def key(entry: _Entry) -> Key | None:
@@ -74,7 +74,7 @@ def grants(wanted: Mapping[Key, float]) -> Grants:
 
 
 def last_refusal(name: str) -> _Entry | None:
-    """The line about the container with this id or name, if the last about it is a refusal."""
+    """The last line about the container with this id or name, if that line is a refusal."""
     as_written = json.dumps(name)[1:-1].encode()
 
     def key(entry: _Entry) -> Key | None:
@@ -93,10 +93,10 @@ def _latest(
     skip: Callable[[bytes], bool],
     since: float,
 ) -> dict[Key, _Entry]:
-    """The last entry with each `key`, which is None for one that is of no interest.
+    """The last entry with each `key`; lines for which `key` returns None are passed over.
 
-    There are so many keys at the `most`.  Lines to `skip` aren't decoded, and what was written
-    before `since` isn't looked for.  That takes no more memory than a block and those entries.
+    At most `most` keys are expected.  Lines with `skip` in them aren't decoded, and the search
+    stops at what was written before `since`.  It takes the memory of one block and those entries.
     """
     found: dict[Key, _Entry] = {}
     for path in _files(since):
@@ -109,7 +109,7 @@ def _latest(
             if last_first and 0 < _time(entry) < since:
                 break
             one = key(entry)
-            # What is compressed is read from its beginning, and there the last one counts.
+            # A compressed file is read from its beginning, and there the last line counts.
             if one is not None and not (last_first and one in of_file):
                 of_file[one] = entry
                 if last_first and len(found.keys() | of_file.keys()) >= most:
@@ -123,14 +123,14 @@ def _latest(
 def _files(since: float) -> Iterator[str]:
     """The trail's files that were written to since then, the last one first."""
     try:
-        # It may be asked for again and again, and no file is to stay open for it.
+        # This may be called again and again, and must not leave a file open.
         to = in_force(in_memory=True).audit_to
     except (HookError, OSError):
         return
     if not to.startswith("/"):
         return
     directory, _, name = to.rpartition("/")
-    # As logrotate calls them: by a number or, with dateext, by when.
+    # logrotate's names: with a number or, with dateext, with a date.
     rotated = re.compile(rf"{re.escape(name)}[.-]\d[\d-]*({'|'.join(map(re.escape, _OPENERS))})?")
     found: list[tuple[bool, float, str]] = []
     try:
@@ -148,7 +148,7 @@ def _files(since: float) -> Iterator[str]:
 
 
 def _lines(path: str) -> tuple[Iterator[bytes], bool]:
-    """The lines of a file, and whether its last one is the first of them."""
+    """The lines of a file, and whether they begin with its last one."""
     opener = _OPENERS.get(os.path.splitext(path)[1])
     return (_forwards(path, opener), False) if opener else (_backwards(path), True)
 
@@ -184,7 +184,7 @@ def _forwards(path: str, opener: _Opener) -> Iterator[bytes]:
                 if is_line and whole:
                     yield line
                 is_line = whole
-    except (OSError, EOFError, zlib.error, lzma.LZMAError):  # It is cut off, or none of these.
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):  # It is cut off, or isn't such a file.
         return
 
 
@@ -221,7 +221,7 @@ def _time(entry: _Entry) -> float:
 
 
 def _path(entry: _Entry) -> str:
-    """Where it was asked for, as far as the line says that."""
+    """The path that was asked for, if the line has one."""
     asked = entry.get("requested")
     for key, text in asked.items() if isinstance(asked, dict) else ():
         if key.startswith(f"{PREFIX}path") and isinstance(text, str) and text.startswith("/"):
@@ -230,7 +230,7 @@ def _path(entry: _Entry) -> str:
 
 
 def asker(entry: _Entry) -> int | None:
-    """The user for whom was asked, by the kernel's word; None if the line doesn't say."""
+    """The user for whom somebody asked, as the kernel said; None if the line doesn't say."""
     requester = entry.get("requester")
     user = requester.get("user") if isinstance(requester, dict) else None
     return user if isinstance(user, int) else None

@@ -22,7 +22,7 @@ from .sharing import shares
 
 
 class Notice(Record):
-    """Something that whoever looks after the host should know of: what kind it is, and of what."""
+    """Something that an administrator should know: the `code` of its kind, and a sentence."""
 
     __slots__ = ("code", "text")
     code: str
@@ -32,19 +32,21 @@ class Notice(Record):
         return f"{self.code}: {self.text}"
 
 
-# A container's root can put a mount over it, to hide it from whoever looks.
+# A container's root can put a mount over the bpffs, to hide it from those who look.
 _COVERED = Notice(
     code="covered",
-    text="another mount lies over it; who has a token of it, or can unmount that, still has it",
+    text="another mount hides it; whoever has a token of it, or can unmount that mount, can still "
+    "use it",
 )
-# The trail has whole seconds, and the kernel's clock of processes isn't set with the other.
+# The trail has whole seconds, and the kernel's clock for processes isn't adjusted with the other
+# one.
 _CLOCKS = 2
 _UNMOUNTED = Notice(
     code="unmounted",
-    text="it was granted this, and no mount of it is to be seen; it may have tokens, or the bpffs "
-    "open",
+    text="this was granted, and no mount of it can be found; the container may have tokens, or the "
+    "bpffs open",
 )
-# The one word for whether it is confined, by what is known of that.
+# The word that says whether a container is confined.
 CONFINED = {True: "yes", False: "no", None: "?"}
 _UNSEEN = "its mounts can't be looked at, and it may have any delegation"
 
@@ -52,13 +54,13 @@ _UNSEEN = "its mounts can't be looked at, and it may have any delegation"
 class Delegation(Record):
     """A bpffs with delegate_* options that a container sees.
 
-    `shown` are the options in the kernel's words and `masks` their bits; `owner` is the user,
-    by the host's ids, whose user namespace it is (peer.user_behind); `covered` says that another
-    mount lies over it, and `unseen` why its mounts can't be looked at, "" if they can: without them
-    the rest is what the audit trail knows.  `confined` is whether the guard holds its tokens, None
-    where nothing tells; `host_network` and `host_cgroup` what it shares with the host; `rule` is
-    the policy's that granted it, by the audit trail, None where that isn't known; `warnings` are
-    what is to be known of it besides.
+    `shown` are the options in the kernel's words and `masks` their bits; `owner` is the user, by
+    the host's ids, who owns its user namespace (peer.user_behind).  `covered` says that another
+    mount covers it; `unseen` says why its mounts can't be looked at, or is "" if they can.  If they
+    can't, everything else comes from the audit trail.  `confined` says whether the guard holds its
+    tokens, and is None if nothing tells.  `host_network` and `host_cgroup` say what it shares with
+    the host; `rule` is the policy's rule that granted it, by the audit trail, or None if unknown;
+    `warnings` are what else an administrator should know.
     """
 
     __slots__ = (
@@ -94,10 +96,9 @@ def user_name(uid: int) -> str:
 
 
 def delegations(enums: Mapping[str, Enum]) -> list[Delegation]:
-    """Every delegation of every container that we may look at, a line for each superblock.
+    """Every delegation of every container that we may look at, one for each superblock.
 
-    A mount namespace that was copied from a container's shows the container's mounts again, and
-    is left out.
+    A mount namespace that was copied from a container's shows the same mounts, and is left out.
     """
     found: list[Delegation] = []
     seen: set[tuple[int, str, str]] = set()
@@ -106,7 +107,7 @@ def delegations(enums: Mapping[str, Enum]) -> list[Delegation]:
     patience: dict[int, Patience] = {}
     for one in every:
         for delegation in of_container(one, enums, known, patience):
-            # Of what can't be seen nobody knows whether it is the same.
+            # Nobody knows whether two that can't be seen are the same.
             what = f"of {one.id or one.mount}" if delegation.unseen else delegation.device
             key = (delegation.user_namespace, what, delegation.path)
             if key not in seen:
@@ -121,7 +122,7 @@ def delegations(enums: Mapping[str, Enum]) -> list[Delegation]:
 
 
 def granted_to(those: Iterable[Running]) -> Grants:
-    """What the audit trail says that each of those containers was granted."""
+    """What each of those containers was granted, by the audit trail."""
     wanted: dict[Key, float] = {}
     for one in those:
         with suppress(HookError, OSError), Process(one.pid) as process:
@@ -130,10 +131,10 @@ def granted_to(those: Iterable[Running]) -> Grants:
 
 
 def _keys(one: Running, process: Process) -> list[Key]:
-    """What the audit trail may call the container `one` of that `process`, what counts first.
+    """The keys by which the audit trail may know the container `one` of that `process`, best first.
 
-    In a user namespace of root's, root's hook has asked for root, and all others for whom it may
-    be; who speaks to the broker for that user is believed after root.
+    If root owns the user namespace, root's hook has recorded root as the user; the broker records
+    the user behind the process.  Root's record counts first.
     """
     identity = one.id or f"pid-{one.pid}"
     owner = process.outermost_owner()
@@ -142,21 +143,21 @@ def _keys(one: Running, process: Process) -> list[Key]:
 
 
 def _granted(known: Grants, one: Running, process: Process) -> Granted | None:
-    """What the container `one` was granted last, as far as it is `known`."""
+    """The last grant to the container `one`, if it is `known`."""
     return next((known[key] for key in _keys(one, process) if key in known), None)
 
 
 def unmounted(one: Running, enums: Mapping[str, Enum], known: Grants) -> Iterator[Delegation]:
-    """What `one` was granted, by the audit trail, though there is no mount of it to be seen.
+    """What `one` was granted, by the audit trail, although no mount of it can be found.
 
-    A container's root can keep a token, or the bpffs open, and take the mount away.
+    A container's root can keep a token, or the bpffs open, and unmount it.
     """
     if one.id is None:
         return
     try:
         with Process(one.pid) as process:
             granted = _granted(known, one, process)
-            # One that was restarted since has no token any more.
+            # A container that was restarted since then has no token any more.
             if (
                 granted
                 and granted.shown
@@ -176,12 +177,12 @@ def of_container(
 ) -> Iterator[Delegation]:
     """The delegations of `one`; none if it has just ended.
 
-    One that can't be looked at has one, with nothing in it but why.  `patience` is what there is
-    for the others of each owner, where several are looked at.
+    A container that can't be looked at has one delegation, which says why and nothing else.
+    `patience` is what is left for the containers of each owner, if several are looked at.
     """
     try:
         with Process(one.pid) as process:
-            if process.is_in(one.user, one.mount):  # Else its pid is another's by now.
+            if process.is_in(one.user, one.mount):  # Otherwise its pid is another process's now.
                 yield from _of_process(
                     one, process, enums, known, {} if patience is None else patience
                 )
@@ -199,7 +200,7 @@ def _of_process(
     namespace, owner = process.outermost()
     granted = _granted(known, one, process)
     try:
-        # Root's containers are of many, who have a user namespace each.
+        # Root's containers are of many users, who have a user namespace each.
         whose = patience.setdefault(owner or -namespace, Patience())
         every = mounts(process, of_interest(), whose)
     except OSError as error:
@@ -226,10 +227,10 @@ def _of_process(
 
 
 def _held(process: Process, mount: Mount, patience: Patience) -> bool | None:
-    """Whether it is confined; None where nobody has the patience to ask any more.
+    """Whether it is confined; None if the time for asking is used up.
 
-    On the way to it may be a file system of the container's own that doesn't answer, and there
-    may be thousands.
+    The path to it may lead through a container's own file system that doesn't answer, and there may
+    be thousands of these.
     """
     began = monotonic()
     if patience.seconds <= 0:
@@ -252,7 +253,7 @@ def _delegation(
     held: bool | None = None,
     unseen: str = "",
 ) -> Delegation:
-    """That of a `mount`, or what was `granted` without one, or with one that can't be seen."""
+    """The delegation of a `mount`, or what was `granted`, if that is gone or can't be seen."""
     network, cgroup = shared
     shown = mount.delegates if mount else granted.shown if granted else {}
     masks = {option: _mask(text, enums[option]) for option, text in shown.items()}
@@ -279,12 +280,12 @@ def _delegation(
 
 
 def _refused(space: int) -> list[Notice]:
-    """What the guard has refused last in that user namespace, as a warning."""
+    """What the guard last refused in that user namespace, as a warning."""
     from .lsm.refusals import of_space
 
     try:
         found = of_space(space)
-    except OSError:  # There is none, or it isn't ours to ask.
+    except OSError:  # There is no guard, or we may not ask it.
         return []
     return [Notice(code="refused", text=str(one)) for one in found[:1]]
 
@@ -292,7 +293,7 @@ def _refused(space: int) -> list[Notice]:
 def _mask(text: str, enum: Enum) -> int:
     try:
         return parse_shown(text, enum)
-    except ValueError:  # A name that only the kernel knows: no BTF, and a newer release.
+    except ValueError:  # Only the kernel knows that name: no BTF, and a newer release.
         return 0
 
 
@@ -318,7 +319,7 @@ def warnings(
 ) -> Iterator[Notice]:
     """What a container reaches beyond itself with `masks`.
 
-    What isn't known to be confined isn't.
+    If it isn't known to be confined it counts as not confined.
     """
     given = {option: names(mask, enums[option]) for option, mask in masks.items()}
     for one in exposures(

@@ -1,8 +1,8 @@
 """Who can still use a delegation that was taken away, as far as /proc shows it.
 
-A token is of use to whoever has its fd and is privileged over its user namespace, and a directory
-of the bpffs makes tokens whether it was reached by a path or not; so it counts in which process
-they are, and not in which namespace.  What is under way through a socket nobody sees.
+Whoever has a token's fd and is privileged over its user namespace can use the token, and any fd on
+a directory of the bpffs makes tokens, whether a path leads there or not.  So processes are
+searched, not namespaces.  An fd that is on its way through a socket can't be seen.
 """
 
 import os
@@ -24,8 +24,8 @@ UNSEEN = "unseen"
 class Held(Record):
     """What a process has: a TOKEN, a DIRECTORY of the bpffs, or its MOUNT with nothing over it.
 
-    UNSEEN is that it may have such a mount, among more than are looked at.  `fd` is None for a
-    directory that the process is in, and for mounts.
+    UNSEEN means that the process may have such a mount, among more mounts than are read.  `fd` is
+    None for a mount, and for a directory that is the process's root or working directory.
     """
 
     __slots__ = ("fd", "name", "pid", "what")
@@ -38,16 +38,16 @@ class Held(Record):
 def holders(devices: set[str], mount_namespace: int) -> Iterator[Held]:
     """Who has anything of the bpffs `devices`, which are major:minor as mountinfo has them.
 
-    A token is a file of the bpffs that it was made from.  The mounts of the namespace with the
-    inode number `mount_namespace` are those that were covered; of each other one where the
-    bpffs is in sight a single process is named.
+    A token is a file of the bpffs that it was made from.  The mount namespace with the inode
+    number `mount_namespace`, the container's own, isn't searched for mounts.  For each other one
+    that shows the bpffs, one process is named.
     """
     namespaces = {mount_namespace}
     patience = Patience()
     for pid in sorted(pids()):
         found: set[tuple[str, int]] = set()
         name = "?"
-        with suppress(OSError):  # It has gone, or isn't ours to look at.
+        with suppress(OSError):  # It has gone, or we may not look at it.
             name = comm(pid)
             for task in _tasks(pid):
                 with suppress(OSError):
@@ -59,10 +59,10 @@ def holders(devices: set[str], mount_namespace: int) -> Iterator[Held]:
 
 
 def _tasks(pid: int) -> list[str]:
-    """The directories of the threads that may have files or mounts of their own."""
+    """The directories of the threads that may have fds or mounts of their own."""
     directory = f"/proc/{pid}"
     ours = os.stat("/proc/self/ns/user").st_ino == os.stat(f"{directory}/ns/user").st_ino
-    if ours and os.stat(directory).st_uid == 0:  # The host's root hides nothing from itself.
+    if ours and os.stat(directory).st_uid == 0:  # The host's root doesn't hide from itself.
         return [directory]
     return [f"{directory}/task/{tid}" for tid in os.listdir(f"{directory}/task")]
 

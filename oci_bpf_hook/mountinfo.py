@@ -1,8 +1,8 @@
-"""/proc/PID/mountinfo, line by line: which mounts a process sees, and which lie over others.
+"""/proc/PID/mountinfo, line by line: which mounts a process sees, and which are covered by others.
 
-A container's root makes as many mounts as the sysctl fs.mount-max lets it, in as many namespaces as
-it likes, and so what isn't of interest isn't kept.  The hook's own read-back looks for one line and
-doesn't need this.
+A container's root can make as many mounts as the sysctl fs.mount-max allows, in any number of
+namespaces, so only the mounts that matter are kept.  The hook doesn't need this module: its
+read-back looks for one line.
 """
 
 import re
@@ -12,19 +12,19 @@ from .names import KINDS
 from .record import Record
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
-# Of interest in one namespace; no engine makes so many that delegate.
+# The most mounts to keep of one namespace; no engine makes so many that delegate.
 MOST_KEPT = 4096
-# What the kernel escapes in a path (fs/proc_namespace.c, mangle).
+# What the kernel escapes in a path (Linux: fs/proc_namespace.c, mangle).
 _ESCAPED = {char: f"\\{ord(char):03o}" for char in " \t\n\\"}
 Keep = Callable[[bytes], bool]
 
 
 class TooManyError(ValueError):
-    """More than can be kept; the text says more than how many what."""
+    """More than can be kept; the text says what there are too many of."""
 
 
 class Mount(Record):
-    """A line of it: `point` is where, `root` which part of the filesystem, `device` major:minor.
+    """A line: `point` is the mount point, `root` a part of the filesystem, `device` major:minor.
 
     `options` are the superblock's, in order, with "" for those without a value.
     """
@@ -40,7 +40,7 @@ class Mount(Record):
 
     @property
     def delegates(self) -> dict[str, str]:
-        """The `delegate_*` options that it shows, by their names; {} for any other mount."""
+        """The `delegate_*` options that the line shows, by name; {} for any other mount."""
         if self.fstype != "bpf":
             return {}
         options = (kind.option for kind in KINDS)
@@ -48,9 +48,9 @@ class Mount(Record):
 
 
 class Mounts(Record):
-    """The mounts of interest, in order, and the ids of those that can't be reached by their path.
+    """The mounts that were kept, in order, and the ids of those that their path doesn't reach.
 
-    That is as another mount lies over it, on the very same place or above it in the tree.
+    Another mount covers these, at the same place or above it in the tree.
     """
 
     __slots__ = ("covered", "kept")
@@ -59,9 +59,9 @@ class Mounts(Record):
 
 
 def of_interest(at: str | None = None, devices: Collection[str] = ()) -> Keep:
-    """Whether a line is about a mount that delegates, one `at` that path, or one of the `devices`.
+    """Selects lines about mounts that delegate, are `at` that path, or are of the `devices`.
 
-    Those are major:minor.
+    `devices` are major:minor.
     """
     place = None if at is None else "".join(_ESCAPED.get(char, char) for char in at)
     point = None if place is None else b" %s " % place.encode("utf-8", "surrogateescape")
@@ -78,9 +78,9 @@ def of_interest(at: str | None = None, devices: Collection[str] = ()) -> Keep:
 
 
 def read(lines: Iterable[bytes], keep: Keep, *, most: int = MOST_KEPT) -> Mounts:
-    """The mounts in the `lines` of a mountinfo file that are to be kept.
+    """The mounts in the `lines` of a mountinfo file that `keep` selects.
 
-    Lines that aren't whole are left out.  Raises TooManyError for more than the `most`.
+    Incomplete lines are skipped.  Raises TooManyError if there are more than `most`.
     """
     tree = _Tree()
     kept: list[Mount] = []
@@ -121,19 +121,19 @@ def _numbers(*texts: bytes) -> bool:
 
 
 class _Tree:
-    """Each mount's parent and place, and what is known of each place so far.
+    """The parent and the place of each mount, and what is known of each place so far.
 
-    Nothing here looks at each mount for each.
+    Nothing here compares every mount with every other.
     """
 
     def __init__(self) -> None:
-        # Its parent, the place, and the how manieth it is.
+        # Its parent, its place, and its position in the file.
         self._mounts: dict[int, tuple[int, bytes, int]] = {}
-        # The last one on each place of each mount.
+        # The last mount at each place of each parent.
         self._last: dict[tuple[int, bytes], int] = {}
-        # Those that another lies on the very place of.
+        # The mounts that have another one mounted at the very same place.
         self._below: set[int] = set()
-        # Whether what each mount is on can't be reached.
+        # Whether the place of each mount is out of reach.
         self._buried: dict[int, bool] = {}
 
     def add(self, identity: int, parent: int, point: bytes) -> None:
@@ -142,7 +142,7 @@ class _Tree:
         self._last[parent, point] = number
 
     def grown(self) -> None:
-        """To be called when all are there: a parent may come after its children."""
+        """To be called when all mounts were added: a parent may come after its children."""
         self._below = {mount[0] for one, mount in self._mounts.items() if self._is_on_top(one)}
 
     def is_covered(self, one: int) -> bool:
@@ -153,7 +153,7 @@ class _Tree:
         return parent if parent in self._mounts and parent != one else None
 
     def _is_on_top(self, one: int) -> bool:
-        """Whether it lies on the very place of its parent."""
+        """Whether it is mounted on the root of its parent."""
         parent = self._parent(one)
         return parent is not None and self._mounts[parent][1] == self._mounts[one][1]
 
@@ -161,13 +161,13 @@ class _Tree:
         chain: list[int] = []
         while True:
             parent = self._parent(one)
-            # The tree has no loops, but a file that was read while it changed may.
+            # The tree has no loops, but a file that changed while it was read may show some.
             if one in self._buried or parent is None:
                 found = self._buried.get(one, False)
                 break
             chain.append(one)
             self._buried[one] = False
-            # What lies on the very place of its parent is what covers that.
+            # A mount on the root of its parent is itself what covers the parent.
             if (parent in self._below and not self._is_on_top(one)) or self._shadowed(parent):
                 found = True
                 break
@@ -176,7 +176,7 @@ class _Tree:
         return found
 
     def _shadowed(self, one: int) -> bool:
-        """Whether a later sibling lies on a directory above it."""
+        """Whether a later sibling is mounted on a directory above it."""
         parent, point, number = self._mounts[one]
         while point:
             point = point.rpartition(b"/")[0]
@@ -186,5 +186,5 @@ class _Tree:
 
 
 def plain(text: str) -> str:
-    """A path as the kernel writes it there, with its octal escapes undone."""
+    """A path from mountinfo with the kernel's octal escapes undone."""
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)

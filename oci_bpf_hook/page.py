@@ -1,8 +1,8 @@
 """The delegations of a host as one HTML page, for a security review: who may do what.
 
-A row for each container, a column for each type that anybody has, coloured by how far it
-reaches.  The page needs nothing but itself, runs no script, and everything in it that people
-chose is escaped.
+It has a row for each container and a column for each type that any container has, coloured by how
+far the type reaches.  The page loads no other file and runs no script, and everything in it that
+people chose is escaped.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,12 +18,15 @@ _TITLES = {
     "delegate_maps": "map types",
     "delegate_attachs": "attach types",
 }
-# What is looked for first comes first.
+# What a reader looks for first comes first.
 _ORDER = ("delegate_progs", "delegate_maps", "delegate_attachs", "delegate_cmds")
 _WORDS = {
-    OWN: ("own", "reaches what is the container's own"),
-    NETWORK: ("shared", "reaches the host's network or cgroups, which it or its user shares"),
-    HOST: ("host", "reaches the whole kernel, as programs do that nothing confines"),
+    OWN: ("own", "reaches only the container itself"),
+    NETWORK: (
+        "shared",
+        "reaches the host's network or cgroups, which the container or its user shares",
+    ),
+    HOST: ("host", "reaches the whole kernel, because nothing confines these programs"),
 }
 _MARKS = {OWN: "●", NETWORK: "▲", HOST: "■"}
 _STYLE = """
@@ -92,7 +95,7 @@ def page(
 
 
 def _text(text: str) -> str:
-    """`text` for HTML, with an escape for what isn't printable."""
+    """`text` for HTML, with an escape for each character that isn't printable."""
     plain = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
         for char in text
@@ -109,7 +112,7 @@ def _count(number: int) -> str:
 def _columns(
     delegations: Iterable[Delegation], enums: Mapping[str, Enum]
 ) -> list[tuple[str, list[str]]]:
-    """The names that any container has, by option; options that none has are left out."""
+    """The names that any container has, by option; options that no container has are left out."""
     found = []
     for option in _ORDER:
         mask = 0
@@ -180,7 +183,7 @@ def _cell(one: Delegation, option: str, name: str, enum: Enum) -> str:
 
 
 def _reach(one: Delegation, option: str, name: str) -> str:
-    """How far it reaches from where this container is: not far, where nothing is shared."""
+    """How far the type reaches from this container, with the namespaces that it shares."""
     kind = reach(option, name, confined=bool(one.confined))
     if kind == NETWORK:
         return NETWORK if one.host_network else OWN

@@ -1,7 +1,7 @@
 """What /proc tells of a process: credentials, seccomp, environment, and what is mapped into it.
 
-All of it is read through the directory fd of a `container.Process`, and so of one process.
-What may not be read is an OSError; the caller knows what that means for its question.
+All of it is read through the directory fd of a `container.Process`, so that it is all of the same
+process.  If something may not be read that is an OSError; the caller decides what it means.
 """
 
 import errno
@@ -14,17 +14,17 @@ from .mountinfo import Keep, Mounts, TooManyError
 from .mountinfo import read as read_mounts
 from .record import Record
 
-# Of a file that a container writes no more than this is read.
+# At most so much is read of a file that a container can make longer.
 _MOST = 4 << 20
 _BLOCK = 1 << 16
-# Of the mounts of all that belong to one user, or all that are looked at: whoever has a container
-# has as many mount namespaces as they like.
+# For the mounts of all processes of one owner together: a container can make as many mount
+# namespaces as it likes.
 _MOST_OF_ALL = 8 * MOUNTINFO_MAX
 _SECONDS = 10.0
 
 
 class Status(Record):
-    """/proc/PID/status: ids as this process sees them, capabilities as masks."""
+    """/proc/PID/status: ids as our own user namespace numbers them, capabilities as masks."""
 
     __slots__ = (
         *("ambient", "bounding", "effective", "inheritable", "permitted"),
@@ -46,7 +46,7 @@ class Status(Record):
 
 
 def read(process: Process, name: str, most: int = _MOST) -> str:
-    """The file `name` of the process's directory.  Raises OSError."""
+    """The file `name` in the process's /proc directory.  Raises OSError."""
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process.proc)
     try:
         return read_all(fd, most).decode("utf-8", "surrogateescape")
@@ -57,7 +57,7 @@ def read(process: Process, name: str, most: int = _MOST) -> str:
 
 
 def status(process: Process) -> Status:
-    """Its credentials.  Raises OSError."""
+    """The credentials of `process`.  Raises OSError."""
     return _status(read(process, "status"))
 
 
@@ -69,7 +69,7 @@ def status_of(pid: int | str) -> Status:
 
 def _status(text: str) -> Status:
     fields: dict[str, str] = {}
-    # Of what ends a line elsewhere only "\n" is escaped in names, which people choose.
+    # Not splitlines(): people choose names, and in these only "\n" is escaped.
     for line in text.split("\n"):
         key, _, value = line.partition(":")
         fields[key] = value.strip()
@@ -88,7 +88,7 @@ def _status(text: str) -> Status:
 
 
 def is_roots(process: Process) -> bool:
-    """Whether each of its user ids is root's: by a set-user-id program only some would be.
+    """Whether all of its user ids are root's; a set-user-id program changes only some of them.
 
     Raises OSError.
     """
@@ -98,16 +98,16 @@ def is_roots(process: Process) -> bool:
 
 
 class TooManyMountsError(OSError):
-    """It can't be looked at, since it has more mounts than are read; its strerror says so."""
+    """The process has more mounts than are read; the strerror says so."""
 
     def __init__(self, what: str) -> None:
         super().__init__(errno.EFBIG, f"it has {what}")
 
 
 class Patience:
-    """How much is read of mounts, in bytes: of one mount namespace, and of several together.
+    """How much of mountinfo is read, in bytes: of one mount namespace, and of several together.
 
-    `seconds` are left for what may not answer.
+    `seconds` is the time left for requests that may get no answer.
     """
 
     def __init__(self, of_one: int = MOUNTINFO_MAX, of_all: int = _MOST_OF_ALL) -> None:
@@ -116,13 +116,13 @@ class Patience:
         self.seconds = _SECONDS
 
     def mounts(self, path: str, directory: int | None, keep: Keep) -> Mounts:
-        """What is of interest in the mountinfo file at `path` in the open `directory`.
+        """The mounts that `keep` selects of the mountinfo file at `path` in the open `directory`.
 
-        Raises OSError, and of these TooManyMountsError.
+        Raises OSError; TooManyMountsError is one.
         """
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
         try:
-            # Most have nothing of interest, and of these nothing is remembered.
+            # Most files have no mount to keep, and for these no tree is built.
             if not any(map(keep, self._lines(fd))):
                 return Mounts(kept=[], covered=set())
             os.lseek(fd, 0, os.SEEK_SET)
@@ -141,8 +141,8 @@ class Patience:
             if size > self._of_one:
                 raise TooManyError(f"more than {self._of_one >> 10} KiB of mounts")
             if self._left < 0:
-                raise TooManyError("mounts beside too many others of the same owner's")
-            # Of what else ends a line for Python nothing is escaped in a path.
+                raise TooManyError("mounts besides too many others of the same owner")
+            # Not splitlines(): in a path only "\n" is escaped.
             *lines, rest = (rest + block).split(b"\n")
             yield from lines
         if rest:
@@ -150,12 +150,12 @@ class Patience:
 
 
 def mounts(process: Process, keep: Keep, patience: Patience | None = None) -> Mounts:
-    """The mounts that it sees and that are of interest.  Raises OSError, as Patience.mounts."""
+    """The mounts that the process sees and `keep` selects.  Raises OSError, as Patience.mounts."""
     return (patience or Patience()).mounts("mountinfo", process.proc, keep)
 
 
 def started(process: Process) -> float:
-    """When it was started, in seconds as time.time() has them.  Raises OSError."""
+    """When the process was started, in seconds as time.time() has them.  Raises OSError."""
     # The 22nd field; the command's name, in parentheses, may itself have blanks and parentheses.
     ticks = int(read(process, "stat").rpartition(")")[2].split()[19])
     with open("/proc/stat", encoding="ascii") as file:
@@ -164,13 +164,13 @@ def started(process: Process) -> float:
 
 
 def environment(process: Process) -> dict[str, str]:
-    """The environment that it was started with.  Raises OSError."""
+    """The environment that the process was started with.  Raises OSError."""
     items = (item.partition("=") for item in read(process, "environ").split("\0") if item)
     return {key: text for key, _, text in items}
 
 
 def inside_id(process: Process, kind: str, identity: int) -> int | None:
-    """The id in the process's user namespace of ours, by its `uid_map` or `gid_map`."""
+    """What our id `identity` is in the process's user namespace, by its `uid_map` or `gid_map`."""
     for line in read(process, f"{kind}_map").splitlines():
         inside, outside, count = map(int, line.split())
         if outside <= identity < outside + count:
@@ -179,13 +179,13 @@ def inside_id(process: Process, kind: str, identity: int) -> int | None:
 
 
 def libraries(process: Process) -> set[str]:
-    """The files that are mapped into it.  Raises OSError."""
+    """The files that are mapped into the process.  Raises OSError."""
     lines = (line.split(None, 5) for line in read(process, "maps").split("\n"))
     return {fields[5] for fields in lines if len(fields) == 6 and fields[5].startswith("/")}
 
 
 def pids() -> list[int]:
-    """The processes there are, in no order."""
+    """The pids of all processes, in no order."""
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 

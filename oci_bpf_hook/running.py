@@ -1,13 +1,13 @@
-"""Which containers run on this host, whatever engine started them: by /proc, and podman's API.
+"""Which containers run on this host, whatever engine started them: asks /proc, and podman's API.
 
-A container is a mount namespace in a user namespace of its own; its init is the process that
-has been in it longest.  Engines say their name for it on the command line of the process that
-watches over it (conmon, containerd's shim), LXC and systemd in the name of its cgroup.
+A container is a mount namespace in a user namespace of its own; its init is the process that has
+been in it longest.  Engines write a container's name on the command line of the process that
+watches it (conmon, containerd's shim); LXC and systemd write it in the name of its cgroup.
 
-Whoever is in a container can run something called conmon and make cgroups too.  So a watcher
-is believed that an engine of root's has started on this host (`_is_the_hosts`) and that runs the
-installed program, of the cgroups the outermost one counts, and what is a user's own has whatever
-name that user says.  Nothing that any of them names is ever opened or run.
+A process in a container can run something called conmon and make cgroups too.  So a watcher is
+believed only if an engine of root's started it on this host (`_is_the_hosts`) and it runs the
+installed program.  Of the cgroups only the outermost one counts.  A user's own containers have
+whatever names the user gives them.  None of the files that these sources name is opened or run.
 """
 
 import os
@@ -24,7 +24,7 @@ from .probes import CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE
 from .processes import comm, is_roots, pids, read, status
 from .record import Record
 
-# What engines and systemd call a container's cgroup, a name or an id.
+# How engines and systemd name a container's cgroup, with the container's name or id.
 _CGROUPS = (
     (re.compile(r"lxc\.payload\.(.+)"), "lxc"),
     (re.compile(r"systemd-nspawn@(.+)\.service"), "nspawn"),
@@ -36,10 +36,11 @@ _CGROUPS = (
 )
 _SERVICE = re.compile(r"(.+)\.service")
 _ID = re.compile(r"[0-9a-f]{64}")
-# containerd's clients choose theirs: its identifiers, which become part of paths, have no slash.
+# containerd's clients choose the id: containerd's identifiers become part of paths and have no
+# slash.
 _NAME = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _SHORT = 12
-# With these a process in our pid and user namespaces can go where we are.
+# With these, a process in our pid and user namespaces can enter our mount namespace.
 _HOSTS = (CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE)
 
 
@@ -48,7 +49,8 @@ class Running(Record):
 
     `engine` is podman, cri-o, containerd, docker, lxc, nspawn, machine or systemd, or None; `id` is
     the engine's; `image` only podman's API tells; `vouched` says that root's own engine tells all
-    this.  `runtime` is what root's conmon calls the OCI runtime: a path to compare, never to open.
+    this.  `runtime` is the path that root's conmon was given for the OCI runtime; it is compared,
+    and never opened.
     """
 
     __slots__ = ("engine", "id", "image", "mount", "name", "pid", "runtime", "user", "vouched")
@@ -64,7 +66,7 @@ class Running(Record):
 
     @property
     def label(self) -> str:
-        """What to call it: by its name, its id, or its first process."""
+        """What to call it: its name, its id, or its first process."""
         return self.name or (self.id or "")[:_SHORT] or f"pid {self.pid}"
 
 
@@ -79,14 +81,15 @@ class _Seen(Record):
 def containers() -> list[Running]:
     """The containers that we may look at, the oldest first.
 
-    Those in our own mount namespace or with the initial one's init aren't any.  A mount namespace
-    that somebody made within a container is one of its own, with the container's name.
+    Processes in our own mount namespace, or in that of the initial pid namespace's init, are in no
+    container.  A mount namespace that was made within a container is listed on its own, with that
+    container's name.
     """
     oldest: dict[int, _Seen] = {}
     for pid in pids():
         try:
             seen = _see(pid)
-        except OSError:  # It has gone, or isn't ours to look at.
+        except OSError:  # It has gone, or we may not look at it.
             continue
         if seen.mount not in oldest or seen.start < oldest[seen.mount].start:
             oldest[seen.mount] = seen
@@ -99,10 +102,10 @@ def containers() -> list[Running]:
 
 
 def find(name: str) -> Running:
-    """The one container that is called `name`, or whose id is it or begins with it.
+    """The one container that is called `name`, or whose id is or begins with `name`.
 
-    What somebody made within a container is that container.  Our own come first: what others call
-    theirs is up to them.  Raises HookError (USAGE) where there is none, or more than one.
+    Namespaces that were made within a container count as that container.  Our own containers come
+    first: other users name theirs as they like.  Raises HookError (USAGE) unless exactly one fits.
     """
     every = containers()
     around = {one.pid: _outermost(one) for one in every}
@@ -115,15 +118,15 @@ def find(name: str) -> Running:
         return found[0]
     if found:
         those = ", ".join(f"{one.label} (pid {one.pid})" for one in found)
-        raise HookError(USAGE, f"{quote(name)} may be each of {those}; say which by --pid")
+        raise HookError(USAGE, f"{quote(name)} may be any of {those}; choose one by --pid")
     engines = (one for one in every if one.engine not in (None, "systemd"))
     labels = ", ".join(one.label for one in engines)
-    hint = f"there are {labels}" if labels else "none runs here that we can see"
+    hint = f"these run: {labels}" if labels else "none runs here that we can see"
     raise HookError(USAGE, f"no running container is called {quote(name)}; {hint}")
 
 
 def of_process(pid: int) -> Running:
-    """The container of the process `pid`, with that pid for its init's.
+    """The container of the process `pid`, with that pid as its init's.
 
     Raises HookError (BAD_STATE).
     """
@@ -139,7 +142,7 @@ def _called(name: str, those: list[Running]) -> list[Running]:
 
 
 def _outermost(one: Running) -> tuple[int, int]:
-    """The user namespace that it and all that was made within it are in, and whose that is."""
+    """The outermost user namespace around it, and the user who owns that."""
     try:
         with Process(one.pid) as process:
             return process.outermost()[0], user_behind(process)
@@ -189,7 +192,8 @@ _Named = tuple[str | None, str | None, str | None, str | None]
 def _by_watcher(pid: int) -> tuple[_Named, bool] | None:
     """The engine, name, id and runtime that a container's watcher, its parent, was told.
 
-    And whether that is root's; a user says what they like of their own containers.
+    The second value says whether the watcher is root's; users may claim anything about their own
+    containers.
     """
     parent = pid
     for _ in range(4):
@@ -202,7 +206,7 @@ def _by_watcher(pid: int) -> tuple[_Named, bool] | None:
             return None
         words = arguments.rstrip("\0").split("\0")
         command = words[0].rpartition("/")[2]
-        # The first of two counts: an engine's own come before what whoever runs it may add.
+        # If an option is given twice the first counts: the engine's options come before the user's.
         given = dict(zip(words[-2::-1], words[:0:-1], strict=False))
         if command != "conmon" and not command.startswith("containerd-shim"):
             continue
@@ -220,11 +224,11 @@ def _parent(pid: int) -> int:
 
 
 def _is_roots(watcher: int, child: int, command: str, arguments: str) -> bool:
-    """Whether `watcher` is the host's root's, and runs the `command` that is installed.
+    """Whether `watcher` belongs to the host's root, and runs the installed `command`.
 
-    A user can have a set-user-id program say on its command line whatever they like, and so can a
-    container's root who has no user namespace; neither makes it that program and a process of the
-    host's.  By its `arguments` and its `child` it is still the one whose words these are.
+    A user can put any words on a set-user-id program's command line, and so can the root of a
+    container without a user namespace.  But neither can make it that program and one of the host's
+    processes.  `arguments` and `child` show that the pid still names the process that was read.
     """
     try:
         with Process(watcher) as process:
@@ -247,12 +251,12 @@ def _is_roots(watcher: int, child: int, command: str, arguments: str) -> bool:
 def _is_the_hosts(process: Process) -> bool:
     """Whether `process` is of this host, and not of a container without a user namespace.
 
-    It is in the initial user namespace, in our pid namespace, and in our mount namespace.  Engines
-    start watchers in mount namespaces of their own, too: podman does wherever a container has a
-    user namespace (podman 5.2's oci_conmon_linux.go, and before), and systemd for a service with
-    PrivateTmp=.  Such a one has our root directory and the capabilities with which it could come
-    to where we are, which an engine takes from a container; with these it is the host's root, and
-    needs nobody's belief.  Raises OSError.
+    The host's processes are in the initial user namespace, in our pid namespace, and in our mount
+    namespace.  But engines start watchers in mount namespaces of their own, too: podman does for
+    every container with a user namespace (podman: libpod/oci_conmon_linux.go, 5.2 and before), and
+    systemd for a service with PrivateTmp=.  Such a watcher has our root directory and the
+    capabilities to enter our mount namespace, which an engine takes from a container; a process
+    with these is the host's root anyway, and has no need to deceive us.  Raises OSError.
     """
     if not process.is_on_host() or not _same("pid", process.proc):
         return False
@@ -266,13 +270,13 @@ def _is_the_hosts(process: Process) -> bool:
 
 
 def _same(kind: str, proc: int) -> bool:
-    """Whether the process of the directory fd `proc` shares that namespace with us."""
+    """Whether that namespace of the process of the directory fd `proc` is ours, too."""
     ours = os.stat(f"/proc/self/ns/{kind}")
     return os.path.samestat(ours, os.stat(f"ns/{kind}", dir_fd=proc))
 
 
 def _is_a_users(pid: int) -> bool:
-    """Whether the container of `pid` is a user's own, who says what they like of it."""
+    """Whether the container of `pid` is a user's own, about which the user may claim anything."""
     try:
         with Process(pid) as process:
             return process.outermost_owner() != 0
@@ -282,7 +286,7 @@ def _is_a_users(pid: int) -> bool:
 
 def _conmon(words: list[str], given: dict[str, str]) -> tuple[str | None, str | None, str | None]:
     """The engine, name and id."""
-    # podman has conmon run podman itself when the container ends; CRI-O has not.
+    # podman has conmon run podman itself when the container ends; CRI-O doesn't.
     ends = given.get("--exit-command", "").rpartition("/")[2]
     engine = "podman" if ends == "podman" or any("libpod" in word for word in words) else "cri-o"
     identity = given.get("-c", "")
@@ -290,7 +294,8 @@ def _conmon(words: list[str], given: dict[str, str]) -> tuple[str | None, str | 
 
 
 def _shim(pid: int, given: dict[str, str]) -> _Named:
-    # A pod's containers have one shim, whose -id is the first one's; the cgroup has the own one.
+    # A pod's containers have one shim, whose -id is the first one's; the cgroup names each one's
+    # own id.
     engine = "docker" if given.get("-namespace") == "moby" else "containerd"
     told = given.get("-id", "")
     identity = by_cgroup(_cgroup(pid))[2] or (told if _NAME.fullmatch(told) else None)
@@ -298,7 +303,7 @@ def _shim(pid: int, given: dict[str, str]) -> _Named:
 
 
 def by_cgroup(text: str) -> _Named:
-    """The engine, name and id that /proc/PID/cgroup's text tells; it never tells the runtime."""
+    """The engine, name and id from the text of /proc/PID/cgroup, which names no runtime."""
     for line in text.split("\n"):
         names = line.rpartition(":")[2].split("/")
         for above, name in zip(["", *names], names, strict=False):
@@ -324,13 +329,13 @@ def _cgroup(pid: int) -> str:
 
 
 def _sockets() -> Iterator[str]:
-    """Where our own podman's API may answer, as URLs; another user's is not asked."""
+    """The URLs at which our own podman's API may answer; another user's podman is not asked."""
     given = os.environ.get("CONTAINER_HOST", "").removeprefix("unix://")
     run = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")
     paths = (given, f"{run}/podman/podman.sock", "/run/podman/podman.sock")
     for path in dict.fromkeys(paths):
         if os.geteuid() == 0:
-            # A path from an environment that sudo(8) handed on may lead where others say.
+            # An environment that sudo(8) passed on may name a path of somebody else's choice.
             if roots_alone(path) is not None:
                 yield f"unix://{path}"
             continue
@@ -340,14 +345,14 @@ def _sockets() -> Iterator[str]:
 
 
 def _from_podman() -> dict[int, tuple[str, str, str]]:
-    """Name, id and image of podman's containers by their pid; {} where nobody answers."""
+    """Name, id and image of podman's containers by their pid; {} if no API answers."""
     found: dict[int, tuple[str, str, str]] = {}
     for url in _sockets():
         try:
             from podman import PodmanClient
-        except ImportError:  # /proc has the names too, but for the image.
+        except ImportError:  # /proc tells the names too, but not the image.
             return {}
-        # Whatever is wrong with somebody else's service isn't with what we look at.
+        # What is wrong with somebody else's service must not stop us from looking at containers.
         with suppress(Exception), PodmanClient(base_url=url, timeout=2) as client:
             for one in client.containers.list():
                 attributes = one.attrs
@@ -359,7 +364,7 @@ def _from_podman() -> dict[int, tuple[str, str, str]]:
 
 
 def first_process(one: Running) -> str:
-    """The name of the container's first process, "?" if that has gone."""
+    """The name of the container's first process, or "?" if that has gone."""
     try:
         return comm(one.pid)
     except OSError:

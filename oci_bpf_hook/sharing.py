@@ -1,21 +1,23 @@
-"""What the processes of a container that runs share with the host: its network, and its cgroups.
+"""What the processes of a running container share with the host: its network, and its cgroups.
 
-At createRuntime the hook looks at the one process that there is (`Container`).  Once the workload
-runs, which process is looked at, and when, is the container's to choose: one goes to a network
-namespace of its own to ask, and all others stay in the host's.  So here every process counts that
-is in the user namespace or in one within it, every thread of it, and what can't be read, or keeps
-changing, shares all.  A broker's peer is looked at in no other way: nothing that the kernel tells
-sets a hook at createContainer apart from a program in the container, and where it is one, before
-the workload runs, the processes that there are have the container's namespaces.
+At createRuntime the hook looks at the only process that there is (`Container`).  Once the workload
+runs, the container chooses which of its processes is looked at, and when: one process can move to a
+network namespace of its own to ask, while all others stay in the host's.  So here every process
+counts that is in the user namespace or in one within it, with every thread.  A process that can't
+be read, or keeps changing, counts as sharing everything.  A broker's peer is always looked at in
+this way: nothing that the kernel tells distinguishes a hook at createContainer from a program in
+the container; and if it is such a hook, then the workload doesn't run yet, and the processes that
+exist have the container's namespaces.
 
-A process passes on what it shares by fork(2) alone: to come back to a namespace that is the host's
-takes a right in the host's user namespace.  So one that is never seen has to fork, time and again,
-and be gone before it is looked at.  Passes are made until one finds nothing new, and nothing gone
-that it has not looked at before.  A listing of all pids is evaded only while they begin anew from
-the lowest, and if they do so twice from the first pass to the last, nothing is believed.
+A process passes on what it shares only by fork(2): to enter a namespace of the host's again takes a
+privilege in the host's user namespace.  So to stay unseen, such a process has to fork time and
+again, and end before it is looked at.  Passes are made until one finds no new process, and no
+process that ended before it was looked at.  A listing of all pids can be evaded only when the
+kernel begins to number anew from the lowest pid; if that happens twice between the first pass and
+the last one, the result isn't believed.
 
-What this can't see is what a process holds: a directory of the host's cgroups, or a file of its
-network namespace, that it has opened before.
+This can't see what a process holds open from before: a directory of the host's cgroups, or a file
+of its network namespace.
 """
 
 import os
@@ -38,10 +40,10 @@ from .processes import Patience, pids
 # include/linux/proc_ns.h: PROC_USER_INIT_INO and PROC_PID_INIT_INO.
 _INITIAL_USER = 0xEFFFFFFD
 _INITIAL_PID = 0xEFFFFFFC
-# How many ids the initial user namespace maps; one below may, too, if root makes it so.
+# How many ids the initial user namespace maps; one below it may, too, if root sets that up.
 _EVERY_ID = 0xFFFFFFFF
 _THERE = b"t"
-# No more than this is looked at: seconds, processes and threads, and namespaces.
+# The most to look at: seconds, processes and threads, and namespaces.
 _SECONDS = 1.0
 _MOST = 1 << 16
 _MOST_NAMESPACES = 512
@@ -53,10 +55,10 @@ _Found = TypeVar("_Found")
 def shares(process: Process) -> tuple[bool, bool]:
     """Whether the container of `process` shares the host's network, and sees the host's cgroups.
 
-    Both, where the container is a user's, who goes in and out of namespaces with a token in hand:
-    what their container doesn't see of these, they do.  Both too for a process in a user namespace
-    within a container's, and wherever that can't be told.  To be asked in the initial user
-    namespace, of a container whose workload may run.
+    Both are True if the container is a user's: the user can enter and leave namespaces with a token
+    in hand, and so sees what the container doesn't.  Both are also True for a process in a user
+    namespace within a container's, and whenever it can't be told.  To be called in the initial user
+    namespace, for a container whose workload may run.
     """
     try:
         if process.is_nested() or user_behind(process) != 0 or not _sees_everybody():
@@ -68,35 +70,36 @@ def shares(process: Process) -> tuple[bool, bool]:
 
 
 def _sees_everybody() -> bool:
-    """Whether no process of the host is hidden from us, in a pid namespace above ours."""
+    """Whether we see every process of the host, because we are in the initial pid namespace."""
     return os.stat("/proc/self/ns/pid").st_ino == _INITIAL_PID
 
 
 class _UnclearError(OSError):
-    """It is more than anybody looks at, or changes all the time."""
+    """There is more than is looked at, or it changes all the time."""
 
 
 class _Look:
     """A look at every process of a container; to be used in a `with`.
 
-    It holds every namespace that it has seen, whose number would else become another's.
+    It holds every namespace that it has seen, because the number of one that ends is used again.
     """
 
     def __init__(self, process: Process) -> None:
         self._top = process.user_inode()
         self._everything_is_mapped = process.id_map("uid") == [(0, _EVERY_ID)]
         self._held: list[int] = []
-        # By their inode numbers: whether it is in or below the container's user namespace, whether
-        # a network namespace belongs to none of these, and what a mount namespace shows of cgroups.
+        # By their inode numbers: whether a user namespace is the container's or below it, whether a
+        # network namespace belongs to none of these, and which cgroups a mount namespace shows.
         self._users = {self._top: True, _INITIAL_USER: False}
         self._networks: dict[int, bool] = {}
         self._mounts: dict[int, frozenset[str]] = {}
         self._patience = Patience()
-        # The number of the last process before the first pass, and before now; how often they have
-        # begun anew.
+        # The newest pid before the first pass, and the latest one; how often numbering has begun
+        # anew.
         self._since = self._last = self._laps = 0
         self._pids: set[int] = set()
-        # A thread's number and when it started: those that were looked at, and the dead ones.
+        # The tid and start time of each thread: those that were looked at, and those that had
+        # ended.
         self._tasks: set[tuple[int, bytes]] = set()
         self._ended: set[tuple[int, bytes]] = set()
         self._network = self._cgroup = False
@@ -114,7 +117,7 @@ class _Look:
             os.close(self._held.pop())
 
     def at_all(self) -> tuple[bool, bool]:
-        """Whether any shares the host's network, and whether any sees the host's cgroups."""
+        """Whether some process shares the host's network, and some sees the host's cgroups."""
         self._since = self._last = _new_pid()
         until = monotonic() + _SECONDS
         while not self._pass() and not (self._network and self._cgroup):
@@ -125,14 +128,14 @@ class _Look:
         return self._network, self._cgroup
 
     def _pass(self) -> bool:
-        """Look at all that there are; whether that was nothing new."""
+        """Look at all processes that exist; returns whether there was nothing new."""
         listed = pids()
         if len(listed) > _MOST:
             raise _UnclearError
         settled = True
         gone: list[int] = []
         looked_at: list[int] = []
-        # Those that nobody has looked at first, and at once: they may be on their way.
+        # The new ones first and at once, because they may be about to end.
         for pid in sorted(listed, key=self._pids.__contains__):
             try:
                 if self._is_ours(f"/proc/{pid}/ns/user"):
@@ -146,7 +149,7 @@ class _Look:
         last = _new_pid()
         self._laps += last < self._last
         self._last = last
-        # A number that has been given since may have been another process's by now.
+        # A pid that was given since the first pass may have been another process's before.
         settled &= all(
             pid in self._pids and not _is_between(self._since, pid, last) for pid in gone
         )
@@ -169,7 +172,8 @@ class _Look:
         if key in self._tasks or key in self._ended:
             return True
         if fields[0] in (b"Z", b"X"):
-            # It shares nothing any more, but was alive when it was listed, and its child wasn't.
+            # It has ended and shares nothing any more, but it lived when it was listed, and a child
+            # that it has made since wasn't listed.
             self._ended.add(key)
             return False
         self._network |= self._known(f"{task}/ns/net", self._networks, self._is_foreign)
@@ -184,7 +188,7 @@ class _Look:
         return self._known(path, self._users, lambda one: is_within(one, self._top))
 
     def _is_foreign(self, namespace: int) -> bool:
-        """Whether the network `namespace` belongs to nobody in the container."""
+        """Whether the network `namespace` belongs to no user namespace of the container."""
         owner = owning(namespace)
         try:
             return not is_within(owner, self._top)
@@ -210,7 +214,7 @@ class _Look:
                 raise _UnclearError
             namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self._held.append(namespace)
-            # It may be in another one by now.
+            # The process may be in another namespace by now.
             inode = os.fstat(namespace).st_ino
             found[inode] = look(namespace)
         return found[inode]
@@ -219,8 +223,9 @@ class _Look:
 def _has_every_id(pid: int) -> bool:
     """Whether the user namespace of `pid` maps all ids there are, to themselves.
 
-    That takes no right to be read, and so tells of a process of the host's that isn't ours to look
-    at, as one with a capability that we lack may be, that it is in no container that maps fewer.
+    Reading that needs no privilege.  So it also works for a host's process that we may not look at
+    because it has a capability that we lack: if it maps all ids, it is in no container, which would
+    map fewer.
     """
     return _read(f"/proc/{pid}/uid_map").split() == [b"0", b"0", b"%d" % _EVERY_ID]
 
@@ -228,8 +233,8 @@ def _has_every_id(pid: int) -> bool:
 class _Visitor(Half):
     """A child in a mount namespace, which sees all of its mounts.
 
-    A process of the container's may have a root directory from which it doesn't.  The child runs
-    nothing there, and stays out of every other namespace.
+    A process of the container's may have a root directory from which some mounts can't be seen.
+    The child runs no program, and joins no other namespace.
     """
 
     def __init__(self, namespace: int) -> None:
@@ -250,9 +255,9 @@ class _Visitor(Half):
             os._exit(0)
 
     def cgroups(self, patience: Patience) -> frozenset[str]:
-        """The cgroups that the mounts there show, each with all below it.
+        """The cgroups that the mounts there show; each stands for all below it.
 
-        Raises HookError, OSError; that is one, too, if there are more mounts than anybody reads.
+        Raises HookError, OSError; more mounts than are read are an OSError, too.
         """
         self._receive(_THERE)
         mounts = patience.mounts(f"/proc/{self._pid}/mountinfo", None, _is_cgroup2)
@@ -272,18 +277,18 @@ def _read(path: str, most: int = 1 << 20) -> bytes:
 
 
 def _new_pid() -> int:
-    """The number of a process that was started now, to have it: those before have lower ones.
+    """The pid of a process that was started just now; earlier processes have lower ones.
 
     Until they begin anew.  /proc/loadavg has it, too, but not for a service with ProcSubset=pid.
     """
     pid = os.fork()
     if pid == 0:
         os._exit(0)
-    with suppress(ChildProcessError):  # Whoever ignores SIGCHLD has none to wait for.
+    with suppress(ChildProcessError):  # If SIGCHLD is ignored there is no child to wait for.
         os.waitpid(pid, 0)
     return pid
 
 
 def _is_between(since: int, pid: int, last: int) -> bool:
-    """Whether `pid` may have been given since `since` was, up to `last`; they begin anew."""
+    """Whether `pid` may have been given after `since`, up to `last`; pids may have begun anew."""
     return since < pid <= last if since <= last else pid > since or pid <= last

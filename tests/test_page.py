@@ -149,7 +149,7 @@ def contrast(one: str, other: str) -> float:
 def test_colours_and_marks(written: Path) -> None:
     counter, firewall, tracer, _, trusted, unmounted = browser.ask(written, CELLS)
     assert counter["xdp"]["mark"] == "●"
-    assert counter["xdp"]["title"] == "xdp: reaches what is the container's own"
+    assert counter["xdp"]["title"] == "xdp: reaches only the container itself"
     assert firewall["xdp"]["mark"] == "▲"
     assert firewall["cgroup_skb"]["mark"] == "●"
     assert tracer["cgroup_skb"]["mark"] == "▲"

@@ -65,7 +65,7 @@ def test_two_that_may_be_meant(world: World) -> None:
         # Others may run here too.
         assert {"meant-1", "meant-2"} <= set(re.split("[ ,]+", str(caught.value)))
         # Every id begins with nothing.
-        with pytest.raises(HookError, match=r"meant-1 \(pid \d+\).*; say which by --pid"):
+        with pytest.raises(HookError, match=r"meant-1 \(pid \d+\).*; choose one by --pid"):
             running.find("")
         assert running.find(identity).name == "meant-2"
 
