@@ -1,7 +1,7 @@
 """The audit trail: one JSON line for each decision, granted or refused.
 
-A line is one write to a file opened for appending, which the kernel does as a whole; the
-file is opened for each line, so that logrotate may take it away at any time.
+A line is one write to a file that was opened for appending, which the kernel does as a whole.  The
+file is opened for each line, so that logrotate may move it away at any time.
 """
 
 import posix
@@ -26,14 +26,14 @@ _APPEND = (
 
 
 def line(fields: "Mapping[str, object]") -> str:
-    """The line for `fields`, which says that it is now."""
+    """The line for `fields`, with the present time."""
     return json_object({"time": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), **fields})
 
 
 def write(to: str, text: str, *, required: bool) -> None:
-    """Append `text`, a line, to the file `to`, or send it to "syslog"; nothing with "none".
+    """Append `text`, a line, to the file `to`, or send it to "syslog"; with "none" do nothing.
 
-    Raises HookError (REFUSED) if that is `required` and fails.
+    Raises HookError (REFUSED) if that fails and is `required`.
     """
     try:
         if to == "syslog":
@@ -45,7 +45,7 @@ def write(to: str, text: str, *, required: bool) -> None:
             raise HookError(
                 REFUSED,
                 f"the audit trail {to} can't be written ({error.strerror}), and the policy's "
-                "audit.required wants every grant in it",
+                "audit.required wants every grant to be recorded",
             ) from None
 
 
@@ -55,13 +55,13 @@ def _append(path: str, line: bytes) -> None:
     except FileNotFoundError:
         try:
             posix.mkdir(path.rpartition("/")[0], 0o750)
-        except FileExistsError:  # By another hook, meanwhile.
+        except FileExistsError:  # Another hook has just made it.
             pass
         fd = posix.open(path, _APPEND, 0o640)
     try:
         written = posix.write(fd, line)
         if written != len(line):
-            # The disk is full.  The next line must not be glued to the half of this one.
+            # The disk is full.  The next line must not be appended to a half of this one.
             end = posix.lseek(fd, 0, 1)
             if posix.fstat(fd).st_size == end:
                 posix.ftruncate(fd, end - written)

@@ -1,8 +1,8 @@
 """The name that podman gave a container: no annotation and no state has it, but conmon does.
 
-Only what has started us is asked, by the kernel's word on whose child it is, and only for the id
-that the runtime told.  On the host it has to be root's as we are: a user who has called root's
-engine may have any name.  Nothing that it says is opened or run.
+Only the process that started us is asked, which the kernel names as our ancestor, and only for the
+id that the runtime told.  On the host that process has to be root's, as we are: a user who calls
+root's engine may choose any name.  Nothing that its command line names is opened or run.
 """
 
 from .container import is_initial
@@ -14,7 +14,7 @@ def container_name(identity: str) -> str | None:
 
     podman has no annotation for it, but tells conmon, our grandparent: `-c ID -n NAME`.
     """
-    # Not getppid(): in the container that is another number than the host's /proc has.
+    # Not getppid(): in the container that number differs from the one in the host's /proc.
     pid = "self"
     for _ in range(4):
         try:
@@ -28,7 +28,7 @@ def container_name(identity: str) -> str | None:
             return None
         arguments = command.split(b"\0")
         if arguments[0].rpartition(b"/")[2] == b"conmon":
-            # The first of two counts: podman's own come before what whoever runs it may add.
+            # If an option is given twice the first counts: podman's options come before the user's.
             given = dict(zip(arguments[-2::-1], arguments[:0:-1], strict=True))
             if given.get(b"-c") == identity.encode():
                 return given.get(b"-n", b"").decode("utf-8", "replace") or None
@@ -37,7 +37,7 @@ def container_name(identity: str) -> str | None:
 
 
 def _is_roots(pid: str) -> bool:
-    """Whether each of its user ids is root's: by a set-user-id program only some would be.
+    """Whether all of its user ids are root's; a set-user-id program changes only some of them.
 
     Raises OSError, ValueError.
     """

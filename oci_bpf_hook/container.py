@@ -1,12 +1,11 @@
 """A container that is about to start, held by its namespaces.
 
-A pid names whoever has it at the moment.  So one directory fd on /proc/PID is opened
-and used for everything: it stays with the process it was opened for and fails once
-that is gone, as a pidfd does.  The namespaces are then held by fds of their own, and
-those are what was checked and what is joined.
+A pid may come to name another process.  So one directory fd on /proc/PID is opened and used for
+everything: like a pidfd, it stays with the process that it was opened for and fails once that has
+gone.  The namespaces are then held by fds of their own, and exactly these are checked and joined.
 
-Who looks may be the host's root, a rootless engine in a user namespace of its own, which it
-shares with its containers or not, or a hook that is in the container already.
+The process that looks may be the host's root, a rootless engine in a user namespace of its own,
+which it may share with its containers, or a hook that is in the container already.
 """
 
 import fcntl
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 # include/linux/proc_ns.h: PROC_USER_INIT_INO, the initial user namespace's inode.
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
-# _IO(0xb7, 1), 2 and 4 of linux/nsfs.h; these architectures spell "no direction" as 1 << 29.
+# _IO(0xb7, 1), 2 and 4 of linux/nsfs.h; the architectures below spell "no direction" as 1 << 29.
 _NS_GET_USERNS = 0xB701
 _NS_GET_PARENT = 0xB702
 _NS_GET_OWNER_UID = 0xB704
@@ -35,15 +34,15 @@ _DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 
 
 def is_initial(namespace: int | None = None) -> bool:
-    """Whether this process is in the initial user namespace, from which alone BPF is delegated.
+    """Whether this process, or the open `namespace`, is in the initial user namespace.
 
-    Or whether the open `namespace` is that.
+    BPF is delegated only from there.
     """
     try:
         status = posix.stat("/proc/self/ns/user") if namespace is None else posix.fstat(namespace)
     except FileNotFoundError:
         raise HookError(
-            BAD_STATE, "there is no /proc, by which the hook finds the container"
+            BAD_STATE, "/proc is missing, and the hook finds the container through it"
         ) from None
     return status.st_ino == _INITIAL_USER_NAMESPACE
 
@@ -51,7 +50,7 @@ def is_initial(namespace: int | None = None) -> bool:
 def owner_of(namespace: int) -> int:
     """The user, by the host's ids, who made the open user `namespace`.
 
-    Raises OSError if it is none.
+    Raises OSError if it isn't a user namespace.
     """
     (uid,) = _UID.unpack(fcntl.ioctl(namespace, _request(_NS_GET_OWNER_UID), bytes(_UID.size)))
     assert isinstance(uid, int)
@@ -61,7 +60,7 @@ def owner_of(namespace: int) -> int:
 def owning(namespace: int) -> int:
     """An fd on the user namespace that the open `namespace` belongs to.
 
-    Raises OSError; PermissionError where that is none of ours nor below it.
+    Raises OSError; PermissionError if that is neither our user namespace nor one below it.
     """
     return fcntl.ioctl(namespace, _request(_NS_GET_USERNS))
 
@@ -69,11 +68,11 @@ def owning(namespace: int) -> int:
 def is_within(namespace: int, above: int) -> bool:
     """Whether the open user `namespace` has the inode number `above`, or was made within that one.
 
-    To be asked in the initial user namespace.  Raises OSError.
+    To be called in the initial user namespace.  Raises OSError.
     """
     here = posix.dup(namespace)
     try:
-        # The kernel nests them 32 deep at the most.
+        # The kernel nests them at most 32 deep.
         while (inode := posix.fstat(here).st_ino) not in (above, _INITIAL_USER_NAMESPACE):
             parent = fcntl.ioctl(here, _request(_NS_GET_PARENT))
             posix.close(here)
@@ -86,7 +85,7 @@ def is_within(namespace: int, above: int) -> bool:
 def user_namespace_of(namespace: int) -> tuple[int, int]:
     """The device and inode of the user namespace that the open `namespace` belongs to.
 
-    Raises OSError; PermissionError where that is none of ours nor below it.
+    Raises OSError; PermissionError if that is neither our user namespace nor one below it.
     """
     owner = owning(namespace)
     try:
@@ -98,12 +97,12 @@ def user_namespace_of(namespace: int) -> tuple[int, int]:
 class Process:
     """Owns `proc` (/proc/PID), `user` and `mount` (its namespaces), to be used in a `with`.
 
-    `joins_user` and `joins_mount` say whether these are others than our own, and `from_host`
+    `joins_user` and `joins_mount` say whether these namespaces differ from our own, and `from_host`
     whether we are in the initial user namespace.
     """
 
     def __init__(self, pid: int | None) -> None:
-        """Open the process `pid`, or this one if that is None.  Raises HookError."""
+        """Open the process `pid`, or this process if that is None.  Raises HookError."""
         self._open: list[int] = []
         try:
             self.proc = self._keep(posix.open(f"/proc/{pid or 'self'}", _DIRECTORY))
@@ -124,7 +123,7 @@ class Process:
             raise
 
     def _check(self, *, inside: bool) -> None:
-        """Raise HookError or OSError if it isn't what it is opened for."""
+        """Raise HookError or OSError if the process isn't of the expected kind."""
 
     def __enter__(self) -> "Self":
         return self
@@ -138,12 +137,12 @@ class Process:
         self.close()
 
     def close(self) -> None:
-        """Give all fds back."""
+        """Close all fds."""
         while self._open:
             posix.close(self._open.pop())
 
     def alive(self) -> bool:
-        """Whether the process still is there, in the namespaces that were opened."""
+        """Whether the process is still there, in the namespaces that were opened."""
         try:
             return (
                 _identity(posix.stat("ns/mnt", dir_fd=self.proc)) == self._mount_id
@@ -166,8 +165,8 @@ class Process:
 
     def owns_its_mounts(self) -> bool:
         """Whether its mount namespace belongs to its user namespace.  Raises OSError."""
-        # Whoever owns the mount namespace decides what is mounted there; it is only the
-        # container's own if that is its user namespace.
+        # The owner of the mount namespace decides what is mounted there; only if the owner is the
+        # container's user namespace, the mount namespace is the container's own.
         return user_namespace_of(self.mount) == self._user_id
 
     def is_nested(self) -> bool:
@@ -175,7 +174,7 @@ class Process:
         try:
             parent = fcntl.ioctl(self.user, _request(_NS_GET_PARENT))
         except PermissionError:
-            # It is ours, or one above it.
+            # It is ours, or one above ours.
             return False
         try:
             return _identity(posix.fstat(parent)) != _identity(posix.stat("/proc/self/ns/user"))
@@ -189,16 +188,16 @@ class Process:
     def outermost_owner(self) -> int:
         """The user who made the outermost user namespace around it, below the initial one.
 
-        All that is further inside has been made with that user's rights.  To be asked in the
-        initial user namespace.
+        Everything further inside was made with that user's rights.  To be called in the initial
+        user namespace.
         """
         return self.outermost()[1]
 
     def outermost(self) -> tuple[int, int]:
-        """The inode number of that namespace, and its owner."""
+        """The inode number of the outermost user namespace below the initial one, and its owner."""
         namespace = posix.dup(self.user)
         try:
-            # The kernel nests them 32 deep at the most.
+            # The kernel nests them at most 32 deep.
             while True:
                 parent = fcntl.ioctl(namespace, _request(_NS_GET_PARENT))
                 if posix.fstat(parent).st_ino == _INITIAL_USER_NAMESPACE:
@@ -210,7 +209,7 @@ class Process:
             posix.close(namespace)
 
     def id_map(self, name: str) -> list[tuple[int, int]]:
-        """The ids outside that are mapped into it, `name` being "uid" or "gid": first and count.
+        """The ids outside that are mapped into it, as (first, count); `name` is "uid" or "gid".
 
         Raises HookError (BAD_STATE).
         """
@@ -232,7 +231,7 @@ class Process:
             finally:
                 posix.close(network)
         except PermissionError:
-            # Nobody below us owns it.
+            # Its owner is neither our user namespace nor one below.
             return True
         except OSError as error:
             raise _unreachable(None, error) from None
@@ -240,9 +239,9 @@ class Process:
     def sees_host_cgroups(self, root: str | None) -> bool:
         """Whether below its root filesystem at `root` a cgroup2 shows more than its own cgroup.
 
-        With `root` None anywhere in its mount namespace.  BPF programs attach to whatever cgroup
-        directory can be opened, and to open one for reading takes no right.  Raises HookError
-        (BAD_STATE).
+        If `root` is None, the whole mount namespace is searched.  BPF programs attach to any cgroup
+        directory that can be opened, and opening one for reading needs no privilege.  Raises
+        HookError (BAD_STATE).
         """
         try:
             rootfs = None if root is None else str(self._mount_of(root))
@@ -259,13 +258,13 @@ class Process:
             if fields:
                 identity, parents[identity], _, top, *_ = fields.split(" ")
                 if tail.startswith("cgroup2 "):
-                    # We aren't in the container's cgroup namespace: this is what it really is.
+                    # We aren't in the container's cgroup namespace, so this is the real path.
                     shown[identity] = top
         for identity, top in shown.items():
             if own == "/" or not f"{top}/".startswith(f"{own}/"):
                 above = identity
-                # The root of an initramfs is mounted on itself, and a file that is read while it
-                # changes may have other circles: nothing is nested deeper than there are mounts.
+                # The root of an initramfs is mounted on itself, and a file that changes while it is
+                # read may show other circles: so climb at most as often as there are mounts.
                 for _ in parents:
                     if above == rootfs:
                         break
@@ -275,7 +274,7 @@ class Process:
         return False
 
     def _mount_of(self, root: str) -> int:
-        """The id of the mount that the container's root filesystem is."""
+        """The id of the mount that is the container's root filesystem."""
         path = root.encode("utf-8", "surrogateescape")
         resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
         top = posix.open("root", _DIRECTORY, dir_fd=self.proc)
@@ -296,7 +295,7 @@ class Process:
 class Container(Process):
     """A process in a container, or this one if the pid is None and we are in the container.
 
-    It is in a user namespace, and a mount namespace of that, other than the host's.
+    Its user namespace isn't the host's, nor is its mount namespace, which its user namespace owns.
     """
 
     def _check(self, *, inside: bool) -> None:
@@ -314,7 +313,8 @@ class Container(Process):
         if not self.owns_its_mounts():
             raise HookError(
                 NO_USER_NAMESPACE,
-                "the container's mount namespace belongs to another user namespace than its own",
+                "the container's mount namespace belongs to another user namespace than the "
+                "container's own",
             )
 
 
@@ -347,11 +347,12 @@ def _unreachable(pid: int | None, error: OSError) -> HookError:
             f"the hook may not look at process {pid} ({error.strerror}): the engine's service "
             "lacks CAP_SYS_PTRACE or CAP_SYS_ADMIN in the initial user namespace",
         )
-    # ENOENT for a pid that nobody has, ESRCH for one that has just died.
+    # ENOENT: no process has the pid; ESRCH: the process has just died.
     if not isinstance(error, FileNotFoundError | ProcessLookupError):
         return HookError(
             BAD_STATE, f"the container's process {pid} can't be looked at ({error.strerror})"
         )
     return HookError(
-        BAD_STATE, f"the container's process {pid} is gone ({error.strerror}); it died before us"
+        BAD_STATE,
+        f"the container's process {pid} has gone ({error.strerror}); it died before the hook ran",
     )

@@ -1,6 +1,6 @@
-"""Why a half failed, as sentences for people: imported once one has.
+"""Why a half failed, as sentences for people; imported only once one has failed.
 
-A half tells its step and the kernel's error; here that becomes what is wrong and what to do.
+A half reports its step and the kernel's error; this module says what is wrong and what to do.
 """
 
 import posix
@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What the half's steps take beyond root.
+# The capabilities that a half's steps need besides uid 0.
 _CAPABILITIES = {
     "setgroups": "CAP_SETGID",
     "join": "CAP_SYS_ADMIN and CAP_SYS_CHROOT",
@@ -33,7 +33,7 @@ _CAPABILITIES = {
 def of_call(call: str, error: OSError, context: int) -> HookError:
     """Why `call` on the filesystem `context` failed with `error`."""
     reason = f"{call}: {posix.strerror(error.errno or 0)}{_log(context)}"
-    # To set a mask takes the capability; a kernel that takes masks takes the rest.
+    # Setting a mask needs the capability; a kernel that accepts masks accepts all the rest.
     if error.errno == EPERM and call != "fsconfig(create)":
         return _unprivileged(reason)
     if error.errno in (ENOSYS, EINVAL, EPERM):
@@ -42,10 +42,10 @@ def of_call(call: str, error: OSError, context: int) -> HookError:
 
 
 def _log(fd: int) -> str:
-    """What the kernel has to say about a filesystem context, to go behind a sentence."""
+    """What the kernel has to say about a filesystem context, as the end of a sentence."""
     try:
         return f" ({quote(posix.read(fd, 1024).decode('ascii', 'replace').strip())})"
-    except OSError:  # ENODATA: nothing.
+    except OSError:  # ENODATA: the kernel has nothing to say.
         return ""
 
 
@@ -62,8 +62,8 @@ def of_message(message: bytes) -> HookError:
     if number == EINVAL and step == "ids":
         return HookError(
             NO_USER_NAMESPACE,
-            "the container's user namespace has no root (uid and gid 0), whose the bpffs is to "
-            "be; map 0 as well",
+            "the container's user namespace has no root (uid and gid 0), which has to own the "
+            "bpffs; map 0 as well",
         )
     if step == "root":
         return HookError(
@@ -78,9 +78,9 @@ def of_message(message: bytes) -> HookError:
 
 
 def in_volume(path: bytes, shown: "Sequence[str]") -> HookError:
-    """The directory `path` is missing in a volume, whose mount point is `shown` by the kernel.
+    """The directory `path` is missing in a volume, whose mount point the kernel shows as `shown`.
 
-    That is as whoever looks sees it: the root filesystem may be below another directory.
+    The kernel shows it as the reader sees it: the root filesystem may be below another directory.
     """
     from .mountinfo import plain
 
@@ -101,11 +101,14 @@ def in_volume(path: bytes, shown: "Sequence[str]") -> HookError:
 
 def _advice(number: int, reason: str) -> str:
     if number == ELOOP:
-        return "it is or goes through a symbolic link, and none is followed; name the directory"
+        return (
+            "it is or goes through a symbolic link, and links aren't followed; name the directory "
+            "itself"
+        )
     if number == ENOTDIR:
-        return "it is or goes through something that is no directory"
+        return "it is or goes through something that isn't a directory"
     if number == EACCES and reason.startswith("openat2"):
-        return "the container's root may not go there, by the rights of a directory above it"
+        return "the container's root may not go there, because of the mode of a directory above it"
     if number in (EACCES, EPERM, EROFS):
         return (
             f"it is missing and can't be made there ({reason}); make it in the image, or set "
@@ -117,12 +120,12 @@ def _advice(number: int, reason: str) -> str:
 def _kernel(reason: str) -> HookError:
     return HookError(
         KERNEL_CANNOT,
-        f"this kernel can't delegate BPF: {reason}; it takes Linux 6.9 or later",
+        f"this kernel can't delegate BPF: {reason}; Linux 6.9 or later is needed",
     )
 
 
 def no_broker(reason: str) -> HookError:
-    """There is none that answers, for this `reason`."""
+    """No broker answers, for this `reason`."""
     return HookError(
         NO_BROKER,
         f"the broker, which delegates BPF for rootless engines, doesn't answer ({reason}); an "
@@ -133,6 +136,6 @@ def no_broker(reason: str) -> HookError:
 def _unprivileged(reason: str, capability: str = "CAP_SYS_ADMIN") -> HookError:
     return HookError(
         NO_BROKER,
-        f"the hook may not delegate BPF ({reason}): that takes {capability} in the initial user "
+        f"the hook may not delegate BPF ({reason}): that needs {capability} in the initial user "
         "namespace, which the engine's service lacks",
     )

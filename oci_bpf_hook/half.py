@@ -1,7 +1,7 @@
 """A half that runs inside a container, as the process outside sees it: a forked child.
 
-It is spoken with through a socket, for a bounded time, and leaves no process and no fd behind,
-whatever happens.  What it does is in `inside`; what it is told, in whoever makes use of this.
+The parent speaks with the child through a socket, for a bounded time.  Whatever happens, no process
+and no fd is left over.  What the child does is in `inside`; what it is told is in the subclasses.
 """
 
 import posix
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from .masks import Grant
 
 
-# Seconds that one which was killed may take to go.
+# Seconds that a killed child may take to go.
 _KILL_DEADLINE = 0.2
 
 
 class Half:
-    """A child that runs `_child`, to be used in a `with`; `_fds` are those that came from it."""
+    """A child that runs `_child`, to be used in a `with`; `_fds` are the fds that it has sent."""
 
-    # Seconds that it may take as a whole.
+    # Seconds that all of it may take.
     seconds = 4
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Half:
             ) from None
 
     def _child(self, sock: socket, parent: int) -> "NoReturn":
-        """What the child does, with its end of the socket and its parent's pid."""
+        """What the child does; it gets its end of the socket and its parent's pid."""
         raise NotImplementedError
 
     def _start(self, seconds: float) -> None:
@@ -59,7 +59,7 @@ class Half:
         parent = posix.getpid()
         self._pid = posix.fork()
         if self._pid == 0:
-            # Held open here too, it would never tell us that our parent has gone.
+            # If the child held this end open too, it would never see that its parent has gone.
             posix.close(self._sock.fileno())
             self._child(theirs, parent)
         theirs.close()
@@ -83,7 +83,7 @@ class Half:
         try:
             self._sock.sendmsg([message], ancillary)
         except OSError:
-            # What it said before it went says why.
+            # The message that it sent before it went says why.
             self._receive(inside.FAILED)
             raise self._died() from None
 
@@ -95,7 +95,7 @@ class Half:
             except TimeoutError:
                 raise HookError(
                     MOUNT_FAILED,
-                    f"the container half hung: nothing came from it in {self.seconds} seconds",
+                    f"the container half hung: it sent nothing for {self.seconds} seconds",
                 ) from None
             if not message:
                 raise self._died()
@@ -112,20 +112,21 @@ class Half:
         try:
             message, fd = inside.receive(self._sock)
         except ConnectionResetError:
-            # It has gone and not read our last message.  The kernel tells that once, and
-            # then what it said before it went (unix_release_sock, sock_error).
+            # It has gone without reading our last message.  The kernel reports that once, and only
+            # then gives the message that the child had sent before (Linux: unix_release_sock,
+            # sock_error).
             return self._message()
         if fd >= 0:
             self._fds.append(fd)
         return message
 
     def _end(self) -> None:
-        """Wait until the child has gone; one that hangs is killed."""
+        """Wait until the child has gone; kill it if it hangs."""
         if self._pid:
             self._status = self._wait()
 
     def _wait(self) -> int:
-        """Reap the child, at the deadline by force; its status."""
+        """Reap the child, killing it at the deadline; returns its status."""
         try:
             self._sock.shutdown(SHUT_WR)
         except OSError:
@@ -135,15 +136,15 @@ class Half:
         if not gone:
             self._until = monotonic() + _KILL_DEADLINE
             gone = self._gone()
-        # Where a file system doesn't answer, it waits in the kernel until that does, and not
-        # even a kill ends it before.  It does nothing more then; we don't wait with it.
+        # If a file system doesn't answer, the child waits in the kernel, and not even SIGKILL ends
+        # it before that.  It does nothing more then, so we don't wait for it.
         status = posix.waitpid(self._pid, 0)[1] if gone else int(SIGKILL)
         self._pid = 0
         self._sock.close()
         return status
 
     def _gone(self) -> bool:
-        """Whether the child closes its end of the socket, which its end does, in time."""
+        """Whether the child closes its end of the socket in time, which it does when it ends."""
         try:
             while self._message():
                 pass
@@ -155,14 +156,14 @@ class Half:
 
     def _died(self) -> HookError:
         self._end()
-        how = f"it left with {posix.WEXITSTATUS(self._status)}"
+        how = f"it exited with {posix.WEXITSTATUS(self._status)}"
         if posix.WIFSIGNALED(self._status):
             how = f"killed by signal {posix.WTERMSIG(self._status)}"
         return HookError(MOUNT_FAILED, f"the container half died: {how}")
 
 
 def settings(grant: "Grant") -> tuple[tuple[str, str], ...]:
-    """The mount options that `grant` takes, in the order in which they are set."""
+    """The mount options that `grant` needs, in the order in which they are set."""
     masks = ((option, f"{mask:#x}") for option, mask in grant.masks.items())
     return (("source", "bpf"), ("mode", f"{grant.mode:o}"), *masks)
 

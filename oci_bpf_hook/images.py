@@ -1,8 +1,9 @@
-"""What whoever starts a container of podman's asks for, told from what its image does.
+"""Tells what the user who starts a podman container asks for from what its image asks for.
 
-podman before 4.6 copies the annotations of an image's manifest among the container's, unless the
-user gives the same key, and nothing there says whose one is.  Its storage has the manifest: an
-annotation that stands there with just that text is taken for the image's.  Labels it never copies.
+podman before 4.6 copies the annotations of an image's manifest to the container's, unless the user
+gives the same key, and nothing in the container's tells which is which.  But podman's storage has
+the manifest: an annotation that is there with exactly the same text counts as the image's.  podman
+never copies labels.
 """
 
 import posix
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
     from .annotations import Request
 
-# What a configuration of podman's calls itself while images' annotations are copied.  4.6 is of the
-# month of runtime-spec 1.1.0, and so none before it has that.
+# The ociVersions of a podman that copies images' annotations.  podman 4.6 was released in the month
+# of runtime-spec 1.1.0, so no podman before 4.6 writes that version.
 _COPYING = ("1.0.", "1.1.0-rc")
-# Where podman's storage has its containers, the second since containers/storage 1.46.
+# The lists of containers in podman's storage; the second one exists since containers/storage 1.46.
 _LISTS = ("containers.json", "volatile-containers.json")
 _LIST_MAX = 64 << 20
 _MANIFEST_MAX = 4 << 20
-# A manifest's file: "manifest", or "manifest-DIGEST" in base64.
+# The name of a manifest's file: "manifest", or "manifest-DIGEST" in base64.
 _MANIFEST = "manifest"
 _OF_DIGEST = "=bWFuaWZlc3Qt"
 _ALLOW = (
@@ -36,10 +37,10 @@ _ALLOW = (
 
 
 def stored(identity: str, place: str) -> "tuple[str, dict[str, Any]] | None":
-    """podman's storage and what it has of the container `identity`; None if it has no such list.
+    """podman's storage, and its entry for the container `identity`; None if it isn't podman's.
 
-    `place` is the container's bundle or root filesystem in it.  Raises ValueError where there is a
-    list without that container, or one that can't be read.
+    `place` is the container's bundle, or the root filesystem in it.  Raises ValueError if the
+    storage has no such container, or can't be read.
     """
     # GRAPHROOT/overlay-containers/ID/userdata, GRAPHROOT/overlay/LAYER/merged, and for vfs
     # GRAPHROOT/vfs/dir/LAYER.
@@ -65,7 +66,7 @@ def stored(identity: str, place: str) -> "tuple[str, dict[str, Any]] | None":
 def of_user(annotations: "Mapping[str, str]", identity: str, place: str) -> dict[str, str]:
     """Those `annotations` of podman's container `identity` that aren't its image's.
 
-    `place` is as for `stored`.  Raises ValueError where that can't be told.
+    `place` is as for `stored`.  Raises ValueError if that can't be told.
     """
     found = stored(identity, place)
     image = found[1].get("image") if found else None
@@ -91,14 +92,14 @@ def _manifests(directory: str) -> "Iterator[dict[str, Any]]":
         if name == _MANIFEST or name.startswith(_OF_DIGEST):
             try:
                 manifest = _json(f"{directory}/{name}", _MANIFEST_MAX)
-            except FileNotFoundError:  # Of an image that is just being removed.
+            except FileNotFoundError:  # Its image is just being removed.
                 continue
             found = manifest.get("annotations") if isinstance(manifest, dict) else None
             yield found if isinstance(found, dict) else {}
 
 
 def _json(path: str, longest: int) -> object:
-    """What is in the file `path`.  Raises FileNotFoundError, NotADirectoryError, ValueError."""
+    """The JSON in the file `path`.  Raises FileNotFoundError, NotADirectoryError, ValueError."""
     try:
         return load_json(read_file(path, longest))
     except (FileNotFoundError, NotADirectoryError):
@@ -123,10 +124,11 @@ def asked_by_user(
     *,
     rootless: bool = False,
 ) -> dict[str, str]:
-    """The `annotations` without its image's, where these make no difference to the `request`.
+    """The `annotations` without the image's, if these make no difference to the `request`.
 
-    `name` is as for parse().  Raises HookError (REFUSED) where they do, and where it can't be told;
-    in that case, `rootless`, all are taken for the user's, to whom the broker gives it.
+    `name` is as for parse().  Raises HookError (REFUSED) if they do make one, and if that can't be
+    told; but if it can't be told and the engine is `rootless`, all annotations count as the user's,
+    to whom the broker grants them.
     """
     allow = "" if rootless else f"; {_ALLOW}"
     try:
@@ -136,19 +138,19 @@ def asked_by_user(
             return dict(annotations)
         raise HookError(
             REFUSED,
-            "podman before 4.6 hands an image's annotations on as the container's, and whether "
-            f"these are can't be told ({error}){allow}",
+            "podman before 4.6 copies an image's annotations to the container's, and it can't be "
+            f"told whether these are the image's ({error}){allow}",
         ) from None
     try:
         if len(theirs) == len(annotations) or parse(theirs, name) == request:
             return theirs
-    except HookError:  # What is left of it makes no request.
+    except HookError:  # What is left makes no request.
         pass
     keys = sorted(key for key in annotations if key not in theirs and key.startswith(PREFIX))
     shown = ", ".join(map(quote, keys[:LISTED])) or "what the container is called"
     raise HookError(
         REFUSED,
-        f"the image itself says {shown}, which podman before 4.6 hands on as the container's, and "
-        "an image's word gives nothing; whoever starts the container asks by its name "
-        f"({PREFIX}profile/NAME), or for nothing by an empty annotation{allow}",
+        f"the image itself says {shown}, which podman before 4.6 copies to the container's "
+        "annotations, and an image's own word grants nothing; the user who starts the container "
+        f"asks by its name ({PREFIX}profile/NAME), or for nothing by an empty annotation{allow}",
     )

@@ -1,9 +1,9 @@
 """The container half: what a forked child does inside the container's namespaces.
 
-Their owner may be hostile.  So all this needs is imported before the fork; it runs no
-other program, stays out of the pid namespace, can't be traced, holds none of the hook's
-standard streams, and ends with its parent.  It touches nothing before it is told to, and
-takes back what it has done unless it is told to keep it.
+The owner of these namespaces may be hostile.  So everything that the child needs is imported before
+the fork; it runs no other program, stays out of the pid namespace, can't be traced, holds none of
+the hook's standard streams, and ends with its parent.  It touches nothing before it is told to, and
+undoes what it has done unless it is told to keep it.
 
 It speaks with the host half (`mount`) through one socket:
 
@@ -14,21 +14,21 @@ It speaks with the host half (`mount`) through one socket:
     (tries)                   <--  OWNER, if the target is a bpffs just as asked for
     OWNED, fd                 -->  whether that is of the container's user namespace; the target
     (makes the mount)         <--  CREATED
-    place of the mount, fd    -->  for the host to mark, and to take off if this half is killed
+    place of the mount, fd    -->  for the host to mark, and to detach if this half is killed
     (attaches it)             <--  ATTACH
     ATTACHED                  -->  for the host to read back
-    (ends)                    <--  KEEP, or anything else to take it off
+    (ends)                    <--  KEEP, or anything else to detach the mount
 
-Where a broker delegates (`client`), the first fd is a connection to it instead, which this half
-makes, since the broker looks at whoever has made it; no fd means that there is no broker, and
-that it says why when it is told to go on.  The mount comes with CREATED, and was marked already if
-it is to be.  The broker's own child
-(`session`) is in the container for the filesystem context alone:
+Where a broker delegates (`client`), the first fd is a connection to the broker instead.  This half
+makes the connection, since the broker looks at who has connected.  If it sends no fd, there is no
+broker, and the answer to CREATED says why.  The broker's mount comes with CREATED; if it is to be
+marked, it already is.  The broker's own child (`session`) is in the container only to make the
+filesystem context:
 
     (joins, waits)            <--  the mode
     CONTEXT, fd               -->  a filesystem context
     (makes the mount)         <--  CREATED
-    MOUNT, fd                 -->  which nobody has attached
+    MOUNT, fd                 -->  a mount that is attached nowhere
 """
 
 import posix
@@ -68,18 +68,18 @@ ATTACHED = b"."
 CONTEXT = b"f"
 MOUNT = b"m"
 FAILED = b"!"
-# The root filesystem of a container that runs: that of its process, which has pivoted.
+# For a running container, whose process has pivoted: the root filesystem is that process's root.
 RUNNING = ""
 # The longest message is a path with a few words.
 LONGEST = 8192
 MODE = Struct("I")
 FD = Struct("i")
-# A message begins with what it is.  PLACED: a directory's mount's id, whether it is that
-# mount's root, uid, gid and mode.
+# The first byte of a message tells its kind.  PLACED: the id of a directory's mount, whether the
+# directory is that mount's root, uid, gid and mode.
 PLACE = Struct("=cQ?III")
-# FAILED: errno; then step, reason and file name, with NUL between.
+# FAILED: errno, followed by step, reason and file name, separated by NUL.
 FAILURE = Struct("=ci")
-# MAKING: how many; the mount's id, 0 for the root filesystem's own.
+# MAKING: how many directories, and the mount's id, or 0 for the root filesystem's own.
 MISSING = Struct("=cIQ")
 # OWNED: 1 or 0.
 COUNT = Struct("=cI")
@@ -95,7 +95,7 @@ class GoneError(Exception):
 
 
 class Progress:
-    """How far it came: `step` for messages; `mount` and the directories `made` to take back."""
+    """How far this half came: `step` for messages; `mount` and the directories `made`, to undo."""
 
     __slots__ = ("made", "mount", "step")
 
@@ -106,7 +106,7 @@ class Progress:
 
 
 def receive(sock: socket, longest: int = LONGEST) -> tuple[bytes, int]:
-    """The next message, and the fd that came with it or -1; the kernel closes any more."""
+    """The next message, and the fd that came with it, or -1.  The kernel closes further fds."""
     message, ancillary, _, _ = sock.recvmsg(longest, CMSG_LEN(FD.size), MSG_CMSG_CLOEXEC)
     for level, kind, data in ancillary:
         if (level, kind, len(data)) == (SOL_SOCKET, SCM_RIGHTS, FD.size):
@@ -125,9 +125,9 @@ def run(
 ) -> "NoReturn":
     """Be the container half of `container`, whose root filesystem is at `root`, and end.
 
-    `root` is RUNNING for one that isn't about to start.  `parent` is the pid of the host half, at
-    the other end of `sock`; from its order on this half takes no more than `seconds`.  `broker` is
-    the path of the broker's socket where one delegates.
+    `root` is RUNNING for a container that isn't about to start.  `parent` is the pid of the host
+    half, at the other end of `sock`.  Once the host half has sent its order, this half takes at
+    most `seconds`.  `broker` is the path of the broker's socket if a broker delegates.
     """
     progress = Progress()
     try:
@@ -142,7 +142,7 @@ def run(
 
 
 def make(sock: socket, container: "Container", parent: int, seconds: int) -> "NoReturn":
-    """Be the broker's child in `container`, and end: a mount goes out, and none stays here."""
+    """Be the broker's child in `container`, and end: the mount is sent out, and none stays here."""
     progress = Progress()
     try:
         join(container, None, parent, progress)
@@ -164,10 +164,10 @@ def make(sock: socket, container: "Container", parent: int, seconds: int) -> "No
 def undo(
     container: "Container", root: str, parent: int, mount: int, made: "Iterable[bytes]"
 ) -> "NoReturn":
-    """Take back what a container half has left that was killed, and end.
+    """Undo what a killed container half has left, and end.
 
-    That is `mount` (-1 for none) if it is attached, and the directories `made` as far as
-    they were made, the outermost first.
+    `mount` (-1 for none) is detached if it is attached, and those of the directories `made` that
+    exist are removed; they are given with the outermost first.
     """
     progress = Progress()
     try:
@@ -183,12 +183,12 @@ def undo(
 
 
 def join(container: "Container", root: str | None, parent: int, progress: Progress) -> int:
-    """Become the container's root in its namespaces; an O_PATH fd on its root filesystem.
+    """Become the container's root in its namespaces; returns an O_PATH fd on its root filesystem.
 
-    Only what differs is joined: the kernel refuses a user namespace that one is in.  Raises
-    OSError, at `progress.step`, and GoneError if `parent` has died meanwhile.
+    Joins only the namespaces that differ: the kernel refuses a process that joins its own user
+    namespace again.  Raises OSError, at `progress.step`, and GoneError if `parent` has died.
     """
-    # runc waits until nobody holds the hook's stdout and stderr any more.
+    # runc waits until the hook's stdout and stderr are closed everywhere.
     posix.closerange(0, 3)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     if container.from_host:
@@ -198,7 +198,7 @@ def join(container: "Container", root: str | None, parent: int, progress: Progre
     if container.joins_mount:
         syscalls.setns(container.mount, syscalls.CLONE_NEWNS)
     progress.step = "root"
-    # With root's rights still: the way to the root filesystem is root's alone.
+    # Opened while we still are root on the host: only root may walk to the root filesystem.
     root_fd = -1 if root is None else _open_root(container, root)
     progress.step = "user"
     if container.joins_user:
@@ -215,7 +215,7 @@ def join(container: "Container", root: str | None, parent: int, progress: Progre
 
 
 def _order(sock: socket, seconds: int) -> bytes:
-    """The host half's order, once it is there; from then on a clock ends what hangs."""
+    """Wait for the host half's order; from then on an alarm ends this half if it hangs."""
     order = sock.recv(LONGEST)
     if not order:
         raise GoneError
@@ -225,8 +225,8 @@ def _order(sock: socket, seconds: int) -> bytes:
 
 
 def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: Progress) -> None:
-    # From here on there is something to take back when the parent dies, which nobody does
-    # who is killed with it.  The socket's end tells as well.
+    # From here on something has to be undone if the parent dies, which a process can't do that dies
+    # with its parent.  The end of the socket tells of the parent's death as well.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
     (mode,) = MODE.unpack_from(order)
     progress.step = "path"
@@ -246,21 +246,21 @@ def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: Prog
     if not broker:
         mount = _mount(opened, mode)
     _send_place(sock, mount, mount)
-    # Nothing in the container sees the mount before this, and so makes no token of it.
+    # Before this, nothing in the container sees the mount, so nothing can make a token of it.
     if sock.recv(LONGEST) != ATTACH:
         raise GoneError
     progress.step = "move_mount"
     progress.mount = mount
     syscalls.move_mount(mount, target)
     sock.send(ATTACHED)
-    # A parent that is gone says nothing, and then nothing must stay.
+    # A parent that has died sends nothing, and then nothing may stay.
     if sock.recv(LONGEST) == KEEP:
         progress.mount = -1
         progress.made.clear()
 
 
 def _open_source(broker: bytes) -> tuple[int, OSError | None]:
-    """What the mount comes from: a filesystem context, or a connection to the broker if any."""
+    """The source of the mount: a connection to the broker if there is one, or an fs context."""
     if not broker:
         return syscalls.fsopen(b"bpf"), None
     sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
@@ -277,8 +277,8 @@ def _open_root(container: "Container", root: str) -> int:
     path = root.encode("utf-8", "surrogateescape")
     fd = syscalls.openat2(syscalls.AT_FDCWD, path, _DIRECTORY, syscalls.RESOLVE_NO_MAGICLINKS)
     identity, is_root = syscalls.statx_mount(fd)
-    # Every runtime binds the root filesystem onto itself before it pivots there.  What is
-    # no mount's root isn't it, and "/" is still the host's.
+    # Every runtime bind-mounts the root filesystem onto itself before it pivots.  So a directory
+    # that isn't the root of a mount isn't the root filesystem, and "/" is still the host's.
     host = syscalls.openat2(syscalls.AT_FDCWD, b"/", _DIRECTORY, 0)
     if not is_root or identity == syscalls.statx_mount(host)[0]:
         raise OSError(EINVAL, "no runtime has mounted it there", root)
@@ -286,7 +286,7 @@ def _open_root(container: "Container", root: str) -> int:
 
 
 def _open_target(sock: socket, root: int, path: bytes, made: list[tuple[int, bytes]]) -> int:
-    """The directory at the absolute `path` below `root`; what is missing is made."""
+    """The directory at the absolute `path` below `root`; missing directories are made."""
     relative = path[1:]
     try:
         return _resolve(root, relative)
@@ -321,20 +321,20 @@ def _make(directory: int, name: bytes, made: list[tuple[int, bytes]]) -> int:
 
 
 def _resolve(directory: int, path: bytes) -> int:
-    """An O_PATH fd on `path`, found without any link and never above `directory`."""
+    """An O_PATH fd on `path`, resolved without following any link and never above `directory`."""
     for _ in range(64):
         try:
             return syscalls.openat2(directory, path, _DIRECTORY, _RESOLVE)
         except BlockingIOError:
-            # EAGAIN: something was renamed on this host while the kernel looked.
+            # EAGAIN: something on this host was renamed while the kernel resolved the path.
             continue
     raise OSError(EAGAIN, "the path keeps changing", path)
 
 
 def _owned(mount: int) -> bool:
-    """Whether the bpffs at `mount` belongs to our user namespace: no other makes tokens here."""
-    # The kernel doesn't tell, but lets only the owner's root reconfigure; for a bpffs that
-    # changes nothing (vfs_cmd_reconfigure; bpf_context_ops has no reconfigure).
+    """Whether the bpffs at `mount` belongs to our user namespace; others make no tokens here."""
+    # The kernel doesn't tell, but only the owner's root may reconfigure a mount; for a bpffs that
+    # changes nothing (Linux: fs/fsopen.c, vfs_cmd_reconfigure; bpf_context_ops has no reconfigure).
     try:
         context = syscalls.fspick(mount)
         syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_RECONFIGURE, None, None)
@@ -347,7 +347,7 @@ def _owned(mount: int) -> bool:
 def _mount(context: int, mode: int) -> int:
     mount = syscalls.fsmount(context, _FLAGS)
     if not mode & _STICKY:
-        # bpf_fill_super() adds the sticky bit to whatever mode it is given.
+        # bpf_fill_super() adds the sticky bit to whatever mode is set.
         fd = posix.open(b".", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=mount)
         posix.fchmod(fd, mode)
         posix.close(fd)
@@ -373,7 +373,7 @@ def _take_back(progress: Progress) -> "NoReturn":
         for directory, name in reversed(progress.made):
             try:
                 posix.rmdir(name, dir_fd=directory)
-            except OSError:  # Somebody has put something there meanwhile: theirs now.
+            except OSError:  # Somebody has put something there meanwhile, which is theirs.
                 pass
     finally:
         posix._exit(0)

@@ -1,7 +1,7 @@
-"""One line of syslog for each decision, since crun throws a hook's output away.
+"""One line of syslog for each decision, since crun discards a hook's output.
 
-Not libc's syslog(3): that waits for a daemon that doesn't read, twice, and a
-container's start would hang with it.  A line that can't be sent at once is lost.
+libc's syslog(3) isn't used: it waits, twice, for a daemon that doesn't read, and the start of a
+container would hang with it.  A line that can't be sent at once is lost.
 """
 
 import posix
@@ -15,12 +15,12 @@ INFO = 3 * 8 + 6
 ERROR = 3 * 8 + 3
 # journald takes more; rsyslog's default ends a message here.
 _LONGEST = 8192
-# So much of that is left for a text in ASCII, behind the time and whose it is.
+# What of that is left for a text in ASCII, after the timestamp and the tag.
 FITS = _LONGEST - 64
 
 
 def log(priority: int, text: str) -> None:
-    """Send `text`, one line, to the system's log if there is one that listens."""
+    """Send `text`, one line, to the system's log if a daemon listens."""
     try:
         send(priority, text)
     except OSError:
@@ -28,7 +28,7 @@ def log(priority: int, text: str) -> None:
 
 
 def send(priority: int, text: str) -> None:
-    """What `log` does; raises OSError where nobody takes it."""
+    """Send it as `log` does; raises OSError if no daemon takes it."""
     line = f"<{priority}>{strftime('%b %e %H:%M:%S')} {IDENT}[{posix.getpid()}]: {text}"
     sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
     try:

@@ -28,15 +28,14 @@ if TYPE_CHECKING:
     from .names import Enum
 
 
-# Seconds for a container half that asks a broker, which has others to serve too; the JSON in
-# hooks.d allows more.
+# Seconds that asking a broker may take, which serves others too; hooks.d's JSON allows more.
 ASKING = 8
-# Seconds for taking back what a container half has left that was killed.
+# Seconds for undoing what a killed container half has left.
 _UNDO_DEADLINE = 0.5
 _FLAGS = frozenset(("rw", "nosuid", "nodev", "noexec"))
-# Whoever has a peer group's number behind one of these gets what is mounted in the group.
+# Mounts with one of these before the peer group's number receive what is mounted in the group.
 _RECEIVING = ("shared:", "master:")
-# Before these, a line of mountinfo has six fields; behind them stands a hyphen.
+# A line of mountinfo has six fields before the optional ones, and a hyphen after them.
 _OPTIONAL = 6
 
 
@@ -44,16 +43,16 @@ class ContainerHalf(Half):
     """The container half as the host half sees it: a child of ours, to be used in a `with`."""
 
     def __init__(self, container: "Container", root: str, broker: str = "") -> None:
-        """Start it: it joins `container`, whose root filesystem is at `root`, and waits.
+        """Start the child: it joins `container`, whose root filesystem is at `root`, and waits.
 
-        `root` is inside.RUNNING for a container that isn't about to start.  With `broker`, the
-        path of its socket, a broker delegates, and not this process.
+        `root` is inside.RUNNING for a container that isn't about to start.  If `broker`, the path
+        of a broker's socket, is given, that broker delegates instead of this process.
         """
         self._container = container
         self._root = root
         self._broker = broker
         self._path = b""
-        # What there is to take back beside the mount: how many directories of the path.
+        # What has to be undone besides the mount: how many directories of the path.
         self._making = 0
         self._kept = False
         self._undo = False
@@ -68,11 +67,11 @@ class ContainerHalf(Half):
         inside.run(sock, self._container, self._root, parent, seconds=self.seconds, broker=broker)
 
     def _mount(self) -> int:
-        """The mount, once the child has told of it, or -1: its second fd."""
+        """The fd of the mount, the second one that the child sends, or -1 before that."""
         return self._fds[1] if len(self._fds) > 1 else -1
 
     def _made(self) -> list[bytes]:
-        """The directories that the container half has made or was about to, outermost first."""
+        """The directories that the child has made or was about to make, the outermost first."""
         names = self._path[1:].split(b"/")
         ends = range(len(names) - self._making, len(names))
         return [b"/".join(names[: end + 1]) for end in ends]
@@ -87,10 +86,10 @@ class ContainerHalf(Half):
     ) -> bool:
         """Mount what `grant` says; `enums` are the kernel's names for what is granted.
 
-        With `guard` it is marked for that before the container sees it.  It is taken off again
-        unless `keep` is called.  Returns False where just that mount was there already, and then
-        changes nothing.  With `alone` another delegation isn't hidden, but an error.
-        Raises HookError, with nothing left behind.
+        With `guard` the mount is marked for the guard before the container sees it.  It is
+        unmounted again unless `keep` is called.  If the very same mount is there already, returns
+        False and changes nothing.  With `alone`, a mount that would hide another delegation is an
+        error.  Raises HookError, after everything was undone.
         """
         context = self.aim(grant.path, grant.mode)
         if self.has(grant, enums, guard=guard):
@@ -98,9 +97,9 @@ class ContainerHalf(Half):
         if alone and self.has_any():
             raise HookError(
                 MOUNT_FAILED,
-                f"the container has another delegated bpffs at {quote(grant.path)} already, from "
-                "annotations or another CDI device, and this one would hide it; give it one of "
-                "them, or another io.bpffs.path",
+                f"the container already has another delegated bpffs at {quote(grant.path)}, from "
+                "annotations or another CDI device, and this one would hide it; request only one "
+                "of them, or set another io.bpffs.path",
             )
         create(context, grant)
         self.attach(grant, enums, guard=guard)
@@ -109,8 +108,8 @@ class ContainerHalf(Half):
     def aim(self, path: str, mode: int) -> int:
         """Find or make the directory `path`, for a mount whose root is to have `mode`.
 
-        Returns a filesystem context of the container's, or a connection to the broker, -1 if
-        there is none; either stays this object's.
+        Returns the container half's filesystem context, or its connection to the broker, or -1 if
+        there is no broker.  This object keeps owning the fd.
         """
         self._path = path.encode("utf-8", "surrogateescape")
         self._send(inside.MODE.pack(mode) + self._path)
@@ -122,9 +121,9 @@ class ContainerHalf(Half):
     def has(
         self, grant: "Grant", enums: "Mapping[str, Enum]", *, guard: "Guard | None" = None
     ) -> bool:
-        """Whether the directory already is a bpffs that is just as `grant` says.
+        """Whether the directory already is a bpffs that is exactly as `grant` says.
 
-        With `guard` it is one only if it is marked for that, and without only if it isn't marked.
+        With `guard` it has to be marked for the guard, without `guard` it must not be marked.
         """
         if not self._target[1] or self._wrong(self._target, grant, enums):
             return False
@@ -146,15 +145,15 @@ class ContainerHalf(Half):
         )
 
     def _whose(self, guard: "Guard | None" = None) -> tuple[bool, bool]:
-        """Whether the target is of the container's user namespace, as tokens need it.
+        """Whether the target belongs to the container's user namespace, as tokens require.
 
-        And whether a guard holds it: `guard`, or the one in force as far as we can see it.
+        Also whether a guard holds it: `guard`, or else the one in force, if we may look at it.
         """
         before = len(self._fds)
         self._send(inside.OWNER)
         _, owned = inside.COUNT.unpack(self._receive(inside.OWNED))
         if len(self._fds) != before + 1:
-            raise HookError(MOUNT_FAILED, "the container half sent no directory")
+            raise HookError(MOUNT_FAILED, "the container half sent no fd of the directory")
         target = self._fds.pop()
         try:
             return bool(owned), _marked(target, guard)
@@ -169,9 +168,9 @@ class ContainerHalf(Half):
         *,
         guard: "Guard | None" = None,
     ) -> None:
-        """Attach what has been made, or the detached `mount`, and read back that it is `grant`.
+        """Attach the new mount, or the detached `mount`, and read back that it is as `grant` says.
 
-        With `guard` it is marked before.
+        With `guard` the mount is marked before it is attached.
         """
         self._stays_inside(self._target[0])
         self._send(inside.CREATED, mount)
@@ -189,12 +188,12 @@ class ContainerHalf(Half):
         if wrong:
             raise HookError(
                 NOT_AS_GRANTED,
-                f"the kernel mounted something else than was granted: {', '.join(wrong)}; "
-                "Linux before 6.9 ignores delegation",
+                f"the kernel's mount differs from the grant: {', '.join(wrong)}; Linux before 6.9 "
+                "ignores delegation",
             )
 
     def failure(self) -> HookError:
-        """Why there is no broker."""
+        """Why the container half has reached no broker."""
         try:
             self._send(inside.CREATED)
             self._receive(inside.FAILED)
@@ -203,25 +202,25 @@ class ContainerHalf(Half):
         return self._died()
 
     def keep(self) -> None:
-        """Let what was attached stay.  Raises HookError, with nothing left behind."""
+        """Let the attached mount stay.  Raises HookError, after everything was undone."""
         self._send(inside.KEEP)
         self._kept = True
 
     def _message(self) -> bytes:
-        """The next message; takes note of what there is to take back."""
+        """The next message; notes what would have to be undone."""
         message = super()._message()
         if message.startswith(inside.MAKING):
             _, missing, mount = inside.MISSING.unpack(message)
-            # What it waits to be allowed isn't made yet.
+            # With a mount, the child waits for leave and hasn't made anything yet.
             self._making = 0 if mount else missing
         return message
 
     def _may_make(self, message: bytes) -> None:
-        """Let the child make what it says is missing, or refuse.
+        """Let the child make the directories that are missing, or refuse.
 
-        A volume is whoever's it is, and where it is to be read-only crun makes it so only after
-        the hooks (linux.c, finalize_mounts); till then the kernel lets us write there.  A file
-        system that the container alone has is as good as its root filesystem.
+        A volume may belong to anybody.  If it is to be read-only, crun makes it so only after the
+        hooks (crun: src/libcrun/linux.c, finalize_mounts); until then the kernel lets us write to
+        it.  A file system that only the container has is as safe as its root filesystem.
         """
         _, missing, mount = inside.MISSING.unpack(message)
         if not mount:
@@ -235,8 +234,9 @@ class ContainerHalf(Half):
         self._send(inside.MAKE)
 
     def _is_containers_own(self, mount: int) -> bool:
-        """Whether the file system of the container's `mount` surely is nobody else's."""
-        # What is bound into it is mounted where the runtime is, too, and so are we, or else inside.
+        """Whether the file system of the container's `mount` certainly is the container's alone."""
+        # A bind mount's source is also mounted where the runtime runs: in our namespace, or the
+        # container's.
         fields = self._fields(mount)
         if not fields or not self._container.joins_mount:
             return False
@@ -247,7 +247,7 @@ class ContainerHalf(Half):
     ) -> tuple[str, str, list[str], list[str]]:
         """What the kernel shows for the mount of `place`: root, type, flags, options.
 
-        All are empty if it isn't among the container's mounts.
+        All are empty if the mount isn't among the container's.
         """
         fields = self._fields(place[0])
         if not fields:
@@ -275,9 +275,9 @@ class ContainerHalf(Half):
         return wrong + differences(grant, options, enums)
 
     def _stays_inside(self, mount: int) -> None:
-        """Refuse a target on a `mount` where what is mounted appears outside of the container too.
+        """Refuse a target on a `mount` that propagates what is mounted there out of the container.
 
-        crun hands a volume that is rshared to a container as a peer of the host's own mount.
+        crun makes a volume that is rshared a peer of the host's own mount.
         """
         groups = [
             field.removeprefix("shared:")
@@ -286,8 +286,8 @@ class ContainerHalf(Half):
         ]
         if not groups:
             return
-        # The groups' numbers are the kernel's own, the same in every mount namespace.  From
-        # within the container nobody sees who else is in them.
+        # The kernel numbers peer groups for all mount namespaces alike.  From within the container
+        # nobody sees who else is in a group.
         receiving = {kind + groups[0] for kind in _RECEIVING}
         if not self._container.joins_mount or any(
             not receiving.isdisjoint(_optional(line.split(" ")))
@@ -301,11 +301,11 @@ class ContainerHalf(Half):
             )
 
     def _fields(self, mount: int) -> list[str]:
-        """The fields of the line about the container's `mount`; none if there is no such line.
+        """The fields of the line about the container's `mount`; empty if there is no such line.
 
         ID parent major:minor root point flags [optional]... - type source options
         """
-        # A container may have hundreds, and this is the one line of interest.
+        # A container may have hundreds of mounts, and only this one's line matters.
         lines = b"\n" + self._mountinfo()
         start = lines.find(b"\n%d " % mount) + 1
         if not start:
@@ -313,16 +313,15 @@ class ContainerHalf(Half):
         return lines[start : lines.find(b"\n", start)].decode("utf-8", "replace").split(" ")
 
     def _mountinfo(self) -> bytes:
-        """The container's mounts, from the host's /proc.
+        """The container's mounts, read from the host's /proc.
 
-        The child is in the container's mount namespace and ours to reap: until then its
-        pid is nobody else's.  In the container we ourselves are in that namespace, and pids
-        aren't those of this /proc.
+        The child is in the container's mount namespace, and keeps its pid until we reap it.  If we
+        are in the container ourselves, that namespace is ours, and this /proc has other pids.
         """
         try:
             return _mountinfo(str(self._pid) if self._container.joins_mount else "self")
         except OSError as error:
-            # Of a process that is dead, and not reaped yet, it is EINVAL.
+            # Reading the mountinfo of a dead process that isn't reaped yet fails with EINVAL.
             if error.errno not in (ENOENT, ESRCH, EINVAL):
                 raise HookError(
                     MOUNT_FAILED, f"the container's mounts can't be read: {error.strerror}"
@@ -330,10 +329,10 @@ class ContainerHalf(Half):
             raise self._died() from None
 
     def _end(self) -> None:
-        """Wait until the child has gone; one that hangs is killed.
+        """Wait until the child has gone; kill it if it hangs.
 
-        It sees that nothing more will come, takes back what it wasn't told to keep, and ends,
-        which closes the other end of the socket.  For one that was killed another one does it.
+        The child sees the end of the socket, undoes what it wasn't told to keep, and exits.  For a
+        child that was killed, another child undoes it.
         """
         if not self._pid:
             return
@@ -343,13 +342,13 @@ class ContainerHalf(Half):
             self._undo = True
             try:
                 self._start(_UNDO_DEADLINE)
-            except OSError:  # Nothing more to be done.
+            except OSError:  # Nothing more can be done.
                 return
             self._wait()
 
 
 def mark(guard: "Guard", mount: int) -> None:
-    """Have `guard` hold the new `mount`, which nobody in a container has seen.
+    """Have `guard` hold the new `mount`, which nobody in a container has seen yet.
 
     Raises HookError (NOT_AS_GRANTED).
     """
@@ -376,7 +375,7 @@ def _marked(target: int, guard: "Guard | None") -> bool:
 
 
 def _place(message: bytes) -> tuple[int, bool, int, int, int]:
-    """The place that the child tells of: mount, whether it is that one's root, uid, gid, mode."""
+    """The place that the child tells: mount id, whether it is the mount's root, uid, gid, mode."""
     _, mount, is_root, uid, gid, mode = inside.PLACE.unpack(message)
     return mount, is_root, uid, gid, mode
 
@@ -388,7 +387,7 @@ def _mountinfo(process: str) -> bytes:
     except ValueError:
         raise HookError(
             MOUNT_FAILED,
-            "there are too many mounts to see what becomes of one more: "
+            "the container's mounts can't be checked, because there are too many: "
             f"/proc/{process}/mountinfo is larger than {MOUNTINFO_MAX >> 20} MiB; unmount some",
         ) from None
     finally:
@@ -396,5 +395,5 @@ def _mountinfo(process: str) -> bytes:
 
 
 def _optional(fields: list[str]) -> list[str]:
-    """The optional ones of the `fields` of a line of mountinfo: how its mount propagates."""
+    """The optional ones of a mountinfo line's `fields`, which say how the mount propagates."""
     return fields[_OPTIONAL : fields.index("-", _OPTIONAL)] if len(fields) > _OPTIONAL else []

@@ -1,6 +1,6 @@
 """What the hook does for a grant, as data: each step with the half that takes it, and why.
 
-It is the order of `mount`, `inside` and `session`; a test traces real runs and compares.
+The order is that of `mount`, `inside` and `session`; a test traces real runs and compares.
 """
 
 from .client import SOCKET
@@ -14,8 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# The two halves; where a broker delegates it is the host half, with a child of its own in the
-# container's namespaces.
+# The two halves.  If a broker delegates, the broker is the host half, and has a child of its own in
+# the container's namespaces.
 HOST = "host"
 CONTAINER = "container"
 BROKER = "broker"
@@ -23,13 +23,13 @@ BROKERS_CHILD = "broker's child"
 CREATE_RUNTIME = "createRuntime"
 CREATE_CONTAINER = "createContainer"
 _STICKY = 0o1000
-# bpf_fill_super() gives the root directory this, and bpf_show_options() leaves it out.
+# bpf_fill_super() gives the root directory this mode, and bpf_show_options() doesn't show it.
 _UNSHOWN = 0o777
 _BENEATH = "RESOLVE_IN_ROOT|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS"
 
 
 class Step(Record):
-    """One step: `half` takes it, `call` is the system call with what matters of its arguments."""
+    """One step: `half` takes it; `call` is the system call with the arguments that matter."""
 
     __slots__ = ("call", "half", "why")
     half: str
@@ -48,8 +48,8 @@ def steps(
 ) -> "tuple[Step, ...]":
     """What the hook does at `stage` to mount `grant` below the container's root at `root`.
 
-    With `broker` the hook may not delegate itself, which it never may at CREATE_CONTAINER.  What is
-    `confined` is marked for the guard.
+    With `broker` the hook may not delegate itself; at CREATE_CONTAINER it never may.  If
+    `confined`, the mount is marked for the guard.
     """
     if broker:
         return tuple(_by_broker(grant, root, enums, stage, confined=confined))
@@ -76,7 +76,7 @@ def _directly(
     yield Step(
         half=CONTAINER,
         call='fsopen("bpf")',
-        why="the superblock will be this user namespace's; the fd goes to the host half",
+        why="the superblock will belong to this user namespace; the fd goes to the host half",
     )
     yield from _settings(grant, enums, HOST)
     yield from _mount(grant, CONTAINER)
@@ -93,35 +93,37 @@ def _by_broker(
         yield Step(
             half=CONTAINER,
             call="setns(CLONE_NEWNS), setns(CLONE_NEWUSER)",
-            why="as far as the container's differ from the engine's own",
+            why="only those of the container's that differ from the engine's own",
         )
     yield _root(root)
     yield _target(grant)
     yield Step(
         half=CONTAINER,
         call=f'connect("{SOCKET}")',
-        why="from the container's namespaces: the broker looks at who has connected",
+        why="from the container's namespaces, because the broker looks at who has connected",
     )
     yield Step(
         half=BROKER,
         call="getsockopt(SO_PEERPIDFD)",
-        why="who asks, by the kernel's word; then the policy decides",
+        why="the kernel says who asks; then the policy decides",
     )
     yield Step(
         half=BROKERS_CHILD,
         call="setns(CLONE_NEWNS), setns(CLONE_NEWUSER)",
-        why="into the namespaces of whoever asks",
+        why="into the namespaces of the process that asks",
     )
     yield Step(
         half=BROKERS_CHILD,
         call='fsopen("bpf")',
-        why="the superblock will be this user namespace's",
+        why="the superblock will belong to this user namespace",
     )
     yield from _settings(grant, enums, BROKER)
     yield from _mount(grant, BROKERS_CHILD)
     if confined:
         yield _mark(BROKER)
-    yield Step(half=BROKER, call="sendmsg(SCM_RIGHTS)", why="the mount, attached nowhere yet")
+    yield Step(
+        half=BROKER, call="sendmsg(SCM_RIGHTS)", why="the mount, which is attached nowhere yet"
+    )
     where = "/proc/CHILD/mountinfo" if stage == CREATE_RUNTIME else "/proc/self/mountinfo"
     yield from _attach(CONTAINER, where)
 
@@ -138,7 +140,7 @@ def _target(grant: Grant) -> Step:
     return Step(
         half=CONTAINER,
         call=f'openat2("{grant.path[1:]}", {_BENEATH})',
-        why="the target, resolved once; directories that are missing are made",
+        why="the target, resolved once; missing directories are made",
     )
 
 
@@ -168,7 +170,7 @@ def _mount(grant: Grant, half: str) -> "Iterator[Step]":
         yield Step(
             half=half,
             call=f"fchmod({grant.mode:04o})",
-            why="the kernel gives its root directory the sticky bit whatever the mode",
+            why="the kernel gives its root directory the sticky bit, whatever the mode",
         )
 
 
@@ -176,7 +178,7 @@ def _mark(half: str) -> Step:
     return Step(
         half=half,
         call=f"bpf(BPF_MAP_UPDATE_ELEM, {MARKS})",
-        why="mark its root directory: the guard holds every token that is made from it",
+        why="mark its root directory, so that the guard holds every token that is made from it",
     )
 
 
@@ -184,20 +186,19 @@ def _attach(half: str, mountinfo: str) -> "Iterator[Step]":
     yield Step(
         half=CONTAINER,
         call="move_mount(MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH)",
-        why="attach it to the target that is held",
+        why="attach it to the target that was opened before",
     )
     yield Step(
         half=half,
         call=f'openat("{mountinfo}")',
-        why="read back: what the kernel shows must be the grant, or it is taken off again",
+        why="read back: what the kernel shows must be the grant, or the bpffs is unmounted again",
     )
 
 
 def mount_line(grant: Grant, enums: "Mapping[str, Enum]", owner: tuple[int, int] | None) -> str:
     """What `mount -t bpf` will show in the container, to the letter (bpf_show_options).
 
-    `owner` are the host's ids of the container's root; UID and GID stand for those where it is
-    None.
+    `owner` are the host's ids of the container's root; if it is None, UID and GID stand for them.
     """
     uid, gid = owner or ("UID", "GID")
     options = ["rw", "nosuid", "nodev", "noexec", "relatime", f"uid={uid}", f"gid={gid}"]
@@ -206,7 +207,7 @@ def mount_line(grant: Grant, enums: "Mapping[str, Enum]", owner: tuple[int, int]
         options.append(f"mode={mode:o}")
     for kind in KINDS:
         enum = enums[kind.option]
-        # The kernel shows no bit that it has no name for.
+        # The kernel doesn't show bits that it has no name for.
         known = grant.masks.get(kind.option, 0) & enum.known
         if known:
             options.append(f"{kind.option}={show(known, enum)}")

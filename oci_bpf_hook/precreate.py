@@ -1,13 +1,13 @@
 """The hook at podman's stage precreate: a container gets what it needs to use its token.
 
-podman hands over the configuration that the runtime is about to get, and takes what comes back.
-A container that asks, and that the policy gives something, has these added: CAP_BPF and what else
-its types take, a filter that lets bpf(2) through, and libbpf's variable.  Whatever else there is
-stays as it is written.
+podman passes the configuration that the runtime is about to get, and takes back what this prints.
+If a container asks and the policy grants it something, precreate adds CAP_BPF and the other
+capabilities that its types need, a filter that lets bpf(2) through, and libbpf's variable.
+Everything else in the configuration stays as it was written.
 
-Nothing is delegated here.  That is the hook's at createRuntime, which looks at the container and
-not at what is written of it: where the two don't agree the container doesn't start.  So nothing is
-added unless that hook is among the configuration's, as it isn't while all of this is uninstalled.
+Nothing is delegated here.  The hook does that at createRuntime, when it looks at the container
+itself and not at its configuration: if the two don't agree, the container doesn't start.  So
+nothing is added unless the configuration names that hook; while it is uninstalled, it doesn't.
 """
 
 import posix
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from .names import Enum
 
 _WHAT = "configuration"
-# A CDI device's hook looks at no annotation, and this one itself at no container.
+# A CDI device's hook reads no annotations, and precreate itself looks at no container.
 _NOT_OURS = frozenset(("--profile", "precreate"))
 _STAGES = ("prestart", "createRuntime", "createContainer")
-# The launcher's places: beside the package, or in a checkout.
+# Where the launcher is: beside the package, or in a checkout.
 _PACKAGE = __file__.rpartition("/")[0]
 _LAUNCHERS = (f"{_PACKAGE}/../oci-bpf-hook", f"{_PACKAGE}/../hooks.d/oci-bpf-hook")
 
 
 def main(arguments: "Sequence[str]") -> int:
-    """Run it with the command line's `arguments`; its exit code, one of errors.EXITS."""
+    """Run it with the command line's `arguments`; returns its exit code, one of errors.EXITS."""
     identity = "?"
     try:
         settle()
@@ -45,7 +45,7 @@ def main(arguments: "Sequence[str]") -> int:
         if asked(annotations_of(config, _WHAT)):
             from .proposed import identity as identify
 
-            # An object in which a key comes twice is another one to whoever reads it otherwise.
+            # JSON readers disagree about an object that has a key twice.
             config = _decoded(text, unique=True)
             try:
                 identity = identify(config)
@@ -59,7 +59,7 @@ def main(arguments: "Sequence[str]") -> int:
         return DONE
     except HookError as error:
         return report(identity, error.code, str(error))
-    except Exception as error:  # noqa: BLE001  The one place: a bug is no traceback in a log.
+    except Exception as error:  # noqa: BLE001  Only here: a bug must not put a traceback into a log.
         return report(identity, BUG, bug(error))
 
 
@@ -67,23 +67,23 @@ def _decoded(text: bytes, *, unique: bool) -> "dict[str, Any]":
     try:
         config = load_json(text, unique=unique)
     except ValueError as error:
-        raise HookError(BAD_STATE, f"the {_WHAT} on stdin is no JSON: {error}") from None
+        raise HookError(BAD_STATE, f"the {_WHAT} on stdin isn't JSON: {error}") from None
     annotations_of(config, _WHAT)
-    assert isinstance(config, dict)  # annotations_of looked.
+    assert isinstance(config, dict)  # annotations_of has checked that.
     return config
 
 
 def _options(arguments: "Sequence[str]") -> dict[str, str]:
     options = options_of(arguments)
     if "profile" in options:
-        raise HookError(USAGE, "precreate takes no --profile: a CDI device has it all itself")
+        raise HookError(USAGE, "precreate takes no --profile: a CDI device adds all of it itself")
     return options
 
 
 def _changed(
     text: bytes, config: "dict[str, Any]", options: "Mapping[str, str]", identity: str
 ) -> bytes:
-    """The configuration `text` of the container `identity`, with what it needs."""
+    """The configuration `text` of the container `identity`, with what the container needs."""
     from .container import is_initial
     from .log import INFO, log
     from .proposed import name
@@ -91,9 +91,9 @@ def _changed(
     if not _is_hooked(config.get("hooks") or {}):
         log(
             INFO,
-            f"{quote(identity)[1:-1]}: precreate adds nothing: the hook that delegates isn't run "
-            "for this container; oci-bpf-hook.json of the same installation is in no directory of "
-            "hooks_dir",
+            f"{quote(identity)[1:-1]}: precreate adds nothing, because the hook that delegates "
+            "isn't run for this container: no directory of hooks_dir has the oci-bpf-hook.json "
+            "of this installation",
         )
         return text
     given, names = (_given, _named) if is_initial() else (_asked, _asked)
@@ -121,7 +121,7 @@ def _changed(
 
 
 def _is_hooked(hooks: "Mapping[str, Any]") -> bool:
-    """Whether the hook that delegates, and decides, will be run."""
+    """Whether the hook that decides and delegates will be run."""
     launchers = [_status(path) for path in _LAUNCHERS]
     for stage in _STAGES:
         for hook in hooks.get(stage) or []:
@@ -145,7 +145,7 @@ def _named(
     options: "Mapping[str, str]",
     identity: str,
 ) -> None:
-    """See that this kernel and the policy know the names.  Raises HookError."""
+    """Check that this kernel and the policy know the names.  Raises HookError if they don't."""
     from .kernel import table
     from .masks import resolve
     from .policycache import in_force
@@ -160,7 +160,7 @@ def _given(
     options: "Mapping[str, str]",
     identity: str,
 ) -> "tuple[dict[str, int], Mapping[str, Enum]]":
-    """What the policy gives, and the kernel's names; a refusal is on record."""
+    """What the policy grants, and the kernel's names; a refusal is recorded."""
     from .policycache import in_force
     from .proposed import Proposed, name
     from .trail import Trail
@@ -180,7 +180,8 @@ def _given(
         except HookError:
             if not trail.policy().image_annotations:
                 raise
-            # What the image asks for the hook may give, but the rest is for who runs it to give.
+            # The hook may grant what the image asks for; the rest is up to the user who runs the
+            # image.
             return {}, {}
         with Proposed(config) as container:
             decision = judge(
@@ -198,7 +199,7 @@ def _given(
 def _by_user(
     request: "Request", config: "dict[str, Any]", identity: str, *, rootless: bool = False
 ) -> "Mapping[str, str]":
-    """The annotations that aren't the image's.  Raises HookError where those ask."""
+    """The annotations that aren't the image's.  Raises HookError if the image's ask, too."""
     from .images import asked_by_user, copies
     from .proposed import name
 
@@ -217,10 +218,10 @@ def _asked(
     options: "Mapping[str, str]",
     identity: str,
 ) -> "tuple[dict[str, int], Mapping[str, Enum]]":
-    """The same beside a rootless engine, by the broker's word: the policy isn't ours to read.
+    """The same for a rootless engine, as the broker decides: we may not read the policy.
 
-    Whether the container has a user namespace of its own or shares podman's, all of it is the
-    user's, and so are capabilities in there.
+    Whether the container has a user namespace of its own or shares podman's, both are the user's,
+    and so are the capabilities in them.
     """
     from .client import decision
     from .kernel import enums

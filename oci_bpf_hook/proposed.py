@@ -1,7 +1,8 @@
-"""A container of podman's that is only proposed: what its configuration says before there is one.
+"""A proposed container of podman's: what its configuration says before the container exists.
 
-It answers the policy's questions as Container does about one that is there.  What it says is the
-configuration's word, good enough to tell what will be given; who gives it looks at the container.
+It answers the policy's questions as Container does for a container that exists.  Its answers are
+only the configuration's; that is enough to tell what will be granted, because the hook that grants
+it looks at the container itself.
 """
 
 import posix
@@ -22,16 +23,16 @@ _MARK = "/run/.containerenv"
 
 
 class Proposed:
-    """What the decoded config.json `config` makes, to be used in a `with`.
+    """What the decoded config.json `config` will make, to be used in a `with`.
 
-    Where the configuration isn't one, methods raise HookError (BAD_STATE), AttributeError,
-    KeyError or TypeError.
+    If `config` isn't a configuration, methods raise HookError (BAD_STATE), AttributeError, KeyError
+    or TypeError.
     """
 
     def __init__(self, config: "Mapping[str, Any]") -> None:
-        """Open the user namespace that it is to join, if it is one that is there already.
+        """Open the user namespace that it is to join, if that exists already.
 
-        Raises HookError (NO_USER_NAMESPACE) if it has none of its own.
+        Raises HookError (NO_USER_NAMESPACE) if it has no user namespace of its own.
         """
         self._config = config
         self._user = -1
@@ -45,7 +46,9 @@ class Proposed:
                 self._owner = owner_of(self._user)
             except OSError:
                 self.close()
-                raise _odd(f"the user namespace {quote(path)} is none") from None
+                raise _odd(
+                    f"the path of the user namespace, {quote(path)}, leads to something else"
+                ) from None
             if initial:
                 self.close()
                 raise _no_user_namespace()
@@ -57,7 +60,7 @@ class Proposed:
         self.close()
 
     def close(self) -> None:
-        """Give the fd back."""
+        """Close the fd."""
         if self._user >= 0:
             posix.close(self._user)
             self._user = -1
@@ -83,12 +86,14 @@ class Proposed:
         except PermissionError:
             return True
         except OSError:
-            raise _odd(f"the network namespace {quote(kinds[0])} is none") from None
+            raise _odd(
+                f"the path of the network namespace, {quote(kinds[0])}, leads to something else"
+            ) from None
         finally:
             posix.close(network)
 
     def sees_host_cgroups(self, root: str | None) -> bool:
-        """Whether it is to see more of the cgroup tree than its own, wherever its `root` is."""
+        """Whether it will see more of the cgroup tree than its own part, wherever its `root` is."""
         if list(self._namespaces("cgroup")) != [None]:
             return True
         sources = (mount["source"] for mount in self._mounts() if _is_bind(mount))
@@ -98,7 +103,7 @@ class Proposed:
         )
 
     def _namespaces(self, kind: str) -> "Iterator[str | None]":
-        """Each namespace of that `kind`: the path of one that is there, None for a new one."""
+        """Each namespace of that `kind`: the path of one that exists, None for a new one."""
         for one in self._config["linux"]["namespaces"]:
             if one["type"] == kind:
                 yield one.get("path")
@@ -118,9 +123,9 @@ def identity(config: "Mapping[str, Any]") -> str:
 
 
 def name(config: "Mapping[str, Any]") -> str | None:
-    """The name that podman's storage has for it; None where that can't be told.
+    """The name that podman's storage has for it; None if that can't be told.
 
-    No annotation has it, and the process that knows it, conmon, isn't there yet.
+    No annotation has it, and the process that knows it, conmon, doesn't run yet.
     """
     try:
         found = stored(identity(config), str(config["root"]["path"]))
@@ -137,9 +142,9 @@ def _is_bind(mount: "Mapping[str, Any]") -> bool:
 
 def _open(path: str) -> int:
     try:
-        # To open a device may do something, and to open a pipe may never end.
+        # Opening a device may have effects, and opening a pipe may never end.
         if posix.stat(path).st_mode & 0o170000 != 0o100000:
-            raise ValueError("no namespace")
+            raise ValueError("not a namespace")
         return posix.open(path, _OPEN)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error

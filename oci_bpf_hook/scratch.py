@@ -1,7 +1,8 @@
 """A user namespace to try things in: a child of ours, with a bpffs and a token.
 
-The hook's own two halves do the mounting; what a container's program would do, the child does in
-the scratch namespaces.  What works here and not in a container is that container's matter.
+The hook's own two halves do the mounting; the child does in the scratch namespaces what a
+container's program would do.  If something works here and not in a container, that container is the
+reason.
 """
 
 import os
@@ -27,9 +28,9 @@ SOCKET_FILTER = 1
 TRACEPOINT = 5
 ATTACH_0 = 0
 _DEADLINE = 10
-# Ids of nobody's, for the scratch namespace's root.
+# Unused ids, for the scratch namespace's root.
 ID = 0x7FFF0000
-# Where it has its root filesystem: any directory that every host has.
+# Its root filesystem is bound here: a directory that every host has.
 _ROOT = b"/tmp"
 _BPFFS = "/bpf"
 _READY = "ready"
@@ -37,7 +38,7 @@ _DONE = "done"
 
 
 def masks(*programs: int) -> dict[str, int]:
-    """What is delegated for it: the least for a map and a program, and these types of programs."""
+    """The masks to delegate: the least for a map and a program, and these types of programs."""
     return {
         CMDS.option: 1 << probes.BPF_MAP_CREATE | 1 << probes.BPF_PROG_LOAD,
         MAPS.option: 1 << HASH,
@@ -49,11 +50,11 @@ def masks(*programs: int) -> dict[str, int]:
 class Scratch:
     """A child in a user and a mount namespace of its own, to be used in a `with`.
 
-    `failed` is what has gone wrong so far, or "".
+    `failed` says what has gone wrong so far, or is "".
     """
 
     def __init__(self, use: "Callable[[int], str]") -> None:
-        """`use` is run in the child with a token's fd; it says what failed, or "", or raises."""
+        """The child runs `use` with a token's fd; `use` returns what failed, or "", or raises."""
         self._use = use
 
     def __enter__(self) -> "Scratch":
@@ -82,7 +83,7 @@ class Scratch:
         os.waitpid(self.pid, 0)
 
     def delegate(self, wanted: "Mapping[str, int]", guard: "Guard | None" = None) -> str:
-        """Give it a bpffs that delegates these masks, held by `guard`; what failed, or ""."""
+        """Give it a bpffs with these masks, held by `guard`; returns what failed, or ""."""
         grant = Grant(masks=wanted, path=_BPFFS, mode=0o1777)
         try:
             with (
@@ -96,7 +97,7 @@ class Scratch:
         return ""
 
     def use(self) -> str:
-        """Have it make a token and use it; what failed, or ""."""
+        """Have the child make a token and use it; what failed, or ""."""
         said = self._ask()
         return "" if said == _DONE else said
 
@@ -118,12 +119,12 @@ class Scratch:
 
     def _hear(self) -> str:
         if not select.select([self._in], [], [], _DEADLINE)[0]:
-            return f"nothing came from it in {_DEADLINE} seconds"
+            return f"it sent nothing for {_DEADLINE} seconds"
         return os.read(self._in, 4096).decode("utf-8", "replace") or "it died"
 
 
 def _be_scratch(out: int, orders: int, parent: int, use: "Callable[[int], str]") -> NoReturn:
-    """The child: says READY twice, and DONE, or what failed."""
+    """The child: says READY twice, and DONE, or else what failed."""
     step = ""
     try:
         signal.alarm(_DEADLINE)

@@ -1,9 +1,9 @@
-"""A file that is written whole, or the old one stays: all that is written goes through here.
+"""Files are written here whole or not at all: if that fails, the old file stays.
 
-Root's tools write where others may have been before them: into a directory like /tmp, or a user's.
-So the new file is one that nobody else has made, by a name that takes the old one's place at the
-end; what lies at either name, a link, a FIFO or somebody's file, is neither followed nor opened.
-Whoever is killed meanwhile leaves a file behind whose name begins with `.oci-bpf-hook.`.
+Root's tools write into directories in which others may have put something before: /tmp, or a
+user's.  So the content goes to a new file, surely made by us, which is then renamed to the old
+one's name.  If a link, a FIFO or somebody's file is at either name, it is neither followed nor
+opened.  A process that is killed meanwhile leaves a file whose name begins with `.oci-bpf-hook.`.
 """
 
 import posix
@@ -20,20 +20,20 @@ _NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.
 _READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 _WRITE = posix.O_WRONLY | posix.O_NOCTTY | posix.O_CLOEXEC
 _KIND, _REGULAR, _IS_DIRECTORY, _LINK = 0o170000, 0o100000, 0o040000, 0o120000
-# Nobody guesses a name of 64 bits this often.
+# Nobody guesses a name of 64 random bits this often.
 _TRIES = 16
 
 
 class Replacement:
     """A file that takes the place of the one at `path` when a `with` ends without an error.
 
-    The `with` gives its fd, to write to; with an error in it the old one stays.  `mode` and
-    `owner`, a uid and a gid, are what the file is to have; without them it is ours, with the mode
-    of a file of ours that it replaces, or what the umask leaves.  `sync` has its content on the
-    disk before its name is there.  With `devices` a pipe or a device of ours is written to as it
-    is, and what lies behind a link that nobody else can have made, such as /dev/stdout.
+    The `with` gives its fd, to write to; after an error in it the old file stays.  `mode` and
+    `owner`, a uid and a gid, are set on the new file.  Without them the file is ours, and gets the
+    mode of the file of ours that it replaces, or else what the umask leaves.  With `sync` the
+    content is on the disk before the name is.  With `devices` a pipe or a device of ours is written
+    to directly, and so is the target of a link that only we can have made, such as /dev/stdout.
 
-    Raises OSError, with `path` for its file.
+    Raises OSError, with `path` as its file name.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class Replacement:
             posix.close(self._directory)
 
     def _finish(self) -> None:
-        """Have it be as it is to be, and only then where."""
+        """Give the file its owner, mode and content first, and its name last."""
         if self._owner is not None:
             posix.fchown(self._fd, *self._owner)
-        assert self._mode is not None  # _make() has seen to that.
+        assert self._mode is not None  # _make() has set it.
         posix.fchmod(self._fd, self._mode)
         if self._sync:
             posix.fsync(self._fd)
@@ -127,7 +127,7 @@ class Replacement:
             return None
 
     def _special(self) -> int:
-        """The flags to open what is there with, where it is no file to be replaced, or 0."""
+        """The flags to open what is there with, if it is written to and not replaced, or 0."""
         found = self._found() if self._devices else None
         if found is None or found.st_mode & _KIND in (_REGULAR, _IS_DIRECTORY):
             return 0
@@ -139,24 +139,24 @@ class Replacement:
         return _WRITE | posix.O_NOFOLLOW if alone or found.st_uid in ours else 0
 
     def check(self) -> None:
-        """See that it can be written, before a long work, and change nothing.  Raises OSError."""
+        """Check, before a long work, that it can be written; changes nothing.  Raises OSError."""
         try:
             self._look()
             special = self._special()
             posix.close(self._directory)
         except OSError as error:
             raise self._of(error) from None
-        # A pipe's reader would take this for all that there is.
+        # A pipe's reader would take an open and close for an empty file.
         if not special:
             with self:
                 self._leave()
 
     def _leave(self) -> None:
-        """Take the new file away, if it isn't what is to stay."""
+        """Remove the new file, unless it has become the one that stays."""
         if self._new:
             try:
                 posix.unlink(self._new, dir_fd=self._directory)
-            except OSError:  # Somebody has been faster.
+            except OSError:  # It is gone already.
                 pass
         self._new = ""
 
@@ -165,7 +165,7 @@ class Replacement:
 
 
 def _usual_mode(found: "posix.stat_result | None") -> int:
-    """The mode of a file that nobody has said the mode of, where that is `found`."""
+    """The mode for a file whose mode nobody gave, where the file there is `found`."""
     if found and found.st_mode & _KIND == _REGULAR and found.st_uid == posix.geteuid():
         return found.st_mode & 0o777
     mask = posix.umask(0o077)
@@ -182,7 +182,7 @@ def write(
     sync: bool = True,
     devices: bool = False,
 ) -> None:
-    """Have `content` at `path`, as a Replacement does.  Raises OSError."""
+    """Write `content` to `path` as a Replacement does.  Raises OSError."""
     with Replacement(path, mode=mode, owner=owner, sync=sync, devices=devices) as fd:
         view = memoryview(content)
         while view:
@@ -192,9 +192,9 @@ def write(
 def is_written(path: "str | PathLike[str]", content: bytes, mode: int) -> bool:
     """Whether `path` is a file of ours with this `content` and `mode` already.
 
-    Raises OSError where that can't be seen.
+    Raises OSError if that can't be seen.
     """
-    # What is another's would be changed by them later.
+    # Another owner could change the file later.
     try:
         fd = posix.open(path, _READ)
     except OSError as error:
@@ -205,7 +205,7 @@ def is_written(path: "str | PathLike[str]", content: bytes, mode: int) -> bool:
         status = posix.fstat(fd)
         if (status.st_mode, status.st_uid) != (_REGULAR | mode, posix.geteuid()):
             return False
-        # One more than it should have.
+        # One byte more than it should have.
         return status.st_size == len(content) and posix.read(fd, len(content) + 1) == content
     finally:
         posix.close(fd)

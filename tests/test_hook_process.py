@@ -148,7 +148,7 @@ def test_stdin_that_does_not_wait(container: Scratch) -> None:
 def test_no_proc(container: Scratch) -> None:
     prefix = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
     result = run_hook(container.state(ASK), prefix=prefix)
-    assert_failed(result, 17, "there is no /proc", container=container)
+    assert_failed(result, 17, "/proc is missing", container=container)
 
 
 @pytest.mark.parametrize("most", range(4, 14))

@@ -100,7 +100,7 @@ profiles:
                 'p.yaml:9:28: there is no profile "d"',
                 'p.yaml:9:31: there is no profile "e"',
                 'p.yaml:9:51: no map type is called "hsh"',
-                'p.yaml:10:9: the name "b" is taken already',
+                'p.yaml:10:9: the name "b" is used already',
                 "p.yaml:11:17: this host has no user",
                 'p.yaml:14:16: "5" should be a text',
                 'p.yaml:15:24: no program type is called "xdq"',
