@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-# include/linux/proc_ns.h: PROC_USER_INIT_INO, the initial user namespace's inode.
+# The initial user namespace's inode number (Linux: include/linux/proc_ns.h, PROC_USER_INIT_INO).
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 # _IO(0xb7, 1), 2 and 4 of linux/nsfs.h; the architectures below spell "no direction" as 1 << 29.
 _NS_GET_USERNS = 0xB701

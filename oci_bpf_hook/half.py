@@ -113,8 +113,8 @@ class Half:
             message, fd = inside.receive(self._sock)
         except ConnectionResetError:
             # It has gone without reading our last message.  The kernel reports that once, and only
-            # then gives the message that the child had sent before (Linux: unix_release_sock,
-            # sock_error).
+            # then gives the message that the child had sent before (Linux: net/unix/af_unix.c,
+            # unix_release_sock; include/net/sock.h, sock_error).
             return self._message()
         if fd >= 0:
             self._fds.append(fd)

@@ -1,8 +1,8 @@
 """Who can still use a delegation that was taken away, as far as /proc shows it.
 
-Whoever has a token's fd and is privileged over its user namespace can use the token, and any fd on
-a directory of the bpffs makes tokens, whether a path leads there or not.  So processes are
-searched, not namespaces.  An fd that is on its way through a socket can't be seen.
+Whoever has a token's fd and is privileged over its user namespace can use the token, and whoever
+has a directory of the bpffs open can make tokens, whether a path leads there or not.  So processes
+are searched, not namespaces.  An fd that is on its way through a socket can't be seen.
 """
 
 import os
@@ -85,7 +85,7 @@ def _what(path: str, info: str, devices: set[str]) -> str:
         if S_ISDIR(mode):
             return DIRECTORY
         with open(info, encoding="ascii") as file:
-            # kernel/bpf/token.c, bpf_token_show_fdinfo; a map or a program has other fields.
+            # Linux: kernel/bpf/token.c, bpf_token_show_fdinfo; maps and programs have other fields.
             return TOKEN if any(line.startswith("allowed_cmds:") for line in file) else ""
     except OSError:
         return ""

@@ -1,10 +1,10 @@
 """The two halves: a delegated bpffs made by the host and attached by the container.
 
-The kernel wants fsopen() from inside the container's user and mount namespaces, and
-the delegation set from the initial user namespace (kernel/bpf/inode.c, bpf_fill_super).
-So a forked child is the container half (`inside`), and this process the host half:
-it starts the child, configures the filesystem context that comes from there, or has a
-broker do that, and reads back what the kernel has made of it.
+The kernel wants fsopen() to be called from inside the container's user and mount namespaces, and
+the delegation to be set from the initial user namespace (Linux: kernel/bpf/inode.c,
+bpf_fill_super).  So a forked child is the container half (`inside`), and this process is the host
+half: it starts the child, configures the child's filesystem context, or has a broker do that, and
+reads back what the kernel has made of it.
 """
 
 import posix
@@ -235,8 +235,8 @@ class ContainerHalf(Half):
 
     def _is_containers_own(self, mount: int) -> bool:
         """Whether the file system of the container's `mount` certainly is the container's alone."""
-        # A bind mount's source is also mounted where the runtime runs: in our namespace, or the
-        # container's.
+        # A bind mount's source is also mounted where the runtime runs, and so do we, unless we are
+        # in the container.
         fields = self._fields(mount)
         if not fields or not self._container.joins_mount:
             return False

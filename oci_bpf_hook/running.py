@@ -81,9 +81,8 @@ class _Seen(Record):
 def containers() -> list[Running]:
     """The containers that we may look at, the oldest first.
 
-    Processes in our own mount namespace, or in that of the initial pid namespace's init, are in no
-    container.  A mount namespace that was made within a container is listed on its own, with that
-    container's name.
+    Processes in our own mount namespace, or in that of pid 1, are in no container.  A mount
+    namespace that was made within a container is listed on its own, with that container's name.
     """
     oldest: dict[int, _Seen] = {}
     for pid in pids():

@@ -37,7 +37,7 @@ from .half import Half
 from .peer import user_behind
 from .processes import Patience, pids
 
-# include/linux/proc_ns.h: PROC_USER_INIT_INO and PROC_PID_INIT_INO.
+# Linux: include/linux/proc_ns.h, PROC_USER_INIT_INO and PROC_PID_INIT_INO.
 _INITIAL_USER = 0xEFFFFFFD
 _INITIAL_PID = 0xEFFFFFFC
 # How many ids the initial user namespace maps; one below it may, too, if root sets that up.

@@ -35,7 +35,10 @@ def btf_load(*, source: str, kind: str, why: str) -> tuple[Reason, ...]:
 
 
 def btf_get_fd_by_id(*, source: str, kind: str, why: str) -> tuple[Reason, ...]:
-    """Another program's BTF, which takes CAP_SYS_ADMIN (Linux: 0de445d18e0b, 6.15)."""
+    """Another program's BTF, which takes CAP_SYS_ADMIN in the token's user namespace.
+
+    Linux: 0de445d18e0b, "bpf: BPF token support for BPF_BTF_GET_FD_BY_ID", 6.15.
+    """
     bits = [(CMDS.option, "btf_get_fd_by_id")]
     return _reasons(bits, ["sys_admin"], source=source, kind=kind, why=why)
 

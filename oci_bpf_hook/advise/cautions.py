@@ -166,7 +166,7 @@ def _operations(found: Object, kernel: Kernel) -> Iterator[tuple[str, str]]:
     for ops in found.operations:
         members = struct_members(kernel.btf, ops.struct) if kernel.btf is not None else None
         if kernel.btf is None:
-            why = "that can't be told without the kernel's BTF; name one by --btf"
+            why = "these can't be found out without the kernel's BTF; name a file by --btf"
         elif members is None:
             why = f"the kernel has no struct {ops.struct}"
         else:
@@ -234,7 +234,7 @@ def _verifier(progs: list[str], *, perfmon: bool) -> Iterator[tuple[str, str]]:
         yield _say(
             "perhaps-perfmon",
             f"{_list(packets)}: the verifier allows some arithmetic with pointers only with "
-            "CAP_PERFMON, such as their difference, or adding a length that the packet tells",
+            "CAP_PERFMON, such as their difference, or adding a length from the packet",
         )
 
 

@@ -196,7 +196,7 @@ def from_json(data: Any, enums: Mapping[str, Enum]) -> Needs:
             raise NeedsError(f"{reason.kind!r:.64} isn't one of the kinds {kinds}")
     for warning in warnings:
         if not _CODE.fullmatch(warning.code):
-            raise NeedsError(f"{warning.code!r:.64} isn't a code of a warning")
+            raise NeedsError(f"{warning.code!r:.64} isn't a warning's code")
     for option, name in (*listed, *explained):
         known = CAPABILITIES if option == CAPABILITY else _known(option, enums)
         if name not in known:

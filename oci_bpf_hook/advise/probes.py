@@ -51,7 +51,7 @@ ATTACH_TYPES = Probe(
     "cgroup_sock",
     "cgroup_inet_sock_create",
     (),
-    "libbpf's probe for attach types, without which it loads programs with optional ones with 0",
+    "libbpf's probe for attach types, without which it replaces optional ones by 0",
 )
 _FIRST = "libbpf's first probe, without which versions up to 1.7 give up"
 _CILIUM_READ = Probe(

@@ -143,7 +143,7 @@ def _speculation() -> Iterator[Finding]:
         yield warning(
             "mitigations",
             "the kernel runs with mitigations=off: nothing keeps programs, not even confined "
-            "ones, from using what a processor does speculatively, ahead of its checks",
+            "ones, from using what a processor does speculatively",
             "remove mitigations=off from the kernel's command line and reboot",
         )
 

@@ -8,7 +8,7 @@ from _struct import Struct
 
 from ..record import Record
 
-# include/uapi/linux/bpf.h: enum bpf_cmd, which is ABI.
+# Linux: include/uapi/linux/bpf.h, enum bpf_cmd, which is ABI.
 MAP_CREATE, PROG_LOAD, BTF_LOAD, BTF_GET_FD_BY_ID, TOKEN_CREATE = 0, 5, 18, 19, 36
 _PROG_ATTACH, _LINK_CREATE = 8, 28
 # The commands that take a token; delegation is about these.

@@ -49,7 +49,9 @@ _PERFMON_HELPERS = {6, 35, 112, 113, 114, 115, 149, 158, 165, 175, 177}
 _READS = {112, 113, 114, 115}
 # PROG_ATTACH and LINK_CREATE.
 _ATTACHING = (8, 28)
-_EXACT_WHY = "libbpf tries whether the kernel takes attach types; without it, it loads with 0"
+_EXACT_WHY = (
+    "libbpf tries whether the kernel takes attach types, or else replaces optional ones by 0"
+)
 # The kernel replaces 0 by these before it looks at the token (Linux: kernel/bpf/syscall.c,
 # bpf_prog_load_fixup_attach_type).
 _FIXED_UP = {"cgroup_sock": "cgroup_inet_sock_create", "sk_reuseport": "sk_reuseport_select"}

@@ -20,7 +20,7 @@ from .recording import Recording
 from .sandbox import Sandbox
 from .supervisor import Supervisor
 
-# include/linux/proc_ns.h: PROC_USER_INIT_INO.
+# Linux: include/linux/proc_ns.h, PROC_USER_INIT_INO.
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 # A terminal sends these to us and to the program alike, which is in our process group; but there
 # may be no terminal.

@@ -18,7 +18,8 @@ CLONE_NEWNET = 0x40000000
 
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
-# Linux: c2aa2dfef243, 5.19: once we have a notification, only a fatal signal ends its call.
+# Once we have a notification, only a fatal signal ends its call (Linux: c2aa2dfef243, "seccomp: Add
+# wait_killable semantic to seccomp user notifier", 5.19).
 _SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5
 _PERF_FLAG_FD_CLOEXEC = 1 << 3
 
