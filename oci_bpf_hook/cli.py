@@ -7,7 +7,7 @@ code; no other command's module is imported, and for `--help` none.
 import sys
 
 from . import __version__
-from .commands.table import ENTRIES, add
+from .commands.table import ENTRIES, GROUPS, add
 from .errors import BUG, DONE, EXITS, LISTED, USAGE, HookError, bug
 
 TYPE_CHECKING = False
@@ -92,15 +92,17 @@ def _run(words: "Sequence[str]") -> int:
 def _help() -> str:
     """What the command has, a line each."""
     width = max(len(one.name) for one in ENTRIES) + 2
-    commands = (f"  {one.name:{width}}{one.help}" for one in ENTRIES)
+    commands: list[str] = []
+    for group, about in GROUPS.items():
+        commands.append(f"\n{group}: {about}")
+        commands += [f"  {one.name:{width}}{one.help}" for one in ENTRIES if one.group == group]
     exits = (f"  {code:<{width}}{text}" for code, text in EXITS.items())
     return "\n".join(
         (
             f"usage: {PROGRAM} COMMAND ...",
             f"\n{SUMMARY}",
-            "\ncommands:",
             *commands,
-            f"\n`{PROGRAM} COMMAND --help` tells more, and so does {PROGRAM}(1).",
+            f"\n`{PROGRAM} help COMMAND` says more, and `man {PROGRAM}-COMMAND` all.",
             "\nexit codes:",
             *exits,
         )
@@ -118,12 +120,7 @@ def _parser(words: "Sequence[str]") -> "argparse.ArgumentParser":
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     called = next((word for word in words if not word.startswith("-")), None)
     for one in ENTRIES:
-        inner = commands.add_parser(
-            one.name,
-            help=one.help,
-            aliases=one.aliases,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        inner = commands.add_parser(one.name, help=one.help, aliases=one.aliases)
         if called in (one.name, *one.aliases):
             add(inner, one)
     return parser

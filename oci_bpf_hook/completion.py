@@ -7,6 +7,7 @@ from .annotations import KEYS, PREFIX
 from .cli import PROGRAM
 from .commands.table import ENTRIES, Argument
 from .commands.tree import (
+    COMMAND,
     DIRECTORY,
     FILE,
     KEY,
@@ -74,7 +75,7 @@ _oci_bpf_hook() {{
     done
     case $path in
 {aliases}    esac
-    # Behind an option that takes a value; = and : are words of their own here.
+    # After an option that takes a value; = and : are words of their own here.
     case "$path $prev" in
 {values}    esac
     case $path in
@@ -99,9 +100,9 @@ def bash() -> str:
             for one in options
             if takes_value(one)
         ]
-        # What isn't an option is a file wherever there is one.
-        operand = any(kind(one) == FILE for one in leaf.command.arguments if not is_option(one))
-        words.append(_bash_case(_quoted(path), _bash_leaf(options, operand=operand)))
+        # What isn't an option is a file, or a command, wherever there is one.
+        kinds = [kind(one) for one in leaf.command.arguments if not is_option(one)]
+        words.append(_bash_case(_quoted(path), _bash_leaf(options, kinds)))
     aliases = [
         _bash_case(_quoted(alias), f"path={_quoted(entry.name)}")
         for entry in ENTRIES
@@ -133,11 +134,13 @@ def _bash_words(words: "list[str] | tuple[str, ...]") -> str:
     return f"_oci_bpf_hook_words {_quoted(' '.join(words))}"
 
 
-def _bash_leaf(options: list[Argument], *, operand: bool) -> str:
+def _bash_leaf(options: list[Argument], operands: list[str]) -> str:
     names = [one.names[0] for one in options] + ["--help"]
-    if not operand:
-        return _bash_words(names)
-    return f"case $cur in -*) {_bash_words(names)} ;; *) {_BASH_VALUES[FILE]} ;; esac"
+    values = {FILE: _BASH_VALUES[FILE], COMMAND: _bash_words(_first_words())}
+    for operand in operands:
+        if operand in values:
+            return f"case $cur in -*) {_bash_words(names)} ;; *) {values[operand]} ;; esac"
+    return _bash_words(names)
 
 
 def _quoted(text: str) -> str:
@@ -239,9 +242,12 @@ def _zsh_arguments(leaf: Leaf) -> str:
 
 
 def _zsh_spec(one: Argument, apart: tuple[str, ...]) -> str:
-    value = f":{_zsh_escaped(metavar(one))}:{_zsh_value(one)}"
+    words = (
+        metavar(one).split(" ") if isinstance(one.settings.get("nargs"), int) else [metavar(one)]
+    )
+    value = "".join(f":{_zsh_escaped(word)}:{_zsh_value(one)}" for word in words)
     if not is_option(one):
-        return f"1{value}"
+        return f"{'*' if repeats(one) else '1'}{value}"
     name, text = one.names[0], _zsh_escaped(str(one.settings["help"]))
     before = "*" if repeats(one) else f"({' '.join((name, *apart))})"
     if repeats(one) and apart:
@@ -254,6 +260,8 @@ def _zsh_value(one: Argument) -> str:
         return f"({' '.join(choices(one))})"
     if kind(one) == KEY:
         return f"compadd -S '' -- {' '.join(_ANNOTATIONS)}"
+    if kind(one) == COMMAND:
+        return f"({' '.join(_first_words())})"
     return _ZSH_VALUES.get(kind(one), " ")
 
 
@@ -317,7 +325,8 @@ def _fish(condition: str, what: str, text: str) -> str:
 def _fish_argument(condition: str, one: Argument) -> str:
     text = str(one.settings["help"])
     if not is_option(one):
-        return _fish(condition, "-F", text) if kind(one) == FILE else ""
+        values = {FILE: "-F", COMMAND: f"-a '{' '.join(_first_words())}'"}
+        return _fish(condition, values[kind(one)], text) if kind(one) in values else ""
     name = f"-l {one.names[0].lstrip('-')}"
     return _fish(condition, f"{name} {_fish_value(one)}".rstrip(), text)
 

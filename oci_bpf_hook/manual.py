@@ -1,98 +1,33 @@
-"""The man pages, in the macros of man(7): what the tables say, and the words around it."""
+"""The man pages: what the tables say, and the words around it."""
 
 import json
-import re
-import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from . import __version__, manualtexts, policy
-from .annotations import KEYS, MODE, PATH, PREFIX
+from . import __version__, manualexamples, manualtexts, policy
+from .annotations import KEYS, PREFIX
 from .cli import PROGRAM, SUMMARY
-from .client import SOCKET
-from .commands.table import Argument, Command
-from .commands.tree import (
-    Leaf,
-    is_option,
-    leaves,
-    metavar,
-    paragraphs,
-    repeats,
-    synopsis,
-    takes_value,
-)
+from .commands.table import ENTRIES, GROUPS, Argument, Command, Entry
+from .commands.tree import Leaf, is_option, leaves, metavar, repeats, synopsis, takes_value
 from .errors import EXITS
-from .lsm.load import PINS
-from .policycache import ETC
-from .policyfile import AUDIT_TO
 from .record import Record
 from .resources import resource
+from .roff import bold, escaped, filled, italic, literally, see, tagged, wrapped
 
 # Of the last change to what is said here.
 _DATE = "2026-11-30"
-_LIST = "items separated by commas, colons or white space"
-_ANNOTATIONS = {
-    "delegate_cmds": f"Commands; {_LIST}.",
-    "delegate_maps": "Map types, likewise.",
-    "delegate_progs": "Program types, likewise.",
-    "delegate_attachs": "Attach types, likewise.",
-    "profile": "Names of sets in the policy, which are added to the lists.",
-    "record": "A name: all that the policy allows, for a container that is recorded; see record.",
-    "path": f"Where to mount it in the container; default {PATH}. Missing directories are made, "
-    "but in no volume.",
-    "mode": f"Octal mode of its root directory; default {MODE:o}.",
-    "on_unknown": "fail (default), or drop for names that only newer kernels have.",
-}
-_ITEMS = """
-An item, in any case, is a kernel's name (`prog_load`, `BPF_PROG_LOAD`, or as systemd spells it,
-`BPFProgLoad`), `any`, a hexadecimal mask (`0x21`), or one of these after a `!`, to take it away
-again. KEY/NAME is for the container NAME alone, and wins over KEY. Any other key that begins with
-io.bpffs. and every unknown name is an error, and the container isn't started.
-"""
-_EXAMPLES = (
-    (
-        "A container that may load XDP programs, if the policy lets it:",
-        "podman run --userns=auto --cap-add BPF,NET_ADMIN --annotation io.bpffs.profile=xdp IMAGE",
-    ),
-    ("Whether a pod would get what it asks for:", "oci-bpf-hook check --file pod.yaml"),
-    (
-        "What the hook would do for a request:",
-        "oci-bpf-hook explain --annotation io.bpffs.profile=xdp",
-    ),
-    ("What this kernel has that 6.12 hasn't:", "oci-bpf-hook kernel --diff 6.12"),
-    (
-        "An Incus instance's delegation for podman:",
-        "incus config show web | oci-bpf-hook convert --from incus --to podman",
-    ),
-)
-_SIGNALS = {
-    "SIGHUP": "Read the policy again, whether its file looks changed or not.",
-    "SIGTERM, SIGINT": "Take nothing more on, finish what has begun, and end.",
-}
-_EXAMPLE_POLICY = """\
-version: 1
-engine: cri-o
-profiles:
-  counters:
-    delegate_cmds: [map_create, prog_load, btf_load]
-    delegate_maps: [array, percpu_array]
-    delegate_progs: [socket_filter, xdp]
-    delegate_attachs: [cgroup_inet_ingress]
-rules:
-  - name: monitoring
-    match: {namespace: monitoring, image: "registry.example/agent*"}
-    allow: {profiles: [counters], paths: [/sys/fs/bpf]}
-  - name: nobody-else
-    deny: ask the platform team"""
+_TITLES = {1: "User Commands", 5: "File Formats", 8: "System Administration"}
+_MAIN = (PROGRAM, 1)
+_POLICY = (f"{PROGRAM}-policy", 5)
 
 
 class Page(Record):
-    """A man page: its name, section and the section's title, one line of text, and the rest."""
+    """A man page: its name and section, one line of text, and what makes the rest."""
 
-    __slots__ = ("body", "name", "section", "summary", "title")
+    __slots__ = ("body", "name", "section", "summary")
     name: str
     section: int
-    title: str
     summary: str
     body: Callable[[], Iterator[str]]
 
@@ -102,15 +37,15 @@ class Page(Record):
 
     def render(self) -> str:
         """The page as groff and mandoc read it."""
-        title = f'{self.section} {_DATE} "{PROGRAM} {__version__}" "{self.title}"'
+        title = f'{self.section} {_DATE} "{PROGRAM} {__version__}" "{_TITLES[self.section]}"'
         head = (
-            '.\\" Made by contrib/generate-docs; what it says stands in oci_bpf_hook.',
+            '.\\" Made by contrib/generate-docs from the tables and texts in oci_bpf_hook.',
             f".TH {self.name.upper()} {title}",
             # Names of options and files are to be copied as they are.
             ".nh",
             ".ad l",
             ".SH NAME",
-            f"{self.name} \\- {_text(self.summary)}",
+            *wrapped(f"{self.name} \\- {escaped(self.summary)}"),
         )
         return "\n".join((*head, *self.body())) + "\n"
 
@@ -118,92 +53,116 @@ class Page(Record):
 # --------------------------------------------------------------------- oci-bpf-hook(1)
 
 
-def _command_page() -> Iterator[str]:
+def _main_page() -> Iterator[str]:
     yield ".SH SYNOPSIS"
-    yield f"\\fB{_dashes(PROGRAM)}\\fP \\fICOMMAND\\fP ..."
+    yield f"{bold(PROGRAM)} {italic('COMMAND')} ..."
     yield ".SH DESCRIPTION"
-    yield from _paragraphs(
-        f"{SUMMARY} The hook mounts a bpffs with the delegate_* options that a container's "
-        "annotations ask for and the policy allows; this command tells what a request means, "
-        "before and after."
-    )
+    yield from filled(f"{SUMMARY} {manualtexts.MAIN}")
     yield ".SH COMMANDS"
-    for leaf in leaves():
-        yield from _leaf(leaf)
-    yield from _annotations()
-    yield ".SH THE GUARD"
-    (about,) = {leaf.entry.about() for leaf in leaves() if leaf.words[0] == "guard"}
-    yield from _paragraphs(about)
+    for group, about in GROUPS.items():
+        yield f'.SS "{group[0].upper()}{group[1:]}: {about}"'
+        those = [one for one in ENTRIES if one.group == group]
+        yield from _list({f"{one.page}({one.section})": _sentence(one.help) for one in those})
+    yield ".SH ANNOTATIONS"
+    yield from _list({f"{PREFIX}{key}": manualtexts.ANNOTATIONS[key] for key in KEYS})
+    yield ".PP"
+    yield from filled(manualtexts.ITEMS)
     yield ".SH EXIT STATUS"
-    for code, text in EXITS.items():
-        yield from _tagged(str(code), f"{text}.")
+    yield from _list({str(code): f"{text}." for code, text in EXITS.items()})
     yield ".PP"
-    yield from _paragraphs("A request with bad annotations and unknown names ends with 10.")
+    yield from filled("A request with both bad annotations and unknown names ends with 10.")
     yield ".SH ENVIRONMENT"
-    yield from _tagged("NO_COLOR", "No colour on a terminal, if it is set to anything.")
-    yield from _files()
-    yield ".SH EXAMPLES"
-    for number, (text, command) in enumerate(_EXAMPLES):
-        if number:
-            yield ".PP"
-        yield from _paragraphs(text)
-        yield from _literally(command)
+    yield from _list({"NO_COLOR": "If it is set to anything, there is no colour on a terminal."})
+    yield ".SH FILES"
+    yield from _list(manualtexts.FILES)
+    yield from _examples(PROGRAM)
     yield ".SH SEE ALSO"
-    yield _see((f"{PROGRAM}-policy", 5), ("oci-hooks", 5), ("podman-run", 1), ("bpf", 2))
+    yield see((_POLICY, ("oci-hooks", 5), ("podman-run", 1), ("bpf", 2)))
 
 
-def _leaf(leaf: Leaf) -> Iterator[str]:
-    name = _dashes(" ".join(leaf.words))
-    yield f".SS {name}"
-    yield from _wrapped(f"\\fB{_dashes(PROGRAM)} {name}\\fP {_synopsis(leaf.command)}".rstrip())
-    yield ".PP"
-    yield from _paragraphs(leaf.about)
-    yield from _options(leaf.command)
+# --------------------------------------------------------------------- a page a command
 
 
-def _synopsis(command: Command) -> str:
+def _command_page(one: Entry) -> Iterator[str]:
+    those = [leaf for leaf in leaves() if leaf.entry.name == one.name]
+    yield ".SH SYNOPSIS"
+    for number, leaf in enumerate(those):
+        if number:
+            yield ".br"
+        yield from _invocation(leaf)
+    yield ".SH DESCRIPTION"
+    yield from filled(one.about())
+    if len(those[0].words) > 1:
+        yield ".SH COMMANDS"
+        for leaf in those:
+            yield f".SS {leaf.command.name}"
+            yield from filled(leaf.about)
+            yield from _options(leaf.command)
+    else:
+        yield ".SH OPTIONS"
+        yield from _options(those[0].command)
+    for title, body in manualtexts.SECTIONS.get(one.name, {}).items():
+        yield f".SH {title}"
+        yield from filled(body) if isinstance(body, str) else _list(body)
+    yield ".SH EXIT STATUS"
+    yield from filled(manualtexts.EXIT_STATUS.get(one.name, manualtexts.ANY_EXIT_STATUS))
+    yield from _examples(one.name)
+    yield ".SH SEE ALSO"
+    yield see((_MAIN, *_related(one)))
+
+
+def _related(one: Entry) -> Iterator[tuple[str, int]]:
+    pages = {other.name: (other.page, other.section) for other in ENTRIES}
+    for name in manualtexts.RELATED[one.name]:
+        yield pages[name] if isinstance(name, str) else name
+
+
+def _invocation(leaf: Leaf) -> Iterator[str]:
     words = []
-    for brackets, group in synopsis(command):
-        text = " | ".join(f"{_invocation(one)}{' ...' * repeats(one)}" for one in group)
+    for brackets, group in synopsis(leaf.command):
+        text = " | ".join(f"{_argument(one)}{' ...' * repeats(one)}" for one in group)
         if brackets:
             text = f"[{text}]"
         elif len(group) > 1:
             text = f"{{{text}}}"
         words.append(text)
-    return " ".join(words)
+    yield from wrapped(" ".join((bold(f"{PROGRAM} {' '.join(leaf.words)}"), *words)))
 
 
-def _invocation(one: Argument) -> str:
+def _argument(one: Argument) -> str:
     """An argument as it is written, in bold and italics."""
-    value = f"\\fI{_dashes(metavar(one))}\\fP"
+    value = italic(metavar(one))
     if not is_option(one):
         return value
-    name = f"\\fB{_dashes(one.names[0])}\\fP"
-    return f"{name} {value}" if takes_value(one) else name
+    if one.settings.get("nargs") == "?":
+        value = f"[{value}]"
+    return f"{bold(one.names[0])} {value}" if takes_value(one) else bold(one.names[0])
 
 
-def _annotations() -> Iterator[str]:
-    yield ".SH ANNOTATIONS"
-    for key in KEYS:
-        yield from _tagged(f"{PREFIX}{key}", _ANNOTATIONS[key])
-    yield ".PP"
-    yield from _paragraphs(_ITEMS)
+def _options(command: Command) -> Iterator[str]:
+    for one in command.arguments:
+        yield from tagged(_argument(one), _sentence(str(one.settings["help"])))
 
 
-def _files() -> Iterator[str]:
-    yield ".SH FILES"
-    yield from _tagged(ETC, "The policy, oci-bpf-hook-policy(5).")
-    yield from _tagged(
-        AUDIT_TO, "A line of JSON for each decision, unless the policy says otherwise."
-    )
-    yield from _tagged(PINS, "Where the guard is pinned, which so outlives whoever loads it.")
-    yield from _tagged(
-        "/usr/share/containers/oci/hooks.d", "Where podman and CRI-O look for the hook's JSON."
-    )
-    yield from _tagged(
-        "/usr/share/containers/oci/precreate.d",
-        "Where podman looks for that of its own stage, if containers.conf(5) says so.",
-    )
+def _examples(name: str) -> Iterator[str]:
+    yield ".SH EXAMPLES"
+    yield from filled(manualexamples.EXAMPLES[name])
+
+
+def _list(body: dict[str, str]) -> Iterator[str]:
+    """Short texts, without blank lines between them."""
+    yield ".PD 0"
+    for tag, text in body.items():
+        yield from _tagged(tag, text)
+    yield ".PD"
+
+
+def _tagged(tag: str, text: str) -> Iterator[str]:
+    yield from tagged(bold(tag), text)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 # --------------------------------------------------------------------- oci-bpf-hook-policy(5)
@@ -214,9 +173,9 @@ def _policy_page() -> Iterator[str]:
     rule = schema["properties"]["rules"]["items"]["properties"]
     profile = schema["properties"]["profiles"]["additionalProperties"]["properties"]
     yield ".SH DESCRIPTION"
-    yield from _paragraphs(manualtexts.POLICY)
+    yield from filled(manualtexts.POLICY)
     yield ".SH CONFINED GRANTS"
-    yield from _paragraphs(manualtexts.CONFINED)
+    yield from filled(manualtexts.CONFINED)
     yield ".SH KEYS"
     yield from _keys(schema["properties"])
     yield ".SS audit"
@@ -226,56 +185,17 @@ def _policy_page() -> Iterator[str]:
     yield ".SS A rule"
     yield from _keys(rule)
     yield ".SS match"
-    yield from _paragraphs(
-        "Values are globs, one or a list of them. What a rule may match is worth as much as "
-        "whoever set it: where it says so below, --engine or engine: makes the engine that, and "
-        "it is the requester's word otherwise. `oci-bpf-hook policy check` warns of a rule that "
-        "allows something on the requester's word alone."
-    )
+    yield from filled(manualtexts.MATCH)
     for key, value in schema["$defs"]["match"]["properties"].items():
         yield from _tagged(key, f"{value['description']} Set by {_set_by(key)}.")
     yield ".SS allow"
     yield from _keys(schema["$defs"]["allow"]["properties"])
     yield ".SH EXAMPLES"
-    yield from _literally(_EXAMPLE_POLICY)
-    yield from _files()
+    yield from literally(manualexamples.POLICY)
+    yield ".SH FILES"
+    yield from _list(manualtexts.POLICY_FILES)
     yield ".SH SEE ALSO"
-    yield _see((PROGRAM, 1))
-
-
-# --------------------------------------------------------------------- oci-bpf-hook-broker(8)
-
-
-def _broker_page() -> Iterator[str]:
-    (leaf,) = (one for one in leaves() if one.words == ("broker",))
-    yield ".SH SYNOPSIS"
-    yield from _wrapped(f"\\fB{_dashes(PROGRAM)} broker\\fP {_synopsis(leaf.command)}")
-    yield ".SH DESCRIPTION"
-    yield from _paragraphs(manualtexts.BROKER)
-    yield ".SH OPTIONS"
-    yield from _options(leaf.command)
-    yield ".SH WHO ASKS"
-    yield from _paragraphs(manualtexts.WHO_ASKS)
-    yield ".SH LIMITS"
-    yield from _paragraphs(manualtexts.LIMITS)
-    yield ".SH SIGNALS"
-    for name, text in _SIGNALS.items():
-        yield from _tagged(name, text)
-    yield ".SH ENVIRONMENT"
-    yield from _tagged(
-        "LISTEN_FDS, LISTEN_PID", "One socket that listens, from systemd, in place of its own."
-    )
-    yield from _tagged("NOTIFY_SOCKET", "Where it says that it is ready, and that it ends.")
-    yield from _files()
-    yield from _tagged(SOCKET, "Where it listens and the hook asks.")
-    yield ".SH SEE ALSO"
-    yield _see((PROGRAM, 1), (f"{PROGRAM}-policy", 5), ("systemd.socket", 5), ("subuid", 5))
-
-
-def _options(command: Command) -> Iterator[str]:
-    for one in command.arguments:
-        text = str(one.settings["help"])
-        yield from _tagged(_invocation(one), f"{text[0].upper()}{text[1:]}.", escaped=True)
+    yield see((_MAIN, *((one.page, one.section) for one in ENTRIES if one.name == "policy")))
 
 
 def _keys(properties: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -294,73 +214,17 @@ PAGES = (
     Page(
         name=PROGRAM,
         section=1,
-        title="User Commands",
         summary="BPF tokens for OCI containers in user namespaces",
-        body=_command_page,
+        body=_main_page,
+    ),
+    *(
+        Page(name=one.page, section=one.section, summary=one.help, body=partial(_command_page, one))
+        for one in ENTRIES
     ),
     Page(
         name=f"{PROGRAM}-policy",
         section=5,
-        title="File Formats",
-        summary="who may have which BPF delegation",
+        summary="the file that says who may have which BPF delegation",
         body=_policy_page,
     ),
-    Page(
-        name=f"{PROGRAM}-broker",
-        section=8,
-        title="System Administration",
-        summary="delegates BPF for rootless engines",
-        body=_broker_page,
-    ),
 )
-
-# --------------------------------------------------------------------- man(7)
-
-
-def _text(text: str) -> str:
-    """Text in which nothing is a request or an escape of roff's; `words` become bold."""
-    plain = text.replace("\\", "\\e")
-    plain = re.sub(r"`([^`]+)`", lambda match: f"\\fB{_dashes(match[1])}\\fP", plain)
-    return re.sub(r"(?<![\w\\-])--(?=\w)", r"\\-\\-", plain)
-
-
-def _dashes(text: str) -> str:
-    """Text whose dashes are to be copied and pasted."""
-    return text.replace("-", "\\-")
-
-
-def _wrapped(line: str) -> Iterator[str]:
-    """`line`, which roff fills anyway, in lines that people can read."""
-    for part in textwrap.wrap(line, 78, break_long_words=False, break_on_hyphens=False):
-        yield re.sub(r"^([.'])", r"\\&\1", part)
-
-
-def _paragraphs(text: str) -> Iterator[str]:
-    for number, paragraph in enumerate(paragraphs(text)):
-        if number:
-            yield ".PP"
-        yield from _sentences(paragraph)
-
-
-def _sentences(text: str) -> Iterator[str]:
-    # Each begins a line, as roff wants it.
-    for sentence in re.split(r"(?<=[.:;]) (?=[A-Z`])", text):
-        yield from _wrapped(_text(sentence))
-
-
-def _see(*pages: tuple[str, int]) -> str:
-    return " ,\n".join(f".BR {_dashes(name)} ({section})" for name, section in pages)
-
-
-def _tagged(tag: str, text: str, *, escaped: bool = False) -> Iterator[str]:
-    yield ".TP"
-    yield tag if escaped else f"\\fB{_dashes(tag)}\\fP"
-    yield from _sentences(text)
-
-
-def _literally(text: str) -> Iterator[str]:
-    yield ".RS 4"
-    yield ".nf"
-    yield from (_dashes(line.replace("\\", "\\e")) for line in text.split("\n"))
-    yield ".fi"
-    yield ".RE"

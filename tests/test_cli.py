@@ -22,7 +22,7 @@ def run(*arguments: str, out: int = subprocess.PIPE) -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.parametrize("call", [("--help",), ("-h",)], ids=str)
+@pytest.mark.parametrize("call", [("--help",), ("-h",), ("help",)], ids=str)
 def test_help(call: tuple[str, ...]) -> None:
     done = run(*call)
     assert (done.returncode, done.stderr) == (0, "")
@@ -33,6 +33,30 @@ def test_help(call: tuple[str, ...]) -> None:
         assert text in done.stdout
     # None is wider than a terminal.
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("words", [("check",), ("policy", "test"), ("policy",), ("ps",), ("help",)])
+def test_help_says_what_the_option_says(words: tuple[str, ...]) -> None:
+    done = run("help", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run(*words, "--help").stdout
+    page = "inspect" if words == ("ps",) else words[0]
+    assert done.stdout.endswith(f"\nMore, with examples: man oci-bpf-hook-{page}\n")
+
+
+def test_help_of_a_command_that_there_is_not() -> None:
+    done = run("help", "chekc")
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert "invalid choice: 'chekc'" in done.stderr
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_help_says_in_brief_what_the_page_says(entry: Entry) -> None:
+    """The first paragraph, and whatever can be on the command line."""
+    said = " ".join(run("help", entry.name).stdout.split())
+    first, _, rest = entry.about().partition("\n\n")
+    assert " ".join(first.split()) in said
+    assert not rest or " ".join(rest.split()) not in said
 
 
 def test_version() -> None:

@@ -33,6 +33,8 @@ CALLS = [
     (("check", "--file", "probe.container"), {"_ctypes"}, set()),
     (("check", "--file", "pod.yaml"), {"yaml"}, set()),
     (("explain", ASK), {"_ctypes"}, {"check"}),
+    (("help",), set(), set()),
+    (("help", "lint"), set(), {"lint"}),
     (("kernel",), set(), set()),
     (("kernel", "--header", "/usr/include/linux/bpf.h"), set(), set()),
     (("lint", ASK), set(), set()),

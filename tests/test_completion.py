@@ -43,6 +43,7 @@ def test_syntax(command: tuple[str, ...]) -> None:
 TYPED = [
     ("che\t", "check"),
     ("kern\t --dif\t 6.12", "kernel --diff 6.12"),
+    ("hel\t expl\t", "help explain"),
     ("pol\t te\t --eng\t cri\t", "policy test --engine cri-o"),
     (
         "check --annotation io.bpffs.delegate_att\txdp",
@@ -161,6 +162,7 @@ def test_first_words() -> None:
     assert in_bash("") == FIRST | {"--help", "--version"}
     assert in_fish("") == FIRST
     assert in_bash("policy", "") == in_fish("policy", "") == {"check", "show", "test"}
+    assert in_bash("help", "") == in_fish("help", "") == FIRST
 
 
 @pytest.mark.parametrize("leaf", tuple(leaves()), ids=lambda leaf: " ".join(leaf.words))

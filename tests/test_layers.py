@@ -124,7 +124,9 @@ ROWS = (
             "__main__",
             "completion",
             "manual",
+            "manualexamples",
             "manualtexts",
+            "roff",
         ),
         *(
             "commands.__init__",
@@ -138,6 +140,7 @@ ROWS = (
         *(
             "commands.explain",
             "commands.guard",
+            "commands.help",
             "commands.hook",
             "commands.inject",
             "commands.install",

@@ -25,7 +25,7 @@ _oci_bpf_hook() {
     case $path in
     'ps') path='inspect' ;;
     esac
-    # Behind an option that takes a value; = and : are words of their own here.
+    # After an option that takes a value; = and : are words of their own here.
     case "$path $prev" in
     'advise --format') _oci_bpf_hook_words 'text annotations json policy quadlet kubernetes incus systemd'; return ;;
     'advise --loader') _oci_bpf_hook_words 'libbpf cilium aya'; return ;;
@@ -109,7 +109,7 @@ _oci_bpf_hook() {
     'record --listen') :; return ;;
     'record --from') _oci_bpf_hook_paths -f; return ;;
     'record --from-strace') _oci_bpf_hook_paths -f; return ;;
-    'record --diff') :; return ;;
+    'record --diff') _oci_bpf_hook_paths -f; return ;;
     'record --format') _oci_bpf_hook_words 'text annotations json policy quadlet kubernetes incus systemd'; return ;;
     'record --name') :; return ;;
     'record --save') _oci_bpf_hook_paths -f; return ;;
@@ -122,7 +122,7 @@ _oci_bpf_hook() {
     'uninstall --destdir') _oci_bpf_hook_paths -d; return ;;
     esac
     case $path in
-    '') _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain guard hook inject inspect ps install kernel lint policy record seccomp uninstall --help --version' ;;
+    '') _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain guard help hook inject inspect ps install kernel lint policy record seccomp uninstall --help --version' ;;
     'cdi') _oci_bpf_hook_words 'generate list check remove' ;;
     'guard') _oci_bpf_hook_words 'on off status audit' ;;
     'policy') _oci_bpf_hook_words 'check show test' ;;
@@ -141,6 +141,7 @@ _oci_bpf_hook() {
     'guard off') _oci_bpf_hook_words '--force --dry-run --json --help' ;;
     'guard status') _oci_bpf_hook_words '--json --help' ;;
     'guard audit') _oci_bpf_hook_words '--json --help' ;;
+    'help') case $cur in -*) _oci_bpf_hook_words '--help' ;; *) _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain guard help hook inject inspect ps install kernel lint policy record seccomp uninstall' ;; esac ;;
     'hook') _oci_bpf_hook_words '--header --engine --profile --path --help' ;;
     'inject') _oci_bpf_hook_words '--annotation --capabilities --seccomp --hook --undo --help' ;;
     'inspect') _oci_bpf_hook_words '--watch --html --json --help' ;;

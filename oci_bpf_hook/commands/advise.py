@@ -16,61 +16,65 @@ from .output import JSON_FORM
 from .table import argument
 
 ABOUT = """
-Reads compiled BPF objects, and programs that embed them, and says which delegation they need at the
-least: every bit with what asks for it, the capabilities, and what to beware of.  Nothing is loaded,
-no privilege is needed, and any host will do.
+Reads compiled BPF objects, and programs that embed them, and prints the smallest delegation that
+they need: every bit with what asks for it, the capabilities, and warnings. Nothing is loaded, no
+privilege is needed, and it works on any host.
 
-Several files give what they need together, and each one's share.
+With several files it prints what they need together, and the share of each.
 """
 ARGUMENTS = (
     argument(
         "files",
         nargs="+",
         metavar="FILE",
-        help="a compiled BPF object, or a program that embeds some",
+        help="a compiled BPF object, or a program that embeds BPF objects",
     ),
-    argument("--format", choices=forms.FORMS, default="text", help="what to print it as"),
+    argument(
+        "--format", choices=forms.FORMS, default="text", help="the format to print (default: text)"
+    ),
     JSON_FORM,
     argument(
         *("--loader",),
         choices=sections.LOADERS,
         default=sections.LIBBPF,
-        help="what loads the objects (libbpf)",
+        help="the library that loads the objects (default: libbpf)",
     ),
     argument(
         *("--libbpf",),
         choices=probes.RELEASES,
-        help="its release (what all that are out need)",
+        help="the release of libbpf (default: what every one of these needs)",
     ),
     argument(
         *("--exact",),
         action="store_true",
-        help="keep attach types that libbpf loads with 0 otherwise, which takes cgroup_sock",
+        help="keep the attach types that libbpf sets to 0 otherwise; that needs cgroup_sock",
     ),
     argument(
         *("--only",),
         action="append",
         default=[],
         metavar="PROGRAM",
-        help="of the programs, only this is loaded; again for more",
+        help="count only the program with this name; may be repeated",
     ),
     argument(
         *("--skip",),
         action="append",
         default=[],
         metavar="PROGRAM",
-        help="this program isn't loaded; again for more",
+        help="leave out the program with this name; may be repeated",
     ),
-    argument("--btf", metavar="FILE", help="of the kernel that loads them (this one's)"),
+    argument(
+        "--btf", metavar="FILE", help="the BTF of the kernel that loads them (default: this one's)"
+    ),
     argument(
         *("--with",),
         action="append",
         default=[],
         metavar="FILE",
         dest="others",
-        help="add what is in this JSON, of this command or a recording; again for more",
+        help="add the needs in FILE, a recording or JSON that advise wrote; may be repeated",
     ),
-    argument("--name", help="of the profile or container that is printed (the first file's)"),
+    argument("--name", help="the name of the profile or container to print (default: from FILE)"),
 )
 # A program that embeds objects is seldom a tenth of it.
 _LARGEST = 1 << 29

@@ -20,42 +20,59 @@ def _mode(text: str) -> int:
     return mode
 
 
+ABOUT = f"""
+Delegating BPF needs CAP_SYS_ADMIN in the initial user namespace, which a rootless user doesn't
+have, nor a hook at the stage createContainer. The hook then asks this service, at {SOCKET}.
+
+The broker decides by oci-bpf-hook-policy(5), has the mount made in the namespaces of whoever asks,
+and sends it back unattached. The hook attaches it and reads it back.
+
+The broker runs as root in the initial user namespace. Usually systemd starts it when the first hook
+asks: `systemctl enable --now oci-bpf-hook-broker.socket`. By hand it is started without options.
+
+It reads the policy again when the policy's file changes. While there is an error in the policy it
+refuses every request, and only the host's log says what is wrong.
+"""
 ARGUMENTS = (
     argument(
         *("--socket",),
         metavar="PATH",
         default=SOCKET,
-        help=f"where to listen, unless systemd passes a socket ({SOCKET})",
+        help=f"the socket to listen on, unless systemd passes one (default: {SOCKET})",
     ),
     argument(
         *("--mode",),
         type=_mode,
         default=0o666,
         metavar="MODE",
-        help="octal mode of that socket (0666)",
+        help="the octal mode of that socket (default: 0666)",
     ),
-    argument("--group", metavar="NAME", help="group of that socket, for --mode 0660"),
+    argument("--group", metavar="NAME", help="the group of that socket, for --mode 0660"),
     argument(
         *("--idle",),
         type=float,
         metavar="SECONDS",
-        help="end when nobody has asked for so long (60 with a socket from systemd, else never)",
+        help="exit after so long without a request (default: 60 with a socket from systemd, "
+        "otherwise never)",
     ),
     argument(
         *("--workers",),
         type=int,
         default=16,
         metavar="N",
-        help="how many requests to serve at a time (16), at the most half of them of one user",
+        help="serve at most N requests at a time, and half as many of one user (default: 16)",
     ),
     argument(
         *("--rate",),
         type=float,
         default=20,
         metavar="N",
-        help="requests a second of one user, ten times as many at once (20; 0 for any number)",
+        help="allow each user N requests a second, and ten times as many at once (default: 20; 0 "
+        "for any number)",
     ),
-    argument("--header", metavar="FILE", help="C header with the names, for want of BTF"),
+    argument(
+        "--header", metavar="FILE", help="the C header with the names, for a kernel without BTF"
+    ),
 )
 _IDLE = 60
 

@@ -20,17 +20,26 @@ from . import launcher, request, rules
 from .output import FAINT, JSON, OK, PROBLEM, Output, print_json, styled
 from .table import Command, argument
 
+ABOUT = """
+Makes CDI devices from the profiles of the policy, so that the option --device of any engine can ask
+for a profile, and shows and checks what such devices grant.
+
+Whoever may use such a device gets what its profile has, confined. Once the policy has a rule with
+the key cdi in its match, such rules alone decide about devices.
+"""
 _DEFAULT = f"{cdi.DIRECTORY}/{cdi.FILE}"
 _POLICY = rules.ARGUMENTS[0]
 _ENGINE = argument(
-    *("--engine",), choices=policy.ENGINES, help="the engine that the hook is told it runs under"
+    *("--engine",),
+    choices=policy.ENGINES,
+    help="the engine that runs the hook, for the policy's rules",
 )
 _FILE = argument(
     *("file",),
     nargs="?",
     default=_DEFAULT,
     metavar="FILE",
-    help=f"the CDI file; default {_DEFAULT}",
+    help=f"the CDI file (default: {_DEFAULT})",
 )
 
 
@@ -254,28 +263,28 @@ def _read(path: str) -> tuple[cdi.Device, ...]:
 COMMANDS = (
     Command(
         name="generate",
-        help="make a CDI device of each profile, or of those that are named",
+        help="make a CDI device from each profile, or from those that --profile names",
         arguments=(
             argument(
                 *("--profile",),
                 action="append",
                 default=[],
                 metavar="NAME",
-                help="a profile of the policy, again for more; without it all that a confined "
-                "token can use",
+                help="a profile of the policy; may be repeated (default: every profile that a "
+                "confined token can use)",
             ),
             argument(
                 *("--output",),
                 default=cdi.DIRECTORY,
                 metavar="DIR",
-                help=f"where {cdi.FILE} is written, or - for standard output; default "
-                f"{cdi.DIRECTORY}",
+                help=f"where to write {cdi.FILE}; - means standard output (default: "
+                f"{cdi.DIRECTORY})",
             ),
             argument(
                 *("--path",),
                 default=PATH,
                 metavar="DIR",
-                help=f"where the bpffs is mounted in the container; default {PATH}",
+                help=f"where the bpffs is mounted in the container (default: {PATH})",
             ),
             launcher.ARGUMENT,
             _ENGINE,
@@ -285,20 +294,20 @@ COMMANDS = (
     ),
     Command(
         name="list",
-        help="say what each device gives, and what decides it",
+        help="show what each device grants, and which rule decides it",
         arguments=(_FILE, _POLICY, JSON),
         run=_list,
     ),
     Command(
         name="check",
-        help="find what is wrong with a CDI file of ours, its hook and its directory",
+        help="find what is wrong with a CDI file that generate wrote, its hook and its directory",
         arguments=(_FILE, _POLICY, JSON),
         run=_check,
     ),
     Command(
         name="remove",
-        help="take the devices away again, before the hook goes; other CDI files with the hook are "
-        "named, and then nothing is done",
+        help="remove the devices before the hook is removed; if another CDI file uses the hook, "
+        "name that file and remove nothing",
         arguments=(launcher.ARGUMENT,),
         run=_remove,
     ),

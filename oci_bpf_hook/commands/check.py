@@ -11,22 +11,22 @@ from .output import FAINT, JSON, OK, PROBLEM, WARNING, Output, Piece, print_json
 from .table import argument
 
 ABOUT = """
-Tries a request as the hook would, and starts nothing: the annotations' grammar, the names that
-the kernel has, the container's user namespace, the policy, and then the linter. Everything that is
-wrong is said at once, a line each, with its file, line and column; the exit code is the hook's.
+Tries a request as the hook would, without starting anything: the grammar of the annotations, the
+names that the kernel has, the container's user namespace, the policy, and then the linter. Every
+problem is printed at once, each on a line, with its file, line and column.
 
-With --file it reads the annotations of every container that the file describes, and says what the
-file itself lacks: a user namespace, CAP_BPF, an annotation in a place where no container gets it.
-Of a Kubernetes manifest all documents are read, and of whatever makes pods the template.
+With --file it reads the annotations of every container that the file describes, and also says what
+the file lacks: a user namespace, CAP_BPF, or an annotation that stands where no container gets it.
+Of a Kubernetes manifest it reads every document, and the pod template of whatever makes pods.
 
-The kernel is the running one unless --kernel, --header or --btf says otherwise; the policy is the
-one in force unless --policy names another. What a rule may match and no file tells, --attr does.
-A confined grant of prog_load takes the guard. Only root sees whether that is in force here; for
-anybody else, and for another kernel, it is taken to be.
+The kernel is the running one unless --kernel, --header or --btf names another. The policy is the
+one in force unless --policy names another. --attr adds what a rule may match and no file says. A
+confined grant of prog_load needs the guard. Only root can see whether the guard is in force here;
+for other users, and for another kernel, check takes it to be.
 """
 ARGUMENTS = (
     *trial.ARGUMENTS,
-    argument("--strict", action="store_true", help="fail for a warning too"),
+    argument("--strict", action="store_true", help="fail on a warning too"),
     JSON,
 )
 

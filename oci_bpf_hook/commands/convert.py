@@ -15,14 +15,14 @@ from .output import JSON, print_json
 from .table import argument
 
 ABOUT = """
-Reads what another program is told to delegate and prints, on standard output, how to tell it to
-this hook, or the other way round. What has no equivalent there, and what is doubtful about the
-delegation itself, is noted on standard error.
+Reads a delegation in one format and prints it in another: what another program is told to delegate,
+as annotations for this hook, or the other way round. Notes on standard error say what the other
+format has no equivalent for, and what is doubtful about the delegation itself.
 
-incus and lxd are instances and profiles in YAML, as their clients show them; systemd is a service
-or a drop-in for one; annotations are lines of KEY=VALUE, or a JSON object; kubernetes is a
-manifest, of which each container that asks is converted; quadlet is a *.container file; podman is
-a command line of `podman run`.
+incus and lxd are instances and profiles in YAML, as their clients show them. systemd is a service
+unit, or a drop-in for one. annotations are lines of KEY=VALUE, or a JSON object. kubernetes is a
+manifest, of which each container that asks for something is converted. quadlet is a *.container
+file. podman is a command line of `podman run`.
 """
 _READERS = {
     "annotations": readers.annotations,
@@ -43,12 +43,20 @@ _WRITERS = {
     "systemd": writers.systemd,
 }
 ARGUMENTS = (
-    argument("--from", dest="source", required=True, choices=sorted(_READERS), help="whose it is"),
     argument(
-        "--to", dest="target", required=True, choices=sorted(_WRITERS), help="whose it is to be"
+        "--from", dest="source", required=True, choices=sorted(_READERS), help="the format of FILE"
+    ),
+    argument(
+        "--to", dest="target", required=True, choices=sorted(_WRITERS), help="the format to print"
     ),
     JSON,
-    argument("file", nargs="?", default="-", metavar="FILE", help="the source; - is stdin"),
+    argument(
+        "file",
+        nargs="?",
+        default="-",
+        metavar="FILE",
+        help="the file to read (default: -, which is stdin)",
+    ),
 )
 
 

@@ -42,6 +42,14 @@ _HAS = {
 }
 _LISTS = tuple((kind.option.removeprefix("delegate_"), kind.option) for kind in KINDS)
 
+ABOUT = """
+Mounts a delegated bpffs in a container that runs already, or covers one with an empty bpffs
+(--revoke). It takes the same steps as the hook: the same policy, the same check of what was
+mounted, and a line in the audit trail. It needs root.
+
+A token that exists keeps what it was made with until every process that holds it has ended. Where
+there may be such tokens, delegate names the processes.
+"""
 ARGUMENTS = (
     *target.ARGUMENTS,
     argument(
@@ -49,18 +57,18 @@ ARGUMENTS = (
         action="append",
         default=[],
         metavar="NAME",
-        help="a profile of the policy; again for more",
+        help="a profile of the policy; may be repeated",
     ),
     *(
-        argument(f"--{short}", metavar="LIST", help=f"{option}, as in the annotation")
+        argument(f"--{short}", metavar="LIST", help=f"the list {option}, as in the annotation")
         for short, option in _LISTS
     ),
-    argument("--path", metavar="PATH", help=f"where in the container; {PATH} by default"),
+    argument("--path", metavar="PATH", help=f"where in the container (default: {PATH})"),
     argument("--dry-run", action="store_true", help="say what would be done, and do nothing"),
     argument(
         *("--revoke",),
         action="store_true",
-        help="cover what is delegated with an empty bpffs; every one without --path",
+        help="cover every delegated bpffs, or the one at --path, with an empty one",
     ),
     JSON,
 )

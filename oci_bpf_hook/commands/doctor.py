@@ -14,6 +14,12 @@ from . import target
 from .output import FAINT, HEAD, JSON, Output, print_json, styled
 from .table import argument
 
+ABOUT = """
+Checks everything that BPF in a container depends on, and says for each problem what is wrong, why,
+and how to fix it. It checks the host, or with --container or --pid one running container.
+
+For a container that doesn't run since the hook refused it, it says what the audit trail knows.
+"""
 ARGUMENTS = (
     target.CONTAINER,
     target.PID,
@@ -22,9 +28,9 @@ ARGUMENTS = (
         action="append",
         default=[],
         metavar="FILE",
-        help="a compiled BPF object that is to be loaded; again for more",
+        help="also check what this compiled BPF object needs; may be repeated",
     ),
-    argument("--quiet", action="store_true", help="leave out what is well"),
+    argument("--quiet", action="store_true", help="leave out what is in order"),
     JSON,
 )
 

@@ -19,18 +19,18 @@ from .table import argument
 
 ABOUT = """
 Shows what the hook would do for a request, and does nothing: who asks and who says so, the rule of
-the policy that decides, the masks, each system call of the two halves, and the line that
-`mount -t bpf` will show in the container.
+the policy that decides, the masks, each system call of the two halves, and the line that `mount -t
+bpf` will show in the container.
 
---state replays the state of a real container, as an engine gave it to the hook; --config is the
-config.json that belongs to it, where its bundle is gone. The exit code is the hook's.
+--state replays the state of a real container, as an engine gave it to the hook. If the bundle of
+that container is gone, --config names a copy of its config.json.
 """
 ARGUMENTS = (
     *trial.ARGUMENTS,
     argument(
         *("--config",),
         metavar="FILE",
-        help="the bundle's config.json for --state, where the bundle isn't there any more",
+        help="the bundle's config.json for --state, if the bundle is gone",
     ),
     JSON,
 )

@@ -14,28 +14,33 @@ from .output import FAINT, HEAD, JSON, OK, PROBLEM, WARNING, Output, print_json,
 from .table import Argument, Command, argument
 
 ABOUT = """
-A token says which types of programs a container may load, and not what these call: without more,
-every program reaches the kernel. The guard is a set of BPF LSM programs that holds the tokens of
-confined grants: no capability counts through them but CAP_BPF and CAP_NET_ADMIN, and programs call
-no kernel function that isn't on a list. It takes Linux 6.9 or later with `bpf` among its LSMs, and
-libbpf. Tokens of others, of Incus, systemd or an administrator's own mount, are left alone.
+Loads, unloads and shows the guard, a set of BPF LSM programs that confines what the tokens of
+confined grants can do.
 
-`guard on` loads it until the next boot; `systemctl enable --now oci-bpf-hook-guard.service` does so
-at each boot, before the engines, and puts what it refuses in the audit trail. Before each confined
-grant the hook, the broker and `delegate` look whether the guard is in force, and refuse where it
-isn't.
+A token says which types of programs a container may load, but not what these programs call: without
+the guard, every program reaches the kernel. With it the tokens of confined grants give no
+capability but CAP_BPF and CAP_NET_ADMIN, and their programs can call only the kernel functions on
+the guard's list. It needs Linux 6.9 or later with `bpf` among its LSMs, and libbpf. It leaves other
+tokens alone, such as those of Incus, of systemd, or from an administrator's own mount.
 
-`guard on` exits with 13 where this host can't have it, and says what is missing; a guard that was
-in force before stays then. `guard off` exits with 16, and names them, where containers run that it
-holds, or tokens of theirs are left. `guard status` exits with 20 where it isn't in force.
+`guard on` loads it until the next boot. `systemctl enable --now oci-bpf-hook-guard.service` loads
+it at each boot before the engines start, and puts what it refuses in the audit trail. Before each
+confined grant of prog_load the hook, the broker and `delegate` check that the guard is in force,
+and refuse if it isn't.
+
+If this host can't have the guard, `guard on` says what is missing, and a guard that was in force
+stays. `guard off` refuses while containers run that the guard confines, or tokens of theirs are
+left, and names them.
 """
 _DRY_RUN = argument(
-    "--dry-run", action="store_true", help="only say what it would let go of, or why it refuses"
+    "--dry-run",
+    action="store_true",
+    help="only say what it would confine no longer, or why it refuses",
 )
 _FORCE = argument(
     *("--force",),
     action="store_true",
-    help="even where containers are held by it, which it then lets go of",
+    help="unload it even while it confines containers, and confine them no longer",
 )
 
 
@@ -177,8 +182,10 @@ def _command(name: str, text: str, run: Any, *arguments: Argument) -> Command:
 
 
 COMMANDS = (
-    _command("on", "load the guard, or the newer one in its place", _on),
-    _command("off", "take the guard away", _off, _FORCE, _DRY_RUN),
-    _command("status", "say whether it is in force, and what it has refused", _status),
-    _command("audit", "put what it has refused since the last time in the audit trail", _audit),
+    _command("on", "load the guard, or replace an older one", _on),
+    _command("off", "unload the guard", _off, _FORCE, _DRY_RUN),
+    _command("status", "say whether the guard is in force, and what it has refused", _status),
+    _command(
+        "audit", "write what the guard has refused since the last time to the audit trail", _audit
+    ),
 )

@@ -2,18 +2,32 @@
 
 import argparse
 
+from ..annotations import PATH
 from ..policy import ENGINES
 from .table import argument
 
+ABOUT = """
+Runs as an OCI runtime hook: reads a container's state on standard input, and mounts the bpffs that
+its annotations ask for and the policy allows.
+
+Engines run /usr/libexec/oci-bpf-hook/oci-bpf-hook instead, which does the same and starts faster.
+This command is for trying it by hand.
+"""
 ARGUMENTS = (
-    argument("--header", metavar="FILE", help="C header with the names, for want of BTF"),
-    argument("--engine", choices=ENGINES, help="which engine runs it"),
+    argument(
+        "--header", metavar="FILE", help="the C header with the names, for a kernel without BTF"
+    ),
+    argument("--engine", choices=ENGINES, help="the engine that runs the hook"),
     argument(
         *("--profile",),
         metavar="NAME",
-        help="what a CDI device gives: this profile of the policy, whatever the annotations ask",
+        help="grant this profile of the policy, whatever the annotations ask; CDI devices say so",
     ),
-    argument("--path", metavar="DIR", help="where --profile is mounted; default /sys/fs/bpf"),
+    argument(
+        *("--path",),
+        metavar="DIR",
+        help=f"where to mount the bpffs of --profile (default: {PATH})",
+    ),
 )
 
 

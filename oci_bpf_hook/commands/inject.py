@@ -19,11 +19,11 @@ from .table import argument
 
 ABOUT = """
 Adds the hook to the config.json of an OCI bundle, for runc, crun and youki without an engine above
-them, and with --annotation what the container asks for. Run again it changes nothing but what is
-asked for otherwise; --undo takes away what it has added and leaves what others have changed since.
+them, and with --annotation what the container asks for. Run again it changes only what is asked for
+differently. --undo removes what it has added, and keeps what others have changed since.
 
-The container has to have a user namespace. To use its token it needs CAP_BPF, more for most types
-of programs, and bpf(2): --capabilities and --seccomp add these to what config.json has.
+The container must have a user namespace. To use its token it needs CAP_BPF, for most types of
+programs another capability, and bpf(2): --capabilities and --seccomp add these to config.json.
 """
 ARGUMENTS = (
     argument("bundle", metavar="DIR", help="the bundle's directory"),
@@ -32,14 +32,16 @@ ARGUMENTS = (
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help=f"an annotation, such as {PREFIX}profile=xdp; again for more",
+        help=f"an annotation, such as {PREFIX}profile=xdp; may be repeated",
     ),
     argument(
-        "--capabilities", action="store_true", help="add CAP_BPF and what else the request takes"
+        "--capabilities",
+        action="store_true",
+        help="add CAP_BPF and the other capabilities that the request needs",
     ),
-    argument("--seccomp", action="store_true", help="have config.json's filter let bpf(2) through"),
+    argument("--seccomp", action="store_true", help="allow bpf(2) in config.json's seccomp filter"),
     launcher.ARGUMENT,
-    argument("--undo", action="store_true", help="take away what was added"),
+    argument("--undo", action="store_true", help="remove what inject has added"),
 )
 
 

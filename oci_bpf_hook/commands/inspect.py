@@ -36,17 +36,24 @@ _CONFINED = {
 # A row names so many types of a kind, and counts the others.
 _NAMED = 3
 
+ABOUT = """
+Lists the containers that have a delegation, each with what it is, where it is mounted, whose the
+container is, the rule that granted it, and warnings. With NAME it shows one container in full.
+"""
 ARGUMENTS = (
-    argument("name", nargs="?", metavar="NAME", help="one container in full, by name or id"),
+    argument(
+        "name", nargs="?", metavar="NAME", help="show this container in full, by its name or id"
+    ),
     argument(
         *("--watch",),
         nargs="?",
         type=float,
         const=_INTERVAL,
         metavar="SECONDS",
-        help="go on, and show what changes; a line each where the output is no terminal",
+        help="go on, look every so often (default: 2) and show what has changed; a line for each "
+        "change if the output is no terminal",
     ),
-    argument("--html", metavar="FILE", help="write a page for a security review"),
+    argument("--html", metavar="FILE", help="write a page for a security review to FILE"),
     JSON,
 )
 

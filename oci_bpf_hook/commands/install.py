@@ -10,24 +10,34 @@ from .output import FAINT, JSON, WARNING, Output, print_json, styled
 from .table import argument
 
 ABOUT = """
-Installs the hook, its package byte-compiled, this command with its man pages and completions, the
-systemd units of the broker and the guard, and last the JSON that registers the hook, where podman
-and CRI-O look. Run again it changes only what is different; the JSON is written when all else is in
-place, since an engine skips a hook whose program is missing and a broken JSON stops every
-container.
+Installs the hook and its package, byte-compiled; this command with its man pages and completions;
+the systemd units of the broker and the guard; and last the JSON that registers the hook with podman
+and CRI-O. Run again it changes only what is different.
 
-It refuses directories that others than root can write. The policy, /etc/oci-bpf-hook/policy.yaml,
-is yours: without one the built-in policy holds. The broker is started by `systemctl enable --now
-oci-bpf-hook-broker.socket`.
+The JSON is written when everything else is in place, because an engine silently skips a hook whose
+program is missing, and a broken JSON stops every container. install refuses directories that others
+than root can write to.
 
-With --precreate podman's containers get what they need to use their token: CAP_BPF and what else
-the policy's grant takes, bpf(2) in their seccomp filter, and LIBBPF_BPF_TOKEN_PATH. It takes effect
-once hooks_dir in containers.conf(5) names PREFIX/share/containers/oci/precreate.d too.
+The policy, /etc/oci-bpf-hook/policy.yaml, is yours: without one the built-in policy holds.
+`systemctl enable --now oci-bpf-hook-broker.socket` starts the broker.
+
+With --precreate podman's containers get what they need to use their token: CAP_BPF and the other
+capabilities for what the policy grants, bpf(2) in their seccomp filter, and LIBBPF_BPF_TOKEN_PATH.
+It takes effect once hooks_dir in containers.conf(5) also names
+PREFIX/share/containers/oci/precreate.d.
 """
 LOCATION = (
-    argument("--prefix", default="/usr", metavar="DIR", help="below this directory; default /usr"),
     argument(
-        *("--destdir",), default="", metavar="DIR", help="with DIR in front, for making packages"
+        "--prefix",
+        default="/usr",
+        metavar="DIR",
+        help="the directory to install below (default: /usr)",
+    ),
+    argument(
+        *("--destdir",),
+        default="",
+        metavar="DIR",
+        help="put DIR in front of every path, for making packages",
     ),
     argument("--dry-run", action="store_true", help="show the steps, and do nothing"),
 )
@@ -37,15 +47,17 @@ ARGUMENTS = (
         *("--stage",),
         choices=STAGES,
         default="createRuntime",
-        help="where the hook is registered; default createRuntime",
+        help="the stage that the hook is registered for (default: createRuntime)",
     ),
     argument(
         *("--engine",),
         choices=("podman", "cri-o", "containerd"),
-        help="the engine that the hook is told it runs under, for the policy",
+        help="the engine that runs the hook, for the policy's rules",
     ),
     argument(
-        "--precreate", action="store_true", help="add to podman's containers what they need, too"
+        "--precreate",
+        action="store_true",
+        help="also give podman's containers what they need to use a token",
     ),
     JSON,
 )

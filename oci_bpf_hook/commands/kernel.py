@@ -14,29 +14,31 @@ from .output import FAINT, HEAD, JSON, OK, WARNING, Output, Piece, print_json, s
 from .table import argument
 
 ABOUT = """
-Shows the four enums that BPF delegation is made of: each name with its value, which is its bit;
-the release in which Linux got it; whether delegating it makes a difference; and how far it reaches.
+Shows the four enums that BPF delegation is made of: each name with its value, which is the number
+of its bit; the release of Linux that added it; whether delegating it makes a difference; and what a
+program of that type can reach.
 
-Only four commands ask for a token, and delegating any other does nothing. Map types are asked for
-with map_create, program and attach types with prog_load.
+Only four commands use a token, and delegating any other does nothing. Map types are used with
+map_create, program types and attach types with prog_load.
 
-REACH is what a program of that type can act on where the grant is confined: everything in the
+REACH is what a program of that type can act on if the grant is confined: everything in the
 container's network namespace or cgroup, which are its own unless it shares the host's; or a
-process's own sockets; or the host, which is the kernel that everybody shares, since no confined
-token is used with it. Where the grant isn't confined, programs of every type reach the host.
+process's own sockets; or the host, that is the kernel that everybody shares, which is why no
+confined token can be used with such a type. If the grant isn't confined, programs of every type
+reach the host.
 """
 ARGUMENTS = (
     *source.ARGUMENTS,
     argument(
         *("--table",),
         action="store_true",
-        help="all kernels, by the shipped table",
+        help="all kernels, from the table of this program",
         exclusive="source",
     ),
     argument(
         *("--diff",),
         metavar="HEADER|RELEASE",
-        help="show only what another kernel has and this one hasn't, or the other way round",
+        help="show only the names that another kernel has and this one hasn't, and the reverse",
     ),
     JSON,
 )

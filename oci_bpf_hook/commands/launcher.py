@@ -8,7 +8,7 @@ from ..errors import USAGE, HookError
 from .table import argument
 
 ARGUMENT = argument(
-    *("--hook",), metavar="FILE", help="the hook's program; default that of this installation"
+    *("--hook",), metavar="FILE", help="the hook's program (default: this installation's)"
 )
 
 

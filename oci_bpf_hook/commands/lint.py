@@ -12,9 +12,15 @@ from . import request
 from .output import JSON, WARNING, Output, print_json, styled
 from .table import argument
 
+ABOUT = """
+Warns of what is doubtful about a valid request, with the reason and a fix: items that have no
+effect or don't suffice, what needs more capabilities, and what reaches beyond the container.
+
+The policy isn't asked, except for the items of its profiles; check asks it as well.
+"""
 ARGUMENTS = (
     *request.ARGUMENTS,
-    argument("--strict", action="store_true", help="fail if anything is"),
+    argument("--strict", action="store_true", help="fail on a warning"),
     JSON,
 )
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 # The one option that each command with an answer has.
-JSON = argument("--json", action="store_true", help="as JSON")
+JSON = argument("--json", action="store_true", help="print JSON")
 # Of those that have several forms, JSON among them.
 JSON_FORM = argument(
     "--json", action="store_const", const="json", dest="format", help="the same as --format json"

@@ -18,6 +18,11 @@ from . import request, rules
 from .output import JSON, print_json
 from .table import Command, argument
 
+ABOUT = """
+Checks a policy file, shows the policy that is in force, and says what a policy would decide about a
+request. oci-bpf-hook-policy(5) describes the file.
+"""
+
 
 def _check(options: argparse.Namespace) -> int:
     from ..policyfile import load
@@ -155,7 +160,7 @@ COMMANDS = (
                 nargs="?",
                 default=policycache.ETC,
                 metavar="FILE",
-                help=f"the file; default {policycache.ETC}",
+                help=f"the file (default: {policycache.ETC})",
             ),
             JSON,
         ),
@@ -163,13 +168,13 @@ COMMANDS = (
     ),
     Command(
         name="show",
-        help="print the policy in force, and where it comes from",
+        help="print the policy in force, and say where it comes from",
         arguments=(JSON,),
         run=_show,
     ),
     Command(
         name="test",
-        help="say which rule decides a request, and what it gives",
+        help="say which rule decides a request, and what it grants",
         arguments=(
             *request.ARGUMENTS,
             *rules.ARGUMENTS,

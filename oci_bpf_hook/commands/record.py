@@ -29,67 +29,88 @@ from .table import argument
 # The exit code of --verify where the needs aren't enough.
 NOT_ENOUGH = 1
 
+ABOUT = """
+Runs a command with everything delegated that the policy allows, watches its calls of bpf(2), and
+prints the delegation that it needs in the same formats as advise. It is for what no object file
+tells: programs that generate BPF, choose types at run time or make maps by hand.
+
+The command runs in a throw-away user namespace, as root there, with all capabilities of that
+namespace and none of the host's. Its files, network, environment, output and signals are as without
+record. With --verify the command is run again with exactly what it needs, and then once without
+each bit.
+
+A recording can be saved, and read again in another format. One can also be made of a container of
+podman's, of the containers of another engine that passes on seccomp profiles with a listenerPath,
+or from a trace that strace wrote.
+"""
 ARGUMENTS = (
     argument(
         *("--container",),
         action="store_true",
-        help="the command is what comes behind `podman run`: -- OPTION... IMAGE COMMAND...",
+        help="record a container: COMMAND is what follows `podman run`, OPTION... IMAGE ...",
         exclusive="source",
     ),
     argument(
         *("--listen",),
         metavar="SOCKET",
-        help="record what an engine runs whose seccomp profile has this listenerPath, until ^C",
+        help="record the containers whose seccomp profile has this listenerPath, until ^C",
         exclusive="source",
     ),
     argument(
         *("--from",),
         dest="recording",
         metavar="FILE",
-        help="run nothing; take a recording that --save wrote",
+        help="run nothing; read a recording that --save wrote",
         exclusive="source",
     ),
     argument(
         *("--from-strace",),
         metavar="FILE",
-        help="run nothing; take a trace that strace -f -v -e trace=bpf -o FILE wrote",
+        help="run nothing; read a trace that strace -f -v -e trace=bpf -o FILE wrote",
         exclusive="source",
     ),
     argument(
         *("--diff",),
         nargs=2,
         metavar=("ONE", "OTHER"),
-        help="run nothing; say in what two recordings, or what advise wrote, differ",
+        help="run nothing; show how two recordings, or two files that advise wrote, differ",
         exclusive="source",
     ),
     argument(
         *("--verify",),
         action="store_true",
-        help="run the command again with exactly what it needs, and without each bit of that",
+        help="run the command again with exactly what it needs, and then without each bit of that",
     ),
     argument(
         *("--exact",),
         action="store_true",
-        help="keep attach types that libbpf can do without, and what it takes to keep them",
+        help="keep the attach types that libbpf can do without, and add what that needs",
     ),
-    argument("--format", choices=forms.FORMS, default="text", help="what to print it as"),
+    argument(
+        "--format", choices=forms.FORMS, default="text", help="the format to print (default: text)"
+    ),
     JSON_FORM,
-    argument("--name", help="of the profile or container that is printed (the command's)"),
-    argument("--save", metavar="FILE", help="write the recording itself, as JSON"),
+    argument(
+        "--name", help="the name of the profile or container to print (default: from COMMAND)"
+    ),
+    argument("--save", metavar="FILE", help="also write the recording itself to FILE, as JSON"),
     argument(
         *("--output",),
         metavar="FILE",
-        help="where to write what is needed; stderr if a command runs, else stdout",
+        help="where to write what is needed (default: stderr if a command runs, otherwise stdout)",
     ),
     argument(
-        *("--path",), default=PATH, metavar="DIR", help="where the program looks for the bpffs"
+        *("--path",),
+        default=PATH,
+        metavar="DIR",
+        help=f"where the program looks for the bpffs (default: {PATH})",
     ),
     argument(
         *("--private-network",),
         action="store_true",
-        help="run the command in a network namespace of its own, which the policy may allow more",
+        help="run the command in its own network namespace, for which the policy may allow more",
     ),
-    argument("--seccomp", metavar="FILE", help="the engine's own profile, for --container"),
+    argument("--seccomp", metavar="FILE", help="the engine's own seccomp profile, for --container"),
     argument(
         "command",
         nargs=argparse.REMAINDER,

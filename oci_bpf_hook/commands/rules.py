@@ -22,15 +22,15 @@ _SUBJECT: dict[str, object] = {
 }
 _TRUTHS = {"true": True, "false": False}
 ARGUMENTS = (
-    argument("--policy", metavar="FILE", help="try this file instead of the policy in force"),
-    argument("--engine", choices=policy.ENGINES, help="which engine runs the hook"),
+    argument("--policy", metavar="FILE", help="the policy to use instead of the one in force"),
+    argument("--engine", choices=policy.ENGINES, help="the engine that runs the hook"),
     argument(
         *("--attr",),
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="what a rule may match: image=..., user=NAME, host_network=true; again for more, "
-        "and for each group",
+        help="what a rule may match, such as image=..., user=NAME or host_network=true; may be "
+        "repeated, for each group as well",
     ),
 )
 

@@ -13,12 +13,14 @@ from .output import Output, print_json
 from .table import argument
 
 ABOUT = f"""
-Prints the seccomp profile that an engine has by default, changed in one thing: a container with
-CAP_BPF may call bpf(2), and one with CAP_SYS_ADMIN as before. podman's own has that since
-containers-common 0.60; Debian 12's hasn't, and refuses with the EPERM of a missing bit.
+Prints the default seccomp profile of an engine with one change: a container with CAP_BPF may call
+bpf(2), as one with CAP_SYS_ADMIN may already.
 
-It is for `podman run --security-opt seccomp=FILE`, or seccomp_profile in containers.conf(5). As
-{BASES[0]} it is what podman and CRI-O take for every container.
+podman's own profile allows that since containers-common 0.60. The one in Debian 12 doesn't, and
+bpf(2) then fails with EPERM, as it does for a bit that wasn't delegated.
+
+Use it with `podman run --security-opt seccomp=FILE`, or as seccomp_profile in containers.conf(5).
+As {BASES[0]} it is the default of podman and CRI-O for every container.
 """
 # Engines read it, whoever runs them.
 _MODE = 0o644
@@ -26,12 +28,13 @@ ARGUMENTS = (
     argument(
         *("--base",),
         metavar="FILE",
-        help=f"the profile to change; default {BASES[0]}, else {BASES[1]}",
+        help=f"the profile to change (default: {BASES[0]}, otherwise {BASES[1]})",
     ),
     argument(
         *("--output",),
         metavar="FILE",
-        help="write it there; by the shell's > the file that is changed would be empty first",
+        help="write to FILE instead of standard output (a shell's > would empty FILE before it is "
+        "read)",
     ),
 )
 

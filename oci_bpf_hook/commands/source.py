@@ -19,16 +19,16 @@ ARGUMENTS = (
     argument(
         *("--kernel",),
         metavar="RELEASE",
-        help="the kernel of this release, such as 6.12, by the shipped table",
+        help="the kernel of this release, such as 6.12, from the table of this program",
         exclusive="source",
     ),
     argument(
         *("--header",),
         metavar="FILE",
-        help="the kernel with this linux/bpf.h",
+        help="the kernel that this linux/bpf.h is from",
         exclusive="source",
     ),
-    argument("--btf", metavar="FILE", help="the kernel with this BTF", exclusive="source"),
+    argument("--btf", metavar="FILE", help="the kernel that this BTF is from", exclusive="source"),
 )
 
 

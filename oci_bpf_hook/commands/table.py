@@ -2,8 +2,9 @@
 
 A command's name and help stand here, so that `--help` imports no command; its options stand in
 the module of its name, as ARGUMENTS beside the function `run`, or as COMMANDS where it has
-commands of its own; ABOUT, where a module has it, is what its man page and `--help` say of it.
-Nothing is imported here that `--help` alone would have to wait for.
+commands of its own; ABOUT, where a module has it, describes the command in its man page, and the
+first paragraph of it in its `--help`.  Nothing is imported here that `--help` alone would have to
+wait for.
 """
 
 from importlib import import_module
@@ -42,13 +43,23 @@ class Command(Record):
     arguments: tuple[Argument, ...]
     run: "Run"
 
+    @property
+    def about(self) -> str:
+        """Its help as a sentence."""
+        return f"{self.help[0].upper()}{self.help[1:]}."
+
 
 class Entry(Record):
-    """A command by its `name` and its one line of `help`; what is behind it, `load` says."""
+    """A command by its `name` and its one line of `help`; `load` imports the rest.
 
-    __slots__ = ("aliases", "help", "name")
+    `group` is one of GROUPS, and `section` that of the manual which its page is in.
+    """
+
+    __slots__ = ("aliases", "group", "help", "name", "section")
     name: str
     help: str
+    group: str
+    section: int
     aliases: tuple[str, ...]
 
     def load(self) -> tuple[Command, ...]:
@@ -62,9 +73,14 @@ class Entry(Record):
         return (Command(name=self.name, help=self.help, arguments=arguments, run=run),)
 
     def about(self) -> str:
-        """What the command is, in paragraphs; its help where its module doesn't say more."""
-        text: str = getattr(import_module(f".{self.name}", __package__), "ABOUT", "")
-        return text.strip() or f"{self.help[0].upper()}{self.help[1:]}."
+        """What the command does, in paragraphs."""
+        text: str = import_module(f".{self.name}", __package__).ABOUT
+        return text.strip()
+
+    @property
+    def page(self) -> str:
+        """The name of its man page."""
+        return f"oci-bpf-hook-{self.name}"
 
 
 def argument(
@@ -74,30 +90,43 @@ def argument(
     return Argument(names=names, settings=settings, exclusive=exclusive, required=one_of_them)
 
 
-def entry(name: str, text: str, *aliases: str) -> Entry:
-    return Entry(name=name, help=text, aliases=aliases)
+def entry(name: str, text: str, group: str, *aliases: str, section: int = 1) -> Entry:
+    return Entry(name=name, help=text, group=group, section=section, aliases=aliases)
 
 
+ASK = "ask"
+DECIDE = "decide"
+FIND_OUT = "find out"
+RUN = "run"
+GROUPS = {
+    ASK: "what a program needs, and how to write that down",
+    DECIDE: "what the policy grants",
+    FIND_OUT: "what there is, and what is wrong",
+    RUN: "put the hook in place, and delegate",
+}
+# System administration: what root runs.
+_ROOT = 8
 ENTRIES = (
-    entry("advise", "say which delegation a BPF program needs"),
-    entry("broker", "be the service that delegates BPF for rootless engines"),
-    entry("cdi", "make CDI devices of profiles, and look at them"),
-    entry("check", "say whether a request would be granted, and what is doubtful"),
-    entry("convert", "translate a delegation from or to Incus, LXD, systemd, manifests"),
-    entry("delegate", "give a running container a delegation"),
-    entry("doctor", "find out why BPF doesn't work, on the host or in a container"),
-    entry("explain", "show what the hook would do, step by step"),
-    entry("guard", "hold what confined tokens may do, by BPF LSM programs"),
-    entry("hook", "be the OCI runtime hook: the state is on stdin"),
-    entry("inject", "add the hook to a bundle's config.json, and take it away"),
-    entry("inspect", "show which containers have a delegation", "ps"),
-    entry("install", "put the hook where engines find it"),
-    entry("kernel", "show the names that can be delegated, and the bits"),
-    entry("lint", "say what is doubtful about a request"),
-    entry("policy", "check, show and try the policy"),
-    entry("record", "learn the delegation that a program needs while it runs"),
-    entry("seccomp", "print the engine's seccomp profile with bpf(2) for CAP_BPF"),
-    entry("uninstall", "take away what install has put there"),
+    entry("advise", "say which delegation a compiled BPF program needs", ASK),
+    entry("broker", "run the service that delegates BPF for rootless engines", RUN, section=_ROOT),
+    entry("cdi", "make CDI devices from profiles, list and check them", DECIDE, section=_ROOT),
+    entry("check", "say whether a request would be granted, and what is doubtful", DECIDE),
+    entry("convert", "translate a delegation between formats, such as Incus and podman", ASK),
+    entry("delegate", "give a running container a delegation, or revoke it", RUN, section=_ROOT),
+    entry("doctor", "find out why BPF doesn't work, on the host or in a container", FIND_OUT),
+    entry("explain", "show what the hook would do, step by step", DECIDE),
+    entry("guard", "confine what BPF tokens can do, with BPF LSM programs", RUN, section=_ROOT),
+    entry("help", "show the help of a command", FIND_OUT),
+    entry("hook", "run as the OCI runtime hook, with a state on stdin", RUN, section=_ROOT),
+    entry("inject", "add the hook to a bundle's config.json, or remove it", RUN),
+    entry("inspect", "show which containers have a delegation", FIND_OUT, "ps"),
+    entry("install", "install the hook where engines find it", RUN, section=_ROOT),
+    entry("kernel", "show the names that a kernel can delegate, and their bits", FIND_OUT),
+    entry("lint", "warn of what is doubtful about a request", ASK),
+    entry("policy", "check the policy, show it, and try a request against it", DECIDE),
+    entry("record", "learn which delegation a program needs while it runs", ASK),
+    entry("seccomp", "print the engine's seccomp profile, with bpf(2) for CAP_BPF", RUN),
+    entry("uninstall", "remove what install put in place", RUN, section=_ROOT),
 )
 
 
@@ -116,13 +145,17 @@ def fill(parser: "argparse.ArgumentParser", arguments: "Iterable[Argument]") -> 
 def add(parser: "argparse.ArgumentParser", one: Entry) -> None:
     """Make `parser` the one of `one`, whose module this imports."""
     found = one.load()
-    parser.description = one.about()
+    # In brief; the man page has the other paragraphs.
+    parser.description = one.about().partition("\n\n")[0]
+    parser.epilog = f"More, with examples: man {one.page}"
     if [command.name for command in found] == [one.name]:
         fill(parser, found[0].arguments)
         parser.set_defaults(run=found[0].run)
         return
     below = parser.add_subparsers(metavar="COMMAND", required=True, dest="below")
     for command in found:
-        inner = below.add_parser(command.name, help=command.help, description=command.help)
+        inner = below.add_parser(
+            command.name, help=command.help, description=command.about, epilog=parser.epilog
+        )
         fill(inner, command.arguments)
         inner.set_defaults(run=command.run)

@@ -17,7 +17,7 @@ PID = argument(
     *("--pid",),
     type=int,
     metavar="PID",
-    help="the container that this process is in: LXC, nspawn, unshare, anything",
+    help="the container of this process, whatever made it, such as LXC, nspawn or unshare",
     exclusive="container",
 )
 ARGUMENTS = (

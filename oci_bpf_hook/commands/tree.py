@@ -1,13 +1,13 @@
 """The whole of the command, for what describes it: man pages and completions."""
 
-import re
 from collections.abc import Iterator
 
 from ..record import Record
 from .table import ENTRIES, Argument, Command, Entry
 
 # What a value is, by its metavar, where more can be said of it than that it is one.
-_FILES = ("FILE", "HEADER|RELEASE", "PATH")
+_FILES = ("FILE", "HEADER|RELEASE", "ONE OTHER", "PATH")
+COMMAND = "command"
 FILE = "file"
 DIRECTORY = "directory"
 KEY = "key"
@@ -30,7 +30,7 @@ def leaves() -> Iterator[Leaf]:
         for command in entry.load():
             alone = command.name == entry.name
             words = (entry.name,) if alone else (entry.name, command.name)
-            about = entry.about() if alone else f"{command.help[0].upper()}{command.help[1:]}."
+            about = entry.about() if alone else command.about
             yield Leaf(words=words, entry=entry, command=command, about=about)
 
 
@@ -39,13 +39,13 @@ def is_option(one: Argument) -> bool:
 
 
 def takes_value(one: Argument) -> bool:
-    """Whether something comes behind an option."""
+    """Whether an option has a value after it."""
     return is_option(one) and one.settings.get("action") in (None, "append")
 
 
 def repeats(one: Argument) -> bool:
-    """Whether an option may be given again."""
-    return one.settings.get("action") == "append"
+    """Whether it may be given again: an option, or an operand of any number."""
+    return one.settings.get("action") == "append" or one.settings.get("nargs") in ("+", "*")
 
 
 def choices(one: Argument) -> tuple[str, ...]:
@@ -54,7 +54,9 @@ def choices(one: Argument) -> tuple[str, ...]:
 
 
 def kind(one: Argument) -> str:
-    """What its value is: FILE, DIRECTORY, KEY (of an annotation) or TEXT."""
+    """What its value is: COMMAND (of ours), FILE, DIRECTORY, KEY (of an annotation) or TEXT."""
+    if metavar(one) == "COMMAND":
+        return COMMAND
     if metavar(one) in _FILES:
         return FILE
     if metavar(one) == "DIR":
@@ -67,7 +69,8 @@ def metavar(one: Argument) -> str:
     if choices(one):
         return "|".join(choices(one))
     plain = one.names[-1].lstrip("-").replace("-", "_").upper()
-    return str(one.settings.get("metavar") or plain)
+    given = one.settings.get("metavar") or plain
+    return given if isinstance(given, str) else " ".join(given)
 
 
 def others(one: Argument, command: Command) -> tuple[str, ...]:
@@ -84,15 +87,10 @@ def synopsis(command: Command) -> Iterator[tuple[str, list[Argument]]]:
     done: set[str] = set()
     for one in command.arguments:
         if not one.exclusive:
-            operand = not is_option(one) and "nargs" not in one.settings
+            operand = not is_option(one) and one.settings.get("nargs", "+") == "+"
             needed = operand or one.settings.get("required", False)
             yield "" if needed else "[]", [one]
         elif one.exclusive not in done:
             done.add(one.exclusive)
             group = [other for other in command.arguments if other.exclusive == one.exclusive]
             yield "" if one.required else "[]", group
-
-
-def paragraphs(about: str) -> list[str]:
-    """The paragraphs of a text, each in one line."""
-    return [" ".join(part.split()) for part in re.split(r"\n\s*\n", about.strip())]

@@ -40,7 +40,7 @@ ARGUMENTS = (
         *("--file",),
         metavar="FILE",
         help="an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a Quadlet "
-        "*.container; - is stdin",
+        "*.container; - means stdin",
         exclusive="request",
         one_of_them=True,
     ),

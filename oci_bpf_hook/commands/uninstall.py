@@ -12,18 +12,19 @@ from .output import JSON
 from .table import argument
 
 ABOUT = """
-Removes what install has put there: the JSON first and the CDI devices of `cdi generate`, then the
-guard, then all else. Where another CDI file has the hook it removes nothing and says so: containers
-with a device of that wouldn't start. Nor does it where containers run that the guard holds. The
-policy, the audit trail and running containers are left alone; a broker that runs is stopped before
-by `systemctl disable --now oci-bpf-hook-broker.socket`.
+Removes what install put in place: first the JSON and the CDI devices of `cdi generate`, then the
+guard, then everything else. The policy, the audit trail and running containers are left alone.
+
+If another CDI file uses the hook, uninstall names that file and removes nothing, because containers
+with such a device wouldn't start. It also removes nothing while containers run that the guard
+confines. Stop a running broker first: `systemctl disable --now oci-bpf-hook-broker.socket`.
 """
 ARGUMENTS = (
     *LOCATION,
     argument(
         *("--force",),
         action="store_true",
-        help="even where containers are held by the guard, which then lets go of them",
+        help="uninstall even while the guard confines containers, and confine them no longer",
     ),
     JSON,
 )
