@@ -11,7 +11,7 @@ from contextlib import suppress
 from stat import S_ISDIR
 
 from .mountinfo import of_interest
-from .probes import stat_known
+from .probe_process import stat_known
 from .processes import Patience, TooManyMountsError, comm, pids
 from .record import Record
 

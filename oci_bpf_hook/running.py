@@ -20,7 +20,7 @@ from .container import Process
 from .errors import BAD_STATE, USAGE, HookError, quote
 from .installed import is_program, roots_alone
 from .peer import user_behind
-from .probes import CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE
+from .probe_process import CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE
 from .processes import comm, is_roots, pids, read, status
 from .record import Record
 

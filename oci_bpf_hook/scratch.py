@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from . import kernel, probes, syscalls
+from . import kernel, probe_bpf, probe_process, syscalls
 from .container import Container
 from .errors import HookError
 from .masks import Grant
@@ -40,7 +40,7 @@ _DONE = "done"
 def masks(*programs: int) -> dict[str, int]:
     """The masks to delegate: the least for a map and a program, and these types of programs."""
     return {
-        CMDS.option: 1 << probes.BPF_MAP_CREATE | 1 << probes.BPF_PROG_LOAD,
+        CMDS.option: 1 << probe_bpf.BPF_MAP_CREATE | 1 << probe_bpf.BPF_PROG_LOAD,
         MAPS.option: 1 << HASH,
         PROGS.option: sum(1 << kind for kind in {SOCKET_FILTER, *programs}),
         ATTACHS.option: 1 << ATTACH_0,
@@ -129,7 +129,7 @@ def _be_scratch(out: int, orders: int, parent: int, use: "Callable[[int], str]")
     try:
         signal.alarm(_DEADLINE)
         step = "a user namespace"
-        probes.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
+        probe_process.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
         os.write(out, _READY.encode())
         os.read(orders, 1)
         step = "its ids"
@@ -139,13 +139,13 @@ def _be_scratch(out: int, orders: int, parent: int, use: "Callable[[int], str]")
         if os.getppid() != parent:
             os._exit(0)
         step = "a root filesystem"
-        probes.mount_tmpfs(_ROOT)
+        probe_process.mount_tmpfs(_ROOT)
         os.write(out, _READY.encode())
         os.read(orders, 1)
         step = "opening the bpffs"
         bpffs = os.open(_ROOT.decode() + _BPFFS, os.O_RDONLY | os.O_DIRECTORY)
         step = "BPF_TOKEN_CREATE"
-        token = probes.token_create(bpffs)
+        token = probe_bpf.token_create(bpffs)
         step = "what it tries"
         os.write(out, (use(token) or _DONE).encode())
     except OSError as error:

@@ -1,7 +1,7 @@
 """What a seccomp filter answers to a system call, found by running the filter here.
 
 A filter that refuses bpf(2) with EPERM looks like a token that is refused, from inside.  From
-outside its classic BPF can be read (`probes.seccomp_filters`) and run on a call that nobody
+outside its classic BPF can be read (`probe_tracing.seccomp_filters`) and run on a call that nobody
 makes; nothing of the container is disturbed by the question.
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from oci_bpf_hook import probes
+from oci_bpf_hook import probe_bpf
 from oci_bpf_hook.errors import (
     BAD_ANNOTATION,
     BAD_STATE,
@@ -96,7 +96,7 @@ def test_dry_run() -> None:
 
 
 def test_over_an_existing_one() -> None:
-    number = str(probes.arch().bpf)
+    number = str(probe_bpf.arch().bpf)
     with Scratch() as scratch:
         delegate(scratch.init.pid, *XDP)
         with scratch.running(sys.executable, "-IS", "-c", HOLDS, number) as process:
@@ -122,7 +122,7 @@ def test_over_an_existing_one() -> None:
 
 
 def test_revoke() -> None:
-    number = str(probes.arch().bpf)
+    number = str(probe_bpf.arch().bpf)
     with Scratch() as scratch:
         pid = scratch.init.pid
         delegate(pid, *XDP)
@@ -144,7 +144,7 @@ def test_revoke() -> None:
 
 def test_revoke_what_lies_below_another() -> None:
     """Tokens of a bpffs that was covered by a newer one are still there."""
-    number = str(probes.arch().bpf)
+    number = str(probe_bpf.arch().bpf)
     with Scratch() as scratch:
         pid = scratch.init.pid
         delegate(pid, *XDP)

@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from oci_bpf_hook import guard, probes, syscalls
+from oci_bpf_hook import guard, probe_process, syscalls
 from oci_bpf_hook.errors import DONE, FOUND, KERNEL_CANNOT, MOUNT_FAILED, NO_BROKER, HookError
 from oci_bpf_hook.lsm import lists, load, release
 from oci_bpf_hook.lsm.refusals import Refusal
@@ -197,12 +197,12 @@ def test_a_guard_that_is_renewed_while_it_is_looked_at(
     pin()
     (place / "oci-bpf-hook" / "older").mkdir(mode=0o700)
     next_, open_pinned = f"{load.PINS}/older", syscalls.bpf_obj_get
-    probes.exchange(next_.encode(), guard.DIRECTORY.encode())
+    probe_process.exchange(next_.encode(), guard.DIRECTORY.encode())
     looked: list[bytes] = []
 
     def renewed(path: bytes) -> int:
         if not looked:
-            probes.exchange(next_.encode(), guard.DIRECTORY.encode())
+            probe_process.exchange(next_.encode(), guard.DIRECTORY.encode())
         looked.append(path)
         # The first name is looked for where the older one is.
         return open_pinned(path.replace(b"/guard/", b"/older/") if len(looked) == 1 else path)

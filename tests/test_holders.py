@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from oci_bpf_hook import probes
+from oci_bpf_hook import probe_bpf
 from oci_bpf_hook.container import Process
 from oci_bpf_hook.holders import DIRECTORY, MOUNT, TOKEN, Held, holders
 from oci_bpf_hook.mountinfo import of_interest
@@ -14,7 +14,7 @@ from tests.support.scratch import Scratch
 from tests.support.situation import BPFFS, SOCKET, delegate, workload
 from tests.test_hook_paths import SILENT
 
-NUMBER = str(probes.arch().bpf)
+NUMBER = str(probe_bpf.arch().bpf)
 _MAKES = """
 import ctypes, os, struct, sys, threading
 libc = ctypes.CDLL(None, use_errno=True)

@@ -4,7 +4,7 @@ import pytest
 
 from oci_bpf_hook.container import Process
 from oci_bpf_hook.mountinfo import of_interest
-from oci_bpf_hook.probes import CAP_BPF, CAP_SYS_ADMIN
+from oci_bpf_hook.probe_process import CAP_BPF, CAP_SYS_ADMIN
 from oci_bpf_hook.processes import (
     comm,
     environment,

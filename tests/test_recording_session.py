@@ -14,7 +14,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from oci_bpf_hook import probes
+from oci_bpf_hook import probe_bpf
 from oci_bpf_hook.errors import KERNEL_CANNOT, NO_BROKER, REFUSED, USAGE
 from oci_bpf_hook.resources import schema
 from tests.support import recorder
@@ -128,7 +128,7 @@ def test_a_name_that_looks_like_a_line_of_proc_s() -> None:
         "assert libc.prctl(15, b'\\rTgid:x', 0, 0, 0) == 0\n"
         "libc.syscall(int(sys.argv[1]), 0, b'\\2' + bytes(71), 72)\n"
     )
-    done = record(sys.executable, "-IS", "-c", code, str(probes.arch().bpf))
+    done = record(sys.executable, "-IS", "-c", code, str(probe_bpf.arch().bpf))
     assert (done.code, done.stderr) == (0, "")
     assert done.counts() == {"EINVAL": 1}
 

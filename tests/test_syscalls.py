@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook import probes, syscalls
+from oci_bpf_hook import probe_bpf, syscalls
 from oci_bpf_hook.recording.arch import native
 from tests.support.scratch import Scratch
 
@@ -223,7 +223,7 @@ def test_bpf_on_a_machine_without_a_number(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture
 def array_map() -> Iterator[int]:
     """A map of one entry, 4 bytes for 4, as bpf(2) makes it."""
-    fd = probes.map_create(probes.BPF_MAP_TYPE_ARRAY, None)
+    fd = probe_bpf.map_create(probe_bpf.BPF_MAP_TYPE_ARRAY, None)
     yield fd
     os.close(fd)
 
@@ -239,7 +239,7 @@ def test_bpf_map(array_map: int) -> None:
 
 def test_bpf_obj_info(array_map: int) -> None:
     kind, number, *sizes = struct.unpack_from("=6I", syscalls.bpf_obj_info(array_map))
-    assert kind == probes.BPF_MAP_TYPE_ARRAY
+    assert kind == probe_bpf.BPF_MAP_TYPE_ARRAY
     assert number
     # Sizes of key and value, entries, flags.
     assert sizes == [4, 4, 1, 0]

@@ -43,7 +43,7 @@ assert not failed, failed
 # And what it does with directories of the bpffs once all is pinned.
 MOVE = f"""
 import os
-from oci_bpf_hook.probes import exchange
+from oci_bpf_hook.probe_process import exchange
 
 os.mkdir(os.path.dirname({guard.DIRECTORY!r}), 0o700)
 os.mkdir({guard.DIRECTORY!r}, 0o700)

@@ -24,7 +24,7 @@ from ..names import KINDS
 from ..peer import user_behind
 from ..policy import ENGINES, Decision, decide, identify
 from ..policycache import in_force
-from ..probes import CAP_BPF, CAP_SYS_ADMIN
+from ..probe_process import CAP_BPF, CAP_SYS_ADMIN
 from ..processes import status
 from ..running import Running
 from ..sharing import shares

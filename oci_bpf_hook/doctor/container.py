@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from shlex import quote
 from typing import TypeVar
 
-from .. import probes
+from .. import probe_bpf, probe_process, probe_tracing
 from ..advise.needs import Needs
 from ..annotations import PATH
 from ..audited import asker, last_refusal
@@ -153,7 +153,7 @@ class _Examination:
     def run(self, needs: Needs | None) -> Iterator[Finding]:
         mount = self._at(self.path)
         yield from self._mount(mount)
-        lacks_bpf = not self.status.has(probes.CAP_BPF)
+        lacks_bpf = not self.status.has(probe_process.CAP_BPF)
         if lacks_bpf:
             yield self._capability()
         else:
@@ -257,20 +257,23 @@ class _Examination:
 
     def _capability(self) -> Finding:
         who = self.status
-        if who.bounding >> probes.CAP_BPF & 1 and inside_id(self.process, "uid", who.uid) != 0:
+        if (
+            who.bounding >> probe_process.CAP_BPF & 1
+            and inside_id(self.process, "uid", who.uid) != 0
+        ):
             return problem(
                 "ambient",
                 "it may have CAP_BPF but runs as a user other than root, who gets capabilities "
                 "only if they are ambient",
                 "setpriv --inh-caps +bpf --ambient-caps +bpf PROGRAM, as root in the container",
             )
-        if who.has(probes.CAP_SYS_ADMIN):
+        if who.has(probe_process.CAP_SYS_ADMIN):
             return problem(
                 "only-sys-admin",
                 "it has CAP_SYS_ADMIN and not CAP_BPF, but making a token takes CAP_BPF itself",
                 add_capabilities("BPF"),
             )
-        if who.bounding >> probes.CAP_BPF & 1:
+        if who.bounding >> probe_process.CAP_BPF & 1:
             return problem(
                 "cap-bpf",
                 "the container may have CAP_BPF, but this process has dropped it",
@@ -289,17 +292,17 @@ class _Examination:
             yield ok("seccomp", "it has no seccomp filter")
             return
         try:
-            filters = probes.seccomp_filters(self.one.pid)
+            filters = probe_tracing.seccomp_filters(self.one.pid)
             if not self.process.alive():
                 raise OSError(errno.ESRCH, "it has ended")
-            arch = probes.arch()
+            arch = probe_bpf.arch()
             answers = {
                 command: answer(filters, arch.bpf, arch.audit, (command,))
                 for command in (
-                    probes.BPF_TOKEN_CREATE,
-                    probes.BPF_MAP_CREATE,
-                    probes.BPF_PROG_LOAD,
-                    probes.BPF_BTF_LOAD,
+                    probe_bpf.BPF_TOKEN_CREATE,
+                    probe_bpf.BPF_MAP_CREATE,
+                    probe_bpf.BPF_PROG_LOAD,
+                    probe_bpf.BPF_BTF_LOAD,
                 )
             }
         except (OSError, FilterError) as error:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import kernel, probes
+from .. import kernel, probe_process
 from ..btf import BtfError
 from ..client import SOCKET, connect
 from ..container import is_initial
@@ -224,7 +224,7 @@ def _lacking(us: Status) -> str:
         return "root"
     if not is_initial():
         return "the initial user namespace"
-    return "" if us.has(probes.CAP_SYS_ADMIN) else "CAP_SYS_ADMIN"
+    return "" if us.has(probe_process.CAP_SYS_ADMIN) else "CAP_SYS_ADMIN"
 
 
 def _sysctl(name: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from ..advise.needs import CAPABILITIES, CAPABILITY, Caution, Needs
 from ..names import KINDS, Enum
-from ..probes import CAP_PERFMON, CAP_SYS_ADMIN
+from ..probe_process import CAP_PERFMON, CAP_SYS_ADMIN
 from ..processes import Status
 from ..reach import HOST_CGROUP, HOST_NETWORK, REACHES_BEYOND
 from .finding import Finding, ok, problem, warning

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from .. import probes
+from .. import probe_process
 from ..container import Process
 from ..lint import WITH_NET_ADMIN, WITH_PERFMON
 from ..names import PROGS
@@ -21,7 +21,7 @@ def check(
     """What there is to say about a `process` with `status`, to which these names are delegated."""
     programs = given.get(PROGS.option, ())
     # Without CAP_BPF that is what it lacks; CAP_SYS_ADMIN stands in for each of the others.
-    if status.has(probes.CAP_BPF) and not status.has(probes.CAP_SYS_ADMIN):
+    if status.has(probe_process.CAP_BPF) and not status.has(probe_process.CAP_SYS_ADMIN):
         yield from _second_capabilities(status, programs)
     perf = [name for name in programs if name in _PERF]
     if perf:
@@ -39,8 +39,8 @@ def check(
 
 def _second_capabilities(status: Status, programs: Sequence[str]) -> Iterator[Finding]:
     for capability, number, types in (
-        ("PERFMON", probes.CAP_PERFMON, WITH_PERFMON),
-        ("NET_ADMIN", probes.CAP_NET_ADMIN, WITH_NET_ADMIN),
+        ("PERFMON", probe_process.CAP_PERFMON, WITH_PERFMON),
+        ("NET_ADMIN", probe_process.CAP_NET_ADMIN, WITH_NET_ADMIN),
     ):
         needing = [name for name in programs if name in types]
         if needing and not status.has(number):

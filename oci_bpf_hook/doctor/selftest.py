@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from .. import probes
+from .. import probe_bpf
 from ..scratch import ATTACH_0, HASH, SOCKET_FILTER, Scratch, masks
 from .finding import Finding, ok, problem
 
@@ -10,7 +10,7 @@ from .finding import Finding, ok, problem
 def selftest() -> Iterator[Finding]:
     """Try it; yields one finding, about what failed first or about success.  Takes root."""
     try:
-        probes.arch()
+        probe_bpf.arch()
     except OSError as error:
         yield problem("selftest", f"{error.strerror}: nothing can be tried on this machine")
         return
@@ -29,9 +29,9 @@ def selftest() -> Iterator[Finding]:
 def _use(token: int) -> str:
     step = "BPF_MAP_CREATE"
     try:
-        probes.map_create(HASH, token)
+        probe_bpf.map_create(HASH, token)
         step = "BPF_PROG_LOAD"
-        probes.prog_load(SOCKET_FILTER, ATTACH_0, token)
+        probe_bpf.prog_load(SOCKET_FILTER, ATTACH_0, token)
     except OSError as error:
         return f"{step} with the token: {error.strerror}"
     return ""

@@ -12,7 +12,7 @@ from _socket import socket
 from struct import Struct
 from typing import NoReturn
 
-from .. import inside, probes, syscalls
+from .. import inside, probe_bpf, probe_process, syscalls
 from ..container import Container
 from ..half import Half
 from ..processes import Status, inside_id
@@ -91,7 +91,7 @@ def _become(who: Status, uid: int, gid: int) -> None:
     syscalls.prctl(_PR_SET_KEEPCAPS, 1)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    probes.capset(who.effective, who.permitted, who.inheritable)
+    probe_process.capset(who.effective, who.permitted, who.inheritable)
     # A change of credentials has reset both.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -104,7 +104,7 @@ def _try(root: int, path: str) -> tuple[int, int]:
     except OSError as error:
         return error.errno or _NOT_TRIED, _NOT_TRIED
     try:
-        os.close(probes.token_create(bpffs))
+        os.close(probe_bpf.token_create(bpffs))
     except OSError as error:
         return 0, error.errno or _NOT_TRIED
     finally:

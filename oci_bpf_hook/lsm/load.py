@@ -34,7 +34,8 @@ from ..guard import (
 )
 from ..names import KINDS, PROGS
 from ..names import MAPS as MAP_TYPES
-from ..probes import exchange, mount_bpffs, prog_exists
+from ..probe_bpf import prog_exists
+from ..probe_process import exchange, mount_bpffs
 from ..record import Record
 from .host import require_lsms, require_own
 from .libbpf import Libbpf, Object

@@ -11,7 +11,7 @@ import sys
 from errno import EPERM
 from struct import Struct
 
-from .. import probes
+from .. import probe_bpf
 from ..errors import KERNEL_CANNOT, HookError
 from ..guard import Guard
 from ..scratch import ATTACH_0, SOCKET_FILTER, TRACEPOINT, Scratch, masks
@@ -36,7 +36,7 @@ def prove(guard: Guard) -> None:
 def _try(token: int) -> str:
     """What is wrong, seen from a process of the scratch namespace with a confined `token`."""
     try:
-        probes.prog_load(SOCKET_FILTER, ATTACH_0, token)
+        probe_bpf.prog_load(SOCKET_FILTER, ATTACH_0, token)
     except OSError as error:
         return f"a program that does nothing isn't loaded any more ({error.strerror})"
     if _outcome(SOCKET_FILTER, token, _NO_FUNCTION) != EPERM:
@@ -46,9 +46,9 @@ def _try(token: int) -> str:
     return ""
 
 
-def _outcome(kind: int, token: int, code: bytes = probes.RETURN_0) -> int:
+def _outcome(kind: int, token: int, code: bytes = probe_bpf.RETURN_0) -> int:
     try:
-        probes.prog_load(kind, ATTACH_0, token, code)
+        probe_bpf.prog_load(kind, ATTACH_0, token, code)
     except OSError as error:
         return error.errno or 0
     return 0

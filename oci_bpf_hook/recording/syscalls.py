@@ -9,6 +9,7 @@ import os
 import struct
 
 from ..errors import KERNEL_CANNOT, HookError
+from ..libc import check, load
 from .arch import Arch, native
 
 CLONE_NEWNS = 0x00020000
@@ -23,7 +24,7 @@ _SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
 _SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5
 _PERF_FLAG_FD_CLOEXEC = 1 << 3
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = load()
 _libc.syscall.restype = ctypes.c_long
 _libc.unshare.argtypes = [ctypes.c_int]
 
@@ -41,15 +42,8 @@ def machine() -> Arch:
     return found
 
 
-def _check(result: int, call: str) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{call}: {os.strerror(number)}")
-    return result
-
-
 def unshare(flags: int) -> None:
-    _check(_libc.unshare(flags), "unshare")
+    check(_libc.unshare(flags), "unshare")
 
 
 def seccomp_new_listener(program: bytes) -> int:
@@ -60,7 +54,7 @@ def seccomp_new_listener(program: bytes) -> int:
     flags = _SECCOMP_FILTER_FLAG_NEW_LISTENER | _SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
     number = ctypes.c_long(machine().seccomp)
     mode = ctypes.c_ulong(_SECCOMP_SET_MODE_FILTER)
-    return _check(_libc.syscall(number, mode, ctypes.c_ulong(flags), fprog), "seccomp")
+    return check(_libc.syscall(number, mode, ctypes.c_ulong(flags), fprog), "seccomp")
 
 
 def perf_event_open(attr: bytes, thread: int) -> int:
@@ -68,4 +62,4 @@ def perf_event_open(attr: bytes, thread: int) -> int:
     number = ctypes.c_long(machine().perf_event_open)
     flags = ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC)
     arguments = (ctypes.c_int(thread), ctypes.c_int(-1), ctypes.c_int(-1), flags)
-    return _check(_libc.syscall(number, attr, *arguments), "perf_event_open")
+    return check(_libc.syscall(number, attr, *arguments), "perf_event_open")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from struct import Struct
 
-from oci_bpf_hook import guard, probes
+from oci_bpf_hook import guard, probe_bpf
 from oci_bpf_hook.lsm.libbpf import Libbpf
 from oci_bpf_hook.lsm.load import BPFFS, EVENTS, MAPS
 
@@ -46,4 +46,4 @@ def pin(directory: str = guard.DIRECTORY) -> None:
 
 def _map(kind: int, key: int, value: int) -> int:
     attr = _CREATE.pack(kind, key, value, 1)
-    return probes._bpf(probes.BPF_MAP_CREATE, attr)
+    return probe_bpf._bpf(probe_bpf.BPF_MAP_CREATE, attr)

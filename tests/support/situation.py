@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jsonschema
 
-from oci_bpf_hook import inside, kernel, probes
+from oci_bpf_hook import inside, kernel, probe_bpf
 from oci_bpf_hook.container import Container
 from oci_bpf_hook.masks import Grant, bits
 from oci_bpf_hook.mount import ContainerHalf
@@ -117,4 +117,4 @@ def with_filter(*how: str) -> list[str]:
         "assert libc.prctl(22, 2, program, 0, 0) == 0\n"
         "os.execvp(sys.argv[2], sys.argv[2:])\n"
     )
-    return [sys.executable, "-IS", "-c", code, str(probes.arch().bpf), *how]
+    return [sys.executable, "-IS", "-c", code, str(probe_bpf.arch().bpf), *how]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from statistics import median
 from typing import Final
 
-from oci_bpf_hook import guard, probes, syscalls
+from oci_bpf_hook import guard, probe_bpf, syscalls
 from oci_bpf_hook.lsm import load
 
 from . import bpf
@@ -51,7 +51,7 @@ def _load(code: bytes, *, token: bool = True) -> Callable[[], None]:
 def _work() -> dict[str, float]:
     """Each call's seconds, in a container, through a token of its own."""
     key = bytes(4)
-    array = probes.map_create(probes.BPF_MAP_TYPE_ARRAY, bpf.token())
+    array = probe_bpf.map_create(probe_bpf.BPF_MAP_TYPE_ARRAY, bpf.token())
     found = {
         "large": _timed(_load(_MOV_R0 * (LARGE - 1) + _EXIT), 3),
         "small": _timed(_load(bpf.RETURN_0), 200),
@@ -59,7 +59,7 @@ def _work() -> dict[str, float]:
             lambda: syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, array, key, 4), 2000
         ),
         "map create": _timed(
-            lambda: os.close(probes.map_create(probes.BPF_MAP_TYPE_ARRAY, None)), 200
+            lambda: os.close(probe_bpf.map_create(probe_bpf.BPF_MAP_TYPE_ARRAY, None)), 200
         )
         if _may_create()
         else 0.0,
@@ -70,7 +70,7 @@ def _work() -> dict[str, float]:
 
 def _may_create() -> bool:
     with suppress(OSError):
-        os.close(probes.map_create(probes.BPF_MAP_TYPE_ARRAY, None))
+        os.close(probe_bpf.map_create(probe_bpf.BPF_MAP_TYPE_ARRAY, None))
         return True
     return False
 

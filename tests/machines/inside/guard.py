@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from oci_bpf_hook import guard, kernel, probes, syscalls
+from oci_bpf_hook import guard, kernel, probe_bpf, probe_process, syscalls
 from oci_bpf_hook.errors import HookError
 from oci_bpf_hook.lsm import lists, load
 from oci_bpf_hook.lsm.libbpf import Libbpf, Object
@@ -103,7 +103,8 @@ def case_a_program_that_calls_nothing(context: Context) -> None:
     del context
     with confined() as container:
         assert (
-            loads(container, bpf.RETURN_0, SOCKET_FILTER, capabilities=[probes.CAP_BPF]) == LOADED
+            loads(container, bpf.RETURN_0, SOCKET_FILTER, capabilities=[probe_process.CAP_BPF])
+            == LOADED
         )
         assert loads(container, bpf.RETURN_0, SCHED_CLS) == LOADED
         assert makes(container, HASH) == 0
@@ -218,7 +219,7 @@ def case_tokens_are_counted(context: Context) -> None:
         held = []
         try:
             while True:
-                held.append(probes.token_create(bpffs))
+                held.append(probe_bpf.token_create(bpffs))
         except OSError as error:
             number = error.errno or 0
         count = len(held)
@@ -234,7 +235,7 @@ def case_tokens_are_counted(context: Context) -> None:
 
 def _made(bpffs: int) -> bool:
     try:
-        os.close(probes.token_create(bpffs))
+        os.close(probe_bpf.token_create(bpffs))
     except PermissionError:
         return False
     return True
@@ -430,7 +431,7 @@ def case_a_map_of_another_form(context: Context) -> str:
     def put(name: str) -> None:
         """Have an array in the place of that map."""
         os.unlink(f"{guard.DIRECTORY}/{name}")
-        fd = probes.map_create(probes.BPF_MAP_TYPE_ARRAY, None)
+        fd = probe_bpf.map_create(probe_bpf.BPF_MAP_TYPE_ARRAY, None)
         with Object(Libbpf(), str(lists.OBJECT)) as object_:
             object_.pin(fd, f"{guard.DIRECTORY}/{name}")
         os.close(fd)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from oci_bpf_hook import guard, kernel, probes
+from oci_bpf_hook import guard, kernel, probe_bpf
 from oci_bpf_hook.advise.btftypes import FUNC, VAR
 from oci_bpf_hook.container import Container
 from oci_bpf_hook.lsm import refusals
@@ -131,7 +131,7 @@ def makes(container: Scratch, kind: int) -> int:
 
     def make() -> int:
         try:
-            probes.map_create(kind, bpf.token())
+            probe_bpf.map_create(kind, bpf.token())
         except OSError as error:
             return error.errno or 0
         return 0

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from oci_bpf_hook import guard, kernel, probes, syscalls
+from oci_bpf_hook import guard, kernel, libc, probe_bpf, probe_process, syscalls
 from oci_bpf_hook.errors import HookError
 from oci_bpf_hook.lsm import lists, load
 from oci_bpf_hook.lsm.libbpf import Libbpf, Object
@@ -29,13 +29,13 @@ def case_nobody_says_which_lsms(context: Context) -> str:
     """Without securityfs it isn't tried, since a mark may be written into another LSM's memory."""
     del context
     kept = Path(load.LSMS)
-    probes.mount_tmpfs(bytes(kept.parent))
+    probe_process.mount_tmpfs(bytes(kept.parent))
     try:
         said = command("guard", "on", code=13)
         assert "mount -t securityfs" in said
         assert not os.path.exists(guard.DIRECTORY)
     finally:
-        probes._check(probes._libc.umount2(bytes(kept.parent), 0), "umount2")
+        libc.check(probe_process._libc.umount2(bytes(kept.parent), 0), "umount2")
     assert command("guard", "on")["changed"] is True
     return str(said)
 
@@ -57,7 +57,7 @@ def case_two_of_them(context: Context) -> None:
 def _holds_a_token(then: Callable[[], None]) -> int:
     """Have a process keep a token and nothing else; its pid."""
     bpffs = os.open("/sys/fs/bpf", os.O_RDONLY | os.O_DIRECTORY)
-    token = probes.token_create(bpffs)
+    token = probe_bpf.token_create(bpffs)
     os.close(bpffs)
     pid = os.fork()
     if pid == 0:
@@ -71,7 +71,7 @@ def _holds_a_token(then: Callable[[], None]) -> int:
 
 
 def _umount() -> None:
-    probes._check(probes._libc.umount2(b"/sys/fs/bpf", syscalls.MNT_DETACH), "umount2")
+    libc.check(probe_process._libc.umount2(b"/sys/fs/bpf", syscalls.MNT_DETACH), "umount2")
 
 
 @on(*TOKENS)
@@ -98,7 +98,9 @@ def case_a_directory_of_the_bpffs(context: Context) -> str:
     def hide() -> None:
         os.mkdir("/sys/fs/bpf/one")
         flags = ctypes.c_ulong(0x1000)
-        probes._check(probes._libc.mount(b"/sys/fs/bpf/one", b"/opt", None, flags, None), "mount")
+        libc.check(
+            probe_process._libc.mount(b"/sys/fs/bpf/one", b"/opt", None, flags, None), "mount"
+        )
         _umount()
 
     with marked() as container:

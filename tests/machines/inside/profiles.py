@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from oci_bpf_hook import probes
+from oci_bpf_hook import probe_process
 from oci_bpf_hook.kernel import VMLINUX
 from oci_bpf_hook.lsm import load as guard
 from tests.consumer.load import Libbpf, load
@@ -29,9 +29,9 @@ _BTF: Final = "sys/kernel/btf"
 
 def _loaded(context: Context, profile: str) -> dict[str, Any]:
     """What came of the objects of a profile, in a container that asks for it."""
-    capabilities = [probes.CAP_BPF]
+    capabilities = [probe_process.CAP_BPF]
     if profile != "socket-filter":
-        capabilities.append(probes.CAP_NET_ADMIN)
+        capabilities.append(probe_process.CAP_NET_ADMIN)
     libbpf = Libbpf(str(library()))
     with (
         built_in_policy(),

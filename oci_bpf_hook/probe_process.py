@@ -1,0 +1,70 @@
+"""A process's own capabilities, namespaces and files: capset(2), unshare(2), mount(2), statx(2).
+
+As in `syscalls`, a wrapper is the call and no more, and no ctypes type leaves the module.
+"""
+
+import ctypes
+import os
+from struct import Struct
+
+from .libc import check, load
+
+CAP_NET_ADMIN = 12
+CAP_SYS_CHROOT = 18
+CAP_SYS_PTRACE = 19
+CAP_SYS_ADMIN = 21
+CAP_PERFMON = 38
+CAP_BPF = 39
+_CAPABILITY_VERSION_3 = 0x20080522
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_AT_STATX_DONT_SYNC = 0x4000
+_STATX_TYPE = 1
+# struct statx: the mode at 28; dev_major and dev_minor at 136.
+_STATX = Struct("=28xH106xII112x")
+
+_libc = load()
+_libc.unshare.argtypes = [ctypes.c_int]
+_libc.capset.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+_libc.mount.argtypes = [*[ctypes.c_char_p] * 3, ctypes.c_ulong, ctypes.c_char_p]
+_libc.statx.argtypes = [
+    *(ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
+]
+
+
+def stat_known(path: str) -> tuple[int, str]:
+    """The type of the file at `path`, as in st_mode, and its device, as in mountinfo.
+
+    They are what the kernel knows already: a filesystem that never answers isn't asked.
+    """
+    buffer = ctypes.create_string_buffer(_STATX.size)
+    name = os.fsencode(path)
+    check(_libc.statx(_AT_FDCWD, name, _AT_STATX_DONT_SYNC, _STATX_TYPE, buffer), "statx")
+    mode, major, minor = _STATX.unpack(buffer.raw)
+    return mode, f"{major}:{minor}"
+
+
+def unshare(flags: int) -> None:
+    check(_libc.unshare(flags), "unshare")
+
+
+def mount_tmpfs(target: bytes) -> None:
+    check(_libc.mount(b"tmpfs", target, b"tmpfs", 0, b"mode=0755"), "mount")
+
+
+def mount_bpffs(target: bytes) -> None:
+    check(_libc.mount(b"bpf", target, b"bpf", 0, b"mode=0700"), "mount")
+
+
+def exchange(one: bytes, other: bytes) -> None:
+    """Have each of two files or directories the other's name, in one step."""
+    there = (ctypes.c_int(_AT_FDCWD), one, ctypes.c_int(_AT_FDCWD), other)
+    check(_libc.renameat2(*there, ctypes.c_uint(_RENAME_EXCHANGE)), "renameat2")
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Give this thread these capabilities, each a mask with a bit for each of them."""
+    header = Struct("=Ii").pack(_CAPABILITY_VERSION_3, 0)
+    sets = (effective, permitted, inheritable)
+    halves = [mask >> shift & 0xFFFFFFFF for shift in (0, 32) for mask in sets]
+    check(_libc.capset(header, Struct("=6I").pack(*halves)), "capset")
