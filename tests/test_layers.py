@@ -45,6 +45,7 @@ ROWS = (
             "files",
             "resources",
             "kernel",
+            "kernel_source",
             "state",
             "container",
             "inside",

@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import kernel
 from ..errors import DONE, KERNEL_CANNOT, HookError
+from ..kernel_source import FIRST, Source, of_release, release
 from ..lint import TOKEN_SINCE
 from ..names import CMDS, KINDS, MAPS, PROGS, Kind
 from ..reach import HOST, reach, why
@@ -61,9 +62,9 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _shown(options: argparse.Namespace) -> source.Source:
+def _shown(options: argparse.Namespace) -> Source:
     if options.table:
-        return source.Source(name="all kernels", enums=kernel.table().enums(KINDS), release=None)
+        return Source(name="all kernels", enums=kernel.table().enums(KINDS), release=None)
     if not (options.kernel or options.header or options.btf):
         try:
             kernel.from_btf(KINDS)
@@ -75,14 +76,14 @@ def _shown(options: argparse.Namespace) -> source.Source:
     return source.source(options)
 
 
-def _other(text: str) -> source.Source:
+def _other(text: str) -> Source:
     """What --diff names: a release, or else a header."""
-    if source.release(text) and not Path(text).exists():
-        return source.of_release(text)
-    return source.Source(name=text, enums=kernel.from_header(KINDS, text), release=None)
+    if release(text) and not Path(text).exists():
+        return of_release(text)
+    return Source(name=text, enums=kernel.from_header(KINDS, text), release=None)
 
 
-def _rows(shown: source.Source) -> dict[str, list[dict[str, Any]]]:
+def _rows(shown: Source) -> dict[str, list[dict[str, Any]]]:
     """The enums as JSON has them: a row a name."""
     table = kernel.table()
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -119,7 +120,7 @@ def _cells(kind: Kind, row: dict[str, Any]) -> tuple[Piece, ...]:
     token: Piece = styled(OK, "yes") if row["token"] else styled(FAINT, "no")
     if kind is not CMDS:
         token = "with map_create" if kind is MAPS else "with prog_load"
-    elif row["token"] and TOKEN_SINCE[name] > source.FIRST:
+    elif row["token"] and TOKEN_SINCE[name] > FIRST:
         token = styled(OK, "yes, since {}.{}".format(*TOKEN_SINCE[name]))
     cells = (str(row["value"]), name, since, token)
     return (*cells, _reach(row)) if kind is PROGS else cells

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 
-from .. import kernel, policy
+from .. import kernel, kernel_source, policy
 from ..annotations import KEYS, LISTS, PREFIX, Request, container_name, parse, parse_item, split
 from ..compiled import Compiled
 from ..confine import guard_for
@@ -75,7 +75,7 @@ class Setting(Record):
 
     __slots__ = ("attributes", "engine", "here", "policy", "source")
     here: bool
-    source: source.Source
+    source: kernel_source.Source
     policy: Compiled
     engine: str | None
     attributes: dict[str, object]

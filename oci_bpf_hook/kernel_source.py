@@ -1,0 +1,47 @@
+"""Kernels by the names that they have: the running one, and those of the shipped table."""
+
+import os
+import re
+
+from . import kernel
+from .errors import KERNEL_CANNOT, USAGE, HookError, quote
+from .names import KINDS, Enum
+from .record import Record
+
+# The first release with BPF tokens.
+FIRST = (6, 9)
+_RELEASE = re.compile(r"(\d{1,3})\.(\d{1,3})(?:[.-].*)?")
+
+
+class Source(Record):
+    """The names of a kernel; `name` says which, and `release` is None where nobody knows."""
+
+    __slots__ = ("enums", "name", "release")
+    name: str
+    enums: dict[str, Enum]
+    release: tuple[int, int] | None
+
+
+def running() -> Source:
+    """The kernel that runs here; without BTF its names are those of the table."""
+    found = release(os.uname().release)
+    return Source(name="this kernel", enums=kernel.enums(KINDS), release=found)
+
+
+def of_release(text: str) -> Source:
+    """The kernel of a release, by the shipped table.  Raises HookError."""
+    found = release(text)
+    if found is None:
+        raise HookError(USAGE, f"{quote(text)} is no release of Linux; write it as 6.12")
+    if found < FIRST:
+        raise HookError(
+            KERNEL_CANNOT, f"Linux {text} can't delegate BPF; it takes Linux 6.9 or later"
+        )
+    enums = kernel.table().enums(KINDS, release=found)
+    return Source(name=f"Linux {found[0]}.{found[1]}", enums=enums, release=found)
+
+
+def release(text: str) -> tuple[int, int] | None:
+    """(6, 12) for "6.12", "6.12.3" or "6.12.3-amd64"; None for anything else."""
+    match = _RELEASE.fullmatch(text)
+    return (int(match[1]), int(match[2])) if match else None
