@@ -10,12 +10,12 @@ from .audited import Granted, Grants, Key, grants
 from .confinement import confined
 from .container import Process
 from .errors import HookError
+from .exposures import exposures
 from .masks import parse_shown
 from .mountinfo import Mount, of_interest
 from .names import Enum
 from .peer import user_behind
 from .processes import Patience, mounts, started
-from .reach import exposures
 from .record import Record
 from .running import Running
 from .sharing import shares

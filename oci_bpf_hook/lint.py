@@ -1,93 +1,28 @@
 """What is doubtful about a delegation that is valid: each finding with its reason and its fix.
 
 The kernel takes all of this without a word, and the user finds out by an EPERM, or never.
-Facts: kernel/bpf/token.c and syscall.c, and libbpf's features.c and libbpf.c (1.4 to 1.7).
+The facts about the types are in `type_facts`.
 """
 
 from .names import ATTACHS, CMDS, MAPS, PROGS, Enum
-from .reach import CONFINE, HOST, REACHES_BEYOND, UNCONFINED, reach, why
 from .record import Record
+from .type_facts import (
+    ALWAYS,
+    CONFINE,
+    HOST,
+    MAPS_WITH_BTF,
+    MAYBE,
+    REACHES_BEYOND,
+    UNCONFINED,
+    WITH_TOKEN,
+    attach_type_0,
+    reach,
+    why,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-
-# The commands in which the kernel looks at a token at all, by the release in which it began to.
-TOKEN_SINCE = {
-    "map_create": (6, 9),
-    "prog_load": (6, 9),
-    "btf_load": (6, 9),
-    "btf_get_fd_by_id": (6, 15),
-}
-WITH_TOKEN = tuple(TOKEN_SINCE)
-# Programs that libbpf loads with expected_attach_type 0, which is cgroup_inet_ingress and
-# is asked for like any other attach type.
-WITH_ATTACH_0 = (
-    "socket_filter",
-    "kprobe",
-    "sched_cls",
-    "sched_act",
-    "tracepoint",
-    "perf_event",
-    "cgroup_skb",
-    "lwt_in",
-    "lwt_out",
-    "lwt_xmit",
-    "lwt_seg6local",
-    "raw_tracepoint",
-    "raw_tracepoint_writable",
-    "ext",
-    "syscall",
-)
-# Programs whose declared attach type libbpf replaces by 0 where its probe of that feature,
-# a cgroup_sock program, is refused (FEAT_EXP_ATTACH_TYPE).
-MAYBE_ATTACH_0 = (
-    "xdp",
-    "sock_ops",
-    "sk_skb",
-    "sk_msg",
-    "lirc_mode2",
-    "flow_dissector",
-    "cgroup_skb",
-    "cgroup_sock",
-    "cgroup_device",
-)
-# Map types that the kernel makes only with BTF for what is in them.
-WITH_BTF = ("sk_storage", "struct_ops", "inode_storage", "task_storage", "cgrp_storage")
-# What asks for more than CAP_BPF in the container's user namespace (is_net_admin_prog_type,
-# is_perfmon_prog_type, map_create).
-WITH_NET_ADMIN = (
-    "sched_cls",
-    "sched_act",
-    "xdp",
-    "lwt_in",
-    "lwt_out",
-    "lwt_xmit",
-    "lwt_seg6local",
-    "sk_skb",
-    "sk_msg",
-    "flow_dissector",
-    "cgroup_device",
-    "cgroup_sock",
-    "cgroup_sock_addr",
-    "cgroup_sockopt",
-    "cgroup_sysctl",
-    "sock_ops",
-    "ext",
-    "netfilter",
-)
-WITH_PERFMON = (
-    "kprobe",
-    "tracepoint",
-    "perf_event",
-    "raw_tracepoint",
-    "raw_tracepoint_writable",
-    "tracing",
-    "lsm",
-    "struct_ops",
-    "ext",
-)
-MAPS_WITH_NET_ADMIN = ("sockmap", "sockhash", "devmap", "devmap_hash", "xskmap")
 
 
 class Finding(Record):
@@ -152,36 +87,6 @@ def lint(
     )
 
 
-def capabilities(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tuple[str, ...]:
-    """The capabilities, without CAP_, that it takes to use all of `masks`."""
-    given = _Delegation(masks, enums)
-    found = ["BPF"]
-    if given.any_of(PROGS.option, WITH_NET_ADMIN) or given.any_of(MAPS.option, MAPS_WITH_NET_ADMIN):
-        found.append("NET_ADMIN")
-    if given.any_of(PROGS.option, WITH_PERFMON):
-        found.append("PERFMON")
-    return tuple(found)
-
-
-def beyond_confined(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> dict[str, int]:
-    """The bits of `masks` that a confined token is never given, by their options.
-
-    Of program types that is every bit without a name as well.
-    """
-    found = {}
-    for option in (CMDS.option, MAPS.option, PROGS.option):
-        known = beyond = 0
-        for value, name in enums[option].names.items():
-            known |= 1 << value
-            if reach(option, name, confined=True) == HOST:
-                beyond |= 1 << value
-        if option == PROGS.option:
-            beyond |= ~known
-        if mask := masks.get(option, 0) & beyond:
-            found[option] = mask
-    return found
-
-
 def _commands(given: _Delegation) -> "Iterator[Finding]":
     idle = [name for name in given.names(CMDS.option) if name not in WITH_TOKEN]
     if idle and not given.all(CMDS.option):
@@ -230,7 +135,7 @@ def _pairs(given: _Delegation) -> "Iterator[Finding]":
             reason="attach types are of no use without program types",
             fix=f"add {PROGS.option}",
         )
-    stored = given.any_of(MAPS.option, WITH_BTF)
+    stored = given.any_of(MAPS.option, MAPS_WITH_BTF)
     if stored and not given.has(CMDS.option, "btf_load"):
         yield Finding(
             code="maps-without-btf",
@@ -244,7 +149,8 @@ def _pairs(given: _Delegation) -> "Iterator[Finding]":
 def _attach_types(given: _Delegation) -> "Iterator[Finding]":
     if not given.some(ATTACHS.option) or given.has(ATTACHS.option, "cgroup_inet_ingress"):
         return
-    zero = given.any_of(PROGS.option, WITH_ATTACH_0)
+    programs = given.names(PROGS.option)
+    zero = [name for name in programs if attach_type_0(name) == ALWAYS]
     if zero:
         yield Finding(
             code="attach-type-0",
@@ -252,7 +158,7 @@ def _attach_types(given: _Delegation) -> "Iterator[Finding]":
             reason=f"{_list(zero)} load with attach type 0, which is cgroup_inet_ingress",
             fix="add cgroup_inet_ingress",
         )
-    maybe = [name for name in given.any_of(PROGS.option, MAYBE_ATTACH_0) if name not in zero]
+    maybe = [name for name in programs if attach_type_0(name) == MAYBE]
     probe = given.has(PROGS.option, "cgroup_sock") and given.has(
         ATTACHS.option, "cgroup_inet_sock_create"
     )

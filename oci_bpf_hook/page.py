@@ -10,7 +10,7 @@ from html import escape
 
 from .delegations import CONFINED, Delegation, names
 from .names import Enum
-from .reach import CGROUP, HOST, NETWORK, OWN, reach
+from .type_facts import CGROUP, HOST, NETWORK, OWN, reach
 
 _TITLES = {
     "delegate_cmds": "commands",

@@ -9,10 +9,10 @@ What a rule may match is only worth as much as whoever set it.  `origin` says wh
 from .annotations import MODE, Request
 from .compiled import Compiled
 from .errors import REFUSED, HookError, Problem, quote
-from .lint import beyond_confined
 from .masks import Grant
 from .names import KINDS, Enum
 from .record import Record
+from .type_facts import beyond_confined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

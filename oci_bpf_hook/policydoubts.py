@@ -8,11 +8,11 @@ from typing import Any
 
 from . import policy
 from .errors import quote
-from .lint import beyond_confined
 from .masks import bits
 from .names import KINDS, Enum
 from .places import Place
 from .record import Record
+from .type_facts import beyond_confined
 
 # The kernel tells these, but many containers have them in common: they narrow nothing.
 _SHARED = ("engine", "host_cgroup", "host_network", "rootless")

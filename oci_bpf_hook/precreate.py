@@ -109,9 +109,9 @@ def _changed(
     if not masks:
         return text
     from .bundle import Additions
-    from .lint import capabilities
     from .splice import spliced
     from .strict_json import json_value
+    from .type_facts import capabilities
 
     added = Additions(config)
     added.capabilities(capabilities(masks, enums))

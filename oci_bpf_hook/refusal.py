@@ -2,9 +2,9 @@
 
 from .annotations import PREFIX, Request
 from .errors import Problem, quote
-from .lint import beyond_confined
 from .masks import Grant, bits, show
 from .names import ALL_BITS, Enum
+from .type_facts import beyond_confined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ PURE = {
     "test_policy",
     "test_mountinfo",
     "test_names",
-    "test_reach",
+    "test_type_facts",
     "test_record",
     "test_recording_attr",
     "test_recording_filter",

@@ -13,20 +13,8 @@ from tests.support.scratch import LAUNCHER, Scratch
 ALLOWED = {"_ctypes", "_json", "_signal", "_socket", "_struct", "errno", "fcntl", "gc"}
 ASKED = {"annotations", "errors", "hook", "loader", "names", "record", "state", "strict_json"}
 GRANT = {
-    *(
-        "audit",
-        "compiled",
-        "container",
-        "files",
-        "half",
-        "inside",
-        "lint",
-        "log",
-        "masks",
-        "mount",
-        "policy",
-    ),
-    *("policycache", "reach", "syscalls", "trail"),
+    *("audit", "compiled", "container", "files", "half", "inside", "lint", "log", "masks"),
+    *("mount", "policy", "policycache", "syscalls", "trail", "type_facts"),
 }
 # What looks for the guard, where the rule doesn't say that it does without.
 CONFINED = {"confine", "guard"}

@@ -9,8 +9,8 @@ import pytest
 
 from oci_bpf_hook import kernel
 from oci_bpf_hook.errors import KERNEL_CANNOT, USAGE
-from oci_bpf_hook.lint import WITH_PERFMON, WITH_TOKEN
 from oci_bpf_hook.names import KINDS
+from oci_bpf_hook.type_facts import PERFMON, WITH_TOKEN, programs_that_take
 from tests.support.command import answer, command
 from tests.support.terminal import on_terminal
 
@@ -44,7 +44,7 @@ def test_what_a_token_makes_a_difference_to() -> None:
 def test_what_reaches_the_host() -> None:
     progs = rows("--table")["delegate_progs"]
     assert {name for name, row in progs.items() if row["reach"] == "host"} == {
-        *WITH_PERFMON,
+        *programs_that_take(PERFMON),
         *("syscall", "lirc_mode2"),
     }
     assert progs["xdp"]["reach"] == "network"

@@ -4,10 +4,10 @@ import pytest
 
 from oci_bpf_hook.annotations import parse
 from oci_bpf_hook.kernel import table
-from oci_bpf_hook.lint import MAYBE_ATTACH_0, WITH_ATTACH_0, WITH_BTF, WITH_TOKEN, lint
+from oci_bpf_hook.lint import lint
 from oci_bpf_hook.masks import resolve
 from oci_bpf_hook.names import KINDS
-from oci_bpf_hook.reach import HOST, reach
+from oci_bpf_hook.type_facts import HOST, MAPS_WITH_BTF, WITH_TOKEN, reach
 
 ENUMS = table().enums(KINDS)
 
@@ -130,7 +130,5 @@ def test_what_nothing_confines() -> None:
 
 
 def test_the_names_exist() -> None:
-    progs = ENUMS["delegate_progs"].values.keys()
-    assert set(WITH_ATTACH_0) | set(MAYBE_ATTACH_0) <= progs
-    assert set(WITH_BTF) <= ENUMS["delegate_maps"].values.keys()
+    assert set(MAPS_WITH_BTF) <= ENUMS["delegate_maps"].values.keys()
     assert set(WITH_TOKEN) <= ENUMS["delegate_cmds"].values.keys()

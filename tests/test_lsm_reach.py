@@ -15,7 +15,7 @@ from oci_bpf_hook.advise.btftypes import FUNC
 from oci_bpf_hook.btf import TAIL, layout_of, string
 from oci_bpf_hook.lsm.table import FILE, markdown
 from oci_bpf_hook.names import KINDS, MAPS, PROGS, Kind
-from oci_bpf_hook.reach import HOST, reach
+from oci_bpf_hook.type_facts import HOST, reach
 from tests.corpus.check import KERNEL
 from tests.support.bpf import compiled, vmlinux
 from tests.test_profiles import USES

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from oci_bpf_hook.errors import BAD_POLICY, REFUSED
-from oci_bpf_hook.lint import WITH_PERFMON
+from oci_bpf_hook.type_facts import PERFMON, programs_that_take
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
 from tests.support.podman import IMAGE, World
 from tests.support.policy import EVERYTHING, UNCONFINED, audited, in_force, without_guard
@@ -79,7 +79,10 @@ def test_what_the_built_in_rules_let_through(world: World, runtime: Runtime) -> 
         io(delegate_cmds="any"),
         io(delegate_maps="0xffffffffffffffff"),
         io(delegate_maps="struct_ops"),
-        *(io(delegate_progs=name) for name in (*WITH_PERFMON, "syscall", "lirc_mode2")),
+        *(
+            io(delegate_progs=name)
+            for name in (*programs_that_take(PERFMON), "syscall", "lirc_mode2")
+        ),
     ],
     ids=lambda change: "-".join(change.values()),
 )

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_bpf_hook import kernel
-from oci_bpf_hook.lint import beyond_confined
 from oci_bpf_hook.masks import Grant
 from oci_bpf_hook.names import ALL_BITS, KINDS
 from oci_bpf_hook.policy import Decision, holds
 from oci_bpf_hook.policyfile import load
 from oci_bpf_hook.refusal import advice, without_guard
+from oci_bpf_hook.type_facts import beyond_confined
 
 ENUMS = kernel.enums(KINDS)
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from ..names import ATTACHS, MAPS, PROGS
 from ..record import Record
+from ..type_facts import PERFMON_HELPERS
 from . import calls, cautions, probes, sections
 from .btftypes import struct_members
 from .maps import ARENA_MAP, VARIABLES, Map
@@ -17,10 +18,6 @@ from .objects import Object, Program
 from .pointers import takes_perfmon
 from .sections import LIBBPF, OPTIONAL, USDT, ZERO
 from .target import Kernel
-
-# Helpers that a program of any type may call only with CAP_PERFMON (Linux: kernel/bpf/helpers.c,
-# bpf_base_func_proto): trace_printk, get_current_task, probe_read_*, snprintf and similar ones.
-_PERFMON_HELPERS = {6, 35, 112, 113, 114, 115, 149, 158, 165, 175, 177}
 
 
 class Options(Record):
@@ -198,7 +195,7 @@ def _more(found: Object, one: _Loaded, options: Options) -> Iterator[Reason]:
             why=f"program {one.program.name} {why}",
         )
 
-    if one.program.helpers & _PERFMON_HELPERS:
+    if one.program.helpers & PERFMON_HELPERS:
         yield capability("perfmon", "prints or reads memory of the kernel's or of processes")
     arithmetic = takes_perfmon(one.program.code, found.order, one.prog)
     if arithmetic:

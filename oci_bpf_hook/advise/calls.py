@@ -6,19 +6,15 @@ types (Linux: kernel/bpf/syscall.c, is_net_admin_prog_type, is_perfmon_prog_type
 
 from collections.abc import Iterable
 
-from ..lint import MAPS_WITH_NET_ADMIN, WITH_NET_ADMIN, WITH_PERFMON
 from ..names import ATTACHS, CMDS, MAPS, PROGS
+from ..type_facts import MAPS_WITH_NET_ADMIN, takes
 from .needs import CAPABILITY, Reason
 
 
 def prog_load(prog: str, attach: str, *, source: str, kind: str, why: str) -> tuple[Reason, ...]:
     """A program of the type `prog`, with the expected attach type `attach`."""
     bits = [(CMDS.option, "prog_load"), (PROGS.option, prog), (ATTACHS.option, attach)]
-    capabilities = ["bpf"]
-    if prog in WITH_NET_ADMIN:
-        capabilities.append("net_admin")
-    if prog in WITH_PERFMON:
-        capabilities.append("perfmon")
+    capabilities = ["bpf", *(name.lower() for name in takes(prog))]
     return _reasons(bits, capabilities, source=source, kind=kind, why=why)
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from ..names import ATTACHS, CMDS, KINDS, MAPS, PROGS
-from ..reach import (
+from ..record import Record
+from ..type_facts import (
     CGROUP,
     HOST,
     HOST_CGROUP,
@@ -13,7 +14,6 @@ from ..reach import (
     reach,
     why,
 )
-from ..record import Record
 from . import sections
 from .btftypes import struct_members
 from .maps import LEGACY, Map

@@ -11,10 +11,10 @@ from .. import cdi, install_layout, install_steps, kernel, policy
 from ..annotations import PATH, device
 from ..compiled import Compiled
 from ..errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, Problem, quote
-from ..lint import beyond_confined
 from ..masks import resolve, show
 from ..names import CMDS
 from ..strict_json import load_json
+from ..type_facts import beyond_confined
 from ..unknown import no_profile
 from . import launcher, request, rules
 from .output import FAINT, JSON, OK, PROBLEM, Output, print_json, styled

@@ -7,9 +7,8 @@ from typing import Any
 from .. import kernel
 from ..errors import DONE, KERNEL_CANNOT, HookError
 from ..kernel_source import FIRST, Source, of_release, release
-from ..lint import TOKEN_SINCE
 from ..names import CMDS, KINDS, MAPS, PROGS, Kind
-from ..reach import HOST, reach, why
+from ..type_facts import HOST, TOKEN_SINCE, reach, why
 from . import source
 from .output import FAINT, HEAD, JSON, OK, WARNING, Output, Piece, print_json, styled
 from .table import argument

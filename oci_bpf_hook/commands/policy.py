@@ -12,8 +12,8 @@ from ..errors import DONE, USAGE, HookError
 from ..lint import lint
 from ..masks import Grant, resolve, show
 from ..names import CMDS, KINDS
-from ..reach import REACHES_BEYOND
 from ..resources import BUILTIN_POLICY
+from ..type_facts import REACHES_BEYOND
 from . import request, rules
 from .output import JSON, print_json
 from .table import Command, argument

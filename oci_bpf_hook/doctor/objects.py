@@ -7,7 +7,7 @@ from ..advise.needs import CAPABILITIES, CAPABILITY, Caution, Needs
 from ..names import KINDS, Enum
 from ..probe_process import CAP_PERFMON, CAP_SYS_ADMIN
 from ..processes import Status
-from ..reach import HOST_CGROUP, HOST_NETWORK, REACHES_BEYOND
+from ..type_facts import HOST_CGROUP, HOST_NETWORK, REACHES_BEYOND
 from .finding import Finding, ok, problem, warning
 from .programs import add_capabilities
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from .. import probe_process
 from ..container import Process
-from ..lint import WITH_NET_ADMIN, WITH_PERFMON
+from ..exposures import exposures
 from ..names import PROGS
 from ..processes import Status
-from ..reach import exposures
 from ..sharing import shares
+from ..type_facts import NET_ADMIN, PERFMON, takes
 from .finding import Finding, problem, warning
 
 # Programs of these types are usually attached by perf_event_open(2).
@@ -38,11 +38,11 @@ def check(
 
 
 def _second_capabilities(status: Status, programs: Sequence[str]) -> Iterator[Finding]:
-    for capability, number, types in (
-        ("PERFMON", probe_process.CAP_PERFMON, WITH_PERFMON),
-        ("NET_ADMIN", probe_process.CAP_NET_ADMIN, WITH_NET_ADMIN),
+    for capability, number in (
+        (PERFMON, probe_process.CAP_PERFMON),
+        (NET_ADMIN, probe_process.CAP_NET_ADMIN),
     ):
-        needing = [name for name in programs if name in types]
+        needing = [name for name in programs if capability in takes(name)]
         if needing and not status.has(number):
             yield problem(
                 f"cap-{capability.lower().replace('_', '-')}",

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from ..annotations import Request
 from ..kernel import table
-from ..lint import capabilities
 from ..masks import resolve
 from ..names import ALL_BITS, KINDS, Enum
 from ..record import Record
+from ..type_facts import capabilities
 
 
 class Delegation(Record):

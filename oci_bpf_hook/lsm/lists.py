@@ -16,9 +16,9 @@ from typing import Any
 from .. import kernel
 from ..advise.btftypes import ENUM, FUNC, Types
 from ..errors import KERNEL_CANNOT, HookError, Problem
-from ..lint import WITH_PERFMON
 from ..names import Enum
 from ..record import Record
+from ..type_facts import PERFMON, programs_that_take
 
 FILE = Path(__file__).parent / "kfuncs.json"
 # A BPF object has the machine's byte order; contrib/build-guard makes one of each.
@@ -125,7 +125,7 @@ def lists(those: Types, programs: Enum, maps: Enum) -> Lists:
         },
         loads=sum(1 << mode for mode in loaded["loads"].values()),
         map_types=_mask(_allowed(loaded["maps"]), maps),
-        perfmon=_mask(WITH_PERFMON, programs),
+        perfmon=_mask(programs_that_take(PERFMON), programs),
         types=every,
     )
 

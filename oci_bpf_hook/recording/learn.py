@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..advise import calls
 from ..advise.needs import CALL, CAPABILITY, PROBE, Caution, Needs, Reason, make
 from ..names import ATTACHS, CMDS, MAPS, PROGS, Enum
+from ..type_facts import PERFMON_HELPERS
 from . import attr, probes
 from .recording import OK, Entry, Recording
 
@@ -43,8 +44,6 @@ _PROBE_WHY = {
     probes.BPF_COOKIE: "libbpf tries whether there are cookies, and without it says that there "
     "are none",
 }
-# Helpers that take CAP_PERFMON whatever the program's type is (Linux: bpf_base_func_proto).
-_PERFMON_HELPERS = {6, 35, 112, 113, 114, 115, 149, 158, 165, 175, 177}
 # bpf_probe_read_user() and _kernel(), and the same for strings.
 _READS = {112, 113, 114, 115}
 # PROG_ATTACH and LINK_CREATE.
@@ -261,7 +260,7 @@ class _Learner:
     def _capabilities(self, entry: Entry, why: str) -> list[tuple[str, str]]:
         """The capabilities that a program needs besides those of its type."""
         found = []
-        if _PERFMON_HELPERS & set(entry.helpers):
+        if PERFMON_HELPERS & set(entry.helpers):
             found.append(("perfmon", f"{why}, which prints or reads memory of others"))
         if any(self._name(MAPS.option, one.map_type) == "arena" for one in self._recording.entries):
             found.append(("perfmon", f"{why}, which may use an arena"))

@@ -1,4 +1,4 @@
-"""reach.py: how far each name reaches, and that whatever says so says the same of every name."""
+"""What is known of the types, and that whatever says how far a name reaches says the same."""
 
 import json
 import os
@@ -14,27 +14,45 @@ from oci_bpf_hook.container import Process
 from oci_bpf_hook.delegations import Delegation, warnings
 from oci_bpf_hook.doctor import programs
 from oci_bpf_hook.errors import REFUSED
+from oci_bpf_hook.exposures import exposures
 from oci_bpf_hook.kernel import table
-from oci_bpf_hook.lint import WITH_PERFMON, lint
+from oci_bpf_hook.lint import lint
 from oci_bpf_hook.names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum, Kind
 from oci_bpf_hook.page import page
 from oci_bpf_hook.processes import status
-from oci_bpf_hook.reach import (
+from oci_bpf_hook.type_facts import (
+    ALWAYS,
     CGROUP,
     HOST,
+    MAPS_WITH_BTF,
+    MAPS_WITH_NET_ADMIN,
+    MAYBE,
+    NET_ADMIN,
     NETWORK,
-    ON_CGROUP,
-    ON_NETWORK,
-    ON_SOCKETS,
     OWN,
+    PERFMON,
     REACHES_BEYOND,
-    exposures,
+    WITH_TOKEN,
+    attach_type_0,
+    capabilities,
+    programs_that_take,
     reach,
+    takes,
     why,
 )
 from tests.support.command import answer, command
 from tests.test_page import delegation
 
+# Programs of a process's own sockets, of a network namespace, and of a cgroup.
+ON_SOCKETS = ("socket_filter", "sk_skb", "sk_msg", "sk_reuseport")
+ON_NETWORK = (
+    *("sched_cls", "sched_act", "xdp", "lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"),
+    *("flow_dissector", "sk_lookup", "netfilter"),
+)
+ON_CGROUP = (
+    *("cgroup_skb", "cgroup_sock", "sock_ops", "cgroup_device", "cgroup_sock_addr"),
+    *("cgroup_sysctl", "cgroup_sockopt"),
+)
 Say = Callable[..., bool]
 TABLE = table().enums(KINDS)
 # What a newer kernel might have.
@@ -73,7 +91,7 @@ def test_confined() -> None:
         assert {found.pop(name) for name in names} == {far}
     assert found.pop("unspec") == OWN
     # What takes CAP_PERFMON no confined token loads, nor what reaches the kernel without a call.
-    assert found.keys() == {*WITH_PERFMON, "syscall", "lirc_mode2"}
+    assert found.keys() == {*programs_that_take(PERFMON), "syscall", "lirc_mode2"}
     assert set(found.values()) == {HOST}
     # Each says why, and of none is said that it isn't known.
     assert not any("isn't known" in why(name) for name in found)
@@ -101,6 +119,30 @@ def test_what_is_no_program(*, confined: bool) -> None:
 def test_what_is_not_known_reaches_the_kernel(kind: Kind, *, confined: bool) -> None:
     assert reach(kind.option, UNKNOWN, confined=confined) == HOST
     assert "isn't known here" in why(UNKNOWN)
+
+
+def test_every_type_of_the_table_is_known() -> None:
+    """Of a type that is missed here it is said that it reaches the host, which is no fact."""
+    for name in TABLE[PROGS.option].values:
+        assert reach(PROGS.option, name, confined=True) != HOST or "isn't known" not in why(name)
+    for name in TABLE[MAPS.option].values:
+        assert reach(MAPS.option, name, confined=True) != HOST or "isn't known" not in why(name)
+    assert {*MAPS_WITH_BTF, *MAPS_WITH_NET_ADMIN} <= TABLE[MAPS.option].values.keys()
+    assert {*programs_that_take(NET_ADMIN)} <= TABLE[PROGS.option].values.keys()
+    assert set(WITH_TOKEN) <= TABLE[CMDS.option].values.keys()
+    assert {attach_type_0(name) for name in ("xdp", "sk_msg")} == {MAYBE}
+    assert {attach_type_0(name) for name in ("kprobe", "ext")} == {ALWAYS}
+
+
+def test_capabilities() -> None:
+    def of(kind: Kind, name: str) -> tuple[str, ...]:
+        return capabilities({kind.option: 1 << ENUMS[kind.option].values[name]}, ENUMS)
+
+    assert capabilities({}, ENUMS) == of(MAPS, "hash") == of(PROGS, "sk_lookup") == ("BPF",)
+    assert of(MAPS, "devmap") == of(PROGS, "xdp") == ("BPF", "NET_ADMIN")
+    assert of(PROGS, "lsm") == ("BPF", "PERFMON")
+    assert of(PROGS, "ext") == ("BPF", "NET_ADMIN", "PERFMON")
+    assert takes(UNKNOWN) == ()
 
 
 def test_exposures() -> None:

@@ -1,0 +1,233 @@
+"""What is known of each command, map type, program type and attach type: one table of facts.
+
+What each asks for beside CAP_BPF, whether libbpf loads it with attach type 0, and how far it
+reaches.  `lint`, `advise`, `exposures`, the policy and the guard all take theirs from here.
+
+How far: the masks choose types, and not what a program of a type calls: kernel functions that reach
+all of the kernel are there for every program type.  So every program type reaches the kernel,
+unless the token is confined, which is to say that the guard holds what its programs call.  Even
+then the kernel looks at no token when a program is attached; a namespace that is shared with the
+host is open to whoever holds a program of the type for it.  Facts: kernel/bpf/syscall.c,
+link_create and bpf_prog_attach, tried with each type in a shared network namespace; kernel/bpf/
+token.c; libbpf's features.c and libbpf.c (1.4 to 1.7).
+
+A name that isn't in these tables belongs to a newer kernel, and reaches the kernel too.
+"""
+
+from .names import ATTACHS, CMDS, MAPS, PROGS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from .names import Enum
+
+# What a name reaches, from least to most: what is the container's own, everything in a network
+# namespace, every process of a cgroup, the kernel that all share.  A network namespace and a cgroup
+# are the container's own unless it shares the host's.
+OWN = "own"
+NETWORK = "network"
+CGROUP = "cgroup"
+HOST = "host"
+
+# The capabilities that it may take beside CAP_BPF, in the container's user namespace
+# (is_net_admin_prog_type, is_perfmon_prog_type, map_create).
+NET_ADMIN = "NET_ADMIN"
+PERFMON = "PERFMON"
+
+# How libbpf loads a program: always with expected_attach_type 0, which is cgroup_inet_ingress and
+# is asked for like any other attach type; with 0 instead of the declared one where its probe of
+# that feature, a cgroup_sock program, is refused (FEAT_EXP_ATTACH_TYPE); or never so.
+ALWAYS = "always"
+MAYBE = "maybe"
+NEVER = "never"
+
+# Of each program type: what a confined token's reaches, which is HOST too where no confined token
+# loads it; the capabilities that loading it takes; and whether libbpf loads it with attach type 0.
+_PROGRAMS: "dict[str, tuple[str, tuple[str, ...], str]]" = {
+    # No program is of that type, which the kernel has no operations for.
+    "unspec": (OWN, (), NEVER),
+    "socket_filter": (OWN, (), ALWAYS),
+    "kprobe": (HOST, (PERFMON,), ALWAYS),
+    "sched_cls": (NETWORK, (NET_ADMIN,), ALWAYS),
+    "sched_act": (NETWORK, (NET_ADMIN,), ALWAYS),
+    "tracepoint": (HOST, (PERFMON,), ALWAYS),
+    "xdp": (NETWORK, (NET_ADMIN,), MAYBE),
+    "perf_event": (HOST, (PERFMON,), ALWAYS),
+    "cgroup_skb": (CGROUP, (), ALWAYS),
+    "cgroup_sock": (CGROUP, (NET_ADMIN,), MAYBE),
+    "lwt_in": (NETWORK, (NET_ADMIN,), ALWAYS),
+    "lwt_out": (NETWORK, (NET_ADMIN,), ALWAYS),
+    "lwt_xmit": (NETWORK, (NET_ADMIN,), ALWAYS),
+    "sock_ops": (CGROUP, (NET_ADMIN,), MAYBE),
+    "sk_skb": (OWN, (NET_ADMIN,), MAYBE),
+    "cgroup_device": (CGROUP, (NET_ADMIN,), MAYBE),
+    "sk_msg": (OWN, (NET_ADMIN,), MAYBE),
+    "raw_tracepoint": (HOST, (PERFMON,), ALWAYS),
+    "cgroup_sock_addr": (CGROUP, (NET_ADMIN,), NEVER),
+    "lwt_seg6local": (NETWORK, (NET_ADMIN,), ALWAYS),
+    "lirc_mode2": (HOST, (), MAYBE),
+    "sk_reuseport": (OWN, (), NEVER),
+    "flow_dissector": (NETWORK, (NET_ADMIN,), MAYBE),
+    "cgroup_sysctl": (CGROUP, (NET_ADMIN,), NEVER),
+    "raw_tracepoint_writable": (HOST, (PERFMON,), ALWAYS),
+    "cgroup_sockopt": (CGROUP, (NET_ADMIN,), NEVER),
+    "tracing": (HOST, (PERFMON,), NEVER),
+    "struct_ops": (HOST, (PERFMON,), NEVER),
+    "ext": (HOST, (NET_ADMIN, PERFMON), ALWAYS),
+    "lsm": (HOST, (PERFMON,), NEVER),
+    "sk_lookup": (NETWORK, (), NEVER),
+    "syscall": (HOST, (), ALWAYS),
+    "netfilter": (NETWORK, (NET_ADMIN,), NEVER),
+}
+# What a name that isn't in the table is taken for.
+_UNKNOWN: "tuple[str, tuple[str, ...], str]" = (HOST, (), NEVER)
+
+# Maps hold data, and what they refer to whoever fills them had in hand.  Not struct_ops, whose
+# maps register with the kernel, and not insn_array, which has addresses of the kernel.
+_OWN_MAPS = frozenset(
+    (
+        *("unspec", "hash", "array", "prog_array", "perf_event_array", "percpu_hash"),
+        *("percpu_array", "stack_trace", "cgroup_array", "lru_hash", "lru_percpu_hash"),
+        *("lpm_trie", "array_of_maps", "hash_of_maps", "devmap", "sockmap", "cpumap", "xskmap"),
+        *("sockhash", "cgroup_storage", "cgroup_storage_deprecated", "reuseport_sockarray"),
+        *("percpu_cgroup_storage", "percpu_cgroup_storage_deprecated", "queue", "stack"),
+        *("sk_storage", "devmap_hash", "ringbuf", "inode_storage", "task_storage"),
+        *("bloom_filter", "user_ringbuf", "cgrp_storage", "arena", "rhash"),
+    )
+)
+# Of these map_create, prog_load, btf_load and btf_get_fd_by_id ask for a token, and give what
+# the types say; for the others delegation does nothing.
+_OWN_CMDS = frozenset(
+    (
+        *("map_create", "map_lookup_elem", "map_update_elem", "map_delete_elem"),
+        *("map_get_next_key", "prog_load", "obj_pin", "obj_get", "prog_attach", "prog_detach"),
+        *("prog_test_run", "prog_run", "prog_get_next_id", "map_get_next_id"),
+        *("prog_get_fd_by_id", "map_get_fd_by_id", "obj_get_info_by_fd", "prog_query"),
+        *("raw_tracepoint_open", "btf_load", "btf_get_fd_by_id", "task_fd_query"),
+        *("map_lookup_and_delete_elem", "map_freeze", "btf_get_next_id", "map_lookup_batch"),
+        *("map_lookup_and_delete_batch", "map_update_batch", "map_delete_batch", "link_create"),
+        *("link_update", "link_get_fd_by_id", "link_get_next_id", "enable_stats", "iter_create"),
+        *("link_detach", "prog_bind_map", "token_create", "prog_stream_read_by_fd"),
+        "prog_assoc_struct_ops",
+    )
+)
+# Why what no confined token is used with, and one command that it isn't given, reach the kernel.
+_WHY = {
+    "kprobe": "reads kernel memory",
+    "tracepoint": "reads kernel memory",
+    "raw_tracepoint": "reads kernel memory",
+    "raw_tracepoint_writable": "reads kernel memory and writes tracepoints' buffers",
+    "perf_event": "reads kernel memory",
+    "tracing": "reads kernel memory",
+    "lsm": "decides for every process of the host",
+    "btf_get_fd_by_id": "opens the BTF of every program of the host",
+    "struct_ops": "registers with the kernel for the whole host",
+    "insn_array": "shows a program the kernel's addresses of its own code",
+    "ext": "replaces functions of other programs",
+    "syscall": "runs in the kernel without being attached",
+    "lirc_mode2": "attaches to devices of the host",
+}
+
+# Helpers that a program may call only with CAP_PERFMON, whatever its type (bpf_base_func_proto()
+# in kernel/bpf/helpers.c): trace_printk, get_current_task, probe_read_*, snprintf and its like.
+PERFMON_HELPERS = frozenset((6, 35, 112, 113, 114, 115, 149, 158, 165, 175, 177))
+
+# Map types that the kernel makes only with BTF for what is in them.
+MAPS_WITH_BTF = ("sk_storage", "struct_ops", "inode_storage", "task_storage", "cgrp_storage")
+MAPS_WITH_NET_ADMIN = ("sockmap", "sockhash", "devmap", "devmap_hash", "xskmap")
+
+# The commands in which the kernel looks at a token at all, by the release in which it began to.
+TOKEN_SINCE = {
+    "map_create": (6, 9),
+    "prog_load": (6, 9),
+    "btf_load": (6, 9),
+    "btf_get_fd_by_id": (6, 15),
+}
+WITH_TOKEN = tuple(TOKEN_SINCE)
+
+# What is said of programs that nothing confines, and what is to be done.
+UNCONFINED = "nothing confines what these programs call, and so they reach the whole kernel"
+CONFINE = (
+    "turn the guard on (oci-bpf-hook guard on) and have a rule that is confined grant it, unless "
+    "the container is trusted with the kernel"
+)
+# What the three ways out of a container are called, wherever they are reported.
+HOST_NETWORK = "host-network"
+HOST_CGROUP = "host-cgroup"
+REACHES_BEYOND = "reaches-beyond"
+
+
+def reach(option: str, name: str, *, confined: bool) -> str:
+    """What the type `name` of the `delegate_*` option reaches: OWN, NETWORK, CGROUP or HOST.
+
+    `confined` says whether the guard holds the programs; without it each reaches the HOST.
+    """
+    if option == PROGS.option:
+        return program_reach(name) if confined or name == "unspec" else HOST
+    if option == ATTACHS.option:  # It gives nothing without a program type, which is asked about.
+        return OWN
+    if option == MAPS.option:
+        return OWN if name in _OWN_MAPS else HOST
+    # It asks for CAP_SYS_ADMIN of the container's, which the guard refuses (bpf_btf_get_fd_by_id).
+    return OWN if name in _OWN_CMDS and (confined or name != "btf_get_fd_by_id") else HOST
+
+
+def program_reach(name: str) -> str:
+    """What a confined token's program of this type reaches; HOST also if it never loads one."""
+    return _PROGRAMS.get(name, _UNKNOWN)[0]
+
+
+def takes(name: str) -> tuple[str, ...]:
+    """The capabilities, without CAP_, that loading a program of this type takes beside BPF."""
+    return _PROGRAMS.get(name, _UNKNOWN)[1]
+
+
+def attach_type_0(name: str) -> str:
+    """Whether libbpf loads a program of this type with attach type 0: ALWAYS, MAYBE or NEVER."""
+    return _PROGRAMS.get(name, _UNKNOWN)[2]
+
+
+def programs_that_take(capability: str) -> tuple[str, ...]:
+    """The program types whose loading takes this capability beside CAP_BPF."""
+    return tuple(name for name, row in _PROGRAMS.items() if capability in row[1])
+
+
+def why(name: str) -> str:
+    """Why it reaches the HOST by what it is for, to go after the name."""
+    return _WHY.get(name, "isn't known here, and so may reach all of the kernel")
+
+
+def capabilities(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tuple[str, ...]:
+    """The capabilities, without CAP_, that it takes to use all of `masks`."""
+    wanted = set()
+    for name in _names(MAPS.option, masks, enums):
+        if name in MAPS_WITH_NET_ADMIN:
+            wanted.add(NET_ADMIN)
+    for name in _names(PROGS.option, masks, enums):
+        wanted.update(takes(name))
+    return ("BPF", *(name for name in (NET_ADMIN, PERFMON) if name in wanted))
+
+
+def beyond_confined(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> dict[str, int]:
+    """The bits of `masks` that a confined token is never given, by their options.
+
+    Of program types that is every bit without a name as well.
+    """
+    found = {}
+    for option in (CMDS.option, MAPS.option, PROGS.option):
+        known = beyond = 0
+        for value, name in enums[option].names.items():
+            known |= 1 << value
+            if reach(option, name, confined=True) == HOST:
+                beyond |= 1 << value
+        if option == PROGS.option:
+            beyond |= ~known
+        if mask := masks.get(option, 0) & beyond:
+            found[option] = mask
+    return found
+
+
+def _names(option: str, masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> "Iterator[str]":
+    mask = masks.get(option, 0)
+    return (name for value, name in enums[option].names.items() if mask >> value & 1)
