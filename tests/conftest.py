@@ -21,7 +21,7 @@ from tests.support.scratch import LAUNCHER
 # Test modules that need nothing but Python.
 PURE = {
     "test_advise_calls",
-    "test_advise_forms",
+    "test_advised",
     "test_advise_needs",
     "test_advise_probes",
     "test_advise_sections",
@@ -30,7 +30,7 @@ PURE = {
     "test_command_output",
     "test_completion",
     "test_docs",
-    "test_documents",
+    "test_yaml_documents",
     "test_errors",
     "test_formats",
     "test_header",

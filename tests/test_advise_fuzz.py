@@ -6,10 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oci_bpf_hook.advise import advice, embedded, forms, objects
+from oci_bpf_hook.advise import advice, embedded, objects
 from oci_bpf_hook.advise.btftypes import struct_members
 from oci_bpf_hook.advise.elf import ElfError
 from oci_bpf_hook.btf import BtfError
+from oci_bpf_hook.formats import advised
 from tests.support.bpf import compiled
 from tests.test_advise_advice import KERNEL
 
@@ -30,8 +31,8 @@ def read(data: bytes) -> None:
         except ElfError:
             continue
     needs = advice.advise(found, advice.DEFAULTS, KERNEL)
-    for form in forms.FORMS:
-        forms.render(form, needs, KERNEL.names, "name")
+    for form in advised.FORMS:
+        advised.render(form, needs, KERNEL.names, "name")
 
 
 @st.composite

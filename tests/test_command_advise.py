@@ -9,8 +9,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from oci_bpf_hook.advise import forms
 from oci_bpf_hook.errors import BAD_OBJECT, USAGE
+from oci_bpf_hook.formats.advised import FORMS
 from oci_bpf_hook.resources import schema
 from tests.support.bpf import compiled
 
@@ -58,7 +58,7 @@ def test_json(xdp: Path) -> None:
     assert json.loads(command("--json", xdp).stdout) == found
 
 
-@pytest.mark.parametrize("form", forms.FORMS)
+@pytest.mark.parametrize("form", FORMS)
 def test_forms(xdp: Path, form: str) -> None:
     done = command("--format", form, xdp)
     assert done.returncode == 0

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oci_bpf_hook.errors import BAD_STATE, USAGE, HookError
-from oci_bpf_hook.formats import podman
-from oci_bpf_hook.formats.asker import Asker
-from oci_bpf_hook.formats.jsonfile import places
-from oci_bpf_hook.formats.read import read
+from oci_bpf_hook.formats import podman_run
+from oci_bpf_hook.formats.container import Asker
+from oci_bpf_hook.formats.containers import read
+from oci_bpf_hook.formats.json_places import places
 from oci_bpf_hook.places import Spot
 
 STATES = Path(__file__).parent / "data" / "states"
@@ -271,11 +271,11 @@ def test_podman_arguments() -> None:
     words = (
         "podman run --name=web --userns auto --cap-add BPF,NET_ADMIN --annotation a=b=c -d IMAGE"
     )
-    found = podman.arguments([*words.split(), "--annotation"])
+    found = podman_run.arguments([*words.split(), "--annotation"])
     assert found.annotations == {"a": "b=c", "": ""}
     assert (found.name, found.user_namespace) == ("web", True)
     assert found.capabilities == ["BPF", "NET_ADMIN"]
-    assert not podman.arguments(["--userns=host"]).user_namespace
+    assert not podman_run.arguments(["--userns=host"]).user_namespace
 
 
 # ---- OCI

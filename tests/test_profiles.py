@@ -15,8 +15,8 @@ import yaml
 
 from oci_bpf_hook import kernel
 from oci_bpf_hook.advise.advice import DEFAULTS, advise
-from oci_bpf_hook.advise.forms import render
 from oci_bpf_hook.advise.objects import read
+from oci_bpf_hook.formats.advised import render
 from oci_bpf_hook.names import KINDS
 from tests.corpus.check import KERNEL
 from tests.support.bpf import compiled

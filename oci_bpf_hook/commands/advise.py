@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from .. import btf, kernel
-from ..advise import advice, embedded, forms, needs, objects, probes, sections
+from ..advise import advice, embedded, needs, objects, probes, sections
 from ..advise.elf import MAGIC, ElfError
 from ..advise.target import Kernel, union
 from ..errors import BAD_OBJECT, DONE, USAGE, HookError, quote
+from ..formats import advised
+from ..formats.snippets import dns_label
 from ..names import KINDS
 from .output import JSON_FORM
 from .table import argument
@@ -30,7 +32,10 @@ ARGUMENTS = (
         help="a compiled BPF object, or a program that embeds BPF objects",
     ),
     argument(
-        "--format", choices=forms.FORMS, default="text", help="the format to print (default: text)"
+        "--format",
+        choices=advised.FORMS,
+        default="text",
+        help="the format to print (default: text)",
     ),
     JSON_FORM,
     argument(
@@ -98,9 +103,9 @@ def run(options: argparse.Namespace) -> int:
         skip=frozenset(options.skip),
     )
     given = needs.union(_others(options, target))
-    advised = advice.advise(found, how, target, given)
-    print(forms.render(options.format, advised, target.names, _name(options)))
-    for line in forms.left_out(options.format, advised):
+    found_needs = advice.advise(found, how, target, given)
+    print(advised.render(options.format, found_needs, target.names, _name(options)))
+    for line in advised.left_out(options.format, found_needs):
         print(line, file=sys.stderr)
     return DONE
 
@@ -209,4 +214,4 @@ def _others(options: argparse.Namespace, target: Kernel) -> Iterator[needs.Needs
 
 def _name(options: argparse.Namespace) -> str:
     text = options.name or os.path.basename(options.files[0]).partition(".")[0]
-    return forms.name_of(text, "programs")
+    return dns_label(text, "programs")

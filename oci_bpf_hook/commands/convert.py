@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from .. import policycache
 from ..annotations import Request, parse
 from ..errors import DONE, USAGE, HookError
-from ..formats import delegation, readers, writers
+from ..formats import convert_from, convert_to, delegation
 from ..lint import lint
 from ..problems import joined
 from . import request
@@ -25,22 +25,22 @@ manifest, of which each container that asks for something is converted. quadlet 
 file. podman is a command line of `podman run`.
 """
 _READERS = {
-    "annotations": readers.annotations,
-    "incus": readers.incus,
-    "kubernetes": readers.manifests,
-    "lxd": readers.lxd,
-    "podman": readers.podman_command,
-    "quadlet": readers.quadlet,
-    "systemd": readers.systemd,
+    "annotations": convert_from.annotations,
+    "incus": convert_from.incus,
+    "kubernetes": convert_from.manifests,
+    "lxd": convert_from.lxd,
+    "podman": convert_from.podman_command,
+    "quadlet": convert_from.quadlet,
+    "systemd": convert_from.systemd,
 }
 _WRITERS = {
-    "annotations": writers.annotations,
-    "incus": writers.incus,
-    "kubernetes": writers.kubernetes,
-    "lxd": writers.lxd,
-    "podman": writers.podman,
-    "quadlet": writers.quadlet,
-    "systemd": writers.systemd,
+    "annotations": convert_to.annotations,
+    "incus": convert_to.incus,
+    "kubernetes": convert_to.kubernetes,
+    "lxd": convert_to.lxd,
+    "podman": convert_to.podman,
+    "quadlet": convert_to.quadlet,
+    "systemd": convert_to.systemd,
 }
 ARGUMENTS = (
     argument(
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _convert(one: readers.Found, target: str) -> tuple[str, delegation.Written] | None:
+def _convert(one: convert_from.Found, target: str) -> tuple[str, delegation.Written] | None:
     """The delegation of one container in the target's words, None where it has none."""
     try:
         asked = parse(one.annotations, lambda: one.label)

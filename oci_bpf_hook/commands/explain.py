@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import policy
 from ..errors import BAD_STATE, EXITS, HookError
-from ..formats.asker import Asker
+from ..formats.container import Asker
 from ..masks import show
 from ..names import KINDS
 from ..plan import CREATE_CONTAINER, CREATE_RUNTIME, Step, mount_line, steps

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TextIO
 
 from .. import installed, kernel, whole
-from ..advise import forms
 from ..advise import needs as needs_of
 from ..advise.needs import Needs
 from ..annotations import PATH, PREFIX
 from ..errors import DONE, USAGE, HookError
+from ..formats import advised
+from ..formats.snippets import dns_label
 from ..names import KINDS, Enum
 from ..recording import files, receiver, session, verify
 from ..recording.learn import learn
@@ -87,7 +88,10 @@ ARGUMENTS = (
         help="keep the attach types that libbpf can do without, and add what that needs",
     ),
     argument(
-        "--format", choices=forms.FORMS, default="text", help="the format to print (default: text)"
+        "--format",
+        choices=advised.FORMS,
+        default="text",
+        help="the format to print (default: text)",
     ),
     JSON_FORM,
     argument(
@@ -134,8 +138,8 @@ def run(options: argparse.Namespace) -> int:
         if options.save:
             files.save(options.save, recording, enums)
         needed = learn(recording, enums, exact=options.exact)
-        text = forms.render(options.format, needed, enums, _name(options, recording))
-        for line in forms.left_out(options.format, needed):
+        text = advised.render(options.format, needed, enums, _name(options, recording))
+        for line in advised.left_out(options.format, needed):
             print(line, file=sys.stderr)
         if options.verify:
             return _verify(options, command, recording, needed, enums, text=text, output=output)
@@ -232,7 +236,7 @@ def _listen(path: Path) -> Recording:
 
 def _name(options: argparse.Namespace, recording: Recording) -> str:
     text = options.name or Path(recording.name.partition(" ")[0]).name.partition(".")[0]
-    return forms.name_of(text, "program")
+    return dns_label(text, "program")
 
 
 @contextmanager

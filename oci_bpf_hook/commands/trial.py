@@ -15,7 +15,7 @@ from ..annotations import KEYS, LISTS, PREFIX, Request, container_name, parse, p
 from ..compiled import Compiled
 from ..confine import guard_for
 from ..errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError
-from ..formats.asker import Asker, asker
+from ..formats.container import Asker, asker
 from ..hook import visible
 from ..lint import lint
 from ..masks import Grant, resolve
@@ -124,7 +124,7 @@ def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, str]:
     if not options.file:
         found = asker("the request", request.annotations(options), {})
         return (found,), "", ""
-    from ..formats.read import read as read_file  # Some of these files take YAML.
+    from ..formats.containers import read as read_file  # Some of these files take YAML.
 
     name = "standard input" if options.file == "-" else options.file
     data = request.read(options.file)

@@ -6,7 +6,7 @@ from typing import Any
 from ..annotations import PREFIX
 from ..errors import quote
 from ..places import Fault, Place, Spot, fault
-from .asker import TOP, Asker, asker, lacking, no_user_namespace
+from .container import TOP, Asker, asker, lacking, no_user_namespace
 
 
 def is_compose(data: object) -> bool:

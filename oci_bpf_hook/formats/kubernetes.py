@@ -6,7 +6,7 @@ from typing import Any
 from ..annotations import PREFIX
 from ..errors import quote
 from ..places import Fault, Place, Spot, fault
-from .asker import TOP, Asker, asker, lacking
+from .container import TOP, Asker, asker, lacking
 
 _KEY = "io.kubernetes.container.name"
 _NO_USER_NAMESPACE = (

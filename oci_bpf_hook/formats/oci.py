@@ -7,8 +7,8 @@ from ..annotations import PREFIX, container_name
 from ..errors import BAD_STATE, HookError, quote
 from ..places import Fault, Place, Spot
 from ..state import annotations_of, remounted
-from .asker import TOP, Asker, asker, lacking
-from .jsonfile import places
+from .container import TOP, Asker, asker, lacking
+from .json_places import places
 
 
 def is_state(data: object) -> bool:

@@ -3,8 +3,8 @@
 from ..annotations import PREFIX
 from ..errors import quote
 from ..places import Fault, Spot
-from . import podman
-from .asker import TOP, Asker, asker, lacking, no_user_namespace
+from . import podman_run
+from .container import TOP, Asker, asker, lacking, no_user_namespace
 from .unitfile import Setting, settings, words
 
 _SUBJECT = {"Image": "image", "ContainerName": "container"}
@@ -26,7 +26,7 @@ class _Unit:
         if one.key == "Annotation":
             self._annotate(dict(_pair(word) for word in words(one, faults)), one.spot)
         elif one.key == "PodmanArgs":
-            arguments = podman.arguments(words(one, faults))
+            arguments = podman_run.arguments(words(one, faults))
             self._annotate(arguments.annotations, one.spot)
             self.capabilities += arguments.capabilities
             self.user_namespace |= arguments.user_namespace

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oci_bpf_hook.formats.documents import documents
+from oci_bpf_hook.formats.yaml_documents import documents
 from oci_bpf_hook.places import Fault, Spot
 
 

@@ -3,8 +3,8 @@
 from ..errors import BAD_STATE, USAGE, HookError
 from ..places import Fault
 from ..strict_json import load_json
-from .asker import Asker
-from .faulty import raise_if_any, text_of
+from .container import Asker
+from .faults import raise_if_any, text_of
 
 KINDS = "an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a *.container"
 
@@ -28,13 +28,13 @@ def read(data: bytes, name: str) -> tuple[Asker, ...]:
 
 
 def _json(data: bytes, name: str) -> tuple[Asker, ...]:
-    from . import compose, jsonfile, kubernetes, oci
+    from . import compose, json_places, kubernetes, oci
 
     text = text_of(data, name)
     try:
         decoded = load_json(data)
     except ValueError:
-        spot, why = jsonfile.spot_of_error(text)
+        spot, why = json_places.spot_of_error(text)
         raise HookError(
             BAD_STATE, f"{name}:{spot.line}:{spot.column}: this is no JSON: {why}"
         ) from None
@@ -43,7 +43,7 @@ def _json(data: bytes, name: str) -> tuple[Asker, ...]:
     if oci.is_config(decoded):
         return oci.read_config(decoded, text, name)
     faults: list[Fault] = []
-    spots = jsonfile.places(text)
+    spots = json_places.places(text)
     if kubernetes.is_manifest(decoded):
         found = tuple(kubernetes.read(decoded, spots, faults))
     elif isinstance(decoded, dict) and compose.is_compose(decoded):
@@ -56,7 +56,7 @@ def _json(data: bytes, name: str) -> tuple[Asker, ...]:
 
 def _yaml(data: bytes, name: str) -> tuple[Asker, ...]:
     from . import compose, kubernetes
-    from .documents import documents
+    from .yaml_documents import documents
 
     faults: list[Fault] = []
     parsed = documents(data, faults)

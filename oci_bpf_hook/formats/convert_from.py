@@ -10,12 +10,12 @@ from ..errors import USAGE, HookError, quote
 from ..places import Fault
 from ..record import Record
 from ..strict_json import load_json
-from . import podman
-from .asker import Asker
+from . import podman_run
+from .container import Asker
 from .delegation import enums
-from .faulty import raise_if_any, text_of
+from .faults import raise_if_any, text_of
+from .snippets import INCUS, LXD, SYSTEMD
 from .unitfile import settings
-from .writers import INCUS, LXD, SYSTEMD
 
 # A reference to an image: no blank, and no line's end to go on behind.
 _IMAGE = re.compile(r"[\w./:@-]+", re.ASCII)
@@ -85,13 +85,13 @@ def podman_command(data: bytes, name: str) -> list[Found]:
         words = shlex.split(text_of(data, name).replace("\\\n", " "), comments=True)
     except ValueError as error:
         raise HookError(USAGE, f"{name}: this is no command line: {error}") from None
-    said = podman.arguments(words)
+    said = podman_run.arguments(words)
     return [found(said.name or "container", said.annotations, label=said.name)]
 
 
 def manifests(data: bytes, name: str) -> list[Found]:
     """A Kubernetes manifest, and whatever else `read` knows."""
-    from .read import read
+    from .containers import read
 
     return [_of_asker(one) for one in read(data, name)]
 
@@ -182,7 +182,7 @@ def _lxd(config: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
 def _instances(
     data: bytes, name: str, take: Callable[[Mapping[str, Any], list[str]], dict[str, str]]
 ) -> list[Found]:
-    from .documents import documents
+    from .yaml_documents import documents
 
     faults: list[Fault] = []
     parsed = documents(data, faults)

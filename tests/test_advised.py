@@ -5,9 +5,12 @@ import json
 import pytest
 import yaml
 
-from oci_bpf_hook.advise import calls, forms, needs
+from oci_bpf_hook.advise import calls, needs
 from oci_bpf_hook.advise.needs import Caution, from_json
 from oci_bpf_hook.annotations import parse
+from oci_bpf_hook.formats import advised, convert_to
+from oci_bpf_hook.formats.delegation import Delegation
+from oci_bpf_hook.formats.snippets import dns_label
 from oci_bpf_hook.kernel import table
 from oci_bpf_hook.masks import resolve
 from oci_bpf_hook.names import KINDS
@@ -28,7 +31,7 @@ def example(source: str = "a.o") -> needs.Needs:
 
 
 def render(form: str, found: needs.Needs | None = None, name: str = "counters") -> str:
-    return forms.render(form, found or example(), ENUMS, name)
+    return advised.render(form, found or example(), ENUMS, name)
 
 
 def masks(annotations: dict[str, str]) -> dict[str, int]:
@@ -109,7 +112,25 @@ def test_systemd() -> None:
     assert "# systemd 258" in render("systemd")
 
 
-@pytest.mark.parametrize("form", forms.FORMS)
+@pytest.mark.parametrize("program", sorted(ENUMS["delegate_progs"].values))
+def test_systemd_by_either_command(program: str) -> None:
+    """What systemd makes something else of is said, and its settings are those of `convert`."""
+    found = needs.make(
+        reasons=calls.prog_load(program, "xdp", source="a.o", kind="program", why="p"), warnings=()
+    )
+    lists = found.lists(ENUMS)
+    request = parse(
+        {f"io.bpffs.{k.option}": ":".join(lists[k.option]) or "0x0" for k in KINDS}, str
+    )
+    assert request
+    written = convert_to.systemd(Delegation(name="a", image=None, request=request), {})
+    lines = render("systemd", found).splitlines()
+    assert [line for line in lines if line[0] != "#"] == written.text.splitlines()
+    assert [line for line in lines if line[0] == "#"] == [f"# {note}" for note in written.notes]
+    assert bool(written.notes) == (program in ("netfilter", "syscall"))
+
+
+@pytest.mark.parametrize("form", advised.FORMS)
 def test_names_of_somebody_elses(form: str) -> None:
     hostile = needs.make(
         reasons=calls.map_create("hash", source=HOSTILE, kind=needs.MAP, why=HOSTILE),
@@ -134,4 +155,4 @@ def test_names_of_somebody_elses(form: str) -> None:
     ],
 )
 def test_names(text: str, expected: str) -> None:
-    assert forms.name_of(text, "other") == expected
+    assert dns_label(text, "other") == expected

@@ -4,28 +4,14 @@ Names of programs and files come from somebody else: characters that aren't prin
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 
+from ..advise.needs import CAPABILITY, LISTS, Needs, as_json
 from ..annotations import PREFIX
-from ..names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum
-from .needs import CAPABILITY, LISTS, Needs, as_json
+from ..names import KINDS, Enum
+from . import snippets
 
 _Lists = Mapping[str, list[str]]
-
-_SYSTEMD = {
-    CMDS.option: "BPFDelegateCommands",
-    MAPS.option: "BPFDelegateMaps",
-    PROGS.option: "BPFDelegatePrograms",
-    ATTACHS.option: "BPFDelegateAttachments",
-}
-
-_NOT_A_NAME = re.compile(r"[^a-z0-9-]+")
-
-
-def name_of(text: str, otherwise: str) -> str:
-    """A name for a profile or container, as policies and Kubernetes accept it, from any text."""
-    return _NOT_A_NAME.sub("-", text.lower()).strip("-")[:63].rstrip("-") or otherwise
 
 
 def render(form: str, needs: Needs, enums: Mapping[str, Enum], name: str) -> str:
@@ -74,11 +60,8 @@ def _text(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
 
 def _annotations(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
     # One word a line, without quotes or spaces, so that podman run $(...) takes them as they are.
-    lists = needs.lists(enums)
-    for name in _shown(CAPABILITY, lists):
-        yield f"--cap-add={name}"
-    for key, text in _keys(lists):
-        yield f"--annotation={key}={text}"
+    for option, value in snippets.podman_options(*_asked(needs, enums)):
+        yield f"{option}={value}"
 
 
 def _json(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
@@ -97,69 +80,44 @@ def _policy(needs: Needs, enums: Mapping[str, Enum], name: str) -> Iterator[str]
 
 
 def _quadlet(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
-    lists = needs.lists(enums)
     yield "[Container]"
-    yield "UserNS=auto"
-    if lists[CAPABILITY]:
-        yield f"AddCapability={' '.join(_shown(CAPABILITY, lists))}"
-    for key, text in _keys(lists):
-        yield f"Annotation={key}={text}"
+    yield from snippets.quadlet_settings(*_asked(needs, enums))
 
 
 def _kubernetes(needs: Needs, enums: Mapping[str, Enum], name: str) -> Iterator[str]:
-    lists = needs.lists(enums)
-    yield "metadata:"
-    yield "  annotations:"
-    for key, text in _keys(lists):
-        yield f"    {key}: {text}"
-    yield "spec:"
-    yield "  hostUsers: false"
-    yield "  containers:"
-    yield f"    - name: {_yaml(name)}"
-    yield "      securityContext:"
-    yield "        capabilities:"
-    yield f"          add: [{', '.join(_shown(CAPABILITY, lists))}]"
+    metadata, spec = snippets.kubernetes_pod(name, None, *_asked(needs, enums))
+    yield snippets.as_yaml({"metadata": metadata, "spec": spec}).rstrip("\n")
 
 
 def _incus(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
     # Incus's containers have all capabilities of their user namespace.
-    lists = needs.lists(enums)
-    yield "config:"
-    for kind in KINDS:
-        if lists[kind.option]:
-            yield f"  security.bpffs.{kind.option}: {','.join(lists[kind.option])}"
+    yield snippets.as_yaml({"config": snippets.incus_config(_names(needs, enums))}).rstrip("\n")
 
 
 def _systemd(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
-    lists = needs.lists(enums)
+    lists = _names(needs, enums)
     yield "[Service]"
-    yield "PrivateUsers=yes"
-    yield "PrivateMounts=yes"
-    yield "DelegateNamespaces=mnt"
-    yield "PrivateBPF=yes"
-    for kind in KINDS:
-        if kind is PROGS and "netfilter" in lists[kind.option]:
-            yield "# systemd 258 to 261 delegates syscall for BPFProgTypeNetfilter."
-        if lists[kind.option]:
-            names = (_camel(kind.prefix + name) for name in lists[kind.option])
-            yield f"{_SYSTEMD[kind.option]}={','.join(names)}"
+    yield from (f"# {note}" for note in snippets.systemd_notes(lists))
+    yield from snippets.systemd_settings(lists)
 
 
-def _keys(lists: _Lists) -> Iterator[tuple[str, str]]:
-    """The annotations, by key."""
-    for kind in KINDS:
-        if lists[kind.option]:
-            yield PREFIX + kind.option, ":".join(lists[kind.option])
+def _asked(needs: Needs, enums: Mapping[str, Enum]) -> tuple[dict[str, str], list[str]]:
+    """The annotations that ask for it, and the capabilities."""
+    annotations = {
+        PREFIX + option: ":".join(names) for option, names in _names(needs, enums).items() if names
+    }
+    return annotations, _shown(CAPABILITY, needs.lists(enums))
+
+
+def _names(needs: Needs, enums: Mapping[str, Enum]) -> _Lists:
+    """What is delegated, by the option."""
+    lists = needs.lists(enums)
+    return {kind.option: lists[kind.option] for kind in KINDS}
 
 
 def _shown(option: str, lists: _Lists) -> list[str]:
     names = lists[option]
     return [name.upper() for name in names] if option == CAPABILITY else names
-
-
-def _camel(name: str) -> str:
-    prefix, *words = name.split("_")
-    return prefix + "".join(word.capitalize() for word in words)
 
 
 def _yaml(name: str) -> str:
