@@ -41,7 +41,7 @@ class Request(Record):
     """
 
     __slots__ = ("drop_unknown", "lists", "mode", "path", "profiles", "record")
-    lists: dict[str, tuple[str, ...]]
+    lists: "Mapping[str, tuple[str, ...]]"
     profiles: tuple[str, ...]
     record: str
     path: str

@@ -10,9 +10,22 @@ declares their types in the class body and is made with keywords:
         y: int
 
     Point(x=1, y=2)
+
+The type checker sees that each field is given, no other, and each of its type.
 """
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import dataclass_transform
+else:
 
+    def dataclass_transform(**_: bool) -> "Callable[[type], type]":
+        """Nothing: the type checker's is what counts, and typing is dear to import."""
+        return lambda made: made
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 class Record:
     """Fields by keyword, equality by value, no assignment afterwards."""
 

@@ -84,7 +84,7 @@ class Scratch:
 
     def delegate(self, wanted: "Mapping[str, int]", guard: "Guard | None" = None) -> str:
         """Give it a bpffs with these masks, held by `guard`; returns what failed, or ""."""
-        grant = Grant(masks=wanted, path=_BPFFS, mode=0o1777)
+        grant = Grant(masks=dict(wanted), path=_BPFFS, mode=0o1777)
         try:
             with (
                 Container(self.pid) as container,

@@ -12,6 +12,10 @@ from .errors import BAD_STATE, HookError, quote
 from .record import Record
 from .strict_json import load_json
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
 STATE_MAX = 1 << 20
 CONFIG_MAX = 4 << 20
 # The alphabet of runc's and crun's container ids; an id becomes part of a path.
@@ -165,7 +169,7 @@ def _bad(why: str, what: str = "state") -> HookError:
     return HookError(BAD_STATE, f"the {what} on stdin {why}")
 
 
-def _is_path(value: object) -> bool:
+def _is_path(value: object) -> "TypeGuard[str]":
     """Whether this can be handed to the kernel as a path: no NUL, no half of a character."""
     return (
         isinstance(value, str)

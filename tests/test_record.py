@@ -25,7 +25,18 @@ def test_fields_are_what_was_given() -> None:
 @pytest.mark.parametrize("fields", [{}, {"x": 1}, {"x": 1, "y": 2, "z": 3}, {"x": 1, "Y": 2}])
 def test_other_fields_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(TypeError, match="Point takes"):
-        Point(**fields)
+        Point(**fields)  # type: ignore[arg-type]
+
+
+def test_the_type_checker_sees_every_constructor() -> None:
+    """What it finds here it has to find: mypy, which is strict, reports a comment for nothing."""
+    with pytest.raises(TypeError, match="Point takes"):
+        Point(x=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="Point takes"):
+        Point(x=1, y=2, z=3)  # type: ignore[call-arg]
+    point = Point(x="1", y=2)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError, match="immutable"):
+        point.x = 3  # type: ignore[misc]
 
 
 def test_there_are_no_positional_fields() -> None:
@@ -59,10 +70,10 @@ def test_equal_records_are_one_key() -> None:
 
 def test_a_record_with_a_mutable_field_is_no_key() -> None:
     with pytest.raises(TypeError):
-        hash(Point(x=[], y=2))
+        hash(Point(x=[], y=2))  # type: ignore[arg-type]
 
 
 def test_repr_makes_an_equal_record() -> None:
-    point = Point(x="a'b", y=None)
+    point = Point(x="a'b", y=None)  # type: ignore[arg-type]
     assert repr(point) == """Point(x="a'b", y=None)"""
     assert eval(repr(point), {"Point": Point}) == point

@@ -20,11 +20,8 @@ ENUMS = table().enums(KINDS)
 
 
 def hash_map(tid: int = 1, result: int | None = 3, **fields: Any) -> Any:
-    return make(
-        **{"pid": 1, "tid": tid, "cmd": 0, "map_type": 1, "shape": (4, 4, 8, 0)} | fields,
-        result=result,
-        token=True,
-    )
+    call: dict[str, Any] = {"pid": 1, "tid": tid, "cmd": 0, "map_type": 1, "shape": (4, 4, 8, 0)}
+    return make(**call | fields, result=result, token=True)
 
 
 def recorded(*calls: Any) -> Recording:

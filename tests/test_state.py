@@ -165,7 +165,7 @@ def test_the_root_at_create_container(path: Path, tmp_path: Path) -> None:
     assert (state.root is None) == runc
     found = find_rootfs(state, cwd=context["cwd"], crun=str(tmp_path))
     assert found == Rootfs(
-        path=context["cwd"] if runc else state.root, masked=(), remounted=(), version=None
+        path=context["cwd"] if runc else str(state.root), masked=(), remounted=(), version=None
     )
 
 

@@ -5,6 +5,7 @@ too short for a field, the field is 0, as in the kernel.
 """
 
 from _struct import Struct
+from typing import TypedDict, Unpack
 
 from ..record import Record
 
@@ -65,6 +66,21 @@ class Call(Record):
         return Call(**{name: getattr(self, name) for name in self.__slots__} | {"result": result})
 
 
+class Said(TypedDict, total=False):
+    """What is known of a call beside who made it; what isn't said a Call has as None or empty."""
+
+    map_type: int | None
+    prog_type: int | None
+    attach_type: int | None
+    name: str
+    token: bool
+    btf: bool
+    shape: tuple[int, ...]
+    instructions: bytes
+    helpers: tuple[int, ...]
+    result: int | None
+
+
 def command(argument: int) -> int:
     """The command in bpf(2)'s first argument."""
     plain = argument & 0xFFFFFFFF
@@ -84,7 +100,7 @@ def decode(cmd: int, attr: bytes, *, pid: int, tid: int, instructions: bytes = b
     `instructions` are the bytes at `instructions_at`, as far as they can be read.  If `attr` is
     empty, because it couldn't be read either, nothing is known of the call.
     """
-    fields: dict[str, object] = {}
+    fields: Said = {}
     flags = 0
     if not attr:
         fields["shape"] = (0, 0, 0, 0)
@@ -112,17 +128,11 @@ def decode(cmd: int, attr: bytes, *, pid: int, tid: int, instructions: bytes = b
         flags = _u32(attr, OPEN_FLAGS) if cmd == BTF_GET_FD_BY_ID else 0
         if cmd in (_PROG_ATTACH, _LINK_CREATE):
             fields["attach_type"] = _u32(attr, 8)
-    return make(
-        pid=pid,
-        tid=tid,
-        cmd=cmd,
-        token=bool(flags & _BPF_F_TOKEN_FD),
-        **code(instructions),
-        **fields,
-    )
+    fields["token"] = bool(flags & _BPF_F_TOKEN_FD)
+    return make(pid=pid, tid=tid, cmd=cmd, **fields | code(instructions))
 
 
-def code(instructions: bytes) -> dict[str, object]:
+def code(instructions: bytes) -> Said:
     """The fields `instructions` and `helpers` of a program with these instructions."""
     whole = len(instructions) // _INSTRUCTION.size * _INSTRUCTION.size
     # A call of a helper has no source register; a call of a function has.
@@ -134,21 +144,23 @@ def code(instructions: bytes) -> dict[str, object]:
     return {"instructions": instructions[:whole], "helpers": tuple(sorted(helpers))}
 
 
-def make(**fields: object) -> Call:
-    """A Call with these fields; all others are empty."""
-    nothing: dict[str, object] = {
-        "map_type": None,
-        "prog_type": None,
-        "attach_type": None,
-        "name": "",
-        "token": False,
-        "btf": False,
-        "shape": (),
-        "instructions": b"",
-        "helpers": (),
-        "result": None,
-    }
-    return Call(**nothing | fields)
+def make(*, pid: int, tid: int, cmd: int, **said: Unpack[Said]) -> Call:
+    """A Call of which this is said, and nothing in the other fields."""
+    return Call(
+        pid=pid,
+        tid=tid,
+        cmd=cmd,
+        map_type=said.get("map_type"),
+        prog_type=said.get("prog_type"),
+        attach_type=said.get("attach_type"),
+        name=said.get("name", ""),
+        token=said.get("token", False),
+        btf=said.get("btf", False),
+        shape=said.get("shape", ()),
+        instructions=said.get("instructions", b""),
+        helpers=said.get("helpers", ()),
+        result=said.get("result"),
+    )
 
 
 def _u32(attr: bytes, at: int) -> int:

@@ -253,9 +253,11 @@ def _entry(data: Any, enums: Mapping[str, Enum]) -> Entry:
     if not isinstance(data, dict):
         raise RecordingError("it isn't an object")
     numbers = {key: _number(data.get(key), enums[option]) for key, option in _NUMBERS.items()}
-    if numbers["cmd"] is None:
+    cmd = numbers.pop("cmd")
+    if cmd is None:
         raise RecordingError("it has no cmd")
     return Entry(
+        cmd=cmd,
         **numbers,
         flags=_typed(data, "flags", int, 0),
         helpers=_helpers(data),

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..names import ATTACHS, CMDS, MAPS, PROGS, Enum
 from . import attr
-from .attr import Call, make
+from .attr import Call, Said, make
 from .recording import RecordingError
 
 # What precedes a call: the thread, which -o and a terminal show differently, with its name (-Y);
@@ -123,7 +123,8 @@ def _call(text: str, tid: int, enums: Mapping[str, Enum]) -> Call:
     # Older releases show what follows the fields that they know as bytes.
     size = _int(arguments[2]) if len(arguments) > 2 else 0
     known = _fields(attr.command(cmd), fields, enums, result, size)
-    return make(pid=tid, tid=tid, cmd=attr.command(cmd), result=result, **known)
+    known["result"] = result
+    return make(pid=tid, tid=tid, cmd=attr.command(cmd), **known)
 
 
 def _result(number: str | None, name: str | None) -> int | None:
@@ -139,7 +140,7 @@ def _result(number: str | None, name: str | None) -> int | None:
 
 def _fields(
     cmd: int, fields: Mapping[str, Any], enums: Mapping[str, Enum], result: int | None, size: int
-) -> dict[str, Any]:
+) -> Said:
     if cmd == attr.MAP_CREATE and fields:
         flags = _flags(fields.get("map_flags"))
         sizes = (_int(fields.get(key)) for key in ("key_size", "value_size", "max_entries"))
