@@ -354,5 +354,5 @@ def _unreachable(pid: int | None, error: OSError) -> HookError:
         )
     return HookError(
         BAD_STATE,
-        f"the container's process {pid} has gone ({error.strerror}); it died before the hook ran",
+        f"the container's process {pid} is gone ({error.strerror}); it died before the hook ran",
     )

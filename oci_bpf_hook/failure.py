@@ -120,7 +120,7 @@ def _advice(number: int, reason: str) -> str:
 def _kernel(reason: str) -> HookError:
     return HookError(
         KERNEL_CANNOT,
-        f"this kernel can't delegate BPF: {reason}; Linux 6.9 or later is needed",
+        f"this kernel can't delegate BPF: {reason}; it takes Linux 6.9 or later",
     )
 
 

@@ -177,7 +177,7 @@ def _check(links: list[int], config: int, marks: int) -> None:
     version, _, _, _, _, _, _, *ids, _, _ = CONFIG_VALUE.unpack(value)
     if version != VERSION:
         raise AbsentError(
-            f"the guard is of another version ({version}; this program needs {VERSION})"
+            f"the guard is of another version ({version}, and this program needs {VERSION})"
         )
     for name, link, program in zip(LINKS, links, ids, strict=False):
         kind, _, runs, attached = _LINK.unpack_from(_info(link, _LINK.size))

@@ -154,7 +154,10 @@ def test_status_where_it_isn_t_this_one() -> None:
     pin()
     code, found = answer("status")
     assert code == FOUND
-    assert found["why"] == f"the guard is of another version (0, and this takes {guard.VERSION})"
+    assert (
+        found["why"]
+        == f"the guard is of another version (0, and this program needs {guard.VERSION})"
+    )
 
 
 def test_off_where_there_is_none(place: Path) -> None:

@@ -201,10 +201,10 @@ def test_files_without_an_end() -> None:
 def test_files_that_are_none(tmp_path: Path) -> None:
     bad = tmp_path / "bad"
     for text, words in (
-        ("{", "is no JSON"),
-        ("[]", "it is no"),
+        ("{", "isn't JSON"),
+        ("[]", "it isn't"),
         ('{"recording": 3}', "isn't a recording of version 1"),
-        ("[" * 100_000, "is no JSON"),
+        ("[" * 100_000, "isn't JSON"),
     ):
         bad.write_text(text)
         for arguments in (("--from", str(bad)), ("--diff", str(bad), str(bad))):

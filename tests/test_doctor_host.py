@@ -385,7 +385,7 @@ def test_an_engine_s_seccomp_profile(host: Host) -> None:
     (host.containers / "seccomp.json").write_text("[]")
     found = host.doctor()
     assert set(not_well(found)) == {"engine-seccomp"}
-    assert "no seccomp profile" in not_well(found)["engine-seccomp"]["why"]
+    assert "isn't a seccomp profile" in not_well(found)["engine-seccomp"]["why"]
 
 
 def test_without_cap_sys_admin(host: Host) -> None:

@@ -23,7 +23,7 @@ from tests.support.tracer import Call, trace
 
 ASK = {"io.bpffs.delegate_cmds": "map_create:prog_load"}
 LINK = "symbolic link"
-NOT_DIRECTORY = "no directory"
+NOT_DIRECTORY = "isn't a directory"
 # In the rootfs as in a container that has its own: the host's, processes and all.
 PROC = "import os; os.mkdir(root + '/proc'); mount('/proc', root + '/proc', None, BIND | REC)"
 

@@ -118,7 +118,7 @@ def test_nothing_is_delegated_and_nothing_revoked(crowded: Scratch) -> None:
 
 def test_the_hook_gives_nothing(crowded: Scratch) -> None:
     result = crowded.hook(io(delegate_cmds="map_create", path="/opt"))
-    assert_failed(result, MOUNT_FAILED, "too many mounts", "unmount some")
+    assert_failed(result, MOUNT_FAILED, "the container's mounts", "too many", "unmount some")
 
 
 def test_who_may_still_see_it(crowded: Scratch) -> None:

@@ -166,7 +166,7 @@ def _operations(found: Object, kernel: Kernel) -> Iterator[tuple[str, str]]:
     for ops in found.operations:
         members = struct_members(kernel.btf, ops.struct) if kernel.btf is not None else None
         if kernel.btf is None:
-            why = "these can't be found out without the kernel's BTF; name a file by --btf"
+            why = "these can't be found out without the kernel's BTF; name one by --btf"
         elif members is None:
             why = f"the kernel has no struct {ops.struct}"
         else:
