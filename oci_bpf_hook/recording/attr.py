@@ -67,7 +67,7 @@ class Call(Record):
 
 
 class Said(TypedDict, total=False):
-    """What is known of a call beside who made it; what isn't said a Call has as None or empty."""
+    """What is known of a call, apart from who made it; a missing key is None or empty in a Call."""
 
     map_type: int | None
     prog_type: int | None
@@ -145,7 +145,7 @@ def code(instructions: bytes) -> Said:
 
 
 def make(*, pid: int, tid: int, cmd: int, **said: Unpack[Said]) -> Call:
-    """A Call of which this is said, and nothing in the other fields."""
+    """A Call with these fields; all others are None or empty."""
     return Call(
         pid=pid,
         tid=tid,
