@@ -76,10 +76,10 @@ With `confined: false` the administrator trusts whoever matches with the kernel.
 or depends on what the requester says or on `rootless`.
 """
 MATCH = """
-A value is a glob, or a list of globs. What a rule matches is worth as much as whoever set it. Each
-key below says who that is: for some it is the engine, if --engine or engine: names one that sets
-it, and the requester if not. `oci-bpf-hook policy check` warns of a rule that allows something on
-the word of the requester alone.
+A value is a glob, or a list of globs. What a rule matches is worth as much as whoever set it, which
+each key below says. Where that is the engine, --engine or engine: must name one of those; otherwise
+it is the requester. `oci-bpf-hook policy check` warns of a rule that allows something on the word
+of the requester alone.
 """
 _WHO_ASKS = """
 The kernel's word decides. The broker holds on to the process that connected, as it was at that
@@ -116,6 +116,14 @@ counts is the uid that connects; all uids that subuid(5) gives to one user count
 Refusals take up at most {LINE} bytes each, and {OF_USER} bytes for one user in a minute, in the
 audit trail and the log together. Of further refusals only the number is recorded.
 """
+_FORMATS = {
+    "annotations": "Lines of KEY=VALUE, or a JSON object.",
+    "incus, lxd": "Instances and profiles in YAML, as their clients show them.",
+    "kubernetes": "A manifest. Each container in it that asks for something is converted.",
+    "podman": "The command line of `podman run`.",
+    "quadlet": "A *.container file.",
+    "systemd": "A service unit, or a drop-in for one.",
+}
 _SIGNALS = {
     "SIGHUP": "Read the policy again, even if its file looks unchanged.",
     "SIGTERM, SIGINT": "Accept no more requests, finish those that have begun, and exit.",
@@ -142,6 +150,7 @@ _BROKER_FILES = {
 }
 # More sections of a command's page: each is text in paragraphs, or a list with a text a name.
 SECTIONS: dict[str, dict[str, str | dict[str, str]]] = {
+    "convert": {"FORMATS": _FORMATS},
     "broker": {
         "WHO ASKS": _WHO_ASKS,
         "LIMITS": _LIMITS,
@@ -150,24 +159,26 @@ SECTIONS: dict[str, dict[str, str | dict[str, str]]] = {
         "FILES": _BROKER_FILES,
     },
 }
-ANY_EXIT_STATUS = "The exit code is 0 if all went well; oci-bpf-hook(1) lists the others."
-_OF_HOOK = "The exit code is the hook's; oci-bpf-hook(1) lists them."
+_OTHERS = "oci-bpf-hook(1) lists the other exit codes."
+ANY_EXIT_STATUS = f"The exit code is 0 if all went well. {_OTHERS}"
+_OF_HOOK = "The exit code is the one that the hook would exit with; oci-bpf-hook(1) lists them."
 # Where more can be said of a command's exit codes.
 EXIT_STATUS = {
-    "cdi": "If something is wrong, `cdi check` exits with the code of a device that would be "
-    f"refused, or else with 2. {ANY_EXIT_STATUS}",
+    "cdi": "The exit code is 0 if all went well. If something is wrong, `cdi check` exits with the "
+    f"code of a device that would be refused, or else with 2. {_OTHERS}",
     "check": f"{_OF_HOOK} With --strict a warning counts as a refusal by the policy, 12.",
-    "doctor": f"The exit code is 20 if there is a problem. {ANY_EXIT_STATUS}",
+    "doctor": f"The exit code is 0 if there is no problem, and 20 if there is one. {_OTHERS}",
     "explain": _OF_HOOK,
-    "guard": "`guard on` exits with 13 if this host can't have the guard. `guard off` exits with "
-    "16 while the guard confines containers. `guard status` exits with 20 if the guard isn't in "
-    f"force. {ANY_EXIT_STATUS}",
-    "lint": f"With --strict the exit code is 12 if there is a warning. {ANY_EXIT_STATUS}",
+    "guard": "The exit code is 0 if all went well. `guard on` exits with 13 if this host can't "
+    "have the guard, `guard off` with 16 while the guard confines containers, and "
+    f"`guard status` with 20 if the guard isn't in force. {_OTHERS}",
+    "lint": "The exit code is 0, even if there are warnings; with --strict it is 12 if there are. "
+    f"{_OTHERS}",
     "record": "The exit code is that of the command that was recorded. With --verify it is 1 if "
     "what was found isn't enough, and 0 otherwise. With --diff it is 1 if the two differ. "
     "oci-bpf-hook(1) lists the exit codes of record itself.",
-    "uninstall": "The exit code is 2 if another CDI file uses the hook, and 16 while the guard "
-    f"confines containers. {ANY_EXIT_STATUS}",
+    "uninstall": "The exit code is 0 if all went well, 2 if another CDI file uses the hook, and 16 "
+    f"while the guard confines containers. {_OTHERS}",
 }
 # What SEE ALSO names beside oci-bpf-hook(1): commands of ours, and pages with their section.
 _POLICY_PAGE = ("oci-bpf-hook-policy", 5)

@@ -11,10 +11,11 @@ from oci_bpf_hook.annotations import KEYS, PREFIX
 from oci_bpf_hook.cli import PROGRAM, _parser
 from oci_bpf_hook.client import SOCKET
 from oci_bpf_hook.commands.table import ENTRIES, GROUPS, Entry
-from oci_bpf_hook.commands.tree import leaves
+from oci_bpf_hook.commands.tree import choices, leaves
 from oci_bpf_hook.errors import EXITS
 from oci_bpf_hook.manual import PAGES, Page
 from oci_bpf_hook.manualexamples import EXAMPLES
+from oci_bpf_hook.manualtexts import SECTIONS
 
 ROOT = Path(__file__).parents[1]
 MAN = ROOT / "contrib" / "man"
@@ -146,6 +147,15 @@ def test_every_argument_has_its_help() -> None:
     for leaf in leaves():
         for one in leaf.command.arguments:
             assert one.settings.get("help"), (leaf.words, one.names)
+
+
+def test_every_format_of_convert_is_explained() -> None:
+    (leaf,) = (one for one in leaves() if one.words == ("convert",))
+    formats = SECTIONS["convert"]["FORMATS"]
+    assert isinstance(formats, dict)
+    explained = sorted(name for names in formats for name in names.split(", "))
+    for one in leaf.command.arguments:
+        assert not choices(one) or sorted(choices(one)) == explained
 
 
 # ---- the examples

@@ -52,24 +52,26 @@ ARGUMENTS = (
     argument(
         *("--exact",),
         action="store_true",
-        help="keep the attach types that libbpf sets to 0 otherwise; that needs cgroup_sock",
+        help="keep the attach types that libbpf would otherwise set to 0, which needs cgroup_sock",
     ),
     argument(
         *("--only",),
         action="append",
         default=[],
         metavar="PROGRAM",
-        help="count only the program with this name; may be repeated",
+        help="only the program with this name is loaded; may be repeated",
     ),
     argument(
         *("--skip",),
         action="append",
         default=[],
         metavar="PROGRAM",
-        help="leave out the program with this name; may be repeated",
+        help="the program with this name isn't loaded; may be repeated",
     ),
     argument(
-        "--btf", metavar="FILE", help="the BTF of the kernel that loads them (default: this one's)"
+        "--btf",
+        metavar="FILE",
+        help="the BTF of the kernel that loads them (default: the running kernel's)",
     ),
     argument(
         *("--with",),

@@ -12,17 +12,17 @@ from .table import argument
 
 ABOUT = """
 Tries a request as the hook would, without starting anything: the grammar of the annotations, the
-names that the kernel has, the container's user namespace, the policy, and then the linter. Every
-problem is printed at once, each on a line, with its file, line and column.
+names that the kernel has, the container's user namespace, the policy, and then the linter. All
+problems are printed at once, a line each, with file, line and column.
 
 With --file it reads the annotations of every container that the file describes, and also says what
-the file lacks: a user namespace, CAP_BPF, or an annotation that stands where no container gets it.
+the file lacks: a user namespace, CAP_BPF, or an annotation in a place where no container gets it.
 Of a Kubernetes manifest it reads every document, and the pod template of whatever makes pods.
 
 The kernel is the running one unless --kernel, --header or --btf names another. The policy is the
 one in force unless --policy names another. --attr adds what a rule may match and no file says. A
 confined grant of prog_load needs the guard. Only root can see whether the guard is in force here;
-for other users, and for another kernel, check takes it to be.
+for other users, and for another kernel, check assumes that it is.
 """
 ARGUMENTS = (
     *trial.ARGUMENTS,

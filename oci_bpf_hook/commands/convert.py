@@ -18,11 +18,6 @@ ABOUT = """
 Reads a delegation in one format and prints it in another: what another program is told to delegate,
 as annotations for this hook, or the other way round. Notes on standard error say what the other
 format has no equivalent for, and what is doubtful about the delegation itself.
-
-incus and lxd are instances and profiles in YAML, as their clients show them. systemd is a service
-unit, or a drop-in for one. annotations are lines of KEY=VALUE, or a JSON object. kubernetes is a
-manifest, of which each container that asks for something is converted. quadlet is a *.container
-file. podman is a command line of `podman run`.
 """
 _READERS = {
     "annotations": convert_from.annotations,

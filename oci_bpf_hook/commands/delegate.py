@@ -43,7 +43,7 @@ _HAS = {
 _LISTS = tuple((kind.option.removeprefix("delegate_"), kind.option) for kind in KINDS)
 
 ABOUT = """
-Mounts a delegated bpffs in a container that runs already, or covers one with an empty bpffs
+Mounts a delegated bpffs in a container that is already running, or covers one with an empty bpffs
 (--revoke). It takes the same steps as the hook: the same policy, the same check of what was
 mounted, and a line in the audit trail. It needs root.
 
@@ -63,7 +63,9 @@ ARGUMENTS = (
         argument(f"--{short}", metavar="LIST", help=f"the list {option}, as in the annotation")
         for short, option in _LISTS
     ),
-    argument("--path", metavar="PATH", help=f"where in the container (default: {PATH})"),
+    argument(
+        "--path", metavar="PATH", help=f"where to mount it in the container (default: {PATH})"
+    ),
     argument("--dry-run", action="store_true", help="say what would be done, and do nothing"),
     argument(
         *("--revoke",),

@@ -18,7 +18,8 @@ ABOUT = """
 Checks everything that BPF in a container depends on, and says for each problem what is wrong, why,
 and how to fix it. It checks the host, or with --container or --pid one running container.
 
-For a container that doesn't run since the hook refused it, it says what the audit trail knows.
+If a container doesn't run because the hook refused it, doctor says what the audit trail has about
+it.
 """
 ARGUMENTS = (
     target.CONTAINER,

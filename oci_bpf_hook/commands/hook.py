@@ -21,7 +21,7 @@ ARGUMENTS = (
     argument(
         *("--profile",),
         metavar="NAME",
-        help="grant this profile of the policy, whatever the annotations ask; CDI devices say so",
+        help="grant this profile of the policy, whatever the annotations ask; for CDI devices",
     ),
     argument(
         *("--path",),

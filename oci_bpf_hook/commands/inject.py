@@ -19,8 +19,8 @@ from .table import argument
 
 ABOUT = """
 Adds the hook to the config.json of an OCI bundle, for runc, crun and youki without an engine above
-them, and with --annotation what the container asks for. Run again it changes only what is asked for
-differently. --undo removes what it has added, and keeps what others have changed since.
+them, and with --annotation what the container asks for. Running it again changes only what is asked
+for differently. --undo removes what it has added, and keeps what others have changed since.
 
 The container must have a user namespace. To use its token it needs CAP_BPF, for most types of
 programs another capability, and bpf(2): --capabilities and --seccomp add these to config.json.

@@ -37,8 +37,8 @@ _CONFINED = {
 _NAMED = 3
 
 ABOUT = """
-Lists the containers that have a delegation, each with what it is, where it is mounted, whose the
-container is, the rule that granted it, and warnings. With NAME it shows one container in full.
+Lists the containers that have a delegation, each with what is delegated, where it is mounted, who
+owns it, the rule that granted it, and warnings. With NAME it shows one container in full.
 """
 ARGUMENTS = (
     argument(
@@ -50,8 +50,8 @@ ARGUMENTS = (
         type=float,
         const=_INTERVAL,
         metavar="SECONDS",
-        help="go on, look every so often (default: 2) and show what has changed; a line for each "
-        "change if the output is no terminal",
+        help="keep running and show what changes, looking every SECONDS (default: 2); a line for "
+        "each change if the output is no terminal",
     ),
     argument("--html", metavar="FILE", help="write a page for a security review to FILE"),
     JSON,

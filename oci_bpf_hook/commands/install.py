@@ -12,7 +12,7 @@ from .table import argument
 ABOUT = """
 Installs the hook and its package, byte-compiled; this command with its man pages and completions;
 the systemd units of the broker and the guard; and last the JSON that registers the hook with podman
-and CRI-O. Run again it changes only what is different.
+and CRI-O. Running it again changes only what is different.
 
 The JSON is written when everything else is in place, because an engine silently skips a hook whose
 program is missing, and a broken JSON stops every container. install refuses directories that others

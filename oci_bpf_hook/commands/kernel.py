@@ -23,9 +23,8 @@ map_create, program types and attach types with prog_load.
 
 REACH is what a program of that type can act on if the grant is confined: everything in the
 container's network namespace or cgroup, which are its own unless it shares the host's; or a
-process's own sockets; or the host, that is the kernel that everybody shares, which is why no
-confined token can be used with such a type. If the grant isn't confined, programs of every type
-reach the host.
+process's own sockets; or the host, which is the kernel that everybody shares: no confined token can
+be used with such a type. If the grant isn't confined, programs of every type reach the host.
 """
 ARGUMENTS = (
     *source.ARGUMENTS,

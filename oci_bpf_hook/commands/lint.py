@@ -16,7 +16,7 @@ ABOUT = """
 Warns of what is doubtful about a valid request, with the reason and a fix: items that have no
 effect or don't suffice, what needs more capabilities, and what reaches beyond the container.
 
-The policy isn't asked, except for the items of its profiles; check asks it as well.
+The policy isn't asked, except for the items of its profiles; `check` asks the policy too.
 """
 ARGUMENTS = (
     *request.ARGUMENTS,

@@ -30,7 +30,7 @@ ARGUMENTS = (
         default=[],
         metavar="KEY=VALUE",
         help="what a rule may match, such as image=..., user=NAME or host_network=true; may be "
-        "repeated, for each group as well",
+        "repeated, group=NAME too",
     ),
 )
 

@@ -12,8 +12,9 @@ from .output import JSON
 from .table import argument
 
 ABOUT = """
-Removes what install put in place: first the JSON and the CDI devices of `cdi generate`, then the
-guard, then everything else. The policy, the audit trail and running containers are left alone.
+Removes what install put in place: first the JSON that registers the hook, and the CDI devices of
+`cdi generate`; then the guard; then everything else. The policy, the audit trail and running
+containers are left alone.
 
 If another CDI file uses the hook, uninstall names that file and removes nothing, because containers
 with such a device wouldn't start. It also removes nothing while containers run that the guard
