@@ -158,6 +158,9 @@ def test_pip_install(tmp_path: Path) -> None:
     assert names_of["prog_load"] == 5
     assert (target / "bin" / "oci-bpf-hook").exists()
     run(*command, "policy", "check", "oci_bpf_hook/policy.yaml", cwd=target)
+    # man(1) looks beside each directory of PATH.
+    shown = run("env", f"PATH={target}/bin:/usr/bin:/bin", "man", "-w", "oci-bpf-hook-guard")
+    assert shown.stdout == f"{target}/share/man/man8/oci-bpf-hook-guard.8\n"
     lsm = {path.name for path in (target / "oci_bpf_hook" / "lsm").glob("guard.*")}
     assert lsm == {"guard.bpf.c", "guard.bpfel.o", "guard.bpfeb.o"}
     # What was installed from there is what is installed from here.

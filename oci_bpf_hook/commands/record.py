@@ -150,7 +150,7 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace, command: list[str]) -> None:
     runs = not (options.recording or options.from_strace or options.diff or options.listen)
     if runs and not command:
-        raise HookError(USAGE, "there is no command to record; write it behind --")
+        raise HookError(USAGE, "there is no command to record; write it after --")
     if not runs and command:
         raise HookError(USAGE, f"nothing is run here, and so there is no use for {command[0]}")
     if options.verify and (not runs or options.container):
