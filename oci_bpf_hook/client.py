@@ -15,11 +15,11 @@ from _socket import (
 )
 from _struct import Struct
 
-from . import inside, wire
+from . import container_half, wire
 from .errors import BAD_ANNOTATION, HookError
 from .failure import no_broker
+from .host_half import ASKING, HostHalf
 from .masks import Grant
-from .mount import ASKING, ContainerHalf
 from .strict_json import json_object, load_json
 
 TYPE_CHECKING = False
@@ -51,7 +51,7 @@ def grant(
     `ask` is what it is told of the `request`; `enums` are the kernel's names.  With `only_ask`
     nothing is mounted.  Raises HookError, with nothing left behind.
     """
-    with ContainerHalf(container, root, broker) as half:
+    with HostHalf(container, root, broker) as half:
         connection = half.aim(request.path, request.mode)
         if connection < 0:
             # The hook's other stage has done it where there needs to be no broker.
@@ -159,7 +159,7 @@ class _Broker:
         except BrokenPipeError:
             pass  # It has hung up, and said why before.
         try:
-            return inside.receive(self._socket, wire.LONGEST)
+            return container_half.receive(self._socket, wire.LONGEST)
         except ConnectionResetError:
             # It hung up without reading ours, which the kernel tells before its last words.
-            return inside.receive(self._socket, wire.LONGEST)
+            return container_half.receive(self._socket, wire.LONGEST)

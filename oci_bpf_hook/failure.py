@@ -6,7 +6,7 @@ A half reports its step and the kernel's error; this module says what is wrong a
 import posix
 from errno import EACCES, EINVAL, ELOOP, ENODEV, ENOSYS, ENOTDIR, EPERM, EROFS
 
-from . import inside
+from . import container_half
 from .errors import (
     BAD_STATE,
     KERNEL_CANNOT,
@@ -51,8 +51,8 @@ def _log(fd: int) -> str:
 
 def of_message(message: bytes) -> HookError:
     """The container half's OSError as a sentence for people."""
-    _, number = inside.FAILURE.unpack_from(message)
-    text = message[inside.FAILURE.size :].decode("utf-8", "backslashreplace")
+    _, number = container_half.FAILURE.unpack_from(message)
+    text = message[container_half.FAILURE.size :].decode("utf-8", "backslashreplace")
     step, reason, name = (*text.split("\0"), "", "")[:3]
     where = f" {quote(name)}" if name else ""
     if number == ENOSYS or (number in (EINVAL, ENODEV) and step in ("fsopen", "fsmount")):

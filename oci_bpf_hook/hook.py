@@ -243,18 +243,18 @@ def give(
 ) -> bool:
     """Mount what the policy gives of `request`, for the command `delegate` as for the hook.
 
-    `root` is where the container's root filesystem is (inside.RUNNING once it runs); `subject`
+    `root` is where the container's root filesystem is (RUNNING once it runs); `subject`
     says who asks, and `name` finds the container's name where it doesn't; `alone` is
-    ContainerHalf.mount's.  Returns whether anything was mounted, which it isn't where just that was
+    HostHalf.mount's.  Returns whether anything was mounted, which it isn't where just that was
     there already.  Raises HookError, with nothing done.
     """
-    from .mount import ContainerHalf
+    from .host_half import HostHalf
 
     decision = judge(request, trail, subject, name=name)
     if decision is None:
         return False
     # Nothing of ours is in the container before it is decided.
-    with ContainerHalf(container, root) as half:
+    with HostHalf(container, root) as half:
         enums = trail.policy().enums
         mounted = half.mount(decision.grant, enums, guard=trail.guard, alone=alone)
         if mounted:

@@ -1,11 +1,11 @@
 """What the hook does for a grant, as data: each step with the half that takes it, and why.
 
-The order is that of `mount`, `inside` and `session`; a test traces real runs and compares.
+The order is that of `host_half`, `container_half` and `session`; a test traces real runs.
 """
 
 from .client import SOCKET
 from .guard import MARKS
-from .half import settings
+from .half_child import settings
 from .masks import Grant, show
 from .names import KINDS, Enum
 from .record import Record

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 from . import kernel, probe_bpf, probe_process, syscalls
 from .container import Container
 from .errors import HookError
+from .host_half import HostHalf
 from .masks import Grant
-from .mount import ContainerHalf
 from .names import ATTACHS, CMDS, KINDS, MAPS, PROGS
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Scratch:
         try:
             with (
                 Container(self.pid) as container,
-                ContainerHalf(container, _ROOT.decode()) as half,
+                HostHalf(container, _ROOT.decode()) as half,
             ):
                 half.mount(grant, kernel.enums(KINDS), guard=guard)
                 half.keep()

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 # What the hook imports only when it is needed is here before the first request is.
-from . import confine, failure, inside, lint, refusal, unknown, wire  # noqa: F401
+from . import confine, container_half, failure, lint, refusal, unknown, wire  # noqa: F401
 from .allowance import spend
 from .annotations import parse
 from .compiled import Compiled
@@ -31,11 +31,11 @@ from .errors import (
     quote,
 )
 from .guard import Guard
-from .half import Half, create
+from .half_child import Half, create
+from .host_half import mark
 from .kernel import table
 from .log import ERROR, log
 from .masks import Grant, resolve
-from .mount import mark
 from .peer import Peer
 from .policy import claims, decide
 from .problems import joined
@@ -64,15 +64,15 @@ class _Making(Half):
         super().__init__()
 
     def _child(self, sock: _socket.socket, parent: int) -> NoReturn:
-        inside.make(sock, self._container, parent, self.seconds)
+        container_half.make(sock, self._container, parent, self.seconds)
 
     def make(self, grant: Grant, guard: Guard | None = None) -> int:
         """A detached mount of what `grant` says, marked for `guard`; it stays this object's."""
-        self._send(inside.MODE.pack(grant.mode))
-        self._receive(inside.CONTEXT)
+        self._send(container_half.MODE.pack(grant.mode))
+        self._receive(container_half.CONTEXT)
         create(self._fds[0], grant)
-        self._send(inside.CREATED)
-        self._receive(inside.MOUNT)
+        self._send(container_half.CREATED)
+        self._receive(container_half.MOUNT)
         if len(self._fds) != 2:
             raise HookError(MOUNT_FAILED, "the container half sent no mount")
         if guard is not None:

@@ -33,7 +33,7 @@ from . import syscalls
 from .container import Process, is_within, owning
 from .errors import HookError
 from .files import read_all
-from .half import Half
+from .half_child import Half
 from .peer import user_behind
 from .processes import Patience, pids
 

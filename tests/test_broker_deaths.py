@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 
 from oci_bpf_hook.errors import MOUNT_FAILED, NO_BROKER
-from oci_bpf_hook.mount import ASKING
+from oci_bpf_hook.host_half import ASKING
 from tests.support.broker import Broker
 from tests.support.scratch import LIMIT, Scratch, assert_failed, hooks_alive, install, io
 from tests.support.tracer import Call, Traced, trace

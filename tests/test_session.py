@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import pytest
 
-from oci_bpf_hook import inside
+from oci_bpf_hook import container_half
 from oci_bpf_hook.container import Container
 from oci_bpf_hook.errors import MOUNT_FAILED, HookError
-from oci_bpf_hook.half import create
+from oci_bpf_hook.half_child import create
 from oci_bpf_hook.masks import Grant
 from oci_bpf_hook.session import _Making
 from tests.support.broker import ALONE
@@ -40,14 +40,14 @@ class Joined(_Making):
 
     def make_context(self) -> None:
         """Have it open the filesystem context, and wait for the host half."""
-        self._send(inside.MODE.pack(0o1777))
-        self._receive(inside.CONTEXT)
+        self._send(container_half.MODE.pack(0o1777))
+        self._receive(container_half.CONTEXT)
 
     def finish(self, grant: Grant) -> None:
         """Have it make the mount from that context."""
         create(self._fds[0], grant)
-        self._send(inside.CREATED)
-        self._receive(inside.MOUNT)
+        self._send(container_half.CREATED)
+        self._receive(container_half.MOUNT)
 
     @property
     def pid(self) -> int:

@@ -9,7 +9,7 @@ import signal
 from contextlib import nullcontext
 from typing import Any
 
-from .. import inside
+from .. import container_half
 from ..annotations import MODE, PATH, PREFIX, Request
 from ..compiled import Compiled
 from ..confine import guard_for
@@ -18,8 +18,8 @@ from ..delegations import Delegation, of_container, user_name
 from ..errors import BAD_STATE, DONE, MOUNT_FAILED, NO_BROKER, USAGE, HookError, quote
 from ..holders import DIRECTORY, MOUNT, TOKEN, UNSEEN, holders
 from ..hook import give
+from ..host_half import HostHalf
 from ..masks import Grant, resolve, show
-from ..mount import ContainerHalf
 from ..names import KINDS
 from ..peer import user_behind
 from ..policy import ENGINES, Decision, decide, identify
@@ -159,7 +159,7 @@ def _delegate(
         outcome = "would delegate"
     else:
         try:
-            mounted = give(container, inside.RUNNING, asked, trail, subject)
+            mounted = give(container, container_half.RUNNING, asked, trail, subject)
         except HookError as error:
             trail.refused(error)
             raise
@@ -249,7 +249,7 @@ def _revoke(
 def _cover(container: Container, path: str, trail: Trail) -> None:
     """Mount a bpffs that delegates nothing over the one at `path`, and put it on record."""
     policy = trail.policy()
-    with ContainerHalf(container, inside.RUNNING) as half:
+    with HostHalf(container, container_half.RUNNING) as half:
         if not half.mount(Grant(masks={}, path=path, mode=MODE), policy.enums):
             raise HookError(MOUNT_FAILED, f"{path} has an empty bpffs on it already")
         half.keep()

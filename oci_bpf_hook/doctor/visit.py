@@ -1,6 +1,6 @@
 """A child that tries a container's bpffs from inside: as its root, then as one of its processes.
 
-It follows the container half's rules, and enters in the same way (`inside.join`): everything is
+It follows the rules of `container_half`, and enters in the same way (by its `join`): everything is
 imported before, it runs no program, stays out of the pid namespace, can't be traced, and ends with
 its own alarm or its parent.  The container's seccomp filter doesn't apply to it, so what it gets is
 the kernel's own answer.
@@ -12,9 +12,9 @@ from _socket import socket
 from struct import Struct
 from typing import NoReturn
 
-from .. import inside, probe_bpf, probe_process, syscalls
+from .. import container_half, probe_bpf, probe_process, syscalls
 from ..container import Container
-from ..half import Half
+from ..half_child import Half
 from ..processes import Status, inside_id
 from ..record import Record
 
@@ -51,11 +51,11 @@ class _Visit(Half):
         super().__init__()
 
     def _child(self, sock: socket, parent: int) -> NoReturn:
-        progress = inside.Progress()
+        progress = container_half.Progress()
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(self.seconds)
-            root = inside.join(self._container, inside.RUNNING, parent, progress)
+            root = container_half.join(self._container, container_half.RUNNING, parent, progress)
             answers = [*_try(root, self._path)]
             uid, gid = self._ids
             if uid is None or gid is None:
@@ -66,8 +66,8 @@ class _Visit(Half):
                 answers += _try(root, self._path)
             sock.send(_ANSWER.pack(_TRIED, *answers))
         except OSError as error:
-            inside.report(sock, progress.step, error)
-        except inside.GoneError:
+            container_half.report(sock, progress.step, error)
+        except container_half.GoneError:
             pass
         finally:
             os._exit(0)

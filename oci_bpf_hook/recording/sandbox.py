@@ -30,9 +30,9 @@ from typing import NoReturn
 from .. import syscalls as hook
 from ..errors import KERNEL_CANNOT, MOUNT_FAILED, NOT_AS_GRANTED, USAGE, HookError, quote
 from ..guard import Guard
-from ..half import create
+from ..half_child import create
+from ..host_half import mark
 from ..masks import Grant, differences
-from ..mount import mark
 from ..names import Enum
 from . import filter as seccomp
 from . import syscalls

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import jsonschema
 
-from oci_bpf_hook import inside, kernel, probe_bpf
+from oci_bpf_hook import container_half, kernel, probe_bpf
 from oci_bpf_hook.container import Container
+from oci_bpf_hook.host_half import HostHalf
 from oci_bpf_hook.masks import Grant, bits
-from oci_bpf_hook.mount import ContainerHalf
 from oci_bpf_hook.names import KINDS
 
 from .scratch import Scratch
@@ -82,7 +82,7 @@ def masks(lists: Mapping[str, str]) -> dict[str, int]:
 def delegate(pid: int, lists: Mapping[str, str], *, path: str = BPFFS, mode: int = 0o1777) -> None:
     """Delegate that to a process that runs, by the two halves alone."""
     grant = Grant(masks=masks(lists), path=path, mode=mode)
-    with Container(pid) as container, ContainerHalf(container, inside.RUNNING) as half:
+    with Container(pid) as container, HostHalf(container, container_half.RUNNING) as half:
         assert half.mount(grant, kernel.enums(KINDS))
         half.keep()
 

@@ -14,10 +14,10 @@ from typing import Any, Final
 from oci_bpf_hook import guard, kernel, probe_bpf
 from oci_bpf_hook.advise.btftypes import FUNC, VAR
 from oci_bpf_hook.container import Container
+from oci_bpf_hook.host_half import HostHalf
 from oci_bpf_hook.lsm import refusals
 from oci_bpf_hook.lsm.lists import types
 from oci_bpf_hook.masks import Grant
-from oci_bpf_hook.mount import ContainerHalf
 from oci_bpf_hook.names import ALL_BITS, KINDS
 from tests.support.policy import POLICY
 from tests.support.scratch import Scratch, io
@@ -92,7 +92,7 @@ def mount(container: Scratch, force: guard.Guard | None) -> bool:
     """Mount EVERYTHING there; whether that took a new mount."""
     with (
         Container(container.init.pid) as process,
-        ContainerHalf(process, str(container.root)) as half,
+        HostHalf(process, str(container.root)) as half,
     ):
         mounted = half.mount(EVERYTHING, kernel.enums(KINDS), guard=force)
         if mounted:

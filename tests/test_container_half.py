@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook import inside, syscalls
+from oci_bpf_hook import container_half, syscalls
 from oci_bpf_hook.container import Container
 from tests.support.scratch import FIRST_ID, LIMIT, Scratch
 from tests.support.tracer import fds
@@ -34,31 +34,31 @@ class Half:
 
     def read(self, kind: bytes) -> tuple[bytes, int]:
         """The next message, which is of `kind`, and the fd that came with it or -1."""
-        message, received, _, _ = socket.recv_fds(self.sock, inside.LONGEST, 1)
+        message, received, _, _ = socket.recv_fds(self.sock, container_half.LONGEST, 1)
         assert message[:1] == kind, message
         return message, received[0] if received else -1
 
     def order(self, path: bytes = PATH, mode: int = 0o1777) -> None:
-        self.sock.send(inside.MODE.pack(mode) + path)
+        self.sock.send(container_half.MODE.pack(mode) + path)
 
     def create(self) -> int:
         """Have the mount made and attached; an fd on it."""
-        message, context = self.read(inside.MAKING)
-        assert inside.MISSING.unpack(message) == (inside.MAKING, 2, 0)
-        _, context = self.read(inside.PLACED)
+        message, context = self.read(container_half.MAKING)
+        assert container_half.MISSING.unpack(message) == (container_half.MAKING, 2, 0)
+        _, context = self.read(container_half.PLACED)
         syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE, None, None)
         os.close(context)
-        self.sock.send(inside.CREATED)
-        _, mount = self.read(inside.PLACED)
-        self.sock.send(inside.ATTACH)
-        self.read(inside.ATTACHED)
+        self.sock.send(container_half.CREATED)
+        _, mount = self.read(container_half.PLACED)
+        self.sock.send(container_half.ATTACH)
+        self.read(container_half.ATTACHED)
         return mount
 
     def end(self) -> None:
         """Say nothing more, and wait until it has ended by itself."""
         self.sock.shutdown(socket.SHUT_WR)
         try:
-            while self.sock.recv(inside.LONGEST):
+            while self.sock.recv(container_half.LONGEST):
                 pass
         except ConnectionResetError:  # It hasn't read everything.
             pass
@@ -77,7 +77,9 @@ def half(scratch: Scratch, *, parent: int | None = None, root: str = "") -> Iter
         if pid == 0:
             ours.close()
             os.setgroups([7, 8])
-            inside.run(theirs, container, root or str(scratch.root), parent or us, seconds=LIMIT)
+            container_half.run(
+                theirs, container, root or str(scratch.root), parent or us, seconds=LIMIT
+            )
         theirs.close()
         running = Half(ours, pid)
         try:
@@ -92,14 +94,14 @@ def half(scratch: Scratch, *, parent: int | None = None, root: str = "") -> Iter
 @contextmanager
 def joined(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> Iterator[Half]:
     """One that is where it is to be, and waits for its order."""
-    order = inside._order
+    order = container_half._order
 
     def say_so(sock: socket.socket, seconds: int) -> bytes:
         sock.send(b"?")
         return order(sock, seconds)
 
     with monkeypatch.context() as patch:
-        patch.setattr(inside, "_order", say_so)
+        patch.setattr(container_half, "_order", say_so)
         with half(scratch) as running:
             running.read(b"?")
             yield running
@@ -195,21 +197,21 @@ def test_its_parent_has_gone_before_it_could_notice(scratch: Scratch) -> None:
 def test_nothing_after_the_order(scratch: Scratch) -> None:
     with half(scratch) as running:
         running.order()
-        running.read(inside.MAKING)
-        running.read(inside.PLACED)
+        running.read(container_half.MAKING)
+        running.read(container_half.PLACED)
         assert (scratch.root / "opt/new/deep").is_dir()
         running.end()
     scratch.assert_untouched()
 
 
-@pytest.mark.parametrize("answer", [b"", inside.KEEP])
+@pytest.mark.parametrize("answer", [b"", container_half.KEEP])
 def test_not_allowed_to_make_directories_on_another_mount(answer: bytes) -> None:
     """It says which, waits for the word, and ends without one."""
     setup = "os.mkdir(root + '/own'); mount(root + '/own', root + '/opt', None, BIND)"
     with Scratch(setup=setup) as container, half(container) as running:
         running.order(b"/opt/new/deep")
-        message, _ = running.read(inside.MAKING)
-        _, missing, mount = inside.MISSING.unpack(message)
+        message, _ = running.read(container_half.MAKING)
+        _, missing, mount = container_half.MISSING.unpack(message)
         assert (missing, mount > 0) == (2, True)
         if answer:
             running.sock.send(answer)
@@ -220,9 +222,9 @@ def test_not_allowed_to_make_directories_on_another_mount(answer: bytes) -> None
 def test_something_else_than_created(scratch: Scratch) -> None:
     with half(scratch) as running:
         running.order()
-        running.read(inside.MAKING)
-        running.read(inside.PLACED)
-        running.sock.send(inside.KEEP)
+        running.read(container_half.MAKING)
+        running.read(container_half.PLACED)
+        running.sock.send(container_half.KEEP)
         running.end()
     scratch.assert_untouched()
 
@@ -230,12 +232,12 @@ def test_something_else_than_created(scratch: Scratch) -> None:
 def test_nothing_is_attached_before_it_is_told_to_be(scratch: Scratch) -> None:
     with half(scratch) as running:
         running.order()
-        running.read(inside.MAKING)
-        _, context = running.read(inside.PLACED)
+        running.read(container_half.MAKING)
+        _, context = running.read(container_half.PLACED)
         syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE, None, None)
         os.close(context)
-        running.sock.send(inside.CREATED)
-        _, mount = running.read(inside.PLACED)
+        running.sock.send(container_half.CREATED)
+        _, mount = running.read(container_half.PLACED)
         # Whoever grants marks it now, and nobody in the container can have made a token of it.
         assert scratch.mounts() == []
         os.close(mount)
@@ -246,16 +248,16 @@ def test_nothing_is_attached_before_it_is_told_to_be(scratch: Scratch) -> None:
 def test_created_where_nothing_was(scratch: Scratch) -> None:
     with half(scratch) as running:
         running.order()
-        running.read(inside.MAKING)
-        running.read(inside.PLACED)
-        running.sock.send(inside.CREATED)
-        message, _ = running.read(inside.FAILED)
+        running.read(container_half.MAKING)
+        running.read(container_half.PLACED)
+        running.sock.send(container_half.CREATED)
+        message, _ = running.read(container_half.FAILED)
         assert message.split(b"\0")[-3].endswith(b"fsmount")
         running.end()
     scratch.assert_untouched()
 
 
-@pytest.mark.parametrize("last", [b"", b"kept", inside.CREATED])
+@pytest.mark.parametrize("last", [b"", b"kept", container_half.CREATED])
 def test_not_kept(scratch: Scratch, last: bytes) -> None:
     with half(scratch) as running:
         running.order()
@@ -271,7 +273,7 @@ def test_kept(scratch: Scratch) -> None:
     with half(scratch) as running:
         running.order()
         os.close(running.create())
-        running.sock.send(inside.KEEP)
+        running.sock.send(container_half.KEEP)
         running.end()
     assert len(scratch.mounts()) == 1
 
@@ -316,7 +318,9 @@ def test_undo(scratch: Scratch, made: int, attached: bool) -> None:
         us = os.getpid()
         pid = os.fork()
         if pid == 0:
-            inside.undo(container, str(scratch.root), us, mount, [b"opt/new", b"opt/new/deep"])
+            container_half.undo(
+                container, str(scratch.root), us, mount, [b"opt/new", b"opt/new/deep"]
+            )
         os.waitpid(pid, 0)
     os.close(mount)
     scratch.assert_untouched()
@@ -327,8 +331,8 @@ def test_undo(scratch: Scratch, made: int, attached: bool) -> None:
 
 def failure(running: Half) -> list[str]:
     """The step, the reason and the file's name."""
-    message, _ = running.read(inside.FAILED)
-    return message[inside.FAILURE.size :].decode().split("\0")
+    message, _ = running.read(container_half.FAILED)
+    return message[container_half.FAILURE.size :].decode().split("\0")
 
 
 def test_a_link(scratch: Scratch) -> None:

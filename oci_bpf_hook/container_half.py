@@ -5,7 +5,7 @@ the fork; it runs no other program, stays out of the pid namespace, can't be tra
 the hook's standard streams, and ends with its parent.  It touches nothing before it is told to, and
 undoes what it has done unless it is told to keep it.
 
-It speaks with the host half (`mount`) through one socket:
+It speaks with the host half (`host_half`) through one socket:
 
     (joins, waits)            <--  the mode and the path
     MAKING, if any are        -->  how many directories of the path it makes, and on which mount

@@ -1,7 +1,8 @@
 """A half that runs inside a container, as the process outside sees it: a forked child.
 
 The parent speaks with the child through a socket, for a bounded time.  Whatever happens, no process
-and no fd is left over.  What the child does is in `inside`; what it is told is in the subclasses.
+and no fd is left over.  What the child does is in `container_half`, and what it is told is in the
+subclasses.
 """
 
 import posix
@@ -18,7 +19,7 @@ from _socket import (
 )
 from time import monotonic
 
-from . import inside, syscalls
+from . import container_half, syscalls
 from .errors import MOUNT_FAILED, HookError
 
 TYPE_CHECKING = False
@@ -79,12 +80,12 @@ class Half:
             posix.close(self._fds.pop())
 
     def _send(self, message: bytes, fd: int = -1) -> None:
-        ancillary = [(SOL_SOCKET, SCM_RIGHTS, inside.FD.pack(fd))] if fd >= 0 else []
+        ancillary = [(SOL_SOCKET, SCM_RIGHTS, container_half.FD.pack(fd))] if fd >= 0 else []
         try:
             self._sock.sendmsg([message], ancillary)
         except OSError:
             # The message that it sent before it went says why.
-            self._receive(inside.FAILED)
+            self._receive(container_half.FAILED)
             raise self._died() from None
 
     def _receive(self, *kinds: bytes) -> bytes:
@@ -99,7 +100,7 @@ class Half:
                 ) from None
             if not message:
                 raise self._died()
-            if message.startswith(inside.FAILED):
+            if message.startswith(container_half.FAILED):
                 from .failure import of_message
 
                 raise of_message(message)
@@ -110,7 +111,7 @@ class Half:
         """The next message, b"" at the end.  Raises TimeoutError."""
         self._sock.settimeout(max(self._until - monotonic(), 0.001))
         try:
-            message, fd = inside.receive(self._sock)
+            message, fd = container_half.receive(self._sock)
         except ConnectionResetError:
             # It has gone without reading our last message.  The kernel reports that once, and only
             # then gives the message that the child had sent before (Linux: net/unix/af_unix.c,

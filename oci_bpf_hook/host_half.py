@@ -1,19 +1,18 @@
-"""The two halves: a delegated bpffs made by the host and attached by the container.
+"""The host half: this process delegates a bpffs, and its child in the container attaches it.
 
 The kernel wants fsopen() to be called from inside the container's user and mount namespaces, and
 the delegation to be set from the initial user namespace (Linux: kernel/bpf/inode.c,
-bpf_fill_super).  So a forked child is the container half (`inside`), and this process is the host
-half: it starts the child, configures the child's filesystem context, or has a broker do that, and
-reads back what the kernel has made of it.
+bpf_fill_super).  So this process starts the container half (`container_half`), configures the
+filesystem context that it makes, or has a broker do that, and reads back what the kernel has done.
 """
 
 import posix
 from errno import EINVAL, ENOENT, ESRCH
 
-from . import inside
+from . import container_half
 from .errors import BAD_STATE, MOUNT_FAILED, NOT_AS_GRANTED, HookError, quote
 from .files import MOUNTINFO_MAX, read_all
-from .half import Half, create
+from .half_child import Half, create
 from .masks import differences
 
 TYPE_CHECKING = False
@@ -39,14 +38,14 @@ _RECEIVING = ("shared:", "master:")
 _OPTIONAL = 6
 
 
-class ContainerHalf(Half):
-    """The container half as the host half sees it: a child of ours, to be used in a `with`."""
+class HostHalf(Half):
+    """The host half, with the container half as a child of ours; to be used in a `with`."""
 
     def __init__(self, container: "Container", root: str, broker: str = "") -> None:
         """Start the child: it joins `container`, whose root filesystem is at `root`, and waits.
 
-        `root` is inside.RUNNING for a container that isn't about to start.  If `broker`, the path
-        of a broker's socket, is given, that broker delegates instead of this process.
+        `root` is RUNNING for a container that isn't about to start.  If `broker`, the path of a
+        broker's socket, is given, that broker delegates instead of this process.
         """
         self._container = container
         self._root = root
@@ -61,10 +60,11 @@ class ContainerHalf(Half):
         super().__init__()
 
     def _child(self, sock: "socket", parent: int) -> "NoReturn":
+        where = (self._container, self._root, parent)
         if self._undo:
-            inside.undo(self._container, self._root, parent, self._mount(), self._made())
+            container_half.undo(*where, self._mount(), self._made())
         broker = self._broker.encode()
-        inside.run(sock, self._container, self._root, parent, seconds=self.seconds, broker=broker)
+        container_half.run(sock, *where, seconds=self.seconds, broker=broker)
 
     def _mount(self) -> int:
         """The fd of the mount, the second one that the child sends, or -1 before that."""
@@ -112,8 +112,9 @@ class ContainerHalf(Half):
         there is no broker.  This object keeps owning the fd.
         """
         self._path = path.encode("utf-8", "surrogateescape")
-        self._send(inside.MODE.pack(mode) + self._path)
-        while (message := self._receive(inside.MAKING, inside.PLACED)).startswith(inside.MAKING):
+        self._send(container_half.MODE.pack(mode) + self._path)
+        expected = (container_half.MAKING, container_half.PLACED)
+        while (message := self._receive(*expected)).startswith(container_half.MAKING):
             self._may_make(message)
         self._target = _place(message)
         return self._fds[0] if self._fds else -1
@@ -150,8 +151,8 @@ class ContainerHalf(Half):
         Also whether a guard holds it: `guard`, or else the one in force, if we may look at it.
         """
         before = len(self._fds)
-        self._send(inside.OWNER)
-        _, owned = inside.COUNT.unpack(self._receive(inside.OWNED))
+        self._send(container_half.OWNER)
+        _, owned = container_half.COUNT.unpack(self._receive(container_half.OWNED))
         if len(self._fds) != before + 1:
             raise HookError(MOUNT_FAILED, "the container half sent no fd of the directory")
         target = self._fds.pop()
@@ -173,12 +174,12 @@ class ContainerHalf(Half):
         With `guard` the mount is marked before it is attached.
         """
         self._stays_inside(self._target[0])
-        self._send(inside.CREATED, mount)
-        place = _place(self._receive(inside.PLACED))
+        self._send(container_half.CREATED, mount)
+        place = _place(self._receive(container_half.PLACED))
         if guard is not None:
             mark(guard, self._mount())
-        self._send(inside.ATTACH)
-        self._receive(inside.ATTACHED)
+        self._send(container_half.ATTACH)
+        self._receive(container_half.ATTACHED)
         wrong = self._wrong(place, grant, enums)
         dead = not self._container.alive()
         if wrong or dead:
@@ -195,22 +196,22 @@ class ContainerHalf(Half):
     def failure(self) -> HookError:
         """Why the container half has reached no broker."""
         try:
-            self._send(inside.CREATED)
-            self._receive(inside.FAILED)
+            self._send(container_half.CREATED)
+            self._receive(container_half.FAILED)
         except HookError as error:
             return error
         return self._died()
 
     def keep(self) -> None:
         """Let the attached mount stay.  Raises HookError, after everything was undone."""
-        self._send(inside.KEEP)
+        self._send(container_half.KEEP)
         self._kept = True
 
     def _message(self) -> bytes:
         """The next message; notes what would have to be undone."""
         message = super()._message()
-        if message.startswith(inside.MAKING):
-            _, missing, mount = inside.MISSING.unpack(message)
+        if message.startswith(container_half.MAKING):
+            _, missing, mount = container_half.MISSING.unpack(message)
             # With a mount, the child waits for leave and hasn't made anything yet.
             self._making = 0 if mount else missing
         return message
@@ -222,7 +223,7 @@ class ContainerHalf(Half):
         hooks (crun: src/libcrun/linux.c, finalize_mounts); until then the kernel lets us write to
         it.  A file system that only the container has is as safe as its root filesystem.
         """
-        _, missing, mount = inside.MISSING.unpack(message)
+        _, missing, mount = container_half.MISSING.unpack(message)
         if not mount:
             return
         self._stays_inside(mount)
@@ -231,7 +232,7 @@ class ContainerHalf(Half):
 
             raise in_volume(self._path, self._fields(mount)[4:5])
         self._making = missing
-        self._send(inside.MAKE)
+        self._send(container_half.MAKE)
 
     def _is_containers_own(self, mount: int) -> bool:
         """Whether the file system of the container's `mount` certainly is the container's alone."""
@@ -376,7 +377,7 @@ def _marked(target: int, guard: "Guard | None") -> bool:
 
 def _place(message: bytes) -> tuple[int, bool, int, int, int]:
     """The place that the child tells: mount id, whether it is the mount's root, uid, gid, mode."""
-    _, mount, is_root, uid, gid, mode = inside.PLACE.unpack(message)
+    _, mount, is_root, uid, gid, mode = container_half.PLACE.unpack(message)
     return mount, is_root, uid, gid, mode
 
 
