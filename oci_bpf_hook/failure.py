@@ -99,6 +99,29 @@ def in_volume(path: bytes, shown: "Sequence[str]") -> HookError:
     return HookError(MOUNT_FAILED, problem)
 
 
+def in_shared_volume() -> HookError:
+    """The directory is in a mount that propagates to the host."""
+    problem = Problem(
+        "the target directory is in a volume that is shared with the host, where the bpffs would "
+        "appear too",
+        key="path",
+        hint="set io.bpffs.path elsewhere, or make the volume rprivate or rslave",
+    )
+    return HookError(MOUNT_FAILED, problem)
+
+
+def would_hide(path: str) -> HookError:
+    """There is another delegation at `path`, and ours would lie over it."""
+    problem = Problem(
+        f"the container already has another delegated bpffs at {quote(path)}, from annotations or "
+        "another CDI device, and this one would hide it",
+        key="path",
+        item=path,
+        hint="request only one of them, or set another io.bpffs.path",
+    )
+    return HookError(MOUNT_FAILED, problem)
+
+
 def _advice(number: int, reason: str) -> str:
     if number == ELOOP:
         return (

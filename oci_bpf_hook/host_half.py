@@ -95,12 +95,9 @@ class HostHalf(Half):
         if self.has(grant, enums, guard=guard):
             return False
         if alone and self.has_any():
-            raise HookError(
-                MOUNT_FAILED,
-                f"the container already has another delegated bpffs at {quote(grant.path)}, from "
-                "annotations or another CDI device, and this one would hide it; request only one "
-                "of them, or set another io.bpffs.path",
-            )
+            from .failure import would_hide
+
+            raise would_hide(grant.path)
         create(context, grant)
         self.attach(grant, enums, guard=guard)
         return True
@@ -294,12 +291,9 @@ class HostHalf(Half):
             not receiving.isdisjoint(_optional(line.split(" ")))
             for line in _mountinfo("self").decode("utf-8", "replace").split("\n")
         ):
-            raise HookError(
-                MOUNT_FAILED,
-                "the target directory is in a volume that is shared with the host, where the "
-                "bpffs would appear too; set io.bpffs.path elsewhere, or make the volume "
-                "rprivate or rslave",
-            )
+            from .failure import in_shared_volume
+
+            raise in_shared_volume()
 
     def _fields(self, mount: int) -> list[str]:
         """The fields of the line about the container's `mount`; empty if there is no such line.

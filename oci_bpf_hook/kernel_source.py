@@ -4,7 +4,7 @@ import os
 import re
 
 from . import kernel
-from .errors import KERNEL_CANNOT, USAGE, HookError, quote
+from .errors import KERNEL_CANNOT, USAGE, HookError, Problem, quote
 from .names import KINDS, Enum
 from .record import Record
 
@@ -32,13 +32,16 @@ def of_release(text: str) -> Source:
     """The kernel of a release, by the shipped table.  Raises HookError."""
     found = release(text)
     if found is None:
-        raise HookError(USAGE, f"{quote(text)} is no release of Linux; write it as 6.12")
+        raise _wrong(USAGE, text, f"{quote(text)} is no release of Linux", "write it as 6.12")
     if found < FIRST:
-        raise HookError(
-            KERNEL_CANNOT, f"Linux {text} can't delegate BPF; it takes Linux 6.9 or later"
-        )
+        why = f"Linux {text} can't delegate BPF"
+        raise _wrong(KERNEL_CANNOT, text, why, "it takes Linux 6.9 or later")
     enums = kernel.table().enums(KINDS, release=found)
     return Source(name=f"Linux {found[0]}.{found[1]}", enums=enums, release=found)
+
+
+def _wrong(code: int, release: str, why: str, hint: str) -> HookError:
+    return HookError(code, Problem(why, key="--kernel", item=release, hint=hint))
 
 
 def release(text: str) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oci_bpf_hook import errors
-from oci_bpf_hook.errors import EXITS, HookError, quote
+from oci_bpf_hook.errors import EXITS, HookError, Problem, once, quote
 
 # The documented table: an engine's log shows the number and nothing else (crun).
 CODES = {
@@ -52,6 +52,35 @@ def test_a_report_lists_no_more_than_twenty() -> None:
     error = HookError(10, *problems)
     assert str(error).split("; ") == [*problems[:20], "and 89980 more"]
     assert len(error.problems) == 90_000
+
+
+def test_a_problem_has_its_place_and_what_to_do() -> None:
+    problem = Problem("it is wrong", key="io.bpffs.mode/web", item="x", hint="write y")
+    assert str(problem) == "it is wrong; write y"
+    assert (problem.key, problem.item) == ("io.bpffs.mode/web", "x")
+    assert str(Problem("it is wrong")) == "it is wrong"
+    with pytest.raises(AttributeError):
+        problem.key = "another"
+
+
+def test_a_sentence_alone_is_a_problem_without_a_place() -> None:
+    error = HookError(errors.USAGE, "one", Problem("two", hint="do that"))
+    assert error.problems == (Problem("one", key=None, item=None, hint=None), error.problems[1])
+    assert error.sentences == ("one", "two; do that")
+
+
+def test_what_to_do_about_all_of_them_comes_last() -> None:
+    error = HookError(errors.REFUSED, "one", Problem("two"), hint="add a rule", rule="r")
+    assert error.sentences == ("one", "two", "add a rule")
+    assert str(error) == "one; two; add a rule"
+    # It is a line like any other.
+    many = HookError(errors.REFUSED, *map(str, range(20)), hint="add a rule")
+    assert str(many).endswith("; 19; and 1 more")
+
+
+def test_what_reads_the_same_is_said_once() -> None:
+    found = list(once([Problem("a", item="1"), Problem("b"), Problem("a", item="2")]))
+    assert found == [Problem("a", item="1"), Problem("b")]
 
 
 @settings(deadline=None)

@@ -7,7 +7,7 @@ import os
 
 from .. import broker, listening
 from ..client import SOCKET
-from ..errors import DONE, USAGE, HookError, quote
+from ..errors import DONE, USAGE, HookError, Problem, quote
 from ..log import INFO, log
 from ..policywatch import Watched
 from .table import argument
@@ -104,4 +104,5 @@ def _group(name: str) -> int:
     try:
         return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
     except KeyError:
-        raise HookError(USAGE, f"--group: there is no group {quote(name)}") from None
+        text = f"--group: there is no group {quote(name)}"
+        raise HookError(USAGE, Problem(text, key="--group", item=name)) from None

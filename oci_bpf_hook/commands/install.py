@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from ..errors import DONE, USAGE, HookError
+from ..errors import DONE, USAGE, HookError, Problem
 from ..install_layout import STAGES, Layout, install, lacks_guard
 from ..install_steps import Step, untrusted
 from .output import FAINT, JSON, WARNING, Output, print_json, styled
@@ -84,7 +84,9 @@ def located(options: argparse.Namespace) -> Layout:
     """Where the command line says.  Raises HookError (USAGE)."""
     for name, path in (("--prefix", options.prefix), ("--destdir", options.destdir or "/")):
         if not path.startswith("/") or ".." in path.split("/"):
-            raise HookError(USAGE, f"{name} {path} is no absolute path")
+            raise HookError(
+                USAGE, Problem(f"{name} {path} is no absolute path", key=name, item=path)
+            )
     prefix, top = options.prefix.rstrip("/"), options.destdir.rstrip("/")
     return Layout(prefix=prefix, top=top)
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from .. import resources
-from ..errors import USAGE, HookError
+from ..errors import USAGE, HookError, Problem
 from .table import argument
 
 ARGUMENT = argument(
@@ -24,5 +24,6 @@ def hook(program: str | None) -> dict[str, Any]:
     beside = resources.PACKAGE.parent / "oci-bpf-hook"
     found["path"] = program or (str(beside) if beside.is_file() else found["path"])
     if not found["path"].startswith("/"):
-        raise HookError(USAGE, f"--hook {found['path']} is no absolute path")
+        text = f"--hook {found['path']} is no absolute path"
+        raise HookError(USAGE, Problem(text, key="--hook", item=found["path"]))
     return found

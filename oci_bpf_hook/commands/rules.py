@@ -6,7 +6,7 @@ import pwd
 
 from .. import kernel, policy, policycache
 from ..compiled import Compiled
-from ..errors import USAGE, HookError, quote
+from ..errors import USAGE, HookError, Problem, quote
 from ..names import KINDS
 from ..strict_json import load_json
 from . import request
@@ -64,15 +64,19 @@ def attributes(options: argparse.Namespace) -> dict[str, object]:
 def _attribute(key: str, value: str) -> object:
     if key in ("rootless", "host_network", "host_cgroup"):
         if value not in _TRUTHS:
-            raise HookError(USAGE, f"--attr {key}: {quote(value)} is neither true nor false")
+            raise _wrong(f"--attr {key}: {quote(value)} is neither true nor false", value)
         return _TRUTHS[value]
     if key == "user":
         return _id(key, value)
     if key == "engine":
-        raise HookError(USAGE, f"--attr engine: it is --engine {quote(value)} that says so")
+        raise _wrong(f"--attr engine: it is --engine {quote(value)} that says so", key)
     if key not in ("cdi", "container", "image", "pod", "namespace"):
-        raise HookError(USAGE, f"--attr {quote(key)} is nothing that a rule matches")
+        raise _wrong(f"--attr {quote(key)} is nothing that a rule matches", key)
     return value
+
+
+def _wrong(text: str, item: str) -> HookError:
+    return HookError(USAGE, Problem(text, key="--attr", item=item))
 
 
 def _id(key: str, value: str) -> int:
@@ -82,7 +86,7 @@ def _id(key: str, value: str) -> int:
     try:
         return pwd.getpwnam(value).pw_uid if key == "user" else grp.getgrnam(value).gr_gid
     except (KeyError, ValueError):
-        raise HookError(USAGE, f"--attr {key}: this host has no {key} {quote(value)}") from None
+        raise _wrong(f"--attr {key}: this host has no {key} {quote(value)}", value) from None
 
 
 def subject(

@@ -4,7 +4,7 @@ import argparse
 
 from .. import kernel
 from ..btf import BtfError
-from ..errors import USAGE, HookError
+from ..errors import USAGE, HookError, Problem
 from ..kernel_source import Source, of_release, running
 from ..names import KINDS
 from .table import argument
@@ -37,8 +37,12 @@ def source(options: argparse.Namespace) -> Source:
         try:
             enums = kernel.from_btf(KINDS, options.btf)
         except OSError as error:
-            raise HookError(USAGE, f"--btf {options.btf}: {error.strerror}") from None
+            raise _no_btf(options.btf, error.strerror) from None
         except BtfError as error:
-            raise HookError(USAGE, f"--btf {options.btf}: {error}") from None
+            raise _no_btf(options.btf, error) from None
         return Source(name=options.btf, enums=enums, release=None)
     return running()
+
+
+def _no_btf(path: str, why: object) -> HookError:
+    return HookError(USAGE, Problem(f"--btf {path}: {why}", key="--btf", item=path))

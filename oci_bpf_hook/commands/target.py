@@ -3,7 +3,7 @@
 import argparse
 
 from .. import running as containers
-from ..errors import USAGE, HookError
+from ..errors import USAGE, HookError, Problem
 from ..running import Running
 from .table import argument
 
@@ -32,6 +32,7 @@ def running(options: argparse.Namespace) -> Running:
     """The container that the command line names.  Raises HookError."""
     if options.pid is not None:
         if not 0 < options.pid < 1 << 31:
-            raise HookError(USAGE, f"--pid {options.pid} is no process")
+            text = f"--pid {options.pid} is no process"
+            raise HookError(USAGE, Problem(text, key="--pid", item=str(options.pid)))
         return containers.of_process(options.pid)
     return containers.find(options.container)
