@@ -1,7 +1,7 @@
-"""All that is wrong with a request, at once: only a mistake pays for this module.
+"""Tells everything that is wrong with a request at once; imported only after a mistake.
 
-What a key's text can't be is seen without a kernel and without a policy, and what a name isn't only
-with both; who has made mistakes of either kind wants to hear of all.
+Wrong annotations are found without a kernel or a policy, unknown names only with both.  Whoever
+made mistakes of both kinds hears of all of them.
 """
 
 from .errors import UNKNOWN_NAME, HookError
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def joined(error: HookError, judge: "Callable[[Request], object]") -> HookError:
-    """`error`, with what `judge` says of the names in the rest of that request.
+    """`error`, and after its problems those that `judge` finds with the names in the rest.
 
-    The exit code stays that of `error`: a bad annotation before an unknown name.  Whatever else
-    there is to say of the rest is for when the request is in order.
+    The exit code stays that of `error`: a bad annotation comes before an unknown name.  What else
+    `judge` may have against the rest is told once the annotations and names are in order.
     """
     rest = error.request
     if rest is None or not (rest.lists or rest.profiles):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _POLICY = "/etc/oci-bpf-hook/policy.yaml"
 _TRUSTED = "which trusts the container with the kernel"
-# As long as Kubernetes' names, of which half would match nothing.
+# No name in Kubernetes is longer; the glob of a longer text is cut, and ends in *.
 _LONGEST = 253
 
 

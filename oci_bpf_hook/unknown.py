@@ -35,9 +35,9 @@ class Unknown:
         )
 
     def item(self, kind: Kind, item: str, enum: Enum) -> int:
-        """Take note of an item whose name `enum` lacks; the bits that it stands for all the same.
+        """Take note of an item whose name `enum` lacks, and return the bits that it still means.
 
-        To take a bit away that this kernel doesn't know can't hurt; to give it can.
+        A dropped item gives nothing; one with ! takes away the bit that newer kernels have there.
         """
         self._table = self._table or self._find_table()
         name = item.lstrip("!")
@@ -49,7 +49,7 @@ class Unknown:
         return mask if item[0] == "!" else 0
 
     def _is_printed(self) -> bool:
-        """Whether the next problem will be: only then it is worth a search."""
+        """Whether the next problem will be printed, and so a search for near names is worth it."""
         return len(self.problems) < LISTED
 
 
@@ -88,8 +88,9 @@ def no_profile(
     key: str = "--profile",
     search: bool = True,
 ) -> Problem:
-    """What to say where `what`, the option or part of a Request `key`, names a profile that isn't
-    among the policy's `profiles`.
+    """What to say where `what` names a profile that isn't among the policy's `profiles`.
+
+    `key` is the option, or the part of a Request, that has the name.
     """
     text = f"{what}: the policy has no profile {quote(name)}"
     if not search:

@@ -117,22 +117,26 @@ def test_a_kernel_without_btf(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "fix"),
     [
-        "echo 'rules: [' > FILE",
-        "chmod 666 FILE",
-        "chown 1000 FILE",
-        "rm FILE && mkdir FILE",
-        "mv FILE FILE.real && ln -s FILE.real FILE",
+        ("echo 'rules: [' > FILE", "oci-bpf-hook policy check FILE"),
+        ("chmod 666 FILE", "chmod go-w FILE"),
+        ("chown 1000 FILE", "chown root: FILE"),
+        # What is to be changed is the directory then.
+        ("chmod 777 $(dirname FILE)", "chmod go-w /etc/oci-bpf-hook"),
+        ("rm FILE && mkdir FILE", "oci-bpf-hook policy check FILE"),
+        ("mv FILE FILE.real && ln -s FILE.real FILE", "oci-bpf-hook policy check FILE"),
     ],
 )
-def test_a_policy_that_can_t_be_read(host: Host, change: str) -> None:
+def test_a_policy_that_can_t_be_read(host: Host, change: str, fix: str) -> None:
     lines = (
-        "mount -t tmpfs none /etc/oci-bpf-hook",
+        "mount -t tmpfs -o mode=755 none /etc/oci-bpf-hook",
         f"printf '{NO_RULE}' > {POLICY}",
         change.replace("FILE", POLICY),
     )
-    assert causes(host.doctor(first="\n".join(lines))) == {"policy"}
+    found = host.doctor(first="\n".join(lines))
+    assert causes(found) == {"policy"}
+    assert not_well(found)["policy"]["fix"] == fix.replace("FILE", POLICY)
 
 
 def about_the_guard(found: list[dict[str, str]]) -> dict[str, str]:
