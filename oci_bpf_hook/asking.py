@@ -4,7 +4,7 @@ It has the broker do it, and imports this only then.
 """
 
 from .errors import HookError
-from .hook import by_user, podmans_name, request_of, visible
+from .hook_process import by_user, podmans_name, request_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
     """Have the broker delegate what the container of `state` asks for.  Raises HookError."""
+    # 3. request
     try:
-        request = request_of(state, options)
+        request = request_of(state, options, lambda: podmans_name(state))
     except HookError as error:
         from .problems import joined
 
@@ -35,16 +36,20 @@ def _send(
     from .container import Container
     from .kernel import enums
     from .names import KINDS
-    from .policy import identify
-    from .state import find_rootfs
+    from .state import find_rootfs, visible
+    from .subject import claims
     from .wire import make_ask
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state, cwd=cwd)
         visible(request.path, rootfs.masked, rootfs.remounted)
-        annotations = by_user(state, request, rootfs, options.get("engine"), rootless=True)
-        claims = identify(annotations, None)
-        claims["container"] = claims["container"] or podmans_name(state)
+
+        def name() -> str | None:
+            return podmans_name(state)
+
+        annotations = by_user(state, request, rootfs, options.get("engine"), name, rootless=True)
         names = enums(KINDS, header=options.get("header"))
-        asked = make_ask(request, state.id, claims)
+        # 6. subject: what of it the broker doesn't see for itself.
+        asked = make_ask(request, state.id, claims(annotations, name))
+        # 8. halves, the other of which is the broker's, and 9. read-back
         grant(request, asked, container, rootfs.path, names, only_ask=only_ask)

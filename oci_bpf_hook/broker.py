@@ -20,6 +20,7 @@ from time import monotonic
 
 from . import allowance, session, wire
 from .arrivals import OF_GROUP, Arrivals, Arrived
+from .case import say_more
 from .compiled import Compiled
 from .errors import BAD_STATE, LISTED, NO_BROKER, HookError, quote
 from .log import ERROR, INFO, log
@@ -27,7 +28,6 @@ from .peer import Peer
 from .policywatch import Watched
 from .record import Record
 from .strict_json import json_object
-from .trail import say_more
 from .waiting import Connection, User, Waiting
 
 # How many connections may wait, in all.

@@ -10,8 +10,10 @@ from .names import KINDS, Enum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from typing import Any
+
+    from .subject import Subject
 
     # A rule's JSON object: name, match, and masks, paths, modes, confined, record, trim or deny.
     Rule = dict[str, Any]
@@ -59,11 +61,11 @@ class Compiled:
         self.uses: list[str] = header["uses"]
         self._general: list[tuple[int, Rule]] = header["general"]
 
-    def rules(self, subject: "Mapping[str, object]") -> "Iterable[Rule]":
+    def rules(self, subject: "Subject") -> "Iterable[Rule]":
         """The rules that may hold for `subject`, in the policy's order."""
         found = list(self._general)
         for attribute in INDEXED:
-            value = subject.get(attribute)
+            value = getattr(subject, attribute)
             if value is not None and self._buckets:
                 key = f"{attribute}={value}"
                 found += [(number, rule) for number, of, rule in self._bucket(key) if of == key]

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from .guard import Guard
     from .names import Enum
     from .policy import Decision
+    from .subject import Subject
 
 
 def guard_for(
-    decision: "Decision", subject: "Mapping[str, object]", enums: "Mapping[str, Enum]"
+    decision: "Decision", subject: "Subject", enums: "Mapping[str, Enum]"
 ) -> "Guard | None":
     """The open guard for what was decided for `subject`; the caller closes it.
 

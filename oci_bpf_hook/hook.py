@@ -5,37 +5,41 @@ that doesn't ask costs next to nothing, and what a request needs is imported whe
 is there.  Only `main` turns an error into a line and an exit code.
 """
 
-import _signal
-import posix
-
 from .annotations import asked
-from .errors import BAD_STATE, BUG, DONE, UNKNOWN_NAME, USAGE, HookError, Problem, bug, quote
-from .state import STATE_MAX, annotations_of, read_stdin
+from .errors import BAD_STATE, BUG, DONE, UNKNOWN_NAME, HookError, bug
+from .hook_process import options_of, read_in_time, report, settle
+from .state import STATE_MAX, annotations_of
 from .strict_json import load_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import FrameType
+    from collections.abc import Mapping, Sequence
 
-    from .annotations import Request
+    from .case import Case
     from .compiled import Compiled
-    from .container import Container
-    from .masks import Grant
-    from .policy import Decision
-    from .proposed import Proposed
-    from .state import Rootfs, State
-    from .table import Table
-    from .trail import Trail
-
-
-# Seconds that the runtime has for handing over the state.
-_DEADLINE = 4
-_OPTIONS = ("--header", "--engine", "--profile", "--path")
+    from .state import State
+    from .subject import Subject
 
 
 def main(arguments: "Sequence[str]") -> int:
-    """Run the hook with its command line's `arguments`; its exit code, one of errors.EXITS."""
+    """Run the hook with its command line's `arguments`; its exit code, one of errors.EXITS.
+
+    The steps, which have the same numbers wherever they are taken:
+
+    1. state: what the runtime tells of the container, on standard input.
+    2. annotations: a container with none of ours is let through.
+    3. request: what the annotations, or a CDI device, ask for.
+    4. policy: the administrator's, compiled for this kernel.
+    5. masks: the bits that the request's names mean here.
+    6. subject: who asks, as far as the policy's rules look.
+    7. grant: what the first rule that matches gives of it, and the guard for that.
+    8. halves: the container's opens a bpffs, the host's sets the masks and creates it.
+    9. read-back: what the kernel shows of the mount is the grant, and nothing else.
+    10. record: the grant is in the audit trail before the mount is the container's to keep.
+
+    Whoever may not delegate, beside a rootless engine or in the container already, has the broker
+    take the steps from 4 on (`asking`, `session`).
+    """
     if arguments and arguments[0] == "precreate":
         from .precreate import main as precreate
 
@@ -43,11 +47,13 @@ def main(arguments: "Sequence[str]") -> int:
     identity = "?"
     try:
         cwd = settle()
-        state = _read_state()
-        if not asked(annotations_of(state)) and "--profile" not in arguments:
+        # 1. state
+        decoded = _decoded(read_in_time("state", STATE_MAX))
+        # 2. annotations
+        if not asked(annotations_of(decoded)) and "--profile" not in arguments:
             return DONE
-        identity = state.get("id", "?") if isinstance(state, dict) else "?"
-        _decide(state, options_of(arguments), cwd)
+        identity = decoded.get("id", "?") if isinstance(decoded, dict) else "?"
+        _for_state(decoded, options_of(arguments), cwd)
         return DONE
     except HookError as error:
         return report(identity, error.code, str(error))
@@ -55,67 +61,14 @@ def main(arguments: "Sequence[str]") -> int:
         return report(identity, BUG, bug(error))
 
 
-def settle() -> str:
-    """Leave behind what the runtime's process was; the directory it was in."""
-    # crun runs hooks with every signal blocked, and a mask is inherited.
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    # Ignored, the kernel would reap the container half, and its pid be anybody's.
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    # Not up to the last there can be: without close_range() in libc and kernel, each of
-    # the numbers is closed by itself.
-    posix.closerange(3, 1 << 16)
-    # What is opened from here on must not become a standard stream that the runtime closed.
-    while posix.open("/", posix.O_PATH | posix.O_CLOEXEC) < 3:
-        pass
-    posix.closerange(3, 4)
+def _decoded(text: bytes) -> object:
     try:
-        cwd = posix.getcwd()
-    except OSError:  # It has been removed.
-        cwd = "/"
-    posix.chdir("/")
-    posix.umask(0o077)
-    return cwd
-
-
-def _read_state() -> object:
-    try:
-        return load_json(read_in_time("state", STATE_MAX))
+        return load_json(text)
     except ValueError as error:
         raise HookError(BAD_STATE, f"the state on stdin is no JSON: {error}") from None
 
 
-def read_in_time(what: str, longest: int) -> bytes:
-    """The `what` on standard input, of at most `longest` bytes.  Raises HookError (BAD_STATE)."""
-
-    def too_late(number: int, frame: "FrameType | None") -> None:
-        raise HookError(BAD_STATE, f"the {what} on stdin didn't end within {_DEADLINE} seconds")
-
-    _signal.signal(_signal.SIGALRM, too_late)
-    _signal.alarm(_DEADLINE)
-    data = read_stdin(what, longest)
-    _signal.alarm(0)
-    return data
-
-
-def options_of(arguments: "Sequence[str]") -> dict[str, str]:
-    """The command line's options, each with a value, by their names."""
-    options: dict[str, str] = {}
-    rest = list(arguments)
-    while len(rest) >= 2 and rest[0] in _OPTIONS:
-        options[rest[0][2:]] = rest[1]
-        del rest[:2]
-    relative = not options.get("header", "/").startswith("/")
-    if rest or relative or ("path" in options and "profile" not in options):
-        raise HookError(
-            USAGE,
-            f"the hook's arguments are {quote(' '.join(arguments))}; "
-            "it takes --header FILE, an absolute path, --engine NAME, and in a CDI device "
-            "--profile NAME and --path DIR",
-        )
-    return options
-
-
-def _decide(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
+def _for_state(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
     """Do what the `decoded` state asks for, or raise HookError with nothing done.
 
     Who may delegate does so, and otherwise the broker is asked.  Either is recorded by whoever
@@ -130,279 +83,62 @@ def _decide(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
 
         ask(state, options, cwd)
         return
+    from .case import Case
+    from .hook_process import podmans_name
     from .policycache import in_force
-    from .trail import Trail
 
-    trail = Trail(
+    case = Case(
         state.id,
         {} if "profile" in options else state.annotations,
         lambda: in_force(header=options.get("header")),
         engine=options.get("engine"),
+        find_name=lambda: podmans_name(state),
     )
     try:
-        _grant(state, options, trail)
+        _delegate(state, options, case)
     except HookError as error:
-        trail.refused(error)
+        case.refused(error)
         raise
 
 
-def request_of(state: "State", options: "Mapping[str, str]") -> "Request | None":
-    """What is asked for: by the annotations, or by a CDI device's arguments alone.
-
-    The device is the administrator's word, and no annotation adds to it.
-    """
-    from .annotations import device, parse
-
-    if "profile" in options:
-        return device(options["profile"], options.get("path"))
-    return parse(state.annotations, lambda: podmans_name(state))
-
-
-def podmans_name(state: "State") -> str | None:
-    from .conmon import container_name
-
-    return container_name(state.id)
-
-
-def by_user(
-    state: "State",
-    request: "Request",
-    rootfs: "Rootfs",
-    engine: str | None,
-    *,
-    rootless: bool = False,
-) -> "Mapping[str, str]":
-    """The annotations that aren't podman's image's.  Raises HookError where those ask."""
-    bundle = state.bundle
-    # podman has its bundles in its storage, and crun makes one "/" (`find_rootfs`).
-    if engine not in (None, "podman") or (bundle != "/" and not bundle.endswith("/userdata")):
-        return state.annotations
-    from .images import asked_by_user, copies
-
-    if not copies(rootfs.version):
-        return state.annotations
-    place = rootfs.path if bundle == "/" else bundle
-
-    def name() -> str | None:
-        return podmans_name(state)
-
-    return asked_by_user(request, state.annotations, state.id, place, name, rootless=rootless)
-
-
-def _grant(state: "State", options: "Mapping[str, str]", trail: "Trail") -> None:
-    try:
-        request = request_of(state, options)
-    except HookError as error:
-        from .problems import joined
-
-        raise joined(error, lambda rest: _resolved(rest, trail.policy())) from None
-    if request is None:
-        trail.off = True
-        return
+def _delegate(state: "State", options: "Mapping[str, str]", case: "Case") -> None:
+    """Steps 3 to 10.  Raises HookError, with nothing done."""
     from .container import Container
-    from .state import find_rootfs
+    from .hook_process import by_user, caller, request_of
+    from .state import find_rootfs, visible
+    from .subject import of_container
 
+    # 3. request
+    request = case.request(lambda: request_of(state, options, case.name))
+    if request is None:
+        return
     with Container(state.pid) as container:
         rootfs = find_rootfs(state)
         visible(request.path, rootfs.masked, rootfs.remounted)
-        annotations: Mapping[str, str] = state.annotations
+        # 4. policy
+        policy = case.policy()
         device = options.get("profile")
-        if device is None and not trail.policy().image_annotations:
-            engine = options.get("engine", trail.policy().engine)
-            annotations = by_user(state, request, rootfs, engine)
-        elif device is not None and device not in (profiles := trail.policy().profiles):
+        annotations: Mapping[str, str] = state.annotations
+        if device is None and not policy.image_annotations:
+            annotations = by_user(state, request, rootfs, case.engine(), case.name)
+        elif device is not None and device not in policy.profiles:
             from .unknown import no_profile
 
-            raise HookError(UNKNOWN_NAME, no_profile("the CDI device", device, profiles))
+            raise HookError(UNKNOWN_NAME, no_profile("the CDI device", device, policy.profiles))
 
-        def name() -> str | None:
-            return podmans_name(state)
-
-        give(
-            container,
-            rootfs.path,
-            request,
-            trail,
-            lambda policy: subject_of(
-                annotations, container, rootfs.path, policy, options, name=name
-            ),
-            alone=device is not None,
-            name=name,
-        )
-
-
-def give(
-    container: "Container",
-    root: str,
-    request: "Request",
-    trail: "Trail",
-    subject: "Callable[[Compiled], dict[str, object]]",
-    *,
-    alone: bool = False,
-    name: "Callable[[], str | None]" = lambda: None,
-) -> bool:
-    """Mount what the policy gives of `request`, for the command `delegate` as for the hook.
-
-    `root` is where the container's root filesystem is (RUNNING once it runs); `subject`
-    says who asks, and `name` finds the container's name where it doesn't; `alone` is
-    HostHalf.mount's.  Returns whether anything was mounted, which it isn't where just that was
-    there already.  Raises HookError, with nothing done.
-    """
-    from .host_half import HostHalf
-
-    decision = judge(request, trail, subject, name=name)
-    if decision is None:
-        return False
-    # Nothing of ours is in the container before it is decided.
-    with HostHalf(container, root) as half:
-        enums = trail.policy().enums
-        mounted = half.mount(decision.grant, enums, guard=trail.guard, alone=alone)
-        if mounted:
-            trail.granted()
-            half.keep()
-        trail.say(mounted=mounted)
-    return mounted
-
-
-def judge(
-    request: "Request",
-    trail: "Trail",
-    subject: "Callable[[Compiled], dict[str, object]]",
-    *,
-    name: "Callable[[], str | None]",
-) -> "Decision | None":
-    """What the policy gives of `request`, ready to be put on record; None where that asks nothing.
-
-    `subject` and `name` are as for `give`.  Raises HookError.
-    """
-    from .policy import decide
-
-    policy = trail.policy()
-    wanted, dropped = _resolved(request, policy)
-    if not wanted.masks and not request.record:
-        trail.off = True
-        return None
-    trail.subject = subject(policy)
-
-    def settled() -> "Decision":
-        decision = decide(policy, trail.subject, request, wanted, policy.enums)
-        trail.prepare(decision, dropped)
-        return decision
-
-    try:
-        return settled()
-    except HookError:
-        # No rule asks for the name, but the refusal has one to paste, which is not to be for all.
-        if trail.subject["container"] is None:
-            trail.subject["container"] = name()
-            return settled()
-        raise
-
-
-def _resolved(request: "Request", policy: "Compiled") -> "tuple[Grant, tuple[str, ...]]":
-    """What is asked for, on this kernel and by this policy's profiles.  Raises HookError."""
-    from .masks import resolve
-
-    return resolve(request, policy.enums, _table, policy.profiles)
-
-
-def _table() -> "Table":
-    from .kernel import table
-
-    return table()
-
-
-def subject_of(
-    annotations: "Mapping[str, str]",
-    container: "Container | Proposed",
-    root: str,
-    policy: "Compiled",
-    options: "Mapping[str, str]",
-    *,
-    name: "Callable[[], str | None]",
-) -> dict[str, object]:
-    """Who asks: what the policy's rules may match, as far as they do.
-
-    `name` finds the container's name where podman's annotations don't have it.
-
-    Here an engine has started us, which has just made the user namespace or joined one, and so
-    there is none of the doubt about root's that the broker has (`peer.user_behind`): root's is an
-    engine of root's, whichever ids it maps.  But what root's engine did for whoever called it by a
-    set-user-id program is that user's, who is our real user then.
-    """
-    from .policy import ENGINES, identify
-
-    engine = options.get("engine", policy.engine)
-    if engine is not None and engine not in ENGINES:
-        raise HookError(USAGE, f"--engine {quote(engine)} is none of {', '.join(ENGINES)}")
-    subject = identify(annotations, engine)
-    if "profile" in options:
-        subject["cdi"] = options["profile"]
-    subject["user"] = container.owner() or posix.getuid()
-    subject["group"] = (posix.getegid(),)
-    # Only in the initial user namespace does the hook come this far by itself.
-    subject["rootless"] = False
-    if "container" in policy.uses and subject["container"] is None and engine in (None, "podman"):
-        subject["container"] = name()
-    if "host_network" in policy.uses:
-        subject["host_network"] = container.has_host_network()
-    if "host_cgroup" in policy.uses:
-        subject["host_cgroup"] = container.sees_host_cgroups(root)
-    return subject
-
-
-def visible(target: str, masked: "Sequence[str]", remounted: "Sequence[str]") -> None:
-    """Refuse what the engine will cover: the container would find an empty directory.
-
-    And what it will remount: that takes nosuid, nodev and noexec away, after we have looked.
-    """
-    from .errors import MOUNT_FAILED
-
-    for path in masked:
-        if f"{target}/".startswith(f"{path.rstrip('/')}/"):
-            raise HookError(
-                MOUNT_FAILED,
-                Problem(
-                    f"the target directory {quote(target)} is masked by the engine (maskedPaths "
-                    f"has {quote(path)})",
-                    key="path",
-                    item=target,
-                    hint="set io.bpffs.path elsewhere, or unmask it",
-                ),
-            )
-    for path in remounted:
-        if [part for part in path.split("/") if part] == target.split("/")[1:]:
-            raise HookError(
-                MOUNT_FAILED,
-                Problem(
-                    f"the target directory {quote(target)} is a read-only tmpfs of the "
-                    "container's, which the engine remounts after the hook, and the bpffs with it",
-                    key="path",
-                    item=target,
-                    hint="take that mount away, or set io.bpffs.path elsewhere",
-                ),
+        def subject(policy: "Compiled") -> "Subject":
+            return of_container(
+                annotations,
+                container,
+                rootfs.path,
+                engine=case.engine(),
+                uses=policy.uses,
+                caller=caller(),
+                device=device,
+                find_name=case.name,
             )
 
-
-def report(identity: object, code: int, text: str) -> int:
-    """Say on stderr and in the system's log why there is no container."""
-
-    def too_late(number: int, frame: "FrameType | None") -> None:
-        raise TimeoutError
-
-    # A full pipe, or a terminal that is stopped, would have us wait for its reader.
-    _signal.signal(_signal.SIGALRM, too_late)
-    _signal.alarm(1)
-    name = quote(identity)[1:-1] if isinstance(identity, str) else "?"
-    try:
-        line = f"oci-bpf-hook: {name}: {text} (exit code {code})\n"
-        posix.write(2, line.encode("utf-8", "backslashreplace"))
-        # Whatever has come by now is raised here, and nothing any more behind this.
-        _signal.signal(_signal.SIGALRM, _signal.SIG_IGN)
-    except OSError:  # crun has closed it, or the engine doesn't read.
-        pass
-    _signal.alarm(0)
-    from .log import ERROR, log
-
-    log(ERROR, f"{name}: {text} (exit code {code})")
-    return code
+        # 5. masks, 6. subject, 7. grant
+        if case.judge(request, subject) is not None:
+            # 8. halves, 9. read-back, 10. record
+            case.give(container, rootfs.path, alone=device is not None)

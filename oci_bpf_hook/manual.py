@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from . import __version__, manualexamples, manualtexts, policy
+from . import __version__, manualexamples, manualtexts, subject
 from .annotations import KEYS, PREFIX
 from .cli import PROGRAM, SUMMARY
 from .commands.table import ENTRIES, GROUPS, Argument, Command, Entry
@@ -204,10 +204,12 @@ def _keys(properties: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def _set_by(key: str) -> str:
-    engines = [engine for engine in policy.ENGINES if policy.origin(key, engine) == policy.ENGINE]
+    engines = [
+        engine for engine in subject.ENGINES if subject.origin(key, engine) == subject.ENGINE
+    ]
     if engines:
         return f"the engine under {', '.join(engines)}"
-    return f"the {policy.origin(key, None)}"
+    return f"the {subject.origin(key, None)}"
 
 
 PAGES = (

@@ -3,7 +3,7 @@
 The file that people write is read and checked elsewhere (`policyfile`); what comes here is
 its compiled form (`compiled`), in which names are masks and users are numbers.
 
-What a rule may match is only worth as much as whoever set it.  `origin` says who that is.
+Whom a rule is asked about is a `subject.Subject`.
 """
 
 from .annotations import MODE, Request
@@ -19,86 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .compiled import Rule
-
-    # Attributes by name: strings, numbers, truth values, or None where nobody tells.
-    Subject = Mapping[str, object]
-
-ADMINISTRATOR = "administrator"
-KERNEL = "kernel"
-ENGINE = "engine"
-REQUESTER = "requester"
-
-# The annotation in which an engine itself always sets an attribute, whatever the requester
-# does: measured with a pod whose author tried to set each of them.  podman and Docker have
-# none: --annotation overrides what podman sets.  podman tells a container's name otherwise.
-_SET_BY = {
-    "cri-o": {
-        "container": "io.kubernetes.container.name",
-        "image": "io.kubernetes.cri-o.ImageName",
-        "namespace": "io.kubernetes.pod.namespace",
-        "pod": "io.kubernetes.pod.name",
-    },
-    "containerd": {
-        "container": "io.kubernetes.cri.container-name",
-        "image": "io.kubernetes.cri.image-name",
-        "namespace": "io.kubernetes.cri.sandbox-namespace",
-        "pod": "io.kubernetes.cri.sandbox-name",
-    },
-    "podman": {},
-    "docker": {},
-}
-ENGINES = tuple(_SET_BY)
-_FROM_KERNEL = ("group", "host_cgroup", "host_network", "rootless", "user")
-_FROM_ENGINE = ("container", "image", "namespace", "pod")
-
-
-def origin(attribute: str, engine: str | None) -> str:
-    """Who sets `attribute` where `engine` runs the hook: ADMINISTRATOR, KERNEL, ..."""
-    if attribute in ("cdi", "engine"):
-        return ADMINISTRATOR
-    if attribute in _FROM_KERNEL:
-        return KERNEL
-    if engine and attribute in _SET_BY[engine]:
-        return ENGINE
-    if engine == "podman" and attribute == "container":
-        return ENGINE
-    return REQUESTER
-
-
-def identify(annotations: "Mapping[str, str]", engine: str | None) -> dict[str, object]:
-    """What the `annotations` tell of who asks: the engine's own ones where `engine` is known.
-
-    Without it the annotations of every engine are looked at, and all of that is the
-    requester's word.
-    """
-    sources = [_SET_BY[engine]] if engine else list(_SET_BY.values())
-    found: dict[str, object] = {"engine": engine, "annotations": annotations}
-    for attribute in _FROM_ENGINE:
-        keys = (source[attribute] for source in sources if attribute in source)
-        found[attribute] = next((annotations[key] for key in keys if key in annotations), None)
-    return found
-
-
-def claims(found: "Subject", engine: str | None) -> dict[str, object]:
-    """What of a subject the broker's client tells, `found`, where `engine` is the policy's.
-
-    It may be any process of its user, so all of this is a claim: no rule that allows something
-    holds by it.
-    """
-    claimed = frozenset((*_FROM_ENGINE, "annotations", "engine"))
-    known = {attribute: found.get(attribute) for attribute in _FROM_ENGINE}
-    return {**known, "engine": engine, "annotations": {}, "claimed": claimed}
+    from .subject import Subject
 
 
 def holds(rule: "Rule", subject: "Subject") -> bool:
     """Whether everything in the rule's match holds for `subject`.
 
-    What is only claimed (`claims`) may cost a requester something, but give nothing.
+    What is only claimed may cost a requester something, but give nothing.
     """
-    if rule["deny"] is None and not _claimed(subject).isdisjoint(rule["match"]):
+    if rule["deny"] is None and not subject.claimed.isdisjoint(rule["match"]):
         return False
     for attribute, wanted in rule["match"].items():
-        value = subject.get(attribute)
+        value = getattr(subject, attribute)
         if attribute == "annotations":
             if not isinstance(value, dict) or not all(
                 key in value and _any_glob(globs, value[key]) for key, globs in wanted.items()
@@ -116,12 +48,6 @@ def holds(rule: "Rule", subject: "Subject") -> bool:
         elif value is None or value not in wanted:
             return False
     return True
-
-
-def _claimed(subject: "Subject") -> frozenset[str]:
-    claimed = subject.get("claimed", frozenset())
-    assert isinstance(claimed, frozenset)
-    return claimed
 
 
 def _any_glob(globs: "Sequence[str]", text: str) -> bool:
@@ -178,7 +104,7 @@ def decide(
 
     Raises HookError (REFUSED) with every item that is refused.
     """
-    device = subject.get("cdi")
+    device = subject.cdi
     for rule in policy.rules(subject):
         if (device is None or "cdi" in rule["match"]) and holds(rule, subject):
             return _apply(rule, subject, request, wanted, enums)

@@ -6,18 +6,16 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from . import policy
 from .errors import quote
 from .masks import bits
 from .names import KINDS, Enum
 from .places import Place
 from .record import Record
+from .subject import OF_USERS, REQUESTER, origin
 from .type_facts import beyond_confined
 
 # The kernel tells these, but many containers have them in common: they narrow nothing.
-_SHARED = ("engine", "host_cgroup", "host_network", "rootless")
-# Those of them that the broker finds to be true for any user's request.
-_OF_USERS = ("host_cgroup", "host_network", "rootless")
+_SHARED = ("engine", *OF_USERS)
 _TRUSTED = "whoever matches is trusted with the kernel"
 _NAMED = 8
 
@@ -65,7 +63,7 @@ def _trusted(match: Mapping[str, Any], engine: str | None) -> str:
             f"{_sets(said)}, so anybody who may start a container matches, and {_TRUSTED}; match "
             "something that the kernel or the engine vouches for"
         )
-    if all(key in _OF_USERS and wanted is True for key, wanted in match.items()):
+    if all(key in OF_USERS and wanted is True for key, wanted in match.items()):
         held = ", ".join(f"{key}: true" for key in match)
         return (
             f"{held} holds for every user of this host, and {_TRUSTED}; match these users by name"
@@ -111,14 +109,13 @@ def _sets(said: list[str]) -> str:
 
 def _said(match: Iterable[str], engine: str | None) -> list[str]:
     """Those attributes of the `match` that whoever asks can set."""
-    return sorted(key for key in match if policy.origin(key, engine) == policy.REQUESTER)
+    return sorted(key for key in match if origin(key, engine) == REQUESTER)
 
 
 def _narrowed(match: Mapping[str, Any], engine: str | None) -> bool:
     """Whether the `match` narrows the rule by something that whoever asks can't set."""
     return any(
-        policy.origin(key, engine) != policy.REQUESTER and _narrows(key, wanted)
-        for key, wanted in match.items()
+        origin(key, engine) != REQUESTER and _narrows(key, wanted) for key, wanted in match.items()
     )
 
 

@@ -14,7 +14,7 @@ import posix
 
 from .annotations import asked, parse
 from .errors import BAD_STATE, BUG, DONE, USAGE, HookError, bug, quote
-from .hook import judge, options_of, read_in_time, report, settle, subject_of
+from .hook_process import caller, options_of, read_in_time, report, settle
 from .state import CONFIG_MAX, annotations_of
 from .strict_json import load_json, scanner
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .annotations import Request
+    from .case import Case
+    from .compiled import Compiled
     from .names import Enum
+    from .subject import Subject
 
 _WHAT = "configuration"
 # A CDI device's hook reads no annotations, and precreate itself looks at no container.
@@ -36,12 +39,17 @@ _LAUNCHERS = (f"{_PACKAGE}/../oci-bpf-hook", f"{_PACKAGE}/../hooks.d/oci-bpf-hoo
 
 
 def main(arguments: "Sequence[str]") -> int:
-    """Run it with the command line's `arguments`; returns its exit code, one of errors.EXITS."""
+    """Run it with the command line's `arguments`; returns its exit code, one of errors.EXITS.
+
+    The steps are those of `hook.main` up to the grant.
+    """
     identity = "?"
     try:
         settle()
+        # 1. state, which is the configuration here
         text = read_in_time(_WHAT, CONFIG_MAX)
         config = _decoded(text, unique=False)
+        # 2. annotations
         if asked(annotations_of(config, _WHAT)):
             from .proposed import identity as identify
 
@@ -96,6 +104,7 @@ def _changed(
             "of this installation",
         )
         return text
+    # 3. request
     given, names = (_given, _named) if is_initial() else (_asked, _asked)
     try:
         request = parse(config["annotations"], lambda: name(config))
@@ -146,12 +155,21 @@ def _named(
     identity: str,
 ) -> None:
     """Check that this kernel and the policy know the names.  Raises HookError if they don't."""
-    from .kernel import table
-    from .masks import resolve
-    from .policycache import in_force
+    _case(config, options, identity).resolve(request)
 
-    policy = in_force(header=options.get("header"))
-    resolve(request, policy.enums, table, policy.profiles)
+
+def _case(config: "dict[str, Any]", options: "Mapping[str, str]", identity: str) -> "Case":
+    from .case import Case
+    from .policycache import in_force
+    from .proposed import name
+
+    return Case(
+        identity,
+        config["annotations"],
+        lambda: in_force(header=options.get("header")),
+        engine=options.get("engine"),
+        find_name=lambda: name(config),
+    )
 
 
 def _given(
@@ -161,39 +179,39 @@ def _given(
     identity: str,
 ) -> "tuple[dict[str, int], Mapping[str, Enum]]":
     """What the policy grants, and the kernel's names; a refusal is recorded."""
-    from .policycache import in_force
-    from .proposed import Proposed, name
-    from .trail import Trail
+    from .proposed import Proposed
+    from .subject import of_container
 
-    def named() -> str | None:
-        return name(config)
-
-    trail = Trail(
-        identity,
-        config["annotations"],
-        lambda: in_force(header=options.get("header")),
-        engine=options.get("engine"),
-    )
+    case = _case(config, options, identity)
     try:
         try:
             annotations = _by_user(request, config, identity)
         except HookError:
-            if not trail.policy().image_annotations:
+            # 4. policy
+            if not case.policy().image_annotations:
                 raise
             # The hook may grant what the image asks for; the rest is up to the user who runs the
             # image.
             return {}, {}
         with Proposed(config) as container:
-            decision = judge(
-                request,
-                trail,
-                lambda policy: subject_of(annotations, container, "", policy, options, name=named),
-                name=named,
-            )
+
+            def subject(policy: "Compiled") -> "Subject":
+                return of_container(
+                    annotations,
+                    container,
+                    "",
+                    engine=case.engine(),
+                    uses=policy.uses,
+                    caller=caller(),
+                    find_name=case.name,
+                )
+
+            # 5. masks, 6. subject, 7. grant
+            decision = case.judge(request, subject)
     except HookError as error:
-        trail.refused(error)
+        case.refused(error)
         raise
-    return decision.grant.masks if decision else {}, trail.policy().enums
+    return decision.grant.masks if decision else {}, case.enums()
 
 
 def _by_user(
@@ -226,13 +244,14 @@ def _asked(
     from .client import decision
     from .kernel import enums
     from .names import KINDS
-    from .policy import identify
     from .proposed import name
+    from .subject import claims
     from .wire import make_ask
 
-    claims = identify(_by_user(request, config, identity, rootless=True), None)
-    claims["container"] = claims["container"] or name(config)
-    granted = decision(make_ask(request, identity, claims))
+    # 6. subject: what of it the broker doesn't see for itself.
+    annotations = _by_user(request, config, identity, rootless=True)
+    found = claims(annotations, lambda: name(config))
+    granted = decision(make_ask(request, identity, found))
     return granted.masks, enums(KINDS, header=options.get("header"))
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .policy import Decision
+    from .subject import Subject
 
 _POLICY = "/etc/oci-bpf-hook/policy.yaml"
 _TRUSTED = "which trusts the container with the kernel"
@@ -37,7 +38,7 @@ def items(request: Request, option: str, excess: int, enum: Enum | None) -> list
     return found
 
 
-def advice(wanted: Grant, subject: "Mapping[str, object]", enums: "Mapping[str, Enum]") -> str:
+def advice(wanted: Grant, subject: "Subject", enums: "Mapping[str, Enum]") -> str:
     """The rule that would allow `wanted`, for an administrator to look at and to paste.
 
     It is a confined one where that can be.
@@ -48,7 +49,7 @@ def advice(wanted: Grant, subject: "Mapping[str, object]", enums: "Mapping[str, 
 
 
 def without_guard(
-    decision: "Decision", why: str, subject: "Mapping[str, object]", enums: "Mapping[str, Enum]"
+    decision: "Decision", why: str, subject: "Subject", enums: "Mapping[str, Enum]"
 ) -> Problem:
     """Both ways out where a confined `decision` takes the guard, and that isn't in force: `why`."""
     rule = _rule(decision.grant, subject, enums, unconfined=True)
@@ -62,7 +63,7 @@ def without_guard(
 
 def _rule(
     wanted: Grant,
-    subject: "Mapping[str, object]",
+    subject: "Subject",
     enums: "Mapping[str, Enum]",
     *,
     unconfined: bool,
@@ -74,13 +75,14 @@ def _rule(
     )
     if unconfined:
         lists = f"confined: false, {lists}"
+    who = subject.named()
     known = ", ".join(
-        f'{attribute}: "{_glob(str(subject[attribute]))}"'
+        f'{attribute}: "{_glob(str(getattr(who, attribute)))}"'
         for attribute in ("cdi", "namespace", "pod", "container")
-        if subject.get(attribute)
+        if getattr(who, attribute)
     )
-    if subject.get("claimed"):
-        known = f"user: {subject['user']}"
+    if subject.claimed:
+        known = f"user: {subject.user}"
     # A rule for everybody decides for all others as well, and has what this one asks for alone.
     narrow = "" if known else ", with a match that tells this container from others,"
     return (

@@ -15,9 +15,13 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 # What the hook imports only when it is needed is here before the first request is.
-from . import confine, container_half, failure, lint, refusal, unknown, wire  # noqa: F401
+from . import (
+    container_half,
+    wire,
+)
 from .allowance import spend
 from .annotations import parse
+from .case import Case
 from .compiled import Compiled
 from .container import Container
 from .errors import (
@@ -33,16 +37,13 @@ from .errors import (
 from .guard import Guard
 from .half_child import Half, create
 from .host_half import mark
-from .kernel import table
 from .log import ERROR, log
-from .masks import Grant, resolve
+from .masks import Grant
 from .peer import Peer
-from .policy import claims, decide
-from .problems import joined
 from .sharing import shares
 from .strict_json import json_object, load_json
+from .subject import Subject, of_peer, unnamed
 from .syscalls import PR_SET_PDEATHSIG, prctl
-from .trail import Trail
 
 # Seconds for the peer to go on, and for all of it.
 _PEER_DEADLINE = 5
@@ -131,94 +132,85 @@ def _settle(sock: socket.socket, parent: int) -> None:
 def _serve(sock: socket.socket, policy: Compiled | HookError) -> None:
     who = "?"
     owner = 0
-    trail: Trail | None = None
+    case: Case | None = None
     try:
         with Peer(sock) as peer:
             who = f"of uid {peer.uid}"
             # Of whoever made all that is around it, who can't be another the next time.
             owner = peer.container.outermost_owner()
+            # 1. state and 2. annotations, as the hook has read them
             ask = wire.read_ask(_decoded(_receive(sock)))
             who = quote(ask.id)[1:-1]
-            trail = Trail(
+            case = Case(
                 ask.id,
                 ask.annotations,
                 lambda: _in_order(policy),
                 peer={"pid": peer.pid, "uid": peer.uid, "gid": peer.gid},
                 user=owner,
             )
-            _decide(sock, peer, ask, trail)
+            _delegate(sock, peer, ask, case)
     except HookError as error:
         said = f"broker: {who}: {error} (exit code {error.code})"
-        if trail is not None:
-            trail.refused(error, said)
+        if case is not None:
+            case.refused(error, said)
         elif spend(owner, len(said)):
             log(ERROR, said)
         raise
 
 
-def _decide(sock: socket.socket, peer: Peer, ask: wire.Ask, trail: Trail) -> None:
-    policy = trail.policy()
-    try:
-        request = parse(ask.annotations, lambda: None)
-    except HookError as error:
-        raise joined(
-            error, lambda rest: resolve(rest, policy.enums, table, policy.profiles)
-        ) from None
+def _delegate(sock: socket.socket, peer: Peer, ask: wire.Ask, case: Case) -> None:
+    """Steps 3 to 10, of which the peer takes its own half, and the read-back."""
+    # 4. policy, whose faults the host's log has whatever is asked for
+    case.policy()
+    # 3. request
+    request = case.request(lambda: parse(ask.annotations, unnamed))
     if request is None:
         raise HookError(BAD_ANNOTATION, "nothing is asked for")
-    wanted, dropped = resolve(request, policy.enums, table, policy.profiles)
-    if not wanted.masks and not request.record:
-        nothing = wire.Granted(masks={}, rule="", dropped=dropped, trimmed=())
+    # 5. masks, 6. subject, 7. grant
+    decision = case.judge(request, lambda policy: _subject(peer, ask.claims, policy))
+    if decision is None:
+        nothing = wire.Granted(masks={}, rule="", dropped=case.dropped, trimmed=())
         answer(sock, wire.granted(nothing))
         return
-    trail.subject = _subject(peer, ask.claims, policy)
-    decision = decide(policy, trail.subject, request, wanted, policy.enums)
-    trail.prepare(decision, dropped)
-    answer(
-        sock,
-        wire.granted(
-            wire.Granted(
-                masks=decision.grant.masks,
-                rule=decision.rule,
-                dropped=dropped,
-                trimmed=decision.trimmed,
-            )
-        ),
+    case.prepare()
+    given = wire.Granted(
+        masks=decision.grant.masks,
+        rule=decision.rule,
+        dropped=case.dropped,
+        trimmed=decision.trimmed,
     )
+    answer(sock, wire.granted(given))
     message = _receive(sock)
     if not message:
         # It has what was decided already.
         return
     wire.read_go_on(_decoded(message))
+    # 8. halves: the peer opens what it is to be mounted on, and this is the host's.
     with _Making(peer.container) as half:
-        mount = half.make(decision.grant, trail.guard)
+        mount = half.make(decision.grant, case.guard)
         if not peer.unchanged():
             raise HookError(BAD_STATE, "whoever asked the broker has changed its namespaces")
-        _record(trail)
+        # 10. record: before the peer has the mount, of which 9. read-back is its own to do
+        _record(case)
         answer(sock, wire.mounted(), mount)
-    trail.say(mounted=True)
+    case.say(mounted=True)
 
 
-def _subject(peer: Peer, claimed: Mapping[str, str], policy: Compiled) -> dict[str, object]:
-    """Who asks, by the kernel's word; what is `claimed` gives nothing."""
-    subject = claims(claimed, policy.engine)
-    user = peer.user()
-    rootless = user != 0
-    subject["user"] = user
-    subject["group"] = peer.groups(user) if "group" in policy.uses else ()
-    subject["rootless"] = rootless
-    if rootless:
-        # A user goes in and out of namespaces of their own with a token in hand.
-        subject["host_network"] = subject["host_cgroup"] = True
-    elif not {"host_network", "host_cgroup"}.isdisjoint(policy.uses):
-        # The hook before the pivot sees the host's cgroups still, and is a peer like any other.
-        subject["host_network"], subject["host_cgroup"] = shares(peer.container)
-    return subject
+def _subject(peer: Peer, claimed: Mapping[str, str], policy: Compiled) -> Subject:
+    # The hook before the pivot sees the host's cgroups still, and is a peer like any other.
+    return of_peer(
+        claimed,
+        peer.user(),
+        engine=policy.engine,
+        uses=policy.uses,
+        groups=peer.groups,
+        shared=lambda: shares(peer.container),
+    )
 
 
-def _record(trail: Trail) -> None:
+def _record(case: Case) -> None:
     try:
-        trail.granted()
+        case.granted()
     except HookError as error:
         log(ERROR, f"broker: {error}")
         raise HookError(

@@ -8,12 +8,13 @@ from nowhere else.
 
 import posix
 
-from .errors import BAD_STATE, HookError, quote
+from .errors import BAD_STATE, MOUNT_FAILED, HookError, Problem, quote
 from .record import Record
 from .strict_json import load_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TypeGuard
 
 STATE_MAX = 1 << 20
@@ -232,3 +233,34 @@ def remounted(mounts: object) -> tuple[str, ...]:
         and isinstance(options := mount.get("options"), list)
         and "ro" in options
     )
+
+
+def visible(target: str, masked: "Sequence[str]", remounted: "Sequence[str]") -> None:
+    """Refuse what the engine will cover: the container would find an empty directory.
+
+    And what it will remount: that takes nosuid, nodev and noexec away, after we have looked.
+    """
+    for path in masked:
+        if f"{target}/".startswith(f"{path.rstrip('/')}/"):
+            raise HookError(
+                MOUNT_FAILED,
+                Problem(
+                    f"the target directory {quote(target)} is masked by the engine (maskedPaths "
+                    f"has {quote(path)})",
+                    key="path",
+                    item=target,
+                    hint="set io.bpffs.path elsewhere, or unmask it",
+                ),
+            )
+    for path in remounted:
+        if [part for part in path.split("/") if part] == target.split("/")[1:]:
+            raise HookError(
+                MOUNT_FAILED,
+                Problem(
+                    f"the target directory {quote(target)} is a read-only tmpfs of the "
+                    "container's, which the engine remounts after the hook, and the bpffs with it",
+                    key="path",
+                    item=target,
+                    hint="take that mount away, or set io.bpffs.path elsewhere",
+                ),
+            )

@@ -18,6 +18,7 @@ from .errors import (
 )
 from .names import KINDS
 from .record import Record
+from .subject import CLAIMS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ LONGEST = 1 << 16
 # Characters of one sentence, and of a name.
 _SENTENCE = 4096
 _NAME = 1024
-_CLAIMS = ("container", "image", "namespace", "pod")
 # A broker refuses with what the hook exits with; the others are commands' alone.
 CODES = frozenset(EXITS) - {DONE, FOUND, BAD_OBJECT}
 _OPTIONS = tuple(kind.option for kind in KINDS)
@@ -59,7 +59,7 @@ class Granted(Record):
 
 def make_ask(request: "Request", identity: str, found: "Mapping[str, object]") -> Ask:
     """What to ask of a `request` by the container `identity`, of which `found` is said."""
-    claims = {key: str(found[key]) for key in _CLAIMS if found.get(key) is not None}
+    claims = {key: str(found[key]) for key in CLAIMS if found.get(key) is not None}
     return Ask(id=identity, annotations=request.annotations(), claims=claims)
 
 
@@ -108,7 +108,7 @@ def read_ask(message: object) -> Ask:
     try:
         fields = _fields(message, ("id", "annotations", "claims"))
         claims = _strings(fields, "claims")
-        if not claims.keys() <= set(_CLAIMS):
+        if not claims.keys() <= set(CLAIMS):
             raise _OddError("claims what isn't known")
         identity = _string(fields["id"], "id", _NAME)
         return Ask(id=identity, annotations=_strings(fields, "annotations"), claims=claims)

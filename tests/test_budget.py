@@ -11,10 +11,24 @@ from tests.support.scratch import LAUNCHER, Scratch
 
 # Modules of C, each a few tens of microseconds, beside what a bare interpreter has.
 ALLOWED = {"_ctypes", "_json", "_signal", "_socket", "_struct", "errno", "fcntl", "gc"}
-ASKED = {"annotations", "errors", "hook", "loader", "names", "record", "state", "strict_json"}
+ASKED = {
+    *("annotations", "errors", "hook", "hook_process", "loader", "names", "record", "state"),
+    "strict_json",
+}
 GRANT = {
-    *("audit", "compiled", "container", "container_half", "files", "half_child", "host_half"),
-    *("lint", "log", "masks", "policy", "policycache", "syscalls", "trail", "type_facts"),
+    *(
+        "audit",
+        "case",
+        "compiled",
+        "container",
+        "files",
+        "half_child",
+        "container_half",
+        "lint",
+        "log",
+        "masks",
+    ),
+    *("host_half", "policy", "policycache", "subject", "syscalls", "type_facts"),
 }
 # What looks for the guard, where the rule doesn't say that it does without.
 CONFINED = {"confine", "guard"}

@@ -60,7 +60,7 @@ def test_a_problem_has_its_place_and_what_to_do() -> None:
     assert (problem.key, problem.item) == ("io.bpffs.mode/web", "x")
     assert str(Problem("it is wrong")) == "it is wrong"
     with pytest.raises(AttributeError):
-        problem.key = "another"
+        problem.key = "another"  # type: ignore[misc]
 
 
 def test_a_sentence_alone_is_a_problem_without_a_place() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from oci_bpf_hook import half_child, hook, host_half
+from oci_bpf_hook import half_child, hook_process, host_half
 from oci_bpf_hook.annotations import KEYS, PREFIX
 
 ROOT = Path(__file__).parents[1]
@@ -75,10 +75,10 @@ def test_what_it_matches(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_runtime_waits_longer_than_the_hook(path: Path) -> None:
     # Once for the state and once for the container half, whose broker may have to be waited for.
-    assert load(path)["hook"]["timeout"] > hook._DEADLINE + host_half.ASKING + TAKING_BACK
+    assert load(path)["hook"]["timeout"] > hook_process._DEADLINE + host_half.ASKING + TAKING_BACK
 
 
 def test_nothing_that_hangs_takes_five_seconds() -> None:
     """Not a state that doesn't come, and no container half; tests make each of them hang."""
-    assert hook._DEADLINE < 5
+    assert hook_process._DEADLINE < 5
     assert half_child.Half.seconds + TAKING_BACK < 5

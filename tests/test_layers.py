@@ -13,19 +13,8 @@ ROWS = (
     ("__init__",),
     # The pure core: no os, no ctypes, no files, no clock.
     (
-        *(
-            "errors",
-            "record",
-            "names",
-            "strict_json",
-            "annotations",
-            "masks",
-            "unknown",
-            "policy",
-            "compiled",
-            "refusal",
-        ),
-        "problems",
+        *("errors", "record", "names", "strict_json", "annotations", "masks", "unknown", "policy"),
+        *("compiled", "refusal", "problems", "subject"),
         *("lint", "btf", "exposures", "header"),
         *("table", "wire", "places", "mountinfo", "seccomp", "type_facts", "cdi", "bundle"),
         *("seccomprules", "splice", "policypack", "policydoubts"),
@@ -59,7 +48,7 @@ ROWS = (
         "lsm.release",
         "confine",
         *(
-            "trail",
+            "case",
             "policycache",
             "policyfile",
             "policysource",
@@ -115,6 +104,7 @@ ROWS = (
     (
         *(
             "hook",
+            "hook_process",
             "asking",
             "precreate",
             "session",

@@ -1,6 +1,5 @@
 """The policy's evaluation, against a second and deliberately simple one."""
 
-import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from oci_bpf_hook.errors import REFUSED, HookError
 from oci_bpf_hook.kernel import table
 from oci_bpf_hook.masks import Grant, resolve
 from oci_bpf_hook.names import KINDS
-from oci_bpf_hook.policy import Decision, decide, everything, glob, holds, identify, origin
+from oci_bpf_hook.policy import Decision, decide, everything, glob, holds
 from oci_bpf_hook.policypack import pack
 from oci_bpf_hook.strict_json import load_json
+from tests.support.subjects import subject as asker
 
-STATES = Path(__file__).parent / "data" / "states"
 BUILTIN = safe_load(Path(policy.__file__).with_name("policy.yaml").read_text())
 ENUMS = table().enums(KINDS)
 NAMES = {option: list(enum.values) for option, enum in ENUMS.items()}
@@ -59,12 +58,6 @@ def rule(name: str = "r", **parts: Any) -> dict[str, Any]:
         "deny": None,
     }
     return {"name": name, **empty, **parts}
-
-
-def annotations(name: str) -> dict[str, str]:
-    state = json.loads((STATES / name).read_text())
-    found: dict[str, str] = state["annotations"]
-    return found
 
 
 words = st.text("ab*?", max_size=6)
@@ -198,10 +191,10 @@ def test_no_request_gets_a_bit_beyond_its_ceiling(
     expected = simple(rules, subject, grant)
     if expected == "refused":
         with pytest.raises(HookError) as refused:
-            decide(compiled(named), subject, request, grant, ENUMS)
+            decide(compiled(named), asker(**subject), request, grant, ENUMS)
         assert refused.value.code == REFUSED
     else:
-        found = decide(compiled(named), subject, request, grant, ENUMS)
+        found = decide(compiled(named), asker(**subject), request, grant, ENUMS)
         assert (int(found.rule), found.grant.masks) == expected
         assert found.confined is rules[int(found.rule)]["confined"]
         assert (found.grant.path, found.grant.mode) == (path, mode)
@@ -213,7 +206,7 @@ def test_the_buckets_leave_no_rule_out(namespaces: list[str], user: int) -> None
     rules += [rule("users", match={"user": [user]}), rule("last")]
     policy_of = compiled(rules)
     for namespace in ("a", "b", "c", "d"):
-        subject = {"namespace": namespace, "user": 2}
+        subject = asker(namespace=namespace, user=2)
         tried = [one["name"] for one in policy_of.rules(subject) if holds(one, subject)]
         assert tried == [one["name"] for one in rules if holds(one, subject)]
 
@@ -230,7 +223,7 @@ def test_every_excess_item_is_named() -> None:
     wanted, _ = resolve(request, ENUMS, table, {})
     only = rule("only-xdp", masks={"delegate_progs": 1 << 6})
     with pytest.raises(HookError) as refused:
-        decide(compiled([only]), {}, request, wanted, ENUMS)
+        decide(compiled([only]), asker(), request, wanted, ENUMS)
     text = str(refused.value)
     for item in ("any", "bpfprogtypekprobe", "lsm"):
         assert f'"{item}"' in text
@@ -249,12 +242,12 @@ def test_a_type_without_a_name_is_never_confined() -> None:
     wanted, _ = resolve(request, ENUMS, table, {})
     assert wanted.masks == masks
     with pytest.raises(HookError) as refused:
-        decide(compiled([rule(masks=masks, confined=True)]), {}, request, wanted, ENUMS)
+        decide(compiled([rule(masks=masks, confined=True)]), asker(), request, wanted, ENUMS)
     assert f'never given io.bpffs.delegate_progs "{1 << 63:#x}"' in refused.value.sentences[0]
     trimming = rule(masks=masks, confined=True, trim=True)
-    found = decide(compiled([trimming]), {}, request, wanted, ENUMS)
+    found = decide(compiled([trimming]), asker(), request, wanted, ENUMS)
     assert found.grant.masks == {"delegate_progs": 1 << 6}
-    found = decide(compiled([rule(masks=masks)]), {}, request, wanted, ENUMS)
+    found = decide(compiled([rule(masks=masks)]), asker(), request, wanted, ENUMS)
     assert found.grant.masks == masks
 
 
@@ -269,7 +262,7 @@ def test_what_a_confined_token_is_never_given() -> None:
         for parts in ({"confined": True}, {"confined": True, "trim": True}, {})
     )
     with pytest.raises(HookError) as refused:
-        decide(confined, {}, request, wanted, ENUMS)
+        decide(confined, asker(), request, wanted, ENUMS)
     never = 'rule "r" is confined, and a confined token is never given io.bpffs.delegate_'
     assert refused.value.sentences[:3] == (
         f'{never}maps "struct_ops"',
@@ -277,11 +270,11 @@ def test_what_a_confined_token_is_never_given() -> None:
         f'{never}progs "tracing"',
     )
     assert "allow: {confined: false, delegate_maps: " in refused.value.sentences[3]
-    found = decide(trimming, {}, request, wanted, ENUMS)
+    found = decide(trimming, asker(), request, wanted, ENUMS)
     assert found.grant.masks == {"delegate_progs": 1 << 6, "delegate_maps": 2}
     assert len(found.trimmed) == 3
     with pytest.raises(HookError) as refused:
-        decide(unconfined, {}, request, wanted, ENUMS)
+        decide(unconfined, asker(), request, wanted, ENUMS)
     assert "lsm" in refused.value.sentences[0]
     assert len(refused.value.sentences) == 2
 
@@ -289,11 +282,11 @@ def test_what_a_confined_token_is_never_given() -> None:
 def test_a_device_of_no_rule_is_confined() -> None:
     request = device("p", None)
     found = Grant(masks={"delegate_progs": 1 << 6}, path=PATH, mode=MODE)
-    decision = decide(compiled([]), {"cdi": "p"}, request, found, ENUMS)
+    decision = decide(compiled([]), asker(cdi="p"), request, found, ENUMS)
     assert decision == Decision(rule="cdi:p", grant=found, confined=True, trimmed=())
     tracing = Grant(masks={"delegate_progs": 1 << 26}, path=PATH, mode=MODE)
     with pytest.raises(HookError, match='profile\'s delegate_progs "tracing"') as refused:
-        decide(compiled([]), {"cdi": "p"}, request, tracing, ENUMS)
+        decide(compiled([]), asker(cdi="p"), request, tracing, ENUMS)
     assert refused.value.rule == "cdi:p"
     assert 'match: {cdi: "p"}, allow: {confined: false, ' in refused.value.sentences[1]
 
@@ -310,53 +303,8 @@ def test_a_trim_that_leaves_nothing() -> None:
     )
     only = rule("only-xdp", masks={"delegate_progs": 1 << 6}, trim=True)
     with pytest.raises(HookError, match="allows nothing of what is asked for") as refused:
-        decide(compiled([only]), {}, request, wanted, ENUMS)
+        decide(compiled([only]), asker(), request, wanted, ENUMS)
     assert refused.value.code == REFUSED
-
-
-# ------------------------------------------------------------- who says what
-
-
-def test_origins() -> None:
-    for engine in (*policy.ENGINES, None):
-        assert origin("engine", engine) == policy.ADMINISTRATOR
-        for attribute in ("user", "group", "rootless", "host_network", "host_cgroup"):
-            assert origin(attribute, engine) == policy.KERNEL
-        assert origin("annotations", engine) == policy.REQUESTER
-    assert origin("namespace", "cri-o") == policy.ENGINE
-    assert origin("namespace", "containerd") == policy.ENGINE
-    assert origin("namespace", "podman") == policy.REQUESTER
-    assert origin("namespace", None) == policy.REQUESTER
-    assert origin("container", "podman") == policy.ENGINE
-    assert origin("image", "podman") == policy.REQUESTER
-
-
-def test_a_hostile_pod_under_cri_o() -> None:
-    """Its author set SPOOF for everything that might be believed."""
-    hostile = annotations("cri-o-1.37-crun/createRuntime.hostile-pod.state.json")
-    assert "SPOOF" in hostile.values()
-    subject = identify(hostile, "cri-o")
-    assert (subject["namespace"], subject["pod"]) == ("monitoring", "web-0")
-    assert subject["container"] == "probe"
-    assert subject["image"] == hostile["io.kubernetes.cri-o.ImageName"]
-    assert subject["image"] not in (None, "SPOOF")
-
-
-def test_containerd() -> None:
-    found = identify(annotations("containerd-2.4-nri-crun/createRuntime.state.json"), "containerd")
-    assert (found["namespace"], found["pod"]) == ("monitoring", "web-0")
-    assert (found["container"], found["image"]) == ("probe", "localhost/pause:latest")
-
-
-@pytest.mark.parametrize("engine", ["podman", "docker"])
-def test_kubernetes_annotations_under_another_engine(engine: str) -> None:
-    """podman run --annotation io.kubernetes.pod.namespace=monitoring: nobody believes it."""
-    forged = annotations("cri-o-1.37-crun/createRuntime.state.json")
-    forged |= annotations("containerd-2.4-cdi-crun/createRuntime.state.json")
-    found = identify(forged | {"io.container.manager": "cri-o"}, engine)
-    for attribute in ("namespace", "pod", "image", "container"):
-        assert found[attribute] is None
-    assert found["engine"] == engine
 
 
 @given(rules_of, subjects, st.sampled_from([PATH, "/run/bpf"]), st.sampled_from([MODE, 0o755]))
@@ -400,5 +348,5 @@ def _recording(
 ) -> Decision:
     """What a container's request comes to, or an administrator's own recording."""
     if recorded:
-        return decide(compiled(rules), subject, request, nothing, ENUMS)
-    return everything(compiled(rules), subject, request.path, request.mode)
+        return decide(compiled(rules), asker(**subject), request, nothing, ENUMS)
+    return everything(compiled(rules), asker(**subject), request.path, request.mode)

@@ -21,6 +21,7 @@ from oci_bpf_hook.files import read_all
 from oci_bpf_hook.policycache import in_force
 from oci_bpf_hook.policywatch import Watched
 from tests.support.policyplace import DENY, Place, a_place
+from tests.support.subjects import subject as asker
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 
 
 def test_without_a_file_the_built_in_policy_holds(place: Place) -> None:
-    rules = place.policy().rules({"host_network": False, "host_cgroup": False})
+    rules = place.policy().rules(asker(host_network=False, host_cgroup=False))
     assert "own-namespaces" in [rule["name"] for rule in rules]
     assert place.cache.exists()
     assert place.policy().enums["delegate_cmds"].values["prog_load"] == 5
@@ -47,7 +48,7 @@ def test_another_installation_has_another_built_in_policy(
     text = Path(policycache.BUILTIN).read_text()
     other.write_text(text.replace('"own-namespaces"', '"others"'))
     monkeypatch.setattr(policycache, "BUILTIN", str(other))
-    names = [rule["name"] for rule in place.policy().rules({})]
+    names = [rule["name"] for rule in place.policy().rules(asker())]
     assert "others" in names
     assert "own-namespaces" not in names
 
@@ -58,7 +59,7 @@ def test_a_change_is_seen(place: Place) -> None:
         assert place.name() == name
         assert place.name() == name
     place.etc.unlink()
-    assert "own-namespaces" in [rule["name"] for rule in place.policy().rules({})]
+    assert "own-namespaces" in [rule["name"] for rule in place.policy().rules(asker())]
 
 
 def test_the_compiled_form_is_used(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,7 @@ def test_an_id_that_is_somebody_else_s_by_now(place: Place, file: str) -> None:
             new.write_text(f"{before}{line}{'4711::/:/bin/sh' if key == 'user' else ''}\n")
             new.rename(file)
             for _ in range(2):
-                (rule,) = place.policy().rules({"user": number, "group": (number,)})
+                (rule,) = place.policy().rules(asker(user=number, group=(number,)))
                 assert rule["match"] == {key: [number]}
     finally:
         Path(file).write_text(before)
@@ -182,7 +183,7 @@ def test_a_run_directory_that_is_full(place: Place) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", f"mode=755,size={8 * PAGESIZE}", "none", str(place.run)]
     subprocess.run(mount, check=True)
     try:
-        assert len(list(place.policy().rules({"namespace": "ns-7"}))) == 1
+        assert len(list(place.policy().rules(asker(namespace="ns-7")))) == 1
         assert {path.name for path in place.run.iterdir()} <= {".lock"}
         place.write(DENY.format(name="one"))
         assert place.name() == "one"
@@ -271,7 +272,7 @@ def test_a_compiled_form_without_its_end(place: Place, less: int, *, in_memory: 
     place.cache.write_bytes(whole[:-less])
     policy = in_force(etc=str(place.etc), run=str(place.run), in_memory=in_memory)
     for number in range(50):
-        rules = policy.rules({"namespace": f"ns-{number}"})
+        rules = policy.rules(asker(namespace=f"ns-{number}"))
         assert f"r{number}" in [rule["name"] for rule in rules]
     assert place.cache.read_bytes() == whole
 
@@ -286,7 +287,7 @@ def test_a_compiled_form_that_others_can_write_is_not_believed(place: Place) -> 
         place.cache.write_bytes(lie)
         place.cache.chmod(mode)
         os.chown(place.cache, owner, -1)
-        (rule,) = place.policy().rules({})
+        (rule,) = place.policy().rules(asker())
         assert rule["deny"] == "because"
 
 
@@ -451,7 +452,7 @@ def test_a_policy_is_seen_whole_while_it_changes(place: Place) -> None:
     thread.start()
     try:
         for _ in range(50):
-            seen = {rule["name"].rstrip("0123456789") for rule in place.policy().rules({})}
+            seen = {rule["name"].rstrip("0123456789") for rule in place.policy().rules(asker())}
             assert len(seen) == 1
     finally:
         stop.set()

@@ -11,6 +11,7 @@ from oci_bpf_hook.compiled import Compiled
 from oci_bpf_hook.errors import BAD_POLICY, HookError
 from oci_bpf_hook.policywatch import Watched
 from tests.support.policyplace import DENY, Place, a_place
+from tests.support.subjects import subject as asker
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def watch(place: Place) -> Watched:
 def name(watched: Watched) -> str:
     policy = watched.get()
     assert isinstance(policy, Compiled)
-    (rule,) = policy.rules({})
+    (rule,) = policy.rules(asker())
     return str(rule["name"])
 
 
@@ -60,7 +61,7 @@ def test_a_change_is_seen(place: Place, said: list[str]) -> None:
     place.etc.unlink()
     policy = watched.get()
     assert isinstance(policy, Compiled)
-    assert "own-namespaces" in [rule["name"] for rule in policy.rules({})]
+    assert "own-namespaces" in [rule["name"] for rule in policy.rules(asker())]
     assert len(said) == 4
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import cdi, install_layout, install_steps, kernel, policy
+from .. import cdi, install_layout, install_steps, kernel, policy, subject
 from ..annotations import PATH, device
 from ..compiled import Compiled
 from ..errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, Problem, quote
@@ -31,7 +31,7 @@ _DEFAULT = f"{cdi.DIRECTORY}/{cdi.FILE}"
 _POLICY = rules.ARGUMENTS[0]
 _ENGINE = argument(
     *("--engine",),
-    choices=policy.ENGINES,
+    choices=subject.ENGINES,
     help="the engine that runs the hook, for the policy's rules",
 )
 _FILE = argument(
@@ -183,9 +183,9 @@ def _decide(one: cdi.Device, compiled: Compiled) -> policy.Decision:
     if name not in compiled.profiles:
         raise HookError(UNKNOWN_NAME, no_profile(f"device {one.name}", name, compiled.profiles))
     asked = device(name, one.path)
-    subject = rules.subject({}, one.engine or compiled.engine, {"cdi": name})
+    who = subject.of_description({}, one.engine or compiled.engine, {"cdi": name})
     wanted, _ = resolve(asked, compiled.enums, kernel.table, compiled.profiles)
-    return policy.decide(compiled, subject, asked, wanted, compiled.enums)
+    return policy.decide(compiled, who, asked, wanted, compiled.enums)
 
 
 def _check(options: argparse.Namespace) -> int:

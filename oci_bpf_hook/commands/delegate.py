@@ -1,34 +1,33 @@
 """`oci-bpf-hook delegate`: a delegated bpffs for a container that runs already, or an end to it.
 
-The way is the hook's own, `hook.give`: the same policy, halves, read-back and record.
+The way is the hook's own (`case.Case`), from the request to the record, and the steps have the
+numbers of `hook.main`.  The state is the running container's, and the annotations are those that
+the command line stands for.
 """
 
 import argparse
 import os
 import signal
-from contextlib import nullcontext
 from typing import Any
 
 from .. import container_half
 from ..annotations import MODE, PATH, PREFIX, Request
+from ..case import Case
 from ..compiled import Compiled
-from ..confine import guard_for
 from ..container import Container
 from ..delegations import Delegation, of_container, user_name
 from ..errors import BAD_STATE, DONE, MOUNT_FAILED, NO_BROKER, USAGE, HookError, quote
 from ..holders import DIRECTORY, MOUNT, TOKEN, UNSEEN, holders
-from ..hook import give
 from ..host_half import HostHalf
-from ..masks import Grant, resolve, show
+from ..masks import Grant, show
 from ..names import KINDS
 from ..peer import user_behind
-from ..policy import ENGINES, Decision, decide, identify
 from ..policycache import in_force
 from ..probe_process import CAP_BPF, CAP_SYS_ADMIN
 from ..processes import status
 from ..running import Running
 from ..sharing import shares
-from ..trail import Trail
+from ..subject import Subject, of_running
 from ..users import groups_of
 from . import request, target
 from .output import FAINT, HEAD, JSON, OK, PROBLEM, WARNING, Output, print_json, styled
@@ -77,6 +76,7 @@ ARGUMENTS = (
 
 
 def run(options: argparse.Namespace) -> int:
+    # 2. annotations
     asked = _annotations(options)
     lists = asked.keys() - {f"{PREFIX}path"}
     if options.revoke and lists:
@@ -90,13 +90,14 @@ def run(options: argparse.Namespace) -> int:
         raise HookError(NO_BROKER, "to delegate BPF takes root; run this with sudo")
     # Ignored, the kernel would reap the container half, and its pid be anybody's.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # 1. state
     one = target.running(options)
     with Container(one.pid) as container:
         if not container.is_in(one.user, one.mount):
             raise HookError(BAD_STATE, f"{one.label} has ended meanwhile")
-        trail = Trail(one.id or f"pid-{one.pid}", asked, in_force)
-        enums = trail.policy().enums
-        before = list(of_container(one, enums, {}))
+        case = Case(one.id or f"pid-{one.pid}", asked, in_force)
+        # 4. policy, which names what the container has already
+        before = list(of_container(one, case.enums(), {}))
         for each in before:
             if each.unseen:
                 raise HookError(
@@ -105,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
                     "can't be said, and so nothing was done",
                 )
         work = _revoke if options.revoke else _delegate
-        answer = work(one, container, trail, before, options)
+        answer = work(one, container, case, before, options)
     if options.json:
         print_json(answer)
     else:
@@ -131,46 +132,22 @@ def _annotations(options: argparse.Namespace) -> dict[str, str]:
 def _delegate(
     one: Running,
     container: Container,
-    trail: Trail,
+    case: Case,
     before: list[Delegation],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    def resolved(asked: Request) -> Grant:
-        from ..kernel import table
-
-        policy = trail.policy()
-        return resolve(asked, policy.enums, table, policy.profiles)[0]
-
-    asked = request.request(_annotations(options), judge=resolved)
+    # 3. request
+    asked = request.request(_annotations(options), judge=case.resolve)
     below = [each for each in before if each.path == asked.path]
     covers = [each for each in below if not each.covered]
-
-    def subject(policy: Compiled) -> dict[str, object]:
-        return _subject(one, container, policy)
-
-    if options.dry_run:
-        policy, wanted = trail.policy(), resolved(asked)
-        decision: Decision | None = None
-        if wanted.masks:
-            who = subject(policy)
-            decision = decide(policy, who, asked, wanted, policy.enums)
-            with guard_for(decision, who, policy.enums) or nullcontext():
-                pass
-        outcome = "would delegate"
-    else:
-        try:
-            mounted = give(container, container_half.RUNNING, asked, trail, subject)
-        except HookError as error:
-            trail.refused(error)
-            raise
-        decision = trail.decision
-        outcome = "delegated" if mounted else "already delegated"
+    outcome = _outcome(one, container, case, asked, dry_run=options.dry_run)
+    decision = case.decision
     if decision is None:
         raise HookError(USAGE, "nothing is asked for: each list takes away what it gives")
     return {
         **_answer(outcome, one, container, asked.path),
         "granted": {
-            option: show(mask, trail.policy().enums[option])
+            option: show(mask, case.enums()[option])
             for option, mask in decision.grant.masks.items()
         },
         "rule": decision.rule,
@@ -182,32 +159,41 @@ def _delegate(
     }
 
 
-def _subject(one: Running, container: Container, policy: Compiled) -> dict[str, object]:
-    """Who gets it, for the policy's rules; names are believed where root's engine gave them.
+def _outcome(
+    one: Running, container: Container, case: Case, asked: Request, *, dry_run: bool
+) -> str:
+    """Decide what is `asked` for, and unless it is a `dry_run` do it; what came of it."""
+    try:
+        # 5. masks, 6. subject, 7. grant
+        decision = case.judge(asked, lambda policy: _subject(one, container, policy))
+        if decision is None or dry_run:
+            case.close()
+            return "would delegate"
+        # 8. halves, 9. read-back, 10. record
+        mounted = case.give(container, container_half.RUNNING)
+    except HookError as error:
+        if not dry_run:
+            case.refused(error)
+        raise
+    return "delegated" if mounted else "already delegated"
 
-    That it may have given it ids of a user's makes the container that user's, and no other name.
-    """
-    user = user_behind(container)
-    rootless = user != 0
-    believed = one.vouched or not rootless
-    engine = one.engine if believed and one.engine in ENGINES else policy.engine
-    network, cgroup = shares(container)
-    return identify({}, engine) | {
-        "container": one.name if believed else None,
-        "image": one.image if believed else None,
-        "user": user,
-        "group": tuple(groups_of(user)),
-        "rootless": rootless,
-        # As the broker has it: what a user's container doesn't see, the user does.
-        "host_network": rootless or network,
-        "host_cgroup": rootless or cgroup,
-    }
+
+def _subject(one: Running, container: Container, policy: Compiled) -> Subject:
+    return of_running(
+        {"container": one.name, "image": one.image},
+        user_behind(container),
+        engine=one.engine,
+        vouched=one.vouched,
+        default=policy.engine,
+        groups=groups_of,
+        shared=lambda: shares(container),
+    )
 
 
 def _revoke(
     one: Running,
     container: Container,
-    trail: Trail,
+    case: Case,
     before: list[Delegation],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
@@ -224,12 +210,12 @@ def _revoke(
     elif not options.dry_run:
         for path in dict.fromkeys(each.path for each in gone):
             try:
-                _cover(container, path, trail)
+                _cover(container, path, case)
             except HookError as error:  # Its root can make one fail, and the others are to go.
                 failed += error.sentences
         # Its root may have moved them meanwhile, or bound them elsewhere before.
         devices = {each.device for each in gone}
-        for each in of_container(one, trail.policy().enums, {}):
+        for each in of_container(one, case.policy().enums, {}):
             if each.unseen:
                 failed.append(f"whether it is elsewhere too can't be looked at: {each.unseen}")
             elif not each.covered and each.device in devices:
@@ -246,14 +232,14 @@ def _revoke(
     }
 
 
-def _cover(container: Container, path: str, trail: Trail) -> None:
+def _cover(container: Container, path: str, case: Case) -> None:
     """Mount a bpffs that delegates nothing over the one at `path`, and put it on record."""
-    policy = trail.policy()
+    policy = case.policy()
     with HostHalf(container, container_half.RUNNING) as half:
         if not half.mount(Grant(masks={}, path=path, mode=MODE), policy.enums):
             raise HookError(MOUNT_FAILED, f"{path} has an empty bpffs on it already")
         half.keep()
-    trail.revoked(path)
+    case.revoked(path)
 
 
 def _holders(one: Running, gone: list[Delegation]) -> list[dict[str, Any]]:

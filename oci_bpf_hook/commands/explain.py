@@ -4,7 +4,6 @@ import argparse
 import json
 from typing import Any
 
-from .. import policy
 from ..errors import BAD_STATE, EXITS, HookError
 from ..formats.container import Asker
 from ..masks import show
@@ -12,6 +11,7 @@ from ..names import KINDS
 from ..plan import CREATE_CONTAINER, CREATE_RUNTIME, Step, mount_line, steps
 from ..state import check, find_rootfs
 from ..strict_json import load_json
+from ..subject import KERNEL, OF_USERS
 from . import request, rules, trial
 from .check import confinement, finding_as_json, print_findings
 from .output import FAINT, HEAD, JSON, OK, PROBLEM, Output, print_json, styled
@@ -86,11 +86,11 @@ def _of_state(options: argparse.Namespace) -> Asker:
 def _attributes(one: trial.Trial, given: trial.Setting) -> dict[str, dict[str, object]]:
     """What a rule may match, each with its value, who sets it, and whether that is only assumed."""
     known = {"engine"} | one.asker.subject.keys() | given.attributes.keys()
-    if one.subject["rootless"]:
-        known |= {"host_network", "host_cgroup"}
+    if one.subject.rootless:
+        known |= {*OF_USERS}
     return {
-        key: {**entry, "assumed": key not in known and entry["set_by"] == policy.KERNEL}
-        for key, entry in sorted(rules.shown(one.subject, given.engine).items())
+        key: {**entry, "assumed": key not in known and entry["set_by"] == KERNEL}
+        for key, entry in sorted(rules.shown(one.subject).items())
     }
 
 
@@ -98,7 +98,7 @@ def _plan(one: trial.Trial) -> tuple[Step, ...]:
     """The steps, none if nothing is granted."""
     if one.decision is None or one.code:
         return ()
-    broker = rules.by_broker(one.subject)
+    broker = one.subject.by_broker()
     return steps(
         one.decision.grant, one.asker.root or _ROOT, one.enums, stage=_stage(one), broker=broker
     )
@@ -122,7 +122,7 @@ def _as_json(one: trial.Trial, given: trial.Setting) -> dict[str, Any]:
             for option, mask in (granted.masks if granted else {}).items()
         },
         "stage": _stage(one),
-        "authority": "broker" if rules.by_broker(one.subject) else "direct",
+        "authority": "broker" if one.subject.by_broker() else "direct",
         "steps": [{"half": step.half, "call": step.call, "why": step.why} for step in _plan(one)],
         "mount": mount_line(granted, one.enums, one.asker.owner) if granted else None,
         "findings": [finding_as_json(finding) for finding in one.findings],
@@ -183,7 +183,7 @@ def _print_plan(out: Output, one: trial.Trial) -> None:
                 f"  {kind.option}: {mask:#x} ", styled(FAINT, show(mask, one.enums[kind.option]))
             )
     halves = "the hook is the host half, and a child of it the container half"
-    if rules.by_broker(one.subject):
+    if one.subject.by_broker():
         halves = "the hook is the container half, and the broker the host half"
     out.line(styled(HEAD, "the steps"), f" at {_stage(one)}; {halves}")
     if one.asker.root is None:

@@ -3,7 +3,7 @@
 import argparse
 
 from ..annotations import PATH
-from ..policy import ENGINES
+from ..subject import ENGINES
 from .table import argument
 
 ABOUT = """

@@ -13,6 +13,7 @@ from ..lint import lint
 from ..masks import Grant, resolve, show
 from ..names import CMDS, KINDS
 from ..resources import BUILTIN_POLICY
+from ..subject import of_description
 from ..type_facts import REACHES_BEYOND
 from . import request, rules
 from .output import JSON, print_json
@@ -113,8 +114,7 @@ def _test(options: argparse.Namespace) -> int:
 
     name = name if isinstance(name, str) else None
     asked = request.request(annotations, name, judge=resolved)
-    engine = options.engine or compiled.engine
-    subject = rules.subject(annotations, engine, attributes)
+    subject = of_description(annotations, options.engine or compiled.engine, attributes)
     wanted, dropped = resolved(asked)
     answer: dict[str, Any] = {"rule": None, "granted": None, "confined": None, "problems": []}
     code = DONE
@@ -131,7 +131,7 @@ def _test(options: argparse.Namespace) -> int:
         code = error.code
         answer["rule"], answer["problems"] = error.rule, list(error.sentences)
     answer["dropped"] = list(dropped)
-    answer["attributes"] = rules.shown(subject, engine)
+    answer["attributes"] = rules.shown(subject)
     print(json.dumps(answer, indent=2) if options.json else _text(answer))
     return code
 

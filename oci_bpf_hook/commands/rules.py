@@ -4,26 +4,19 @@ import argparse
 import grp
 import pwd
 
-from .. import kernel, policy, policycache
+from .. import kernel, policycache
 from ..compiled import Compiled
 from ..errors import USAGE, HookError, Problem, quote
 from ..names import KINDS
 from ..strict_json import load_json
+from ..subject import ENGINES, Subject
 from . import request
 from .table import argument
 
-# What a subject is where nothing is known: a container with nothing of the host's.
-_SUBJECT: dict[str, object] = {
-    "user": 0,
-    "group": (0,),
-    "rootless": False,
-    "host_network": False,
-    "host_cgroup": False,
-}
 _TRUTHS = {"true": True, "false": False}
 ARGUMENTS = (
     argument("--policy", metavar="FILE", help="the policy to use instead of the one in force"),
-    argument("--engine", choices=policy.ENGINES, help="the engine that runs the hook"),
+    argument("--engine", choices=ENGINES, help="the engine that runs the hook"),
     argument(
         *("--attr",),
         action="append",
@@ -89,44 +82,12 @@ def _id(key: str, value: str) -> int:
         raise _wrong(f"--attr {key}: this host has no {key} {quote(value)}", value) from None
 
 
-def subject(
-    annotations: dict[str, str],
-    engine: str | None,
-    *more: dict[str, object],
-    inside: bool = False,
-) -> dict[str, object]:
-    """What rules may match of a container with these `annotations`; later ones of `more` win.
-
-    Of a rootless engine's, and with `inside` of a hook that is in the container, the broker
-    decides: what isn't the kernel's word is a claim there.
-    """
-    found = {**policy.identify(annotations, engine), **_SUBJECT}
-    for one in more:
-        found |= one
-    if found["rootless"]:
-        # A user goes in and out of their own namespaces with a token in hand.
-        found |= {"host_network": True, "host_cgroup": True}
-    if found["rootless"] or inside:
-        # Nor does it take the hook's word for it that a CDI device asks.
-        found.pop("cdi", None)
-        found |= policy.claims(found, engine)
-    return found
-
-
-def by_broker(subject: dict[str, object]) -> bool:
-    """Whether it is the broker that decides for this `subject`."""
-    return "claimed" in subject
-
-
-def shown(subject: dict[str, object], engine: str | None) -> dict[str, dict[str, object]]:
+def shown(subject: Subject) -> dict[str, dict[str, object]]:
     """What a rule may match of a `subject`: by its name the value, and who sets it."""
     return {
         key: {
             "value": list(value) if isinstance(value, tuple) else value,
-            "set_by": policy.REQUESTER
-            if by_broker(subject) and policy.origin(key, engine) == policy.ENGINE
-            else policy.origin(key, engine),
+            "set_by": subject.set_by(key),
         }
-        for key, value in subject.items()
-        if key not in ("annotations", "claimed")
+        for key, value in subject.known().items()
     }

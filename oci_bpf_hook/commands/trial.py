@@ -1,27 +1,28 @@
-"""What would come of a request: the hook's own stages, one after the other, with nothing done.
+"""What would come of a request: the hook's own steps, one after the other, with nothing done.
 
-The hook stops at the first stage that finds something wrong; here each is tried as far as it can
+The hook stops at the first step that finds something wrong; here each is tried as far as it can
 be, so that everything is said at once.  The exit code is the one that the hook would end with.
+The steps have the numbers of `hook.main`.
 """
 
 import argparse
 import os
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 
-from .. import kernel, kernel_source, policy
+from .. import kernel_source, policy
 from ..annotations import KEYS, LISTS, PREFIX, Request, container_name, parse, parse_item, split
+from ..case import Case
 from ..compiled import Compiled
-from ..confine import guard_for
 from ..errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError
 from ..formats.container import Asker, asker
-from ..hook import visible
 from ..lint import lint
-from ..masks import Grant, resolve
+from ..masks import Grant
 from ..names import Enum
 from ..places import Fault, Spot
 from ..record import Record
+from ..state import visible
+from ..subject import Subject, of_description
 from . import request, rules, source
 from .table import argument
 
@@ -98,7 +99,7 @@ class Trial(Record):
     wanted: Grant | None
     dropped: tuple[str, ...]
     rule: str | None
-    subject: dict[str, object]
+    subject: Subject
     decision: policy.Decision | None
     findings: tuple[Finding, ...]
     code: int
@@ -133,35 +134,42 @@ def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, str]:
 
 def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
     """What would come of the request of `one`, from a file with that `text`."""
-    who = rules.subject(
-        one.annotations, given.engine, one.subject, given.attributes, inside=one.inside
-    )
-    name = str(who["container"] or container_name(one.annotations) or "")
+    case = Case(one.name, one.annotations, lambda: given.policy, enums=given.source.enums)
+    # 6. subject, which says what KEY/NAME is about
+    more = (one.subject, given.attributes)
+    who = of_description(one.annotations, given.engine, *more, inside=one.inside)
+    name = who.container or container_name(one.annotations) or ""
     findings = _Findings(one, text, name)
-    asked = _parsed(one, given, name, findings)
+    # 3. request
+    asked = _parsed(one, case, name, findings)
     if asked is not None or findings.code:
         # A rootless engine is in one of its own, and a container may share that.
-        if one.user_namespace is False and not who["rootless"]:
+        if one.user_namespace is False and not who.rootless:
             findings.problems(HookError(NO_USER_NAMESPACE, _NO_USER_NAMESPACE))
         findings.doubts(one.lacks)
     findings.doubts(one.doubts)
-    outcome = _NOTHING if asked is None else _judged(one, asked, given, who, findings)
-    decision = outcome.decision
+    if asked is not None:
+        try:
+            visible(asked.path, one.masked, one.remounted)
+        except HookError as error:
+            findings.problems(error)
+        # 4. policy, 5. masks, 7. grant
+        _judge(case, asked, who, findings, given)
     return Trial(
         asker=one,
         enums=given.source.enums,
         request=asked,
-        wanted=outcome.wanted,
-        dropped=outcome.dropped,
-        rule=decision.rule if decision else findings.rule,
+        wanted=case.wanted,
+        dropped=case.dropped,
+        rule=case.decision.rule if case.decision else findings.rule,
         subject=who,
-        decision=decision,
+        decision=case.decision,
         findings=tuple(findings.found),
         code=findings.code,
     )
 
 
-def _parsed(one: Asker, given: Setting, name: str, findings: "_Findings") -> Request | None:
+def _parsed(one: Asker, case: Case, name: str, findings: "_Findings") -> Request | None:
     """The request, None where there is none or its annotations are wrong."""
     try:
         return parse(one.annotations, lambda: name)
@@ -169,49 +177,23 @@ def _parsed(one: Asker, given: Setting, name: str, findings: "_Findings") -> Req
         findings.problems(error)
         try:
             if error.request is not None:
-                resolve(error.request, given.source.enums, kernel.table, given.policy.profiles)
+                case.resolve(error.request)
         except HookError as names:
             findings.problems(names)
     return None
 
 
-class _Outcome(Record):
-    """How far a request came; None is what it didn't come to."""
-
-    __slots__ = ("decision", "dropped", "wanted")
-    wanted: Grant | None
-    dropped: tuple[str, ...]
-    decision: policy.Decision | None
-
-
-_NOTHING = _Outcome(wanted=None, dropped=(), decision=None)
-
-
-def _judged(
-    one: Asker, asked: Request, given: Setting, who: dict[str, object], findings: "_Findings"
-) -> _Outcome:
-    """What the kernel, the policy and the linter say of the request."""
-    enums, compiled = given.source.enums, given.policy
-    wanted: Grant | None = None
-    decision: policy.Decision | None = None
-    dropped: tuple[str, ...] = ()
+def _judge(case: Case, asked: Request, who: Subject, findings: "_Findings", given: Setting) -> None:
+    """Find what the kernel, the policy and the linter say of the request."""
     try:
-        visible(asked.path, one.masked, one.remounted)
+        case.judge(asked, lambda _: who, guarded=given.here)
+        case.close()
     except HookError as error:
         findings.problems(error)
-    try:
-        wanted, dropped = resolve(asked, enums, kernel.table, compiled.profiles)
-        if wanted.masks or asked.record:
-            decision = policy.decide(compiled, who, asked, wanted, enums)
-            if given.here:
-                with guard_for(decision, who, enums) or nullcontext():
-                    pass
-    except HookError as error:
-        findings.problems(error)
-    if wanted:
-        masks = decision.grant.masks if decision else wanted.masks
-        findings.lint(masks, enums, confined=decision is None or decision.confined)
-    return _Outcome(wanted=wanted, dropped=dropped, decision=decision)
+    decision = case.decision
+    if case.wanted:
+        masks = decision.grant.masks if decision else case.wanted.masks
+        findings.lint(masks, given.source.enums, confined=decision is None or decision.confined)
 
 
 class _Findings:

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 from .. import policycache
-from ..compiled import Compiled
+from ..case import Case
 from ..container import Container
 from ..errors import NO_BROKER, HookError
 from ..masks import Grant
 from ..names import Enum
-from ..policy import Decision, everything, identify
+from ..policy import Decision, everything
 from ..record import Record
-from ..trail import Trail
+from ..subject import of_recording
 from ..users import groups_of
 from .recording import Recording
 from .sandbox import Sandbox
@@ -52,19 +52,21 @@ def record(
         raise HookError(
             NO_BROKER, "delegating takes CAP_SYS_ADMIN in the initial user namespace; use sudo"
         )
+    # 4. policy: the steps have the numbers of hook.main, and 1 to 3 are the command line's.
     policy = policycache.in_force()
     sandbox = Sandbox(command, private_network=settings.private_network, silent=settings.silent)
     with sandbox:
-        trail = Trail(f"record {sandbox.pid}", {}, lambda: policy)
+        case = Case(f"record {sandbox.pid}", {}, lambda: policy)
         try:
-            decision = _decide(policy, trail, sandbox.pid, settings.path, masks)
-            trail.prepare(decision, ())
+            decision = _judge(case, sandbox.pid, settings.path, masks)
         except HookError as error:
-            trail.refused(error)
+            case.refused(error)
             raise
-        trail.granted()
-        sandbox.delegate(decision.grant, enums, trail.guard)
-        trail.say(mounted=True)
+        # 10. record, before the program is there at all
+        case.granted()
+        # 8. halves and 9. read-back
+        sandbox.delegate(decision.grant, enums, case.guard)
+        case.say(mounted=True)
         recording = Recording(command, granted=decision.grant.masks)
         supervisor = Supervisor(recording.add)
         # From its first moment on the program may get signals, which we pass on.
@@ -84,18 +86,19 @@ def invoker() -> int:
     return int(text) if text.isascii() and text.isdecimal() else os.getuid()
 
 
-def _decide(
-    policy: Compiled, trail: Trail, pid: int, path: str, masks: Mapping[str, int] | None
-) -> Decision:
+def _judge(case: Case, pid: int, path: str, masks: Mapping[str, int] | None) -> Decision:
     """All that the policy allows the sandbox of `pid` and its user, or `masks` of that."""
     user = invoker()
-    subject = {**identify({}, None), "user": user, "group": tuple(groups_of(user))}
-    subject["rootless"] = False
+    # 6. subject
     with Container(pid) as container:
-        subject["host_network"] = container.has_host_network()
-        subject["host_cgroup"] = container.sees_host_cgroups("/")
-    trail.subject = subject
-    decision = everything(policy, subject, path)
+        case.subject = who = of_recording(user, groups_of(user), container)
+    # 5. masks, which are what is given, and 7. grant
+    case.settle(lambda: _within(everything(case.policy(), who, path), masks))
+    return case.prepare()
+
+
+def _within(decision: Decision, masks: Mapping[str, int] | None) -> Decision:
+    """The `decision`, less what isn't among `masks`."""
     if masks is None:
         return decision
     grant = decision.grant
@@ -103,7 +106,7 @@ def _decide(
     less = {option: mask for option, mask in both.items() if mask}
     return Decision(
         rule=decision.rule,
-        grant=Grant(masks=less, path=path, mode=grant.mode),
+        grant=Grant(masks=less, path=grant.path, mode=grant.mode),
         confined=decision.confined,
         trimmed=(),
     )

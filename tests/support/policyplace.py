@@ -9,6 +9,7 @@ from pathlib import Path
 
 from oci_bpf_hook.compiled import Compiled
 from oci_bpf_hook.policycache import in_force
+from tests.support.subjects import subject as asker
 
 DENY = "version: 1\nrules:\n- {{name: {name}, deny: because}}\n"
 
@@ -33,7 +34,7 @@ class Place:
         return in_force(etc=str(self.etc), run=str(self.run))
 
     def name(self) -> str:
-        (rule,) = self.policy().rules({})
+        (rule,) = self.policy().rules(asker())
         return str(rule["name"])
 
     @property

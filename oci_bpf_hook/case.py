@@ -1,4 +1,7 @@
-"""What is put on record of one request: a line of the audit trail, and one of the log.
+"""One request for a delegation, from what is asked for to what is given, and the record of it.
+
+It is the same walk whoever walks it: the hook, the broker's worker, `delegate`, a recording, and
+`check` and `explain`, which do nothing.  The steps have the numbers of `hook.main`.
 
 A grant is recorded before it is one: where the policy wants every grant on record, what
 can't be recorded isn't given.  A refusal costs whoever asks nothing, and so there is only so much
@@ -8,14 +11,21 @@ room for the refusals of one user (`allowance`), and for one of them.
 from .annotations import PREFIX
 from .errors import BAD_POLICY, DONE, LISTED, HookError, quote
 from .log import FITS
+from .subject import CLAIMS, ENGINES, unnamed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .annotations import Request
     from .compiled import Compiled
+    from .container import Container
     from .guard import Guard
+    from .masks import Grant
+    from .names import Enum
     from .policy import Decision
+    from .subject import Subject
+    from .table import Table
 
 
 # A request may be a megabyte, and a line of the trail is its author's to cause: so much of a
@@ -28,8 +38,6 @@ LONGEST = 4096
 _ID = 64
 # Longer than any text, and more than there are.
 _ALL = 1 << 30
-# What a requester may tell of itself, and isn't believed.
-_CLAIMS = ("container", "image", "namespace", "pod")
 
 
 def _cut(text: str, longest: int) -> str:
@@ -58,8 +66,20 @@ def say_more(to: str, *, every: bool = False) -> None:
         log(ERROR, said)
 
 
-class Trail:
-    """What is recorded of one request: the audit trail's line, and the log's."""
+def table() -> "Table":
+    """The names of newer kernels, for what this one doesn't know."""
+    from .kernel import table
+
+    return table()
+
+
+class Case:
+    """One request of one container: what is asked, who asks, what is decided, and what is told.
+
+    `wanted` and `dropped` are what the request means on this kernel, `subject` who asks, `decision`
+    what is given and `guard` what its mount is to be marked with: None each until the case has come
+    to that step.
+    """
 
     def __init__(
         self,
@@ -70,11 +90,15 @@ class Trail:
         engine: str | None = None,
         peer: "Mapping[str, int] | None" = None,
         user: int = 0,
+        find_name: "Callable[[], str | None]" = unnamed,
+        enums: "Mapping[str, Enum] | None" = None,
     ) -> None:
         """For the container with this id, which asks by `annotations`.
 
         `policy` finds the policy in force; `engine` is the command line's; `peer` tells of the
-        process that asked a broker, and `user` whose refusals this one's is counted among.
+        process that asked a broker, and `user` whose refusals this one's is counted among;
+        `find_name` finds the container's name where no annotation tells it; `enums` are the
+        names of another kernel than the policy was compiled for.
         """
         self._container = container
         self._annotations = annotations
@@ -82,11 +106,13 @@ class Trail:
         self._engine = engine
         self._peer = peer
         self._user = user
+        self._find_name = find_name
+        self._name: tuple[str | None] | None = None
+        self._enums = enums
         self._policy: Compiled | None = None
-        self.subject: dict[str, object] = {}
-        # Nothing was asked for after all.
-        self.off = False
-        # What was decided, if it came to that, and the guard that its mount is to be marked with.
+        self.wanted: Grant | None = None
+        self.dropped: tuple[str, ...] = ()
+        self.subject: Subject | None = None
         self.decision: Decision | None = None
         self.guard: Guard | None = None
         self._said = ""
@@ -98,20 +124,122 @@ class Trail:
             self._policy = self._find_policy()
         return self._policy
 
-    def prepare(self, decision: "Decision", dropped: tuple[str, ...]) -> None:
-        """Have ready the guard that was decided on, and what will be on record if it can be done.
+    def engine(self) -> str | None:
+        """The engine that runs the hook: by the command line, or else by the policy."""
+        return self.policy().engine if self._engine is None else self._engine
 
-        Raises HookError (REFUSED) where a confined grant takes a guard, and none is in force.
+    def enums(self) -> "Mapping[str, Enum]":
+        """The kernel's names."""
+        return self._enums or self.policy().enums
+
+    def name(self) -> str | None:
+        """The container's name where no annotation tells it, looked for once."""
+        if self._name is None:
+            self._name = (self._find_name(),)
+        return self._name[0]
+
+    def request(self, parse: "Callable[[], Request | None]") -> "Request | None":
+        """What is asked for, as `parse` reads it; None where that is nothing.
+
+        Raises HookError with all that is wrong, names that are unknown beside what `parse` raises.
         """
+        # 3. request
+        try:
+            return parse()
+        except HookError as error:
+            from .problems import joined
+
+            raise joined(error, self.resolve) from None
+
+    def resolve(self, request: "Request") -> "tuple[Grant, tuple[str, ...]]":
+        """What is asked for on this kernel and by this policy's profiles, and what was dropped.
+
+        Raises HookError (UNKNOWN_NAME).
+        """
+        from .masks import resolve
+
+        return resolve(request, self.enums(), table, self.policy().profiles)
+
+    def judge(
+        self,
+        request: "Request",
+        subject: "Callable[[Compiled], Subject]",
+        *,
+        guarded: bool = True,
+    ) -> "Decision | None":
+        """What the policy gives of `request`; None where that asks nothing.
+
+        `subject` says who asks.  Without `guarded` the guard is taken to be in force, for whoever
+        can't see that.  Raises HookError.
+        """
+        from .policy import decide
+
+        # 4. policy
+        policy = self.policy()
+        # 5. masks
+        self.wanted, self.dropped = wanted, _ = self.resolve(request)
+        if not wanted.masks and not request.record:
+            return None
+        # 6. subject
+        self.subject = who = subject(policy)
+        # 7. grant
+        return self.settle(
+            lambda: decide(policy, who, request, wanted, self.enums()), guarded=guarded
+        )
+
+    def settle(self, decide: "Callable[[], Decision]", *, guarded: bool = True) -> "Decision":
+        """What `decide` gives the subject, with the guard that this takes.
+
+        Raises HookError (REFUSED), where a confined grant takes a guard and none is in force, too.
+        """
+        assert self.subject is not None
+        try:
+            self.decision = decision = decide()
+            if guarded and decision.confined:
+                from .confine import guard_for
+
+                self.guard = guard_for(decision, self.subject, self.enums())
+        except HookError:
+            # On record, too, the container has the name that the rule to paste has.
+            self.subject = self.subject.named()
+            raise
+        return decision
+
+    def close(self) -> None:
+        """Give the guard back, for whoever goes on without it."""
+        if self.guard is not None:
+            with self.guard:
+                self.guard = None
+
+    def give(self, container: "Container", root: str, *, alone: bool = False) -> bool:
+        """Mount into `container` what was decided, mark it and put it on record.
+
+        `root` is where its root filesystem is (container_half.RUNNING once it runs); `alone` is
+        HostHalf.mount's.  Returns whether anything was mounted, which it isn't where just
+        that was there already.  Raises HookError, with nothing done.
+        """
+        from .host_half import HostHalf
+
+        decision = self.prepare()
+        # 8. halves: nothing of ours is in the container before it is decided.
+        with HostHalf(container, root) as half:
+            # 9. read-back: the container half doesn't mount what isn't as it was granted.
+            mounted = half.mount(decision.grant, self.enums(), guard=self.guard, alone=alone)
+            # 10. record
+            if mounted:
+                self.granted()
+                half.keep()
+            self.say(mounted=mounted)
+        return mounted
+
+    def prepare(self) -> "Decision":
+        """Have ready what will be on record of the decision once it has been done."""
         from .lint import lint
         from .masks import show
 
-        enums = self.policy().enums
-        if decision.confined:
-            from .confine import guard_for
-
-            self.guard = guard_for(decision, self.subject, enums)
-        self.decision = decision
+        decision = self.decision
+        assert decision is not None
+        enums = self.enums()
         masks = decision.grant.masks
         shown = {option: show(mask, enums[option]) for option, mask in masks.items()}
         trimmed = _first(decision.trimmed)
@@ -119,8 +247,8 @@ class Trail:
         said = f"{' '.join(words)} at {quote(decision.grant.path)} by rule {decision.rule}"
         if not decision.confined:
             said += ", unconfined"
-        if dropped:
-            said += f", dropped {' '.join(dropped)}"
+        if self.dropped:
+            said += f", dropped {' '.join(self.dropped)}"
         if trimmed:
             said += f", trimmed {', '.join(trimmed)}"
         # What nothing confines is said already, and that command is asked about confined grants.
@@ -135,6 +263,7 @@ class Trail:
             "trimmed": decision.trimmed,
         }
         self._line = self._record("granted", DONE, fields)
+        return decision
 
     def granted(self) -> None:
         """Record the grant that was prepared.  Raises HookError if that has to be and can't."""
@@ -184,7 +313,7 @@ class Trail:
         """Where the refusal by that `error` is recorded, as the policy's `audit.to` has it."""
         # Without a policy nobody says where; the log still has it.  One that is no good isn't
         # read again to find out the same.
-        if self.off or error.code == BAD_POLICY:
+        if error.code == BAD_POLICY:
             return "none"
         try:
             return self.policy().audit_to
@@ -215,10 +344,7 @@ class Trail:
 
         Of texts of a kind there are `most`; where something was left out that is said.
         """
-        from .policy import ENGINES
-
-        policy = self.policy()
-        engine = self.subject.get("engine", self._engine or policy.engine)
+        engine = self.subject.engine if self.subject else self.engine()
         parts = self._parts(fields, longest, most)
         cut = parts != self._parts(fields, _ALL, _ALL)
         return {
@@ -233,13 +359,12 @@ class Trail:
 
     def _parts(self, fields: "Mapping[str, object]", longest: int, most: int) -> dict[str, object]:
         """What of the record whoever asks has a say in."""
+        known = self.subject.known() if self.subject else {}
         requester = {
-            key: _shortened(value, longest, most)
-            for key, value in self.subject.items()
-            if key not in ("annotations", "claimed", "engine")
+            key: _shortened(value, longest, most) for key, value in known.items() if key != "engine"
         }
-        if "claimed" in self.subject:
-            requester["claimed"] = [key for key in _CLAIMS if requester.get(key) is not None]
+        if self.subject and self.subject.by_broker():
+            requester["claimed"] = [key for key in CLAIMS if requester[key] is not None]
         asked = [(key, text) for key, text in self._annotations.items() if key.startswith(PREFIX)]
         # KEY/NAME may be for others, and there may be any number of those.
         asked.sort(key=_is_for_one)

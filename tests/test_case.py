@@ -10,6 +10,7 @@ import pytest
 
 from oci_bpf_hook import kernel, policycache
 from oci_bpf_hook import log as module
+from oci_bpf_hook.case import LONGEST, Case, say_more
 from oci_bpf_hook.errors import (
     BAD_ANNOTATION,
     BAD_POLICY,
@@ -23,9 +24,9 @@ from oci_bpf_hook.log import ERROR, INFO
 from oci_bpf_hook.masks import Grant
 from oci_bpf_hook.names import KINDS
 from oci_bpf_hook.policy import Decision
-from oci_bpf_hook.trail import LONGEST, Trail, say_more
 from tests.support.policy import AUDIT, EVERYTHING, POLICY, audited, in_force, write
 from tests.support.scratch import Scratch, assert_failed, run_hook
+from tests.support.subjects import subject as asker
 from tests.support.syslog import DevLog
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "schema" / "audit.schema.json").read_text())
@@ -168,19 +169,20 @@ def test_everything_hostile_at_once_fits_the_system_s_log() -> None:
     )
     text = "version: 1\naudit: {to: syslog}\n" + EVERYTHING.removeprefix("version: 1\n")
     with in_force(text):
-        trail = Trail(bees, annotations, policycache.in_force)
-        trail.subject = {**claims, "user": 1 << 31}
+        case = Case(bees, annotations, policycache.in_force)
+        case.subject = asker(**claims, user=1 << 31)
         many = (bees,) * 100
-        decision = Decision(rule="r" * 63, grant=wanted, confined=False, trimmed=many)
-        trail.prepare(decision, many)
-    assert len(trail._line) <= module.FITS
-    jsonschema.validate(json.loads(trail._line), SCHEMA)
+        case.dropped = many
+        case.decision = Decision(rule="r" * 63, grant=wanted, confined=False, trimmed=many)
+        case.prepare()
+    assert len(case._line) <= module.FITS
+    jsonschema.validate(json.loads(case._line), SCHEMA)
 
 
 def test_a_name_that_whoever_asks_a_broker_gives_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     with DevLog() as log:
         monkeypatch.setattr(module, "DEV_LOG", log.path)
-        Trail("a\nroot: \u202e", {}, policycache.in_force).say(mounted=True)
+        Case("a\nroot: \u202e", {}, policycache.in_force).say(mounted=True)
         (line,) = log.lines()
     assert line.text.startswith(r"a\nroot: \u202e: granted")
 
@@ -288,10 +290,10 @@ def test_a_refusal_is_a_short_line(asked: dict[str, str]) -> None:
     """Whatever it was that was refused; the line is whole, and says what it isn't."""
     claims = dict.fromkeys(("container", "image", "namespace", "pod"), BEE * 1000)
     with in_force(None):
-        trail = Trail(BEE * 1000, asked, policycache.in_force)
-        trail.subject = {**claims, "user": 1, "group": tuple(range(1 << 31, (1 << 31) + 300))}
+        case = Case(BEE * 1000, asked, policycache.in_force)
+        case.subject = asker(**claims, user=1, group=tuple(range(1 << 31, (1 << 31) + 300)))
         before = AUDIT.stat().st_size if AUDIT.exists() else 0
-        trail.refused(HookError(REFUSED, *(BEE * 4000 for _ in range(30)), rule="r" * 63))
+        case.refused(HookError(REFUSED, *(BEE * 4000 for _ in range(30)), rule="r" * 63))
     assert AUDIT.stat().st_size - before <= LONGEST == 4096
     line = audited()[-1]
     jsonschema.validate(line, SCHEMA)
@@ -322,11 +324,11 @@ def test_what_isn_t_on_record_is_counted() -> None:
     """Refused again and again, in a minute: root's engines, which run a hook for each."""
     asked = {"io.bpffs.delegate_cmds": ":".join(f"x{BEE}{number}" for number in range(300))}
     before = len(audited())
-    trail = Trail("x", asked, policycache.in_force, user=ALICE)
+    case = Case("x", asked, policycache.in_force, user=ALICE)
     for _ in range(100):
-        trail.refused(HookError(REFUSED, "no"), "said")
+        case.refused(HookError(REFUSED, "no"), "said")
     # Whoever isn't refused so often is on record.
-    Trail("y", CMDS, policycache.in_force, user=ALICE + 1).refused(HookError(REFUSED, "no"))
+    Case("y", CMDS, policycache.in_force, user=ALICE + 1).refused(HookError(REFUSED, "no"))
     with DevLog() as log:
         module_path, module.DEV_LOG = module.DEV_LOG, log.path
         try:
