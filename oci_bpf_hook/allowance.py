@@ -11,10 +11,9 @@ import posix
 from _struct import Struct
 from time import sleep, time
 
+from .paths import REFUSALS, RUN
 from .record import Record
 
-RUN = "/run/oci-bpf-hook"
-NAME = "refusals"
 # Bytes in a minute, for a user and for root, whose engines start the containers of many users.
 OF_USER = 64 << 10
 OF_ROOT = 1 << 20
@@ -120,7 +119,7 @@ def _over(since: int, now: int) -> bool:
 
 
 def _open(run: str) -> int:
-    path = f"{run}/{NAME}"
+    path = f"{run}/{REFUSALS}"
     try:
         return posix.open(path, _FLAGS, 0o600)
     except FileNotFoundError:

@@ -20,6 +20,7 @@ from .errors import BAD_ANNOTATION, HookError
 from .failure import no_broker
 from .host_half import ASKING, HostHalf
 from .masks import Grant
+from .paths import SOCKET
 from .strict_json import json_object, load_json
 
 TYPE_CHECKING = False
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from .names import Enum
 
 
-SOCKET = "/run/oci-bpf-hook/broker.sock"
 # A struct timeval.
 _TIME = Struct("@ll")
 

@@ -14,6 +14,7 @@ from _struct import Struct
 from errno import ENOENT
 
 from . import syscalls
+from .paths import GUARD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 # The version of the config map's layout; guard.bpf.c has it too.
 VERSION = 1
-DIRECTORY = "/sys/fs/bpf/oci-bpf-hook/guard"
 # The links that are pinned there have the names of their programs.
 LINKS = ("token_create", "token_free", "token_capable", "map_create", "prog_load", "prog")
 MARKS = "marks"
@@ -127,7 +127,7 @@ class Guard:
         return kind, identity
 
 
-def in_force(directory: str = DIRECTORY) -> Guard:
+def in_force(directory: str = GUARD) -> Guard:
     """The guard whose links and maps are pinned in `directory`.
 
     Raises AbsentError if it isn't loaded, is incomplete, or isn't of this version.

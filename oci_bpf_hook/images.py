@@ -11,6 +11,7 @@ import posix
 from .annotations import PREFIX, parse
 from .errors import LISTED, REFUSED, HookError, quote
 from .files import read_file
+from .paths import POLICY
 from .strict_json import load_json
 
 TYPE_CHECKING = False
@@ -32,7 +33,7 @@ _MANIFEST = "manifest"
 _OF_DIGEST = "=bWFuaWZlc3Qt"
 _ALLOW = (
     "an administrator who trusts every image with what the rules allow writes "
-    "image_annotations: true into /etc/oci-bpf-hook/policy.yaml"
+    f"image_annotations: true into {POLICY}"
 )
 
 

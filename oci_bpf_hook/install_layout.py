@@ -114,7 +114,7 @@ def install(
 
 def uninstall(layout: Layout) -> list[Step]:
     """The steps that remove everything again, in their order."""
-    from .lsm.load import PINS
+    from .paths import PINS
 
     asking = [layout.precreate / _PRECREATE, *(layout.hooks / _NAMES[stage] for stage in STAGES)]
     asking += devices(layout.program, layout.top)

@@ -12,6 +12,7 @@ from . import btf
 from .errors import USAGE, HookError
 from .files import read_all
 from .names import Enum, Kind
+from .paths import PACKAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 VMLINUX = "/sys/kernel/btf/vmlinux"
 # Of a header; what bpftool makes of a kernel's BTF, which will do, has about 4 MB.
 _LONGEST = 1 << 26
-_ENUMS = __file__.rpartition("/")[0] + "/bpf_enums.json"
+_ENUMS = f"{PACKAGE}/bpf_enums.json"
 
 
 def enums(

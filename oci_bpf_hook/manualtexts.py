@@ -4,10 +4,8 @@ from .allowance import OF_USER
 from .annotations import MODE, PATH
 from .arrivals import PATIENCE
 from .case import LONGEST as LINE
-from .client import SOCKET
-from .lsm.load import PINS
-from .policycache import ETC
-from .policyfile import AUDIT_TO
+from .paths import AUDIT_TO, PINS, SOCKET
+from .paths import POLICY as ETC
 from .session import DEADLINE
 from .waiting import SILENCE, WAITING_OF_USER
 from .wire import LONGEST

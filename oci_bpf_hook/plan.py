@@ -3,11 +3,11 @@
 The order is that of `host_half`, `container_half` and `session`; a test traces real runs.
 """
 
-from .client import SOCKET
 from .guard import MARKS
 from .half_child import settings
 from .masks import Grant, show
 from .names import KINDS, Enum
+from .paths import SOCKET
 from .record import Record
 
 TYPE_CHECKING = False

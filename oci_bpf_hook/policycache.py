@@ -9,22 +9,19 @@ nothing.
 
 import posix
 
-from . import __version__
+from . import __version__, paths
 from .compiled import END, Compiled
 from .errors import BAD_POLICY, HookError
 from .files import open_trusted, read_all
+from .paths import CACHE, POLICY, RUN
 from .strict_json import load_json
 
-ETC = "/etc/oci-bpf-hook/policy.yaml"
-RUN = "/run/oci-bpf-hook"
-BUILTIN = __file__.rpartition("/")[0] + "/builtin_policy.json"
-CACHE = "policy.compiled"
 # Whom a name in the policy means is in these: an id may be somebody else's tomorrow.
 _OWNERS = ("/etc/passwd", "/etc/group")
 
 
 def in_force(
-    *, header: str | None = None, etc: str = ETC, run: str = RUN, in_memory: bool = False
+    *, header: str | None = None, etc: str = POLICY, run: str = RUN, in_memory: bool = False
 ) -> Compiled:
     """The policy in force, with the running kernel's names.
 
@@ -70,7 +67,7 @@ def identity_of(source: int, header: str | None) -> list[object]:
     kernel = posix.uname()
     identity: list[object] = [__version__, kernel.release, kernel.version, header]
     # The built-in policy stands for this installation: another one's may have the same version.
-    files: list[int | str] = [BUILTIN]
+    files: list[int | str] = [paths.BUILTIN]
     if header:
         files.append(header)
     if source >= 0:

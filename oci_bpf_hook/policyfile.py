@@ -18,12 +18,11 @@ from .annotations import parse_item, split
 from .errors import BAD_POLICY, HookError, quote
 from .masks import bits
 from .names import KINDS, Enum, Kind
+from .paths import AUDIT_TO
 from .places import Fault, Place
 from .record import Record
 from .resources import schema
 from .yaml_places import at, parse
-
-AUDIT_TO = "/var/log/oci-bpf-hook/audit.jsonl"
 
 _HINTS = {
     "service_account": "; no engine tells a pod's service account, so match its namespace, and the "

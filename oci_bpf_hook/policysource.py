@@ -7,12 +7,12 @@ comes of it is kept (`policycache`).
 import posix
 from time import monotonic, sleep, time_ns
 
-from . import kernel, policycache, whole
+from . import kernel, paths, whole
 from .compiled import END
 from .errors import BAD_POLICY, HookError
 from .files import FILE, read_all
 from .names import KINDS
-from .policycache import CACHE
+from .paths import CACHE
 from .policypack import pack
 from .strict_json import load_json
 
@@ -96,9 +96,9 @@ def compile_policy(
 
 def _builtin() -> "tuple[dict[str, Any], list[Rule]]":
     """The built-in policy: the shipped file, compiled by contrib/compile-builtin-policy."""
-    fd = posix.open(policycache.BUILTIN, FILE)
+    fd = posix.open(paths.BUILTIN, FILE)
     try:
-        builtin = load_json(_whole(fd, policycache.BUILTIN))
+        builtin = load_json(_whole(fd, paths.BUILTIN))
     finally:
         posix.close(fd)
     assert isinstance(builtin, dict)  # It is ours.

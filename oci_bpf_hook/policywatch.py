@@ -7,13 +7,14 @@ from . import policysource
 from .compiled import Compiled
 from .errors import HookError
 from .log import ERROR, INFO, log
-from .policycache import ETC, RUN, identity_of, in_force, open_source
+from .paths import POLICY, RUN
+from .policycache import identity_of, in_force, open_source
 
 
 class Watched:
     """The policy in force, for a process that stays: loaded again when its file has changed."""
 
-    def __init__(self, *, header: str | None = None, etc: str = ETC, run: str = RUN) -> None:
+    def __init__(self, *, header: str | None = None, etc: str = POLICY, run: str = RUN) -> None:
         self._header = header
         self._etc = etc
         self._run = run

@@ -15,6 +15,7 @@ import posix
 from .annotations import asked, parse
 from .errors import BAD_STATE, BUG, DONE, USAGE, HookError, bug, quote
 from .hook_process import caller, options_of, read_in_time, report, settle
+from .paths import PACKAGE
 from .state import CONFIG_MAX, annotations_of
 from .strict_json import load_json, scanner
 
@@ -34,8 +35,7 @@ _WHAT = "configuration"
 _NOT_OURS = frozenset(("--profile", "precreate"))
 _STAGES = ("prestart", "createRuntime", "createContainer")
 # Where the launcher is: beside the package, or in a checkout.
-_PACKAGE = __file__.rpartition("/")[0]
-_LAUNCHERS = (f"{_PACKAGE}/../oci-bpf-hook", f"{_PACKAGE}/../hooks.d/oci-bpf-hook")
+_LAUNCHERS = (f"{PACKAGE}/../oci-bpf-hook", f"{PACKAGE}/../hooks.d/oci-bpf-hook")
 
 
 def main(arguments: "Sequence[str]") -> int:

@@ -4,6 +4,7 @@ from .annotations import PREFIX, Request
 from .errors import Problem, quote
 from .masks import Grant, bits, show
 from .names import ALL_BITS, Enum
+from .paths import POLICY
 from .type_facts import beyond_confined
 
 TYPE_CHECKING = False
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from .policy import Decision
     from .subject import Subject
 
-_POLICY = "/etc/oci-bpf-hook/policy.yaml"
 _TRUSTED = "which trusts the container with the kernel"
 # No name in Kubernetes is longer; the glob of a longer text is cut, and ends in *.
 _LONGEST = 253
@@ -86,7 +86,7 @@ def _rule(
     # A rule for everybody decides for all others as well, and has what this one asks for alone.
     narrow = "" if known else ", with a match that tells this container from others,"
     return (
-        f"an administrator puts before that rule in {_POLICY} (begun with what oci-bpf-hook policy "
+        f"an administrator puts before that rule in {POLICY} (begun with what oci-bpf-hook policy "
         f"show prints, if there is none){narrow} "
         f"- {{name: NAME, match: {{{known}}}, allow: {{{lists}}}}}"
     )

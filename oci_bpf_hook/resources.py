@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from . import paths
 from .errors import BAD_POLICY, HookError
 
 # Of all modules, in whatever folder; and what they read is in it too.
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(paths.PACKAGE)
 BUILTIN_POLICY = PACKAGE / "policy.yaml"
 # Directories of a checkout that are in the package when it is installed.
 RESOURCES = {

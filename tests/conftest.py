@@ -42,6 +42,7 @@ PURE = {
     "test_policy",
     "test_mountinfo",
     "test_names",
+    "test_paths",
     "test_type_facts",
     "test_record",
     "test_recording_attr",

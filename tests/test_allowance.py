@@ -7,6 +7,7 @@ import pytest
 
 from oci_bpf_hook import allowance
 from oci_bpf_hook.allowance import MINUTE, OF_ROOT, OF_USER, More, due, spend
+from oci_bpf_hook.paths import REFUSALS
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_more_users_than_are_counted(tmp_path: Path, clock: list[float]) -> None
     run = str(tmp_path)
     rooms = [spend(user, OF_USER // 2, run=run) for user in range(1000, 2000)]
     assert 100 < sum(rooms) < 200
-    size = (tmp_path / allowance.NAME).stat().st_size
+    size = (tmp_path / REFUSALS).stat().st_size
     assert size <= 4096
     clock[0] += MINUTE
     (more,) = due(run=run)
@@ -76,7 +77,7 @@ def test_more_users_than_are_counted(tmp_path: Path, clock: list[float]) -> None
 @pytest.mark.parametrize("kind", ["link", "directory", "half", "odd"])
 def test_a_file_that_is_no_good(tmp_path: Path, clock: list[float], kind: str) -> None:
     """Everything is on record then, or counted from now on."""
-    path = tmp_path / allowance.NAME
+    path = tmp_path / REFUSALS
     if kind == "link":
         path.symlink_to(tmp_path / "elsewhere")
     elif kind == "directory":

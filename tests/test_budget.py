@@ -16,19 +16,9 @@ ASKED = {
     "strict_json",
 }
 GRANT = {
-    *(
-        "audit",
-        "case",
-        "compiled",
-        "container",
-        "files",
-        "half_child",
-        "container_half",
-        "lint",
-        "log",
-        "masks",
-    ),
-    *("host_half", "policy", "policycache", "subject", "syscalls", "type_facts"),
+    *("audit", "case", "compiled", "container", "container_half", "files", "half_child"),
+    *("host_half", "lint", "log", "masks", "paths", "policy", "policycache", "subject"),
+    *("syscalls", "type_facts"),
 }
 # What looks for the guard, where the rule doesn't say that it does without.
 CONFINED = {"confine", "guard"}

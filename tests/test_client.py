@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from oci_bpf_hook.client import SOCKET, connect
+from oci_bpf_hook.client import connect
 from oci_bpf_hook.container import Container
 from oci_bpf_hook.errors import (
     BAD_ANNOTATION,
@@ -23,6 +23,7 @@ from oci_bpf_hook.errors import (
     UNKNOWN_NAME,
 )
 from oci_bpf_hook.masks import Grant
+from oci_bpf_hook.paths import SOCKET
 from oci_bpf_hook.session import _Making
 from tests.support.broker import Broker
 from tests.support.policy import audited, in_force

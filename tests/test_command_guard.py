@@ -18,6 +18,7 @@ from oci_bpf_hook import guard, probe_process, syscalls
 from oci_bpf_hook.errors import DONE, FOUND, KERNEL_CANNOT, MOUNT_FAILED, NO_BROKER, HookError
 from oci_bpf_hook.lsm import lists, load, release
 from oci_bpf_hook.lsm.refusals import Refusal
+from oci_bpf_hook.paths import GUARD, PINS
 from tests.support.command import ROOT, command
 from tests.support.pins import bpffs, pin
 from tests.support.scratch import Scratch, io
@@ -168,7 +169,7 @@ def test_off_where_there_is_none(place: Path) -> None:
 
 def test_off_takes_away_what_is_left_of_one_that_was_being_made(place: Path) -> None:
     for name in ("guard-next", "guard-gone"):
-        pin(f"{load.PINS}/{name}")
+        pin(f"{PINS}/{name}")
     code, found = answer("off", "--force")
     assert (code, found["changed"]) == (DONE, True)
     assert pinned(place) == set()
@@ -199,13 +200,13 @@ def test_a_guard_that_is_renewed_while_it_is_looked_at(
     """It isn't missed for the names that lead to the old one at first, and then to the new one."""
     pin()
     (place / "oci-bpf-hook" / "older").mkdir(mode=0o700)
-    next_, open_pinned = f"{load.PINS}/older", syscalls.bpf_obj_get
-    probe_process.exchange(next_.encode(), guard.DIRECTORY.encode())
+    next_, open_pinned = f"{PINS}/older", syscalls.bpf_obj_get
+    probe_process.exchange(next_.encode(), GUARD.encode())
     looked: list[bytes] = []
 
     def renewed(path: bytes) -> int:
         if not looked:
-            probe_process.exchange(next_.encode(), guard.DIRECTORY.encode())
+            probe_process.exchange(next_.encode(), GUARD.encode())
         looked.append(path)
         # The first name is looked for where the older one is.
         return open_pinned(path.replace(b"/guard/", b"/older/") if len(looked) == 1 else path)
@@ -223,10 +224,10 @@ def test_nothing_is_marked_while_the_guard_is_taken_away(
     del place
     pin()
     # What is of version 0 is never in force; that it goes is what shows here.
-    there = guard.Guard(os.dup(0), guard.DIRECTORY)
+    there = guard.Guard(os.dup(0), GUARD)
     with there, release.nothing_marked(), pytest.raises(OSError, match="is being removed"):
         there.mark(0)
-    with guard.Guard(os.dup(0), guard.DIRECTORY) as there:
+    with guard.Guard(os.dup(0), GUARD) as there:
         with pytest.raises(OSError, match="of another version"):
             there.mark(0)
         monkeypatch.setattr(release, "_GRANT", 0)
@@ -237,7 +238,7 @@ def test_nothing_is_marked_while_the_guard_is_taken_away(
     with release.nothing_marked():
         pass
     load.turn_off()
-    with guard.Guard(os.dup(0), guard.DIRECTORY) as there, pytest.raises(FileNotFoundError):
+    with guard.Guard(os.dup(0), GUARD) as there, pytest.raises(FileNotFoundError):
         there.mark(0)
 
 
@@ -250,4 +251,4 @@ def test_audit_where_there_is_none() -> None:
 def test_the_schema_has_all_that_is_told_of_a_refusal() -> None:
     said = SCHEMA["$defs"]["refusal"]["properties"].keys()
     assert said == {*Refusal.__slots__, "text"}
-    assert os.path.dirname(guard.DIRECTORY) == load.PINS
+    assert os.path.dirname(GUARD) == PINS

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook import bytecode, guard, install_layout
+from oci_bpf_hook import bytecode, install_layout
 from oci_bpf_hook.cdi import DIRECTORIES, FILE
 from oci_bpf_hook.errors import DONE, MOUNT_FAILED, USAGE, HookError
-from oci_bpf_hook.lsm import load
+from oci_bpf_hook.paths import GUARD, PINS
 from tests.support.command import ROOT, answer, command
 from tests.support.pins import bpffs, pin
 from tests.support.policy import in_force
@@ -129,13 +129,13 @@ def test_the_guard_goes_between_the_json_and_the_program(opt: Path, tmp_path: Pa
         assert "sys/fs/bpf/oci-bpf-hook" not in uninstall(tmp_path)
         assert command("uninstall", "--force", "--prefix", opt / "none").stdout == ""
         dry = command("uninstall", "--json", "--force", *prefix, "--dry-run")
-        assert Path(guard.DIRECTORY).is_dir()
+        assert Path(GUARD).is_dir()
         done = command("uninstall", "--json", "--force", *prefix)
         steps = json.loads(done.stdout)["steps"]
         assert steps == json.loads(dry.stdout)["steps"]
-        assert steps[1] == {"action": "off", "path": load.PINS}
+        assert steps[1] == {"action": "off", "path": PINS}
         assert [step["action"] for step in steps].count("off") == 1
-        assert not Path(load.PINS).exists()
+        assert not Path(PINS).exists()
     assert files(opt) == set()
 
 
@@ -152,9 +152,9 @@ def test_nothing_goes_while_the_guard_holds_somebody(opt: Path) -> None:
             f"pid {scratch.init.pid} may be held by the guard, and would be trusted" in done.stderr
         )
         assert files(opt) == before
-        assert Path(guard.DIRECTORY).is_dir()
+        assert Path(GUARD).is_dir()
         assert command("uninstall", "--force", *prefix).returncode == DONE
-        assert not Path(load.PINS).exists()
+        assert not Path(PINS).exists()
     assert files(opt) == set()
 
 

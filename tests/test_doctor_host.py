@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook.client import SOCKET as BROKER
 from oci_bpf_hook.doctor.engines import ETC, SHARED
-from oci_bpf_hook.policycache import ETC as POLICY
+from oci_bpf_hook.paths import POLICY
+from oci_bpf_hook.paths import SOCKET as BROKER
 from tests.support.engines import make_work_directory, remove_work_directory
 from tests.support.podman import seccomp_profile
 from tests.support.scratch import LAUNCHER, install

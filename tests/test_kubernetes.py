@@ -13,7 +13,7 @@ import yaml
 from celpy.adapter import json_to_cel
 
 from oci_bpf_hook.errors import DONE
-from oci_bpf_hook.lsm.load import PINS
+from oci_bpf_hook.paths import PINS
 from tests.support.command import command
 from tests.support.packages import (
     HOOK_JSON,

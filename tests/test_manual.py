@@ -9,13 +9,13 @@ import pytest
 
 from oci_bpf_hook.annotations import KEYS, PREFIX
 from oci_bpf_hook.cli import PROGRAM, _parser
-from oci_bpf_hook.client import SOCKET
 from oci_bpf_hook.commands.table import ENTRIES, GROUPS, Entry
 from oci_bpf_hook.commands.tree import choices, leaves
 from oci_bpf_hook.errors import EXITS
 from oci_bpf_hook.manual import PAGES, Page
 from oci_bpf_hook.manualexamples import EXAMPLES
 from oci_bpf_hook.manualtexts import SECTIONS
+from oci_bpf_hook.paths import SOCKET
 
 ROOT = Path(__file__).parents[1]
 MAN = ROOT / "contrib" / "man"

@@ -12,6 +12,7 @@ import pytest
 
 from oci_bpf_hook import guard
 from oci_bpf_hook.lsm import load
+from oci_bpf_hook.paths import GUARD, PINS
 from tests.support import policy
 from tests.support.packages import (
     HOOK_JSON,
@@ -352,7 +353,7 @@ def test_it_stays_while_the_guard_holds_somebody(kind: str, built: Path, host: P
             assert done.returncode != 0
             said = "held may be held by the guard, and would be trusted with the kernel without it"
             assert said in done.stdout + done.stderr
-            assert Path(guard.DIRECTORY).is_dir()
+            assert Path(GUARD).is_dir()
             assert written(host) - {str(policy.AUDIT), str(policy.AUDIT.parent)} == before
         world.podman("rm", "--force", "--time", "0", "held")
         run(*ALONE, *remove)
@@ -374,13 +375,13 @@ def test_an_upgrade_goes_on_where_the_guard_can_t_be_renewed(
         )
         assert done.returncode == 0, done.stderr
         assert "the guard isn't renewed, and the older one is left as it was" in done.stderr
-        assert set(os.listdir(guard.DIRECTORY)) == {*guard.LINKS, *load.MAPS}
-        assert os.listdir(load.PINS) == ["guard"]
+        assert set(os.listdir(GUARD)) == {*guard.LINKS, *load.MAPS}
+        assert os.listdir(PINS) == ["guard"]
         # Where there is none, nobody turns one on.
         run(*ALONE, *remove)
         run(*install, package(built, kind))
         run(*install, package(newer, kind))
-        assert not Path(load.PINS).exists()
+        assert not Path(PINS).exists()
 
 
 @pytest.mark.parametrize("kind", ["deb", "rpm"])

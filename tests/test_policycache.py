@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from oci_bpf_hook import kernel, policycache, policysource
+from oci_bpf_hook import kernel, paths, policycache, policysource
 from oci_bpf_hook.compiled import END, MAGIC, PREAMBLE, Compiled
 from oci_bpf_hook.errors import BAD_POLICY, HookError
 from oci_bpf_hook.files import read_all
@@ -45,9 +45,9 @@ def test_another_installation_has_another_built_in_policy(
     """Of the same version, as a checkout has: what one has compiled isn't the other's."""
     place.policy()
     other = place.run.with_name("builtin.json")
-    text = Path(policycache.BUILTIN).read_text()
+    text = Path(paths.BUILTIN).read_text()
     other.write_text(text.replace('"own-namespaces"', '"others"'))
-    monkeypatch.setattr(policycache, "BUILTIN", str(other))
+    monkeypatch.setattr(paths, "BUILTIN", str(other))
     names = [rule["name"] for rule in place.policy().rules(asker())]
     assert "others" in names
     assert "own-namespaces" not in names

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from oci_bpf_hook.client import SOCKET
 from oci_bpf_hook.errors import NO_BROKER, REFUSED
+from oci_bpf_hook.paths import SOCKET
 from tests.support.broker import Broker
 from tests.support.command import command
 from tests.support.engines import FIRST_ID, RUNTIMES, CompletedProcess, Runtime

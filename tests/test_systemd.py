@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from oci_bpf_hook import guard, syscalls
-from oci_bpf_hook.client import SOCKET
 from oci_bpf_hook.guard import CONFIG_VALUE
+from oci_bpf_hook.paths import GUARD, SOCKET
 from tests.support.broker import ALONE, Broker, Peer
 from tests.support.pins import bpffs, pin
 from tests.support.policy import AUDIT, POLICY, audited, in_force, trusting
@@ -199,7 +199,7 @@ syscalls.bpf_map(syscalls.BPF_MAP_UPDATE_ELEM, fd, bytes(4), bytes([7]) * {CONFI
         assert value == bytes([7]) * CONFIG_VALUE.size
 
 
-MARKS = f"{guard.DIRECTORY}/{guard.MARKS}"
+MARKS = f"{GUARD}/{guard.MARKS}"
 
 
 def test_memory_is_never_both_written_and_run() -> None:

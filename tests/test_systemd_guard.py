@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook import guard
 from oci_bpf_hook.errors import KERNEL_CANNOT
-from oci_bpf_hook.lsm.load import BPFFS, LOCK
+from oci_bpf_hook.paths import BPFFS, GUARD, GUARD_LOCK
 from tests.support.pins import bpffs, pin
 from tests.support.policy import AUDIT
 from tests.support.systemd import UNITS, allowed, bounded, run, settings
@@ -45,12 +44,12 @@ MOVE = f"""
 import os
 from oci_bpf_hook.probe_process import exchange
 
-os.mkdir(os.path.dirname({guard.DIRECTORY!r}), 0o700)
-os.mkdir({guard.DIRECTORY!r}, 0o700)
-os.mkdir({guard.DIRECTORY + "-next"!r}, 0o700)
-exchange({guard.DIRECTORY + "-next"!r}.encode(), {guard.DIRECTORY!r}.encode())
-os.rename({guard.DIRECTORY!r}, {guard.DIRECTORY + "-gone"!r})
-os.rmdir({guard.DIRECTORY + "-gone"!r})
+os.mkdir(os.path.dirname({GUARD!r}), 0o700)
+os.mkdir({GUARD!r}, 0o700)
+os.mkdir({GUARD + "-next"!r}, 0o700)
+exchange({GUARD + "-next"!r}.encode(), {GUARD!r}.encode())
+os.rename({GUARD!r}, {GUARD + "-gone"!r})
+os.rmdir({GUARD + "-gone"!r})
 """
 
 
@@ -112,7 +111,7 @@ def test_that_it_is_stopped_lets_go_of_nobody() -> None:
 
 def test_its_audit_comes_and_goes_with_it() -> None:
     assert settings(SERVICE)["Wants"] == [TIMER.name]
-    assert settings(AUDITS)["ConditionPathExists"] == [guard.DIRECTORY]
+    assert settings(AUDITS)["ConditionPathExists"] == [GUARD]
     assert settings(AUDITS)["ExecStart"] == ["/usr/bin/oci-bpf-hook guard audit"]
     assert settings(TIMER)["OnUnitInactiveSec"] == ["1min"]
     # journald would drop an audit trail that is sent to syslog, at the level info.
@@ -175,7 +174,7 @@ def confined(*writable: str) -> list[str]:
 def test_it_works_where_it_may_write_nothing_else() -> None:
     """What it makes in its own mount namespace is there for everybody: it is the same bpffs."""
     (name,) = settings(SERVICE)["RuntimeDirectory"]
-    assert str(Path(LOCK).parent) == f"/run/{name}"
+    assert str(Path(GUARD_LOCK).parent) == f"/run/{name}"
     assert settings(SERVICE)["ReadWritePaths"] == settings(SERVICE)["AssertPathIsMountPoint"]
     assert settings(SERVICE)["ReadWritePaths"] == [BPFFS]
     prefix = confined(BPFFS, f"/run/{name}")
@@ -198,7 +197,7 @@ def test_the_audit_takes_no_capability_and_writes_to_two_directories(tmp_path: P
 import ctypes
 assert ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) == 0
 from oci_bpf_hook.lsm import refusals
-refusals.to_trail({guard.DIRECTORY!r})
+refusals.to_trail({GUARD!r})
 """
     with bpffs():
         pin()

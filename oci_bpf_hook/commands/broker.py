@@ -6,9 +6,9 @@ import grp
 import os
 
 from .. import broker, listening
-from ..client import SOCKET
 from ..errors import DONE, USAGE, HookError, Problem, quote
 from ..log import INFO, log
+from ..paths import SOCKET
 from ..policywatch import Watched
 from .table import argument
 

@@ -6,10 +6,11 @@ import os
 from ..errors import DONE, USAGE, HookError, Problem
 from ..install_layout import STAGES, Layout, install, lacks_guard
 from ..install_steps import Step, untrusted
+from ..paths import POLICY
 from .output import FAINT, JSON, WARNING, Output, print_json, styled
 from .table import argument
 
-ABOUT = """
+ABOUT = f"""
 Installs the hook and its package, byte-compiled; this command with its man pages and completions;
 the systemd units of the broker and the guard; and last the JSON that registers the hook with podman
 and CRI-O. Running it again changes only what is different.
@@ -18,7 +19,7 @@ The JSON is written when everything else is in place, because an engine silently
 program is missing, and a broken JSON stops every container. install refuses directories that others
 than root can write to.
 
-The policy, /etc/oci-bpf-hook/policy.yaml, is yours: without one the built-in policy holds.
+The policy, {POLICY}, is yours: without one the built-in policy holds.
 `systemctl enable --now oci-bpf-hook-broker.socket` starts the broker.
 
 With --precreate podman's containers get what they need to use their token: CAP_BPF and the other

@@ -12,6 +12,7 @@ from ..errors import DONE, USAGE, HookError
 from ..lint import lint
 from ..masks import Grant, resolve, show
 from ..names import CMDS, KINDS
+from ..paths import POLICY
 from ..resources import BUILTIN_POLICY
 from ..subject import of_description
 from ..type_facts import REACHES_BEYOND
@@ -28,7 +29,7 @@ request. oci-bpf-hook-policy(5) describes the file.
 def _check(options: argparse.Namespace) -> int:
     from ..policyfile import load
 
-    if os.path.abspath(options.file) == policycache.ETC:
+    if os.path.abspath(options.file) == POLICY:
         _trusted()
     loaded = load(request.read(options.file), options.file)
     enums = kernel.enums(KINDS)
@@ -79,17 +80,17 @@ def _check(options: argparse.Namespace) -> int:
 
 def _trusted() -> None:
     """Raise HookError unless the hook would take the file that is in force as whose it is."""
-    fd = policycache.open_source(policycache.ETC)
+    fd = policycache.open_source(POLICY)
     if fd < 0:
         built_in = "the built-in policy holds, which oci-bpf-hook policy show prints"
-        raise HookError(USAGE, f"{policycache.ETC} doesn't exist, and so {built_in}")
+        raise HookError(USAGE, f"{POLICY} doesn't exist, and so {built_in}")
     os.close(fd)
 
 
 def _show(options: argparse.Namespace) -> int:
     # What is in force, not what is there: a file that can't be trusted is an error here too.
     policycache.in_force()
-    etc = Path(policycache.ETC)
+    etc = Path(POLICY)
     source = etc if etc.exists() else BUILTIN_POLICY
     text = source.read_text(encoding="utf-8")
     if options.json:
@@ -158,9 +159,9 @@ COMMANDS = (
             argument(
                 *("file",),
                 nargs="?",
-                default=policycache.ETC,
+                default=POLICY,
                 metavar="FILE",
-                help=f"the file (default: {policycache.ETC})",
+                help=f"the file (default: {POLICY})",
             ),
             JSON,
         ),

@@ -23,7 +23,7 @@ from ..errors import BAD_STATE, REFUSED, HookError
 from ..masks import parse_shown
 from ..mountinfo import Mount, of_interest
 from ..names import KINDS, Enum, Kind
-from ..policycache import ETC as POLICY
+from ..paths import POLICY
 from ..processes import Status, environment, inside_id, mounts, read, status
 from ..running import Running
 from ..seccomp import FilterError, answer

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..installed import find, is_place_of
 from ..record import Record
+from ..seccomprules import BASES
 from .finding import Finding, ok, problem, warning
 
 SHARED = "/usr/share/containers/oci/hooks.d"
@@ -24,7 +25,6 @@ ETC = "/etc/containers/oci/hooks.d"
 PRECREATE = "/usr/share/containers/oci/precreate.d"
 _PROGRAMS = ("podman", "crio", "containerd", "dockerd", "crun", "runc", "youki")
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
-_SECCOMP = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
 _SECONDS = 10
 
 
@@ -128,7 +128,7 @@ def check(engines: list[Engine]) -> Iterator[Finding]:
 
 def _seccomp() -> Iterator[Finding]:
     """Whether the profile that podman and CRI-O use lets bpf(2) through with CAP_BPF."""
-    path = next((path for path in _SECCOMP if os.path.exists(path)), None)
+    path = next((path for path in BASES if os.path.exists(path)), None)
     if path is None:
         return  # The profile of their release is built in.
     try:
@@ -144,7 +144,7 @@ def _seccomp() -> Iterator[Finding]:
         "engine-seccomp",
         f"{path} lets bpf(2) through only with CAP_SYS_ADMIN, so in a container with CAP_BPF it "
         "fails with EPERM; give the container another profile, by --security-opt seccomp=FILE",
-        f"oci-bpf-hook seccomp --output {_SECCOMP[0]}",
+        f"oci-bpf-hook seccomp --output {BASES[0]}",
     )
 
 

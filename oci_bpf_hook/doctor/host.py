@@ -7,11 +7,12 @@ from pathlib import Path
 
 from .. import kernel, probe_process
 from ..btf import BtfError
-from ..client import SOCKET, connect
+from ..client import connect
 from ..container import is_initial
 from ..errors import HookError
 from ..names import KINDS
-from ..policycache import ETC, in_force
+from ..paths import POLICY, SOCKET
+from ..policycache import in_force
 from ..processes import Status, status_of
 from . import engines, guarded, hooks
 from .engines import Engine
@@ -131,7 +132,7 @@ def _policy() -> Iterator[Finding]:
         yield problem("policy", f"{error}; no container is given anything", _policy_fix(error))
         yield guarded.of_host(None)
         return
-    where = ETC if os.path.exists(ETC) else "the built-in one"
+    where = POLICY if os.path.exists(POLICY) else "the built-in one"
     yield ok("policy", f"in order: {where}")
     yield guarded.of_host(policy)
 
@@ -150,7 +151,7 @@ def _speculation() -> Iterator[Finding]:
 
 def _policy_fix(error: HookError) -> str:
     return "; ".join(filter(None, (one.hint for one in error.problems))) or (
-        f"oci-bpf-hook policy check {ETC}"
+        f"oci-bpf-hook policy check {POLICY}"
     )
 
 

@@ -22,7 +22,6 @@ from ..errors import KERNEL_CANNOT, NO_BROKER, HookError, Problem
 from ..guard import (
     CONFIG,
     CONFIG_VALUE,
-    DIRECTORY,
     KEY,
     LINKS,
     MARKS,
@@ -34,6 +33,7 @@ from ..guard import (
 )
 from ..names import KINDS, PROGS
 from ..names import MAPS as MAP_TYPES
+from ..paths import BPFFS, GUARD, GUARD_LOCK, PINS
 from ..probe_bpf import prog_exists
 from ..probe_process import exchange, mount_bpffs
 from ..record import Record
@@ -42,9 +42,7 @@ from .libbpf import Libbpf, Object
 from .lists import OBJECT, Lists, digest, lists, types
 from .proof import prove
 
-BPFFS = "/sys/fs/bpf"
 LSMS = "/sys/kernel/security/lsm"
-LOCK = "/run/oci-bpf-hook/guard.lock"
 KFUNCS = "kfuncs"
 HELPERS = "helpers"
 SPACES = "spaces"
@@ -58,12 +56,11 @@ _KEPT_FOR_SURE = (MARKS, TOKENS)
 MAPS = (*SHARED, CONFIG, KFUNCS, HELPERS)
 
 # Everything here is ours: the guard's own directory, one that is being made, and one being removed.
-PINS = os.path.dirname(DIRECTORY)
 # Seconds; the kernel needs a few tenths of one.  A guard holds those whom it holds until its end.
 _PATIENCE = 10
 # A name in a bpffs can't contain a dot.
-_NEXT = f"{DIRECTORY}-next"
-_GONE = f"{DIRECTORY}-gone"
+_NEXT = f"{GUARD}-next"
+_GONE = f"{GUARD}-gone"
 _BPF_MAP_GET_NEXT_KEY = 4
 _MASK = Struct("=Q")
 # Where struct pt_regs has the first two arguments of the current system call, in bytes (Linux:
@@ -166,19 +163,19 @@ def turn_off() -> bool:
         return False
     with _alone():
         _sweep()
-        if os.path.isdir(DIRECTORY):
+        if os.path.isdir(GUARD):
             # In one step, so that no grant finds half a guard.
-            os.rename(DIRECTORY, _GONE)
+            os.rename(GUARD, _GONE)
         _sweep()
     return True
 
 
 def there() -> bool:
     """Whether there is any part of a guard, complete or not, that may hold somebody."""
-    return any(map(os.path.isdir, (DIRECTORY, _NEXT, _GONE)))
+    return any(map(os.path.isdir, (GUARD, _NEXT, _GONE)))
 
 
-def loaded(directory: str = DIRECTORY) -> bytes:
+def loaded(directory: str = GUARD) -> bytes:
     """The digest of the guard in force, b"" if there is none."""
     try:
         with in_force(directory):
@@ -196,7 +193,7 @@ def is_current() -> bool:
         return False
 
 
-def tokens(directory: str = DIRECTORY) -> int:
+def tokens(directory: str = GUARD) -> int:
     """How many confined tokens there are, as far as they can be counted.  Raises OSError."""
     fd = syscalls.bpf_obj_get(f"{directory}/{TOKENS}".encode())
     try:
@@ -234,8 +231,8 @@ def _require_host() -> None:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Only one process does this at a time, and only where nobody else's pins are."""
-    os.makedirs(os.path.dirname(LOCK), exist_ok=True)
-    fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    os.makedirs(os.path.dirname(GUARD_LOCK), exist_ok=True)
+    fd = os.open(GUARD_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         require_own(PINS)
@@ -265,7 +262,7 @@ def _sweep() -> None:
         for name in os.listdir(directory):
             os.unlink(f"{directory}/{name}")
         os.rmdir(directory)
-    if not os.path.isdir(DIRECTORY):
+    if not os.path.isdir(GUARD):
         _remove_empty(PINS)
     _wait_for_end(ended)
 
@@ -356,7 +353,7 @@ def _try(object_: Object) -> None:
 def _share(object_: Object, name: str) -> None:
     """Have the new guard use the old one's map, if that still has the same form."""
     try:
-        fd = syscalls.bpf_obj_get(f"{DIRECTORY}/{name}".encode())
+        fd = syscalls.bpf_obj_get(f"{GUARD}/{name}".encode())
     except FileNotFoundError:
         return
     try:
@@ -399,8 +396,8 @@ def _word(info: bytes, number: int) -> int:
 
 def _put_in_place() -> None:
     """Put the next guard in force, in one step, and remove the last one."""
-    if os.path.isdir(DIRECTORY):
-        exchange(_NEXT.encode(), DIRECTORY.encode())
+    if os.path.isdir(GUARD):
+        exchange(_NEXT.encode(), GUARD.encode())
     else:
-        os.rename(_NEXT, DIRECTORY)
+        os.rename(_NEXT, GUARD)
     _sweep()

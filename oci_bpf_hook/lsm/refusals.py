@@ -13,8 +13,9 @@ from struct import Struct
 from .. import kernel, scratch, syscalls
 from ..audit import line, write
 from ..errors import REFUSED, quote
-from ..guard import DIRECTORY, KEY
+from ..guard import KEY
 from ..names import KINDS, MAPS, PROGS
+from ..paths import GUARD
 from ..policycache import in_force
 from ..record import Record
 from .lists import helpers, types
@@ -112,7 +113,7 @@ _SENTENCES = {
 }
 
 
-def of_space(space: int, directory: str = DIRECTORY) -> list[Refusal]:
+def of_space(space: int, directory: str = GUARD) -> list[Refusal]:
     """The last refusals of the user namespace with that inode number, the newest first.
 
     Raises OSError if there is no guard.
@@ -127,7 +128,7 @@ def of_space(space: int, directory: str = DIRECTORY) -> list[Refusal]:
     return _decoded(_last(value))
 
 
-def all_last(directory: str = DIRECTORY) -> list[Refusal]:
+def all_last(directory: str = GUARD) -> list[Refusal]:
     """The last refusals of all user namespaces, the newest first.  Raises OSError."""
     found: list[bytes] = []
     with _Map(directory, SPACES) as spaces:
@@ -140,7 +141,7 @@ def all_last(directory: str = DIRECTORY) -> list[Refusal]:
     return _decoded(found)
 
 
-def queued(directory: str = DIRECTORY) -> Iterator[Refusal]:
+def queued(directory: str = GUARD) -> Iterator[Refusal]:
     """The refusals that aren't in the audit trail yet, the oldest first; each leaves the queue.
 
     Raises OSError.
@@ -157,7 +158,7 @@ def queued(directory: str = DIRECTORY) -> Iterator[Refusal]:
     yield from reversed(_decoded(taken))
 
 
-def to_trail(directory: str = DIRECTORY) -> int:
+def to_trail(directory: str = GUARD) -> int:
     """Write the queued refusals to the audit trail; returns how many there were.
 
     The numbers show what was lost on the way.  Raises HookError, OSError.

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import MOUNT_FAILED, HookError
-from .load import PINS, tokens
+from ..paths import PINS
+from .load import tokens
 
 # Seconds that a grant may take after its mark, and that the kernel may take to free tokens.
 _GRANT = 12

@@ -17,12 +17,12 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import USAGE, HookError, quote
+from ..seccomprules import BASES
 from .attr import Call
 from .session import handing_on
 from .supervisor import Supervisor
 
 # The engine's own profile, on which a recorded container's profile is based.
-PROFILES = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
 # Enough for a state with a megabyte of annotations.
 _STATE_MAX = 1 << 20
 _FDS_MAX = 8
@@ -148,10 +148,10 @@ def _names(rule: Any) -> list[Any]:
 
 def default_profile() -> Path:
     """The engine's own profile.  Raises HookError (USAGE) if there is none."""
-    for name in PROFILES:
+    for name in BASES:
         if Path(name).exists():
             return Path(name)
-    raise HookError(USAGE, f"none of {', '.join(PROFILES)} exists; name a profile by --seccomp")
+    raise HookError(USAGE, f"none of {', '.join(BASES)} exists; name a profile by --seccomp")
 
 
 def serve(receiver: Receiver, note: Callable[[Call], None]) -> Supervisor:

@@ -19,7 +19,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from oci_bpf_hook.client import SOCKET
+from oci_bpf_hook.paths import SOCKET
 from oci_bpf_hook.wire import VERSION
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import TracebackType
 
-from oci_bpf_hook.client import SOCKET
+from oci_bpf_hook.paths import SOCKET
 
 from .broker import LIMIT, ROOT, Broker
 

@@ -11,7 +11,8 @@ from struct import Struct
 
 from oci_bpf_hook import guard, probe_bpf
 from oci_bpf_hook.lsm.libbpf import Libbpf
-from oci_bpf_hook.lsm.load import BPFFS, EVENTS, MAPS
+from oci_bpf_hook.lsm.load import EVENTS, MAPS
+from oci_bpf_hook.paths import BPFFS, GUARD
 
 from .systemd import run
 
@@ -33,7 +34,7 @@ def bpffs() -> Iterator[Path]:
         run("umount", "--lazy", BPFFS)
 
 
-def pin(directory: str = guard.DIRECTORY) -> None:
+def pin(directory: str = GUARD) -> None:
     """Pin what looks like a guard of version 0, with an empty queue, in `directory`."""
     os.makedirs(directory, mode=0o700)
     os.chmod(os.path.dirname(directory), 0o700)

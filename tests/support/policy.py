@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import oci_bpf_hook
-from oci_bpf_hook import guard
+from oci_bpf_hook.paths import GUARD
 
 POLICY = Path("/etc/oci-bpf-hook/policy.yaml")
 AUDIT = Path("/var/log/oci-bpf-hook/audit.jsonl")
@@ -83,14 +83,14 @@ def in_force(text: str | None) -> Iterator[None]:
 @contextmanager
 def without_guard() -> Iterator[None]:
     """What this host may have loaded, our own mount namespace doesn't have for a while."""
-    there = os.path.exists(guard.DIRECTORY)
+    there = os.path.exists(GUARD)
     if there:
-        subprocess.run(["mount", "-t", "tmpfs", "none", guard.DIRECTORY], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", GUARD], check=True)
     try:
         yield
     finally:
         if there:
-            subprocess.run(["umount", guard.DIRECTORY], check=True)
+            subprocess.run(["umount", GUARD], check=True)
 
 
 def audited() -> list[dict[str, Any]]:

@@ -11,8 +11,9 @@ from contextlib import suppress
 from statistics import median
 from typing import Final
 
-from oci_bpf_hook import guard, probe_bpf, syscalls
+from oci_bpf_hook import probe_bpf, syscalls
 from oci_bpf_hook.lsm import load
+from oci_bpf_hook.paths import GUARD
 
 from . import bpf
 from .cases import TOKENS, Context, on
@@ -103,5 +104,5 @@ def case_ratios(context: Context) -> dict[str, float]:
             base = median(one[what] for one in taken[against])
             if base:
                 ratios[f"{who}, {what}"] = round(median(one[what] for one in taken[who]) / base, 3)
-    assert not os.path.exists(guard.DIRECTORY)
+    assert not os.path.exists(GUARD)
     return ratios

@@ -19,6 +19,7 @@ from oci_bpf_hook.errors import HookError
 from oci_bpf_hook.lsm import lists, load
 from oci_bpf_hook.lsm.libbpf import Libbpf, Object
 from oci_bpf_hook.names import KINDS, MAPS, PROGS
+from oci_bpf_hook.paths import GUARD
 from tests.support.policy import AUDIT
 from tests.support.scratch import Scratch
 
@@ -67,7 +68,7 @@ def case_none_without_tokens(context: Context) -> Any:
     del context
     said = command("guard", "on", code=13)
     assert "Linux 6.9" in said, said
-    assert not os.path.exists(guard.DIRECTORY)
+    assert not os.path.exists(GUARD)
     return said
 
 
@@ -327,7 +328,7 @@ def case_an_upgrade(context: Context) -> None:
         assert _with_an_old_token(container, renew) == 1
         assert loads(container, bpf.RETURN_0, TRACEPOINT) == REFUSED
         assert _with_an_old_token(free, renew) == 0
-    assert not os.path.exists(f"{guard.DIRECTORY}-next")
+    assert not os.path.exists(f"{GUARD}-next")
 
 
 def _with_an_old_token(container: Scratch, meanwhile: Callable[[], None]) -> int:
@@ -430,10 +431,10 @@ def case_a_map_of_another_form(context: Context) -> str:
 
     def put(name: str) -> None:
         """Have an array in the place of that map."""
-        os.unlink(f"{guard.DIRECTORY}/{name}")
+        os.unlink(f"{GUARD}/{name}")
         fd = probe_bpf.map_create(probe_bpf.BPF_MAP_TYPE_ARRAY, None)
         with Object(Libbpf(), str(lists.OBJECT)) as object_:
-            object_.pin(fd, f"{guard.DIRECTORY}/{name}")
+            object_.pin(fd, f"{GUARD}/{name}")
         os.close(fd)
 
     with other_lists(about="of another form"):
@@ -459,11 +460,11 @@ def case_gone_or_replaced(context: Context) -> list[str]:
     """A link less, or another's in its place: there is no confined grant, until it is on again."""
     del context
     said = []
-    link = f"{guard.DIRECTORY}/prog_load"
+    link = f"{GUARD}/prog_load"
     for replace in (False, True):
         os.unlink(link)
         if replace:
-            fd = syscalls.bpf_obj_get(f"{guard.DIRECTORY}/token_free".encode())
+            fd = syscalls.bpf_obj_get(f"{GUARD}/token_free".encode())
             with Object(Libbpf(), str(lists.OBJECT)) as object_:
                 object_.pin(fd, link)
             os.close(fd)

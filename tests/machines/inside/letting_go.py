@@ -15,13 +15,14 @@ from oci_bpf_hook.errors import HookError
 from oci_bpf_hook.lsm import lists, load
 from oci_bpf_hook.lsm.libbpf import Libbpf, Object
 from oci_bpf_hook.names import KINDS, MAPS, PROGS
+from oci_bpf_hook.paths import GUARD
 from tests.support.scratch import Scratch
 
 from .cases import TOKENS, Context, on
 from .container import as_root
 from .guarded import command, marked, mount, raises
 
-NEXT: Final = f"{guard.DIRECTORY}-next"
+NEXT: Final = f"{GUARD}-next"
 
 
 @on(*TOKENS)
@@ -33,7 +34,7 @@ def case_nobody_says_which_lsms(context: Context) -> str:
     try:
         said = command("guard", "on", code=13)
         assert "mount -t securityfs" in said
-        assert not os.path.exists(guard.DIRECTORY)
+        assert not os.path.exists(GUARD)
     finally:
         libc.check(probe_process._libc.umount2(bytes(kept.parent), 0), "umount2")
     assert command("guard", "on")["changed"] is True
