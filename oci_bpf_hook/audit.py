@@ -61,10 +61,12 @@ def _append(path: str, line: bytes) -> None:
     try:
         written = posix.write(fd, line)
         if written != len(line):
+            from errno import ENOSPC
+
             # The disk is full.  The next line must not be appended to a half of this one.
             end = posix.lseek(fd, 0, 1)
             if posix.fstat(fd).st_size == end:
                 posix.ftruncate(fd, end - written)
-            raise OSError(28, "No space left on device", path)
+            raise OSError(ENOSPC, posix.strerror(ENOSPC), path)
     finally:
         posix.close(fd)

@@ -149,14 +149,8 @@ def _quoted(text: str) -> str:
 
 # --------------------------------------------------------------------- zsh
 
-_ZSH = """\
-#compdef {program}
-{made}
-_oci_bpf_hook() {{
-    local context state state_descr line
-    typeset -A opt_args
-    _arguments -C '(- *)--help[show the commands]' '(- *)--version[show the version]' \\
-        '1:command:->command' '*::argument:->argument'
+# Of a command that has commands: their names, and then what each takes.
+_ZSH_COMMANDS = """\
     case $state in
     command)
         local -a commands=(
@@ -168,6 +162,19 @@ _oci_bpf_hook() {{
 {cases}        esac
         ;;
     esac
+"""
+_ZSH = (
+    """\
+#compdef {program}
+{made}
+_oci_bpf_hook() {{
+    local context state state_descr line
+    typeset -A opt_args
+    _arguments -C '(- *)--help[show the commands]' '(- *)--version[show the version]' \\
+        '1:command:->command' '*::argument:->argument'
+"""
+    + _ZSH_COMMANDS
+    + """\
 }}
 {functions}
 # Loaded by the name of this file it is called at once; sourced it only says that it is there.
@@ -177,24 +184,19 @@ else
     compdef _oci_bpf_hook {program}
 fi
 """
-_ZSH_PARENT = """
+)
+_ZSH_PARENT = (
+    """
 _oci_bpf_hook_{name}() {{
     local context state state_descr line
     typeset -A opt_args
     _arguments -C '(- *)--help[show the commands]' '1:command:->command' '*::argument:->argument'
-    case $state in
-    command)
-        local -a commands=(
-{commands}        )
-        _describe command commands
-        ;;
-    argument)
-        case $line[1] in
-{cases}        esac
-        ;;
-    esac
+"""
+    + _ZSH_COMMANDS
+    + """\
 }}
 """
+)
 _ZSH_VALUES = {FILE: "_files", DIRECTORY: "_files -/"}
 
 

@@ -18,12 +18,11 @@ from .files import MOUNTINFO_MAX, read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
 
 # The initial user namespace's inode number (Linux: include/linux/proc_ns.h, PROC_USER_INIT_INO).
-_INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 # _IO(0xb7, 1), 2 and 4 of linux/nsfs.h; the architectures below spell "no direction" as 1 << 29.
 _NS_GET_USERNS = 0xB701
 _NS_GET_PARENT = 0xB702
@@ -44,7 +43,7 @@ def is_initial(namespace: int | None = None) -> bool:
         raise HookError(
             BAD_STATE, "/proc is missing, and the hook finds the container through it"
         ) from None
-    return status.st_ino == _INITIAL_USER_NAMESPACE
+    return status.st_ino == INITIAL_USER_NAMESPACE
 
 
 def owner_of(namespace: int) -> int:
@@ -73,7 +72,7 @@ def is_within(namespace: int, above: int) -> bool:
     here = posix.dup(namespace)
     try:
         # The kernel nests them at most 32 deep.
-        while (inode := posix.fstat(here).st_ino) not in (above, _INITIAL_USER_NAMESPACE):
+        while (inode := posix.fstat(here).st_ino) not in (above, INITIAL_USER_NAMESPACE):
             parent = fcntl.ioctl(here, _request(_NS_GET_PARENT))
             posix.close(here)
             here = parent
@@ -111,7 +110,7 @@ class Process:
             self._user_id = _identity(posix.fstat(self.user))
             self._mount_id = _identity(posix.fstat(self.mount))
             ours = posix.stat("/proc/self/ns/user")
-            self.from_host = ours.st_ino == _INITIAL_USER_NAMESPACE
+            self.from_host = ours.st_ino == INITIAL_USER_NAMESPACE
             self.joins_user = self._user_id != _identity(ours)
             self.joins_mount = self._mount_id != _identity(posix.stat("/proc/self/ns/mnt"))
             self._check(inside=pid is None)
@@ -128,12 +127,7 @@ class Process:
     def __enter__(self) -> "Self":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: "TracebackType | None",
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -161,7 +155,7 @@ class Process:
 
     def is_on_host(self) -> bool:
         """Whether it is in the initial user namespace."""
-        return self._user_id[1] == _INITIAL_USER_NAMESPACE
+        return self._user_id[1] == INITIAL_USER_NAMESPACE
 
     def owns_its_mounts(self) -> bool:
         """Whether its mount namespace belongs to its user namespace.  Raises OSError."""
@@ -200,7 +194,7 @@ class Process:
             # The kernel nests them at most 32 deep.
             while True:
                 parent = fcntl.ioctl(namespace, _request(_NS_GET_PARENT))
-                if posix.fstat(parent).st_ino == _INITIAL_USER_NAMESPACE:
+                if posix.fstat(parent).st_ino == INITIAL_USER_NAMESPACE:
                     posix.close(parent)
                     return posix.fstat(namespace).st_ino, owner_of(namespace)
                 posix.close(namespace)
@@ -326,8 +320,10 @@ def _read_at(directory: int, path: str) -> bytes:
     fd = _open_at(directory, path)
     try:
         return read_all(fd, MOUNTINFO_MAX)
-    except ValueError:  # EFBIG.
-        raise OSError(27, f"it is larger than {MOUNTINFO_MAX >> 20} MiB", path) from None
+    except ValueError:
+        from errno import EFBIG
+
+        raise OSError(EFBIG, f"it is larger than {MOUNTINFO_MAX >> 20} MiB", path) from None
     finally:
         posix.close(fd)
 

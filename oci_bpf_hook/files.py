@@ -12,7 +12,15 @@ from .errors import BAD_POLICY, HookError, Problem
 # engine makes a hundredth.
 MOUNTINFO_MAX = 16 << 20
 _DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
+# What st_mode says of the kind of a file (inode(7)); the module stat isn't on the hook's way.
+_KIND = 0o170000
+REGULAR, DIRECTORY, LINK, CHARACTER_DEVICE = 0o100000, 0o040000, 0o120000, 0o020000
 FILE = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+
+
+def kind_of(status: posix.stat_result) -> int:
+    """The kind of a file that has this status: REGULAR, DIRECTORY, LINK, or another."""
+    return status.st_mode & _KIND
 
 
 def read_all(fd: int, limit: int | None = None) -> bytes:
@@ -35,7 +43,7 @@ def read_file(path: str, limit: int, *, anybodys: bool = False) -> bytes:
     fd = posix.open(path, FILE)
     try:
         status = posix.fstat(fd)
-        if status.st_mode & 0o170000 != 0o100000:
+        if kind_of(status) != REGULAR:
             raise ValueError("no regular file")
         if not anybodys and status.st_uid not in (0, posix.geteuid()):
             raise ValueError("not root's")
@@ -62,7 +70,7 @@ def open_trusted(path: str) -> int:
         posix.close(directory)
     try:
         _check(fd, path, path)
-        if posix.fstat(fd).st_mode & 0o170000 != 0o100000:
+        if kind_of(posix.fstat(fd)) != REGULAR:
             raise HookError(BAD_POLICY, f"{path} is no regular file")
     except HookError:
         posix.close(fd)

@@ -19,7 +19,6 @@ from .paths import GUARD
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
     from typing import Self
 
 # The version of the config map's layout; guard.bpf.c has it too.
@@ -78,12 +77,7 @@ class Guard:
     def __enter__(self) -> "Self":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: "TracebackType | None",
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         posix.close(self._marks)
         if self._held >= 0:
             posix.close(self._held)

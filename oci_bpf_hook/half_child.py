@@ -24,7 +24,6 @@ from .errors import MOUNT_FAILED, HookError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import NoReturn, Self
 
     from .masks import Grant
@@ -68,12 +67,7 @@ class Half:
     def __enter__(self) -> "Self":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: "TracebackType | None",
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leave no process and no fd, whatever has happened."""
         self._end()
         while self._fds:

@@ -10,7 +10,7 @@ import posix
 
 from . import btf
 from .errors import USAGE, HookError
-from .files import read_all
+from .files import CHARACTER_DEVICE, DIRECTORY, REGULAR, kind_of, read_all
 from .names import Enum, Kind
 from .paths import PACKAGE
 
@@ -53,7 +53,7 @@ def btf_in(path: str = VMLINUX) -> "btf.Buffer":
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         # Which may never end; a pipe does.
-        if posix.fstat(fd).st_mode & 0o170000 == 0o020000:
+        if kind_of(posix.fstat(fd)) == CHARACTER_DEVICE:
             raise btf.BtfError("it is a device")
         try:
             # Since 6.16 (a539e2a6d51d), and only private; spares a copy of 5 MB.
@@ -92,8 +92,8 @@ def _read(path: str) -> bytes:
     """
     fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     try:
-        kind = posix.fstat(fd).st_mode & 0o170000
-        if kind not in (0o100000, 0o040000):  # To read a directory fails in words of its own.
+        # To read a directory fails in words of its own.
+        if kind_of(posix.fstat(fd)) not in (REGULAR, DIRECTORY):
             raise ValueError("no regular file")
         return read_all(fd, _LONGEST)
     finally:

@@ -19,7 +19,6 @@ import select
 import socket
 import struct
 from collections.abc import Sequence
-from types import TracebackType
 
 from .container import Container, Process
 from .errors import BAD_STATE, KERNEL_CANNOT, NO_USER_NAMESPACE, HookError
@@ -73,12 +72,7 @@ class Peer:
     def __enter__(self) -> "Peer":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ def read(process: Process, name: str, most: int = _MOST) -> str:
     try:
         return read_all(fd, most).decode("utf-8", "surrogateescape")
     except ValueError as error:
-        raise OSError(27, f"{name} is {error}") from None
+        raise OSError(errno.EFBIG, f"{name} is {error}") from None
     finally:
         os.close(fd)
 

@@ -9,6 +9,7 @@ import posix
 
 from .container import is_initial, owner_of, user_namespace_of
 from .errors import BAD_STATE, NO_USER_NAMESPACE, HookError, quote
+from .files import REGULAR, kind_of
 from .images import stored
 
 TYPE_CHECKING = False
@@ -143,7 +144,7 @@ def _is_bind(mount: "Mapping[str, Any]") -> bool:
 def _open(path: str) -> int:
     try:
         # Opening a device may have effects, and opening a pipe may never end.
-        if posix.stat(path).st_mode & 0o170000 != 0o100000:
+        if kind_of(posix.stat(path)) != REGULAR:
             raise ValueError("not a namespace")
         return posix.open(path, _OPEN)
     except (OSError, ValueError) as error:

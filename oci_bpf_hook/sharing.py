@@ -26,19 +26,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from signal import SIG_DFL, SIGALRM, SIGKILL, alarm, signal
 from time import monotonic
-from types import TracebackType
 from typing import NoReturn, TypeVar
 
 from . import syscalls
-from .container import Process, is_within, owning
+from .container import INITIAL_USER_NAMESPACE, Process, is_within, owning
 from .errors import HookError
 from .files import read_all
 from .half_child import Half
 from .peer import user_behind
 from .processes import Patience, pids
 
-# Linux: include/linux/proc_ns.h, PROC_USER_INIT_INO and PROC_PID_INIT_INO.
-_INITIAL_USER = 0xEFFFFFFD
+# Linux: include/linux/proc_ns.h, PROC_PID_INIT_INO.
 _INITIAL_PID = 0xEFFFFFFC
 # How many ids the initial user namespace maps; one below it may, too, if root sets that up.
 _EVERY_ID = 0xFFFFFFFF
@@ -90,7 +88,7 @@ class _Look:
         self._held: list[int] = []
         # By their inode numbers: whether a user namespace is the container's or below it, whether a
         # network namespace belongs to none of these, and which cgroups a mount namespace shows.
-        self._users = {self._top: True, _INITIAL_USER: False}
+        self._users = {self._top: True, INITIAL_USER_NAMESPACE: False}
         self._networks: dict[int, bool] = {}
         self._mounts: dict[int, frozenset[str]] = {}
         self._patience = Patience()
@@ -107,12 +105,7 @@ class _Look:
     def __enter__(self) -> "_Look":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         while self._held:
             os.close(self._held.pop())
 

@@ -34,6 +34,8 @@ HOST = "host"
 # (is_net_admin_prog_type, is_perfmon_prog_type, map_create).
 NET_ADMIN = "NET_ADMIN"
 PERFMON = "PERFMON"
+# Those that BPF under a token asks for, without CAP_, and their numbers (linux/capability.h).
+CAPABILITIES = {NET_ADMIN: 12, "SYS_ADMIN": 21, PERFMON: 38, "BPF": 39}
 
 # How libbpf loads a program: always with expected_attach_type 0, which is cgroup_inet_ingress and
 # is asked for like any other attach type; with 0 instead of the declared one where its probe of
@@ -44,7 +46,8 @@ NEVER = "never"
 
 # Of each program type: what a confined token's reaches, which is HOST too where no confined token
 # loads it; the capabilities that loading it takes; and whether libbpf loads it with attach type 0.
-_PROGRAMS: "dict[str, tuple[str, tuple[str, ...], str]]" = {
+# They are in the enum's order, which is ABI: the first has the number 0.
+PROGRAMS: "dict[str, tuple[str, tuple[str, ...], str]]" = {
     # No program is of that type, which the kernel has no operations for.
     "unspec": (OWN, (), NEVER),
     "socket_filter": (OWN, (), ALWAYS),
@@ -175,22 +178,22 @@ def reach(option: str, name: str, *, confined: bool) -> str:
 
 def program_reach(name: str) -> str:
     """What a confined token's program of this type reaches; HOST also if it never loads one."""
-    return _PROGRAMS.get(name, _UNKNOWN)[0]
+    return PROGRAMS.get(name, _UNKNOWN)[0]
 
 
 def takes(name: str) -> tuple[str, ...]:
     """The capabilities, without CAP_, that loading a program of this type takes beside BPF."""
-    return _PROGRAMS.get(name, _UNKNOWN)[1]
+    return PROGRAMS.get(name, _UNKNOWN)[1]
 
 
 def attach_type_0(name: str) -> str:
     """Whether libbpf loads a program of this type with attach type 0: ALWAYS, MAYBE or NEVER."""
-    return _PROGRAMS.get(name, _UNKNOWN)[2]
+    return PROGRAMS.get(name, _UNKNOWN)[2]
 
 
 def programs_that_take(capability: str) -> tuple[str, ...]:
     """The program types whose loading takes this capability beside CAP_BPF."""
-    return tuple(name for name, row in _PROGRAMS.items() if capability in row[1])
+    return tuple(name for name, row in PROGRAMS.items() if capability in row[1])
 
 
 def why(name: str) -> str:

@@ -9,6 +9,8 @@ opened.  A process that is killed meanwhile leaves a file whose name begins with
 import posix
 from errno import EEXIST, EISDIR, ELOOP, ENOENT, ENXIO
 
+from .files import DIRECTORY, LINK, REGULAR, kind_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from os import PathLike
@@ -19,7 +21,6 @@ _DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 _NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 _WRITE = posix.O_WRONLY | posix.O_NOCTTY | posix.O_CLOEXEC
-_KIND, _REGULAR, _IS_DIRECTORY, _LINK = 0o170000, 0o100000, 0o040000, 0o120000
 # Nobody guesses a name of 64 random bits this often.
 _TRIES = 16
 
@@ -77,7 +78,7 @@ class Replacement:
 
     def _make(self) -> int:
         found = self._found()
-        if found and found.st_mode & _KIND == _IS_DIRECTORY:
+        if found and kind_of(found) == DIRECTORY:
             raise IsADirectoryError(EISDIR, posix.strerror(EISDIR))
         if self._mode is None:
             self._mode = _usual_mode(found)
@@ -129,12 +130,12 @@ class Replacement:
     def _special(self) -> int:
         """The flags to open what is there with, if it is written to and not replaced, or 0."""
         found = self._found() if self._devices else None
-        if found is None or found.st_mode & _KIND in (_REGULAR, _IS_DIRECTORY):
+        if found is None or kind_of(found) in (REGULAR, DIRECTORY):
             return 0
         ours = (0, posix.geteuid())
         around = posix.fstat(self._directory)
         alone = around.st_uid in ours and not around.st_mode & 0o022
-        if found.st_mode & _KIND == _LINK:
+        if kind_of(found) == LINK:
             return _WRITE | posix.O_CREAT | posix.O_TRUNC if alone else 0
         return _WRITE | posix.O_NOFOLLOW if alone or found.st_uid in ours else 0
 
@@ -166,7 +167,7 @@ class Replacement:
 
 def _usual_mode(found: "posix.stat_result | None") -> int:
     """The mode for a file whose mode nobody gave, where the file there is `found`."""
-    if found and found.st_mode & _KIND == _REGULAR and found.st_uid == posix.geteuid():
+    if found and kind_of(found) == REGULAR and found.st_uid == posix.geteuid():
         return found.st_mode & 0o777
     mask = posix.umask(0o077)
     posix.umask(mask)
@@ -203,7 +204,7 @@ def is_written(path: "str | PathLike[str]", content: bytes, mode: int) -> bool:
         raise
     try:
         status = posix.fstat(fd)
-        if (status.st_mode, status.st_uid) != (_REGULAR | mode, posix.geteuid()):
+        if (status.st_mode, status.st_uid) != (REGULAR | mode, posix.geteuid()):
             return False
         # One byte more than it should have.
         return status.st_size == len(content) and posix.read(fd, len(content) + 1) == content

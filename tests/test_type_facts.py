@@ -31,6 +31,7 @@ from oci_bpf_hook.type_facts import (
     NETWORK,
     OWN,
     PERFMON,
+    PROGRAMS,
     REACHES_BEYOND,
     WITH_TOKEN,
     attach_type_0,
@@ -127,6 +128,8 @@ def test_every_type_of_the_table_is_known() -> None:
         assert reach(PROGS.option, name, confined=True) != HOST or "isn't known" not in why(name)
     for name in TABLE[MAPS.option].values:
         assert reach(MAPS.option, name, confined=True) != HOST or "isn't known" not in why(name)
+    # Where numbers are looked up by it, the order counts.
+    assert dict(enumerate(PROGRAMS)) == TABLE[PROGS.option].names
     assert {*MAPS_WITH_BTF, *MAPS_WITH_NET_ADMIN} <= TABLE[MAPS.option].values.keys()
     assert {*programs_that_take(NET_ADMIN)} <= TABLE[PROGS.option].values.keys()
     assert set(WITH_TOKEN) <= TABLE[CMDS.option].values.keys()

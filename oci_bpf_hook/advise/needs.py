@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from .. import type_facts
 from ..names import KINDS, Enum
 from ..record import Record
 
-# The capabilities that BPF under a token asks for, by the kernel's numbers (linux/capability.h).
-CAPABILITIES = {"net_admin": 12, "sys_admin": 21, "perfmon": 38, "bpf": 39}
+# The capabilities that BPF under a token asks for, as recordings and advice name them.
+CAPABILITIES = {name.lower(): number for name, number in type_facts.CAPABILITIES.items()}
 CAPABILITY = "capabilities"
 LISTS = (*(kind.option for kind in KINDS), CAPABILITY)
 

@@ -20,6 +20,7 @@ _CONTEXTS = {
     **dict.fromkeys(("sched_cls", "sched_act", "cgroup_skb", "sk_skb"), _SKB),
     **dict.fromkeys(("lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local", "flow_dissector"), _SKB),
 }
+WITH_PACKETS = frozenset(_CONTEXTS)
 
 # What a register may hold, as bits.
 _NUMBER, _CONTEXT, _DATA, _END = 1, 2, 4, 8

@@ -216,6 +216,13 @@ def _matches(section: str, pattern: str, loader: str) -> bool:
     return section == pattern
 
 
+def is_optional(prog: str, attach: str) -> bool:
+    """Whether libbpf loads such a program with attach type 0 if its probe of those is refused."""
+    return attach != ZERO and any(
+        (row.prog, row.attach, row.flag) == (prog, attach, OPTIONAL) for row in _LIBBPF
+    )
+
+
 def _without_option(row: Row, loader: str) -> Row:
     # Only libbpf probes for attach types.  cilium/ebpf leaves out xdp's and always passes the
     # others; aya passes those that are in its table.

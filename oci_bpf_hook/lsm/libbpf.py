@@ -8,7 +8,6 @@ part of what fails.  The names and their meaning are libbpf 1.0's, which is sona
 import ctypes
 import os
 from errno import EPERM
-from types import TracebackType
 from typing import Any, Self
 
 from ..errors import KERNEL_CANNOT, HookError, Problem
@@ -110,12 +109,7 @@ class Object:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it; what is pinned stays as it is, and everything else ends."""
         for link in self._links:
             self._library.link_destroy(link)

@@ -18,6 +18,7 @@ from ..names import KINDS, MAPS, PROGS
 from ..paths import GUARD
 from ..policycache import in_force
 from ..record import Record
+from ..type_facts import CAPABILITIES
 from .lists import helpers, types
 from .load import EVENTS, SPACES, keys
 
@@ -46,7 +47,7 @@ _SPACE = Struct("=Q")
 _LAST = 8
 _SPACE_SIZE = _SPACE.size + _LAST * _REFUSAL.size
 _NO_TYPE = 0xFFFFFFFF
-_CAPABILITIES = {12: "CAP_NET_ADMIN", 21: "CAP_SYS_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
+_CAPABILITIES = {number: f"CAP_{name}" for name, number in CAPABILITIES.items()}
 
 
 class Refusal(Record):

@@ -10,27 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ..advise import calls
 from ..advise.needs import CALL, CAPABILITY, PROBE, Caution, Needs, Reason, make
+from ..advise.sections import ZERO, is_optional
 from ..names import ATTACHS, CMDS, MAPS, PROGS, Enum
 from ..type_facts import PERFMON_HELPERS
 from . import attr, probes
 from .recording import OK, Entry, Recording
 
-ZERO = "cgroup_inet_ingress"
 _REFUSED = ("EPERM", "EACCES")
-# Program types with the attach type that libbpf replaces by 0 if its probe of attach types, a
-# cgroup_sock program, is refused: the rows of its section table with SEC_EXP_ATTACH_OPT.
-_OPTIONAL = {
-    ("xdp", "xdp"),
-    ("sock_ops", "cgroup_sock_ops"),
-    ("sk_skb", "sk_skb_stream_parser"),
-    ("sk_skb", "sk_skb_stream_verdict"),
-    ("sk_skb", "sk_skb_verdict"),
-    ("sk_msg", "sk_msg_verdict"),
-    ("lirc_mode2", "lirc_mode2"),
-    ("flow_dissector", "flow_dissector"),
-    ("cgroup_skb", "cgroup_inet_egress"),
-    ("cgroup_device", "cgroup_device"),
-}
 # SEC("xdp.frags") has the same types as SEC("xdp"), but its attach type isn't optional; this flag
 # tells them apart.
 _XDP_HAS_FRAGS = 1 << 5
@@ -71,7 +57,7 @@ def attach_type_is_optional(entry: Entry, enums: Mapping[str, Enum]) -> bool:
     prog = enums[PROGS.option].names.get(entry.prog_type, "")
     attach = enums[ATTACHS.option].names.get(entry.attach_type, "")
     frags = prog == "xdp" and bool(entry.flags & _XDP_HAS_FRAGS)
-    return (prog, attach) in _OPTIONAL and not frags
+    return is_optional(prog, attach) and not frags
 
 
 def _unread(entry: Entry) -> bool:

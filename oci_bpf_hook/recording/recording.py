@@ -7,9 +7,10 @@ import errno
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..advise.pointers import takes_perfmon
+from ..advise.pointers import WITH_PACKETS, takes_perfmon
 from ..names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum
 from ..record import Record
+from ..type_facts import PROGRAMS
 from .attr import LITTLE, WITH_TOKEN, Call
 from .probes import EXP_ATTACH_TYPE, Teller
 
@@ -17,20 +18,9 @@ VERSION = 1
 OK = "ok"
 # Entries beyond this number have no names: there may be any number of names, but not of kinds.
 _NAMED_MAX = 4096
-# Program types, by number, whose programs see packets; and the size of instructions beyond which a
-# program isn't followed, because it waits for us meanwhile.
-_WITH_PACKETS = {
-    3: "sched_cls",
-    4: "sched_act",
-    6: "xdp",
-    8: "cgroup_skb",
-    10: "lwt_in",
-    11: "lwt_out",
-    12: "lwt_xmit",
-    14: "sk_skb",
-    19: "lwt_seg6local",
-    22: "flow_dissector",
-}
+# Program types, by number, whose programs see packets.
+_WITH_PACKETS = {number: name for number, name in enumerate(PROGRAMS) if name in WITH_PACKETS}
+# The size of instructions beyond which a program isn't followed, because it waits for us meanwhile.
 _FOLLOWED_MAX = 1 << 15
 # So many threads, and programs that were followed, are remembered.
 _KEPT_MAX = 256

@@ -24,7 +24,6 @@ import signal
 import socket
 from collections.abc import Mapping, Sequence
 from struct import Struct
-from types import TracebackType
 from typing import NoReturn
 
 from .. import syscalls as hook
@@ -86,12 +85,7 @@ class Sandbox:
     def __enter__(self) -> "Sandbox":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end()
 
     def _end(self) -> None:
