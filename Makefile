@@ -26,7 +26,7 @@ help:
 	@echo 'make demo-rootless  the same for a user without any privilege, through the broker'
 	@echo 'make test       every test'
 	@echo 'make bench      the benchmark: a table, JSON and a plot'
-	@echo 'make pictures   the pictures in the README'
+	@echo 'make pictures   the pictures of the documentation'
 	@echo 'make install    into PREFIX ($(PREFIX)), below DESTDIR'
 	@echo 'make uninstall  and out again'
 	@echo 'make deb        a Debian package, in $(OUTPUT)'

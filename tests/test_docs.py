@@ -1,6 +1,7 @@
 """The README, docs/ and the code say the same."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,64 +10,136 @@ from oci_bpf_hook.annotations import KEYS, MODE, PATH, PREFIX
 from oci_bpf_hook.cli import _parser
 from oci_bpf_hook.commands.table import ENTRIES
 from oci_bpf_hook.errors import EXITS
+from tests.support.docs import BLOCKS, PAGES, ROOT, anchors, broken, links, pages, prose, section
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-# What people read, by the directory that its links start from.
-PAGES = {path: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
-every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+every_page = pytest.mark.parametrize("page", PAGES)
 
 
 def test_exit_codes() -> None:
-    rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", README, re.MULTILINE))
+    text = PAGES["docs/troubleshooting.md"]
+    rows = dict(re.findall(r"^\| (\d+) \| (.*?) \| .*\|$", text, re.MULTILINE))
     assert {int(code): text for code, text in rows.items()} == EXITS
 
 
 def test_annotations() -> None:
-    rows = dict(re.findall(r"^\| `(io\.bpffs\.\w+)` \|.*\| (.*) \|$", README, re.MULTILINE))
+    text = PAGES["docs/annotations.md"]
+    rows = dict(re.findall(r"^\| `(io\.bpffs\.\w+)` \|.*\| (.*) \|$", text, re.MULTILINE))
     assert list(rows) == [PREFIX + key for key in KEYS]
     assert rows[f"{PREFIX}path"] == f"`{PATH}`"
     assert rows[f"{PREFIX}mode"] == f"`{MODE:o}`"
 
 
 @every_page
-def test_files_that_are_named_exist(path: Path) -> None:
-    named = set(re.findall(r"`((?:hooks\.d|contrib|docs|schema|tests)/[\w./-]+)`", PAGES[path]))
+def test_files_that_are_named_exist(page: str) -> None:
+    named = re.findall(r"`((?:hooks\.d|contrib|docs|schema|tests)/[\w./-]+)`", PAGES[page])
     assert {name for name in named if not (ROOT / name).exists()} == set()
-    assert {name for name in _links(PAGES[path]) if not (path.parent / name).exists()} == set()
 
 
-def _links(text: str) -> set[str]:
-    return set(re.findall(r"\]\(([\w./-]+)\)", text))
+def test_causes() -> None:
+    """What doctor is said to call them, it calls them."""
+    text = section("docs/troubleshooting.md", "By symptom")
+    named = re.findall(r"`([a-z-]+)`", "".join(re.findall(r"(?m)^\|[^|]*(\|[^|]*\|)", text)))
+    assert len(named) > 20
+    package = ROOT / "oci_bpf_hook"
+    paths = (*(package / "doctor").rglob("*.py"), *(package / "advise").rglob("*.py"))
+    code = "".join(path.read_text() for path in paths)
+    assert [name for name in named if f'"{name}"' not in code] == []
 
 
-def test_every_page_of_docs_is_linked() -> None:
-    linked = [(path.parent / name) for path in PAGES for name in _links(PAGES[path])]
-    for path in PAGES:
-        assert path.parent == ROOT or path in linked
+# ---- links -------------------------------------------------------------------------------------
+
+
+def test_links_lead_somewhere() -> None:
+    assert broken() == []
+
+
+def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text(
+        "[a](docs/a.md#is-a-is) [b](docs/b.md) [c](docs/a.md#c) ![d](d.png) [e](#f) <http://g>"
+    )
+    (tmp_path / "docs" / "a.md").write_text("## `Is` a_(is)\n```sh\n# c\n[x](y)\n```\n")
+    assert anchors(pages(tmp_path)["docs/a.md"]) == {"is-a_is"}
+    nowhere = ["docs/a.md#is-a-is", "docs/b.md", "docs/a.md#c", "d.png", "#f"]
+    assert broken(tmp_path) == [f"README.md: {name}" for name in nowhere]
+
+
+def test_every_page_is_linked() -> None:
+    """From the README, which is the index, and so is each picture from some page."""
+    linked = {name for name, _ in links(PAGES["README.md"])}
+    assert {page for page in PAGES if page != "README.md"} <= linked
+    files = {name for page in PAGES for name, _ in links(PAGES[page])}
+    for path in (ROOT / "docs" / "pictures").iterdir():
+        assert f"pictures/{path.name}" in files
+
+
+def test_readmes_elsewhere_link_to_what_is_there() -> None:
+    for folder in ("contrib", "hooks.d"):
+        for path in (ROOT / folder).rglob("README.md"):
+            for name, _ in links(path.read_text()):
+                assert (path.parent / name).exists(), name
+
+
+# ---- their form --------------------------------------------------------------------------------
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 150
 
 
 @every_page
-def test_tables(path: Path) -> None:
+def test_tables(page: str) -> None:
     """Each row has as many cells as its table's first."""
-    for table in re.findall(r"(?:^\|.*\n)+", PAGES[path], re.MULTILINE):
+    for table in re.findall(r"(?:^\|.*\n)+", PAGES[page], re.MULTILINE):
         rows = [re.split(r"(?<!\\)\|", row)[1:-1] for row in table.splitlines()]
         assert len({len(row) for row in rows}) == 1, table
         assert {cell.strip(" -") for cell in rows[1]} == {""}, table
 
 
 @every_page
-def test_places_for_tables_that_are_made(path: Path) -> None:
-    places = re.findall(r"<!-- (.*) -->", PAGES[path])
+def test_places_for_tables_that_are_made(page: str) -> None:
+    places = re.findall(r"<!-- (.*) -->", PAGES[page])
     assert places[1::2] == ["end"] * len(places[::2])
     assert all(re.fullmatch(r"table: [a-z]+", name) for name in places[::2])
 
 
 @every_page
-def test_make_targets_that_are_named_exist(path: Path) -> None:
+def test_no_block_hides(page: str) -> None:
+    """What isn't in a fence isn't a block: of those in fences each is looked at."""
+    assert re.findall(r"(?m)^\n(?: {4,}|\t).*$", prose(PAGES[page])) == []
+
+
+def test_diagrams() -> None:
+    """Their arrows are between those who take part, and each of these does something."""
+    diagrams = [block for block in BLOCKS if block.language == "mermaid"]
+    assert diagrams
+    for block in diagrams:
+        first, *lines = block.text.splitlines()
+        assert first == "sequenceDiagram"
+        parts = re.findall(r"(?m)^    participant (\w+) as \S.*$", block.text)
+        arrows = re.findall(r"(?m)^    (\w+)->>(\w+): [^;\n]+$", block.text)
+        notes = re.findall(r"(?m)^    Note over (\w+): [^;\n]+$", block.text)
+        assert len(parts) + len(arrows) + len(notes) == len(lines)
+        assert {one for arrow in arrows for one in arrow} == set(parts)
+        assert set(notes) <= set(parts)
+
+
+# ---- what they tell to do ----------------------------------------------------------------------
+
+
+@every_page
+def test_make_targets_that_are_named_exist(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"\bmake ([a-z]+)\b", PAGES[path])) - {"a"}:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for words in re.findall(r"(?m)(?:`|^|=\S+ )make ([a-z][a-z -]*)", PAGES[page]):
+        for target in words.split():
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@every_page
+def test_commands_within_text_exist(page: str) -> None:
+    names = {entry.name for entry in ENTRIES} | {"COMMAND"}
+    said = re.findall(r"`oci-bpf-hook ([^`]+)`", " ".join(prose(PAGES[page]).split()))
+    assert {words.split()[0] for words in said} - names - {"--help"} == set()
 
 
 def test_contrib_is_tested() -> None:
@@ -92,11 +165,16 @@ def test_readmes_in_contrib() -> None:
         assert named or path.name == "README.md", path
 
 
-@every_page
-def test_the_commands_that_are_shown_are_understood(path: Path) -> None:
-    shown = re.findall(r"^    oci-bpf-hook ([^#|\n]+)", PAGES[path], re.MULTILINE)
-    assert {line.split()[0] for line in shown} <= {entry.name for entry in ENTRIES}
+def test_the_commands_that_are_shown_are_understood() -> None:
+    shown = [
+        command
+        for block in BLOCKS
+        for command in block.commands
+        if block.language == "sh" and command.startswith("oci-bpf-hook ")
+    ]
+    assert len(shown) > 40
     for line in shown:
-        # What they do isn't done: some go on for ever, and some change containers.
-        words = line.split()
+        # What they do, test_docs_commands looks at.
+        alone = re.split("[|>]", re.sub(r"\\\n", "", line).replace("$pid", "1"))[0]
+        words = shlex.split(alone, comments=True)[1:]
         assert callable(_parser(words).parse_args(words).run), line

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.docs import PAGES, broken, pages
 from tests.support.podman import World
 
 ROOT = Path(__file__).parents[1]
@@ -15,6 +16,8 @@ LIBEXEC = Path("/usr/libexec/oci-bpf-hook")
 HOOKS_DIR = Path("/usr/share/containers/oci/hooks.d")
 COMMAND = Path("/usr/bin/oci-bpf-hook")
 MAN = Path("/usr/share/man/man1/oci-bpf-hook.1")
+# The documents that docs/ and its links go with.
+BESIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 REQUEST = ("--annotation", "io.bpffs.delegate_cmds=map_create")
 
 
@@ -144,8 +147,8 @@ def test_pip_install(tmp_path: Path) -> None:
     # From a copy: setuptools builds in the source tree.
     source = tmp_path / "source"
     source.mkdir()
-    names = ("oci_bpf_hook", "schema", "hooks.d", "contrib", "pyproject.toml", "README.md")
-    run("cp", "-r", *(str(ROOT / name) for name in names), str(source))
+    names = ("oci_bpf_hook", "schema", "hooks.d", "contrib", "docs", "pyproject.toml")
+    run("cp", "-r", *(str(ROOT / name) for name in (*names, *BESIDE)), str(source))
     run(str(source / "contrib" / "build-guard"))
     target = tmp_path / "target"
     run(
@@ -161,6 +164,9 @@ def test_pip_install(tmp_path: Path) -> None:
     # man(1) looks beside each directory of PATH.
     shown = run("env", f"PATH={target}/bin:/usr/bin:/bin", "man", "-w", "oci-bpf-hook-guard")
     assert shown.stdout == f"{target}/share/man/man8/oci-bpf-hook-guard.8\n"
+    documents = target / "share" / "doc" / "oci-bpf-hook"
+    assert pages(documents) == PAGES
+    assert broken(documents) == []
     lsm = {path.name for path in (target / "oci_bpf_hook" / "lsm").glob("guard.*")}
     assert lsm == {"guard.bpf.c", "guard.bpfel.o", "guard.bpfeb.o"}
     # What was installed from there is what is installed from here.

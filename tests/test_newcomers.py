@@ -1,4 +1,4 @@
-"""README's page for newcomers: every line that it has to paste is run, as it stands there."""
+"""The page for newcomers: every line that it has to paste is run, as it stands there."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.bundle import Bundle
+from tests.support.docs import BLOCKS, PAGES, has_test, section
 from tests.support.engines import RUNTIMES, Runtime, build_probe
 from tests.support.packages import ROOT, fresh, run
 from tests.support.podman import World
@@ -33,26 +34,23 @@ while ! [ -S "$socket" ]; do :; done
 chmod "$(sed -n 's/^SocketMode=//p' {units}.socket)" "$socket"
 """
 PID = Path("/run/socket-activate.pid")
-README = (ROOT / "README.md").read_text()
-TITLE = "From nothing to a token"
+STARTING = "docs/getting-started.md"
+ENGINES = "docs/engines.md"
 IMAGE = "registry.example/bpf-agent"
 # What the image does: it makes a token and loads a socket filter with it.
 PROBE = ["sh", "-c", "cat /proc/mounts; probe prog /sys/fs/bpf 1"]
 
 
 FIRST = "First of all"
-SECTION = README.split(f"\n## {TITLE}\n")[1].split("\n## ")[0]
-PARTS = {part.partition("\n")[0]: part for part in SECTION.split("\n### ")[1:]}
 
 
 def page() -> dict[str, list[tuple[str, str]]]:
     """The blocks to paste below each heading: who is to paste them, and the lines."""
-    found = {}
-    for heading, part in PARTS.items():
-        _, _, text = part.partition("\n")
-        blocks = re.findall(r"(.*)\n\n((?:    .*\n|\n(?=    ))+)", f"\n{text}")
-        lines = [("user" if "as the user" in said else "root", code) for said, code in blocks]
-        found[heading] = [(who, re.sub("(?m)^    ", "", code)) for who, code in lines]
+    found: dict[str, list[tuple[str, str]]] = {}
+    for block in BLOCKS:
+        if block.page == STARTING:
+            who = "user" if "as the user" in block.said else "root"
+            found.setdefault(block.heading, []).append((who, block.text))
     return found
 
 
@@ -119,7 +117,7 @@ def first(heading: str) -> None:
     done = run_lines(guard, prefix=("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin"))
     assert done.returncode != 0
     assert done.stderr.startswith("oci-bpf-hook: "), done.stderr
-    for who in re.findall(r"`who='([^']+)'`", " ".join(PARTS[heading].split())):
+    for who in re.findall(r"`who='([^']+)'`", " ".join(section(STARTING, heading).split())):
         rule = re.sub("^who=.*", f"who='{who.replace('alice', ALICE.name)}'", rule)
     done = run_lines(rule)
     assert done.returncode == 0, done.stderr
@@ -164,6 +162,8 @@ def test_every_block_is_run() -> None:
         if heading == FIRST:  # Each of the others begins with it.
             continue
         assert f'paste("{heading}"' in text, heading
+        if "user" in [who for who, _ in blocks]:
+            assert f'paste("{heading}", world, "user")' in text, heading
 
 
 def test_podman(host: Path) -> None:
@@ -245,14 +245,29 @@ def engine_of(hook: dict[str, Any]) -> str:
 
 
 def test_each_cell_is_a_test() -> None:
-    section = README.split("\n## Which engine can what\n")[1].split("\n## ")[0]
-    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| ")]
+    rows = cells_of(section(ENGINES, "The tests that show it"))
     assert len(rows) > 5
     for _engine, *cells in rows[1:]:
-        for cell in (cell.strip() for cell in cells):
-            module, _, name = cell.partition("::")
-            if name:
-                text = (ROOT / "tests" / f"test_{module}.py").read_text()
-                assert f"\ndef test_{name}(" in text, cell
-            else:
-                assert cell in ("-", "by configuration")
+        for cell in cells:
+            assert cell in ("-", "by configuration") or has_test(cell), cell
+
+
+def test_the_table_for_people_says_what_the_tests_show() -> None:
+    words = {"-": "no", "by configuration": "not run"}
+    shown, tests = (
+        cells_of(text)
+        for text in (
+            PAGES[ENGINES].partition("\n## ")[0],
+            section(ENGINES, "The tests that show it"),
+        )
+    )
+    assert shown[0] == tests[0]
+    for (engine, *said), (same, *cells) in zip(shown[1:], tests[1:], strict=True):
+        assert engine == same
+        assert [one.partition(",")[0] for one in said] == [words.get(one, "yes") for one in cells]
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """The cells of the table in `text`, but for the line below its head."""
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]

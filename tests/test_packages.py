@@ -14,6 +14,7 @@ from oci_bpf_hook import guard
 from oci_bpf_hook.lsm import load
 from oci_bpf_hook.paths import GUARD, PINS
 from tests.support import policy
+from tests.support.docs import PAGES, broken, pages
 from tests.support.packages import (
     HOOK_JSON,
     LIBEXEC,
@@ -121,12 +122,23 @@ def test_what_debian_asks_of_every_package(built: Path) -> None:
     """What contrib/debian has beside control, rules and the scripts: copyright and docs."""
     listing = run("dpkg-deb", "-c", package(built, "deb"))
     shown = re.findall(r"(?<=/usr/share/doc/oci-bpf-hook/)\S+", listing)
-    # What the README's links name is where they say.
     files = {name for name in shown if not name.endswith("/")}
-    ours = {"README.md.gz", "docs/guard.md.gz", "docs/security.md.gz"}
-    assert files == {*ours, "changelog.gz", "copyright"}
+    pictures = {f"docs/pictures/{path.name}" for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert files == {*PAGES, *pictures, "CHANGELOG.md", "changelog.gz", "copyright"}
     listing = run("rpm", "-qpl", package(built, "rpm"))
     assert re.search(r"/doc/\S*oci-bpf-hook\S*/docs/security\.md$", listing, re.MULTILINE)
+
+
+def test_the_pages_and_their_links_are_there(built: Path, tmp_path: Path) -> None:
+    """In both packages, and what their links name is where they say."""
+    rpm, deb = tmp_path / "rpm", tmp_path / "deb"
+    rpm.mkdir()
+    run("dpkg-deb", "-x", package(built, "deb"), str(deb))
+    run("sh", "-euc", f"rpm2archive --nocompression - <'{package(built, 'rpm')}' | tar -x", cwd=rpm)
+    for root in (deb, rpm):
+        (readme,) = root.glob("usr/share/doc/**/README.md")
+        assert pages(readme.parent) == PAGES
+        assert broken(readme.parent) == []
 
 
 def test_the_same_source_makes_the_same_package(built: Path, tmp_path: Path) -> None:

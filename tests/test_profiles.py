@@ -21,6 +21,7 @@ from oci_bpf_hook.names import KINDS
 from tests.corpus.check import KERNEL
 from tests.support.bpf import compiled
 from tests.support.consumer import Consumer, Report, missing
+from tests.support.docs import PAGES
 from tests.support.podman import World
 from tests.support.scratch import LAUNCHER
 
@@ -28,7 +29,6 @@ ROOT = Path(__file__).parents[1]
 HOOK_JSON = ROOT / "hooks.d" / "oci-bpf-hook.json"
 POLICY = ROOT / "oci_bpf_hook" / "policy.yaml"
 PROFILES: dict[str, dict[str, Any]] = yaml.safe_load(POLICY.read_text())["profiles"]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = ("delegate_cmds", "delegate_maps", "delegate_progs", "delegate_attachs")
 
 
@@ -173,7 +173,7 @@ def test_lists(host: dict[str, Report], profile: str) -> None:
 
 @pytest.mark.parametrize("profile", SHIPPED)
 def test_advice(profile: str) -> None:
-    """The profile, and its example in the README, are what is advised for its objects."""
+    """The profile, and its example in the docs, are what is advised for its objects."""
     objects = [read(compiled(name), name) for name in USES[profile].objects]
     lists = advise(objects, DEFAULTS, KERNEL).lists(KERNEL.names)
     assert {option: PROFILES[profile][option] for option in OPTIONS} == {
@@ -182,7 +182,8 @@ def test_advice(profile: str) -> None:
     capabilities = [name.upper() for name in lists["capabilities"]]
     assert set(capabilities) == set(USES[profile].capabilities)
     words = f"--cap-add={','.join(capabilities)} --annotation=io.bpffs.profile={profile}"
-    (row,) = (line for line in README.splitlines() if line.startswith(f"| {profile} |"))
+    lines = PAGES["docs/policy.md"].splitlines()
+    (row,) = (line for line in lines if line.startswith(f"| {profile} |"))
     assert row.endswith(f"| `{words}` |")
 
 

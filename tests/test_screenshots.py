@@ -1,4 +1,4 @@
-"""The pictures in the README are what the commands show: the script that makes them works."""
+"""The pictures in docs/ are what the commands show: the script that makes them works."""
 
 import struct
 import subprocess
@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
+from tests.support.docs import PAGES
 from tests.support.terminal import ROOT
 
 NAMES = ("doctor.png", "inspect.png", "page.png")
@@ -39,14 +40,13 @@ def test_they_can_be_made_anew(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(NAMES)
     for name in NAMES:
         width, height, lines = pixels(tmp_path / name)
-        shipped_width, shipped_height, _ = pixels(ROOT / "tests" / "screenshots" / name)
+        shipped_width, shipped_height, _ = pixels(ROOT / "docs" / "pictures" / name)
         # Something is on most of it, and about as much as when they were made.
         assert lines.most_common(1)[0][1] < height * 0.6
         assert abs(width - shipped_width) < 400
         assert abs(height - shipped_height) < 400
 
 
-def test_the_readme_has_them() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_docs_have_them() -> None:
     for name in NAMES:
-        assert f"](tests/screenshots/{name})" in readme
+        assert any(f"](pictures/{name})" in text for text in PAGES.values())

@@ -19,6 +19,7 @@ from .engine import podman
 from .launcher import HERE, launcher, memory
 from .samples import Group
 
+PICTURE: Final = HERE.parents[1] / "docs" / "pictures" / "benchmark.png"
 _GROUPS: Final = ("launcher", "command", "podman", "broker", "memory", "advise")
 _EPILOG: Final = """\
 A ratio is that of two figures of one round, and what is shown is the median of all rounds with its
@@ -53,9 +54,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--plot",
         type=Path,
-        default=HERE / "results.png",
+        default=PICTURE,
         metavar="FILE",
-        help="where the plot goes (default: tests/bench/results.png); it takes matplotlib",
+        help="where the plot goes (default: docs/pictures/benchmark.png); it takes matplotlib",
     )
     parser.add_argument("--no-plot", action="store_true", help="no plot")
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
 """The results as a picture, drawn from the JSON: every round, the quartiles, the median.
 
-`python -m tests.bench.plot results.json results.png` draws it again.
+`python -m tests.bench.plot results.json benchmark.png` draws it again.
 """
 
 import importlib

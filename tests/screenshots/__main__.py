@@ -19,7 +19,7 @@ from tests.support.policy import in_force
 from tests.support.scratch import LAUNCHER
 from tests.support.terminal import ROOT, on_terminal
 
-_HERE: Final = Path(__file__).parent
+_PICTURES: Final = ROOT / "docs" / "pictures"
 _COLUMNS: Final = 150
 _WIDTH: Final = 1280
 # In it nothing runs but what this starts, under a name of its own: what else is on this host is
@@ -138,7 +138,7 @@ def _run(arguments: Sequence[str]) -> int:
         return subprocess.run(
             command, cwd=ROOT, env={**os.environ, _INSIDE: "1"}, check=False
         ).returncode
-    main(Path(arguments[0]) if arguments else _HERE)
+    main(Path(arguments[0]) if arguments else _PICTURES)
     return 0
 
 

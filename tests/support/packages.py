@@ -37,7 +37,7 @@ def source_of(version: str, directory: Path) -> Path:
     tree = directory / "tree"
     tree.mkdir()
     names = ("oci_bpf_hook", "schema", "hooks.d", "contrib", "docs", ".ci", "Makefile")
-    files = ("README.md", "CHANGELOG.md", "LICENSE")
+    files = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE")
     run("cp", "-r", *(str(ROOT / name) for name in (*names, *files)), str(tree))
     init = tree / "oci_bpf_hook" / "__init__.py"
     init.write_text(re.sub('(?<=__version__ = ").*(?=")', version, init.read_text()))
