@@ -2,7 +2,7 @@
 
 crun throws a hook's output away and reports the exit code alone, so every
 outcome has a code of its own.  This module is the one place they are listed:
-the README's table and the tests are checked against `EXITS`.
+the table of docs/troubleshooting and the tests are checked against `EXITS`.
 
 The core raises; only an entry point turns an error into a line and a code.
 """

@@ -142,6 +142,12 @@ def test_commands_within_text_exist(page: str) -> None:
     assert {words.split()[0] for words in said} - names - {"--help"} == set()
 
 
+def test_the_readme_has_every_command() -> None:
+    rows = re.findall(r"(?m)^\| .*\| (.*) \|$", section("README.md", "The commands"))
+    named = re.findall(r"`([a-z]+)`", " ".join(rows))
+    assert sorted(named) == sorted(entry.name for entry in ENTRIES)
+
+
 def test_contrib_is_tested() -> None:
     """Each file is named, with the directories that it is in, by a test; the README below."""
     tests = [path.read_text() for path in (ROOT / "tests").glob("test_*.py")]
