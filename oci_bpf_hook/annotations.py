@@ -12,7 +12,7 @@ from .record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 PREFIX = "io.bpffs."
@@ -64,6 +64,14 @@ class Request(Record):
         return found
 
 
+class AnnotationError(HookError):
+    """Annotations that are wrong; `rest` is the request without what is wrong in them."""
+
+    def __init__(self, problems: "Iterable[Problem]", rest: Request) -> None:
+        super().__init__(BAD_ANNOTATION, *problems)
+        self.rest = rest
+
+
 def asked(annotations: "Mapping[str, object]") -> bool:
     """Whether any of the `annotations` is ours."""
     return any(key.startswith(PREFIX) for key in annotations)
@@ -84,7 +92,7 @@ def parse(
 
     `engine_name` finds the container's name where the annotations don't have it; it is
     called only if a key of the form KEY/NAME needs it.  Raises HookError
-    (BAD_ANNOTATION) with every problem there is, and with what is left of the request.
+    (AnnotationError) with every problem there is, and with what is left of the request.
     """
     problems: list[Problem] = []
     given = _given(annotations, engine_name, problems)
@@ -119,9 +127,7 @@ def parse(
         )
         problems.append(Problem(text, key=key))
     if problems:
-        error = HookError(BAD_ANNOTATION, *once(problems))
-        error.request = request
-        raise error
+        raise AnnotationError(once(problems), request)
     return request if lists or request.profiles or request.record else None
 
 

@@ -116,6 +116,8 @@ def _parser(words: "Sequence[str]") -> "argparse.ArgumentParser":
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description=SUMMARY, epilog=f"`{PROGRAM} --help` lists the exit codes."
     )
+    # `help` is another call of the command.
+    parser.set_defaults(call=main)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     called = next((word for word in words if not word.startswith("-")), None)

@@ -37,5 +37,5 @@ def guard_for(
             return None
         from .refusal import without_guard
 
-        problem = without_guard(decision, str(error), subject, enums)
+        problem = without_guard(decision.rule, decision.grant, str(error), subject, enums)
         raise HookError(REFUSED, problem, rule=decision.rule) from None

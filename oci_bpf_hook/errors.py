@@ -13,8 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .annotations import Request
-
 DONE = 0
 USAGE = 2
 BAD_ANNOTATION = 10
@@ -91,11 +89,8 @@ class HookError(Exception):
 
     `code` is one of `EXITS`; `problems` say what is wrong, one or more (what has no place may be
     given as its sentence alone); `hint` what to do about all of them, or None; `rule` is the rule
-    that decided it, if one did; `request` what is left of a request without what is wrong with
-    its annotations.
+    that decided it, if one did.
     """
-
-    request: "Request | None" = None
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ Wrong annotations are found without a kernel or a policy, unknown names only wit
 made mistakes of both kinds hears of all of them.
 """
 
+from .annotations import AnnotationError
 from .errors import UNKNOWN_NAME, HookError
 
 TYPE_CHECKING = False
@@ -19,11 +20,10 @@ def joined(error: HookError, judge: "Callable[[Request], object]") -> HookError:
     The exit code stays that of `error`: a bad annotation comes before an unknown name.  What else
     `judge` may have against the rest is told once the annotations and names are in order.
     """
-    rest = error.request
-    if rest is None or not (rest.lists or rest.profiles):
+    if not isinstance(error, AnnotationError) or not (error.rest.lists or error.rest.profiles):
         return error
     try:
-        judge(rest)
+        judge(error.rest)
     except HookError as other:
         if other.code == UNKNOWN_NAME:
             return HookError(error.code, *error.problems, *other.problems, hint=error.hint)

@@ -11,7 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .policy import Decision
     from .subject import Subject
 
 _TRUSTED = "which trusts the container with the kernel"
@@ -49,12 +48,15 @@ def advice(wanted: Grant, subject: "Subject", enums: "Mapping[str, Enum]") -> st
 
 
 def without_guard(
-    decision: "Decision", why: str, subject: "Subject", enums: "Mapping[str, Enum]"
+    name: str, grant: Grant, why: str, subject: "Subject", enums: "Mapping[str, Enum]"
 ) -> Problem:
-    """Both ways out where a confined `decision` takes the guard, and that isn't in force: `why`."""
-    rule = _rule(decision.grant, subject, enums, unconfined=True)
+    """Both ways out where the rule `name` gives a confined `grant`, which takes the guard.
+
+    The guard isn't in force, and `why` is the reason.
+    """
+    rule = _rule(grant, subject, enums, unconfined=True)
     return Problem(
-        f"rule {quote(decision.rule)} is confined, and so prog_load takes the guard, which isn't "
+        f"rule {quote(name)} is confined, and so prog_load takes the guard, which isn't "
         f"in force: {why}",
         hint="to turn it on, an administrator runs oci-bpf-hook guard on; to do without it, "
         f"{_TRUSTED}, {rule}",

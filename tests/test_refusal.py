@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from oci_bpf_hook import kernel
 from oci_bpf_hook.masks import Grant
 from oci_bpf_hook.names import ALL_BITS, KINDS
-from oci_bpf_hook.policy import Decision, holds
+from oci_bpf_hook.policy import holds
 from oci_bpf_hook.policyfile import load
 from oci_bpf_hook.refusal import advice, without_guard
 from oci_bpf_hook.subject import Subject
@@ -55,8 +55,7 @@ def test_what_is_never_confined() -> None:
 def test_without_a_guard() -> None:
     """The command that turns it on comes first, then the rule that does without."""
     grant = Grant(masks={"delegate_cmds": 1 << 5}, path="/sys/fs/bpf", mode=0o1777)
-    decision = Decision(rule="r", grant=grant, confined=True, trimmed=())
-    text = str(without_guard(decision, "because", asker(user=1, container="a"), ENUMS))
+    text = str(without_guard("r", grant, "because", asker(user=1, container="a"), ENUMS))
     before, dash, rule = text.partition("- {name")
     for words in ("because", "oci-bpf-hook guard on", "trusts the container with the kernel"):
         start, found, before = before.partition(words)

@@ -2,7 +2,6 @@
 
 import argparse
 
-from .. import cli
 from .table import argument
 
 ABOUT = """
@@ -15,4 +14,5 @@ ARGUMENTS = (
 
 
 def run(options: argparse.Namespace) -> int:
-    return cli.main([*options.words, "--help"])
+    code: int = options.call([*options.words, "--help"])
+    return code

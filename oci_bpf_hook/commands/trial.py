@@ -11,7 +11,17 @@ import re
 from collections.abc import Iterable, Sequence
 
 from .. import kernel_source, policy
-from ..annotations import KEYS, LISTS, PREFIX, Request, container_name, parse, parse_item, split
+from ..annotations import (
+    KEYS,
+    LISTS,
+    PREFIX,
+    AnnotationError,
+    Request,
+    container_name,
+    parse,
+    parse_item,
+    split,
+)
 from ..case import Case
 from ..compiled import Compiled
 from ..errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError
@@ -176,8 +186,8 @@ def _parsed(one: Asker, case: Case, name: str, findings: "_Findings") -> Request
     except HookError as error:
         findings.problems(error)
         try:
-            if error.request is not None:
-                case.resolve(error.request)
+            if isinstance(error, AnnotationError):
+                case.resolve(error.rest)
         except HookError as names:
             findings.problems(names)
     return None
