@@ -14,7 +14,7 @@ from .exposures import exposures
 from .masks import parse_shown
 from .mountinfo import Mount, of_interest
 from .names import Enum
-from .peer import user_behind
+from .owner import user_behind
 from .processes import Patience, mounts, started
 from .record import Record
 from .running import Running
@@ -55,7 +55,7 @@ class Delegation(Record):
     """A bpffs with delegate_* options that a container sees.
 
     `shown` are the options in the kernel's words and `masks` their bits; `owner` is the user, by
-    the host's ids, who owns its user namespace (peer.user_behind).  `covered` says that another
+    the host's ids, who owns its user namespace (owner.user_behind).  `covered` says that another
     mount covers it; `unseen` says why its mounts can't be looked at, or is "" if they can.  If they
     can't, everything else comes from the audit trail.  `confined` says whether the guard holds its
     tokens, and is None if nothing tells.  `host_network` and `host_cgroup` say what it shares with

@@ -1,29 +1,19 @@
-"""Who has connected to the broker, by the kernel's word alone, and whose any container is.
+"""Who has connected to the broker, by the kernel's word alone.
 
 The process is held by the pidfd that the kernel took when it connected, so that its pid can't
-become somebody else's, and by its namespaces.  Whose they are decides (`user_behind`): the user
-who made the outermost user namespace below the initial one, with whose rights all that is inside
-was made.  The peer's own uid proves nothing: in a rootful container it is a subordinate id that may
-lie in some user's range.
-
-Root's namespace isn't always root's doing.  A set-user-id sandbox (firejail, or bubblewrap set so)
-makes one for whoever runs it while its effective id is 0, and so does systemd for a service with
-PrivateUsers= and User=.  What they have in common is that the ids of whom it is for are mapped
-there.  So root is only who made a namespace in which no account has an id; what could be either
-is the lesser of the two, and so is a rootful container whose ids lie in a user's subordinate range.
+become somebody else's, and by its namespaces.  Whose they are decides (`owner`), and not the
+peer's own uid.
 """
 
 import os
-import pwd
 import select
 import socket
 import struct
-from collections.abc import Sequence
 
-from .container import Container, Process
+from .container import Container
 from .errors import BAD_STATE, KERNEL_CANNOT, NO_USER_NAMESPACE, HookError
-from .processes import pids
-from .users import NOBODY, SUBUID, given_to, groups_of, user_of
+from .owner import user_behind
+from .users import NOBODY, groups_of, within
 
 # No user's id.
 _WITHIN_ROOTS = -1
@@ -59,7 +49,7 @@ class Peer:
         try:
             if not self.unchanged():
                 raise _gone()
-            if not _within(self.uid, self.container.id_map("uid")):
+            if not within(self.uid, self.container.id_map("uid")):
                 raise HookError(
                     NO_USER_NAMESPACE,
                     "whoever asks the broker has no id in its own user namespace: map one "
@@ -110,7 +100,7 @@ class Peer:
         can give itself one, so it had it before.
         """
         mapped = self.container.id_map("gid")
-        brought = [gid for gid in (self.gid, *self._supplementary()) if not _within(gid, mapped)]
+        brought = [gid for gid in (self.gid, *self._supplementary()) if not within(gid, mapped)]
         return tuple(dict.fromkeys([*groups_of(user), *brought]))
 
     def _supplementary(self) -> list[int]:
@@ -119,60 +109,6 @@ class Peer:
         except OSError:  # ERANGE: more than anybody's rule is about.
             return []
         return [gid for (gid,) in _ID.iter_unpack(value)]
-
-
-def user_behind(process: Process, subuid: str = SUBUID) -> int:
-    """The user for whom the outermost user namespace around `process` was made, by the host's ids.
-
-    That is its owner, a subordinate id being the user's that it was given to, if that isn't root.
-    Of root's it is root only if no id of an account or of its subordinate range is mapped there,
-    and else that account; NOBODY where that may be several, or can't be read any more.  To be asked
-    in the initial user namespace, by who may look at the process.  Raises OSError, HookError.
-    """
-    number, owner = process.outermost()
-    if owner != 0:
-        return user_of(owner, subuid)
-    mapped = _map_of(process, number)
-    if mapped is None:
-        return NOBODY
-    accounts = _accounts(mapped, subuid) - {0}
-    if len(accounts) > 1:
-        # Set-user-id bubblewrap maps this one for the namespace's root, beside the user's own.
-        accounts.discard(NOBODY)
-    if not accounts:
-        return 0
-    return accounts.pop() if len(accounts) == 1 else NOBODY
-
-
-def _map_of(process: Process, namespace: int) -> list[tuple[int, int]] | None:
-    """The host's ids that are mapped into the `namespace` around `process`: first and count.
-
-    Only a process that is in a namespace tells its map, which is written once.  None if none is.
-    """
-    if process.user_inode() == namespace:
-        mapped = process.id_map("uid")
-        return mapped if process.alive() else None
-    for pid in pids():
-        try:
-            with Process(pid) as other:
-                if other.user_inode() == namespace:
-                    mapped = other.id_map("uid")
-                    if other.alive():
-                        return mapped
-        except (HookError, OSError):
-            continue
-    return None
-
-
-def _accounts(mapped: Sequence[tuple[int, int]], subuid: str) -> set[int]:
-    """Whose the `mapped` ids are: accounts' own, and those that accounts were given.
-
-    A range of one is somebody's, too, if the host's database doesn't know who: processes have ids
-    that it hasn't, and no engine maps a container's ids one by one.
-    """
-    found = {user_of(first, subuid) for first, count in mapped if count == 1}
-    found |= {one.pw_uid for one in pwd.getpwall() if _within(one.pw_uid, mapped)}
-    return found | given_to(mapped, subuid)
 
 
 def _pidfd(sock: socket.socket) -> int:
@@ -187,10 +123,6 @@ def _pidfd(sock: socket.socket) -> int:
             KERNEL_CANNOT,
             f"the kernel doesn't tell who asks the broker ({error.strerror}); it takes Linux 6.5",
         ) from None
-
-
-def _within(number: int, ranges: Sequence[tuple[int, int]]) -> bool:
-    return any(first <= number < first + count for first, count in ranges)
 
 
 def _gone() -> HookError:

@@ -19,7 +19,7 @@ from pathlib import Path
 from .container import Process
 from .errors import BAD_STATE, USAGE, HookError, quote
 from .installed import is_program, roots_alone
-from .peer import user_behind
+from .owner import user_behind
 from .probe_process import CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE
 from .processes import comm, is_roots, pids, read, status
 from .record import Record

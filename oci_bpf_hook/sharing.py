@@ -33,7 +33,7 @@ from .container import INITIAL_USER_NAMESPACE, Process, is_within, owning
 from .errors import HookError
 from .files import read_all
 from .half_child import Half
-from .peer import user_behind
+from .owner import user_behind
 from .processes import Patience, pids
 
 # Linux: include/linux/proc_ns.h, PROC_PID_INIT_INO.

@@ -191,7 +191,7 @@ def of_container(
     the CDI device that asks.  Raises HookError (USAGE) for an engine that there isn't.
 
     Here an engine has started us, which has just made the user namespace or joined one, and so
-    there is none of the doubt about root's that the broker has (`peer.user_behind`): root's is an
+    there is none of the doubt about root's that the broker has (`owner.user_behind`): root's is an
     engine of root's, whichever ids it maps.  But what root's engine did for whoever called it by a
     set-user-id program is that user's, who is our real user then.
     """

@@ -45,6 +45,11 @@ def given_to(ids: Sequence[tuple[int, int]], subuid: str) -> set[int]:
     return found
 
 
+def within(number: int, ranges: Sequence[tuple[int, int]]) -> bool:
+    """Whether `number` is in one of the `ranges`, each its first and how many."""
+    return any(first <= number < first + count for first, count in ranges)
+
+
 def groups_of(user: int) -> list[int]:
     """The groups that the host's database gives the `user`."""
     try:

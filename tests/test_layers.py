@@ -69,7 +69,7 @@ ROWS = (
             "images",
             "sharing",
         ),
-        *("allowance", "arrivals", "listening", "subids", "waiting"),
+        *("allowance", "owner", "arrivals", "listening", "subids", "waiting"),
         *("recording.breakpoint", "recording.files", "recording.notify", "recording.receiver"),
         *("recording.sandbox", "recording.session", "recording.supervisor", "recording.syscalls"),
         *("formats.__init__", "formats.advised", "formats.compose", "formats.container"),

@@ -14,7 +14,8 @@ import pytest
 
 from oci_bpf_hook.container import Container, Process
 from oci_bpf_hook.errors import BAD_STATE, NO_USER_NAMESPACE, HookError
-from oci_bpf_hook.peer import Peer, user_behind
+from oci_bpf_hook.owner import user_behind
+from oci_bpf_hook.peer import Peer
 from oci_bpf_hook.users import NOBODY
 from tests.support import broker as support
 from tests.support.sandbox import FIREJAIL, bubblewrap

@@ -21,7 +21,7 @@ from ..holders import DIRECTORY, MOUNT, TOKEN, UNSEEN, holders
 from ..host_half import HostHalf
 from ..masks import Grant, show
 from ..names import KINDS
-from ..peer import user_behind
+from ..owner import user_behind
 from ..policycache import in_force
 from ..probe_process import CAP_BPF, CAP_SYS_ADMIN
 from ..processes import status
