@@ -7,16 +7,16 @@ gone afterwards.  It fails if a container can do anything else than the demo say
 import json
 import shlex
 import sys
-from pathlib import Path
 
 from oci_bpf_hook.guard import AbsentError, in_force
 from tests.support import policy
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime, enter_private_mounts
+from tests.support.places import ROOT
 from tests.support.podman import World
 from tests.support.scratch import LAUNCHER
 
 NAME = "demo"
-HOOK_JSON = Path(__file__).parents[1] / "hooks.d" / "oci-bpf-hook.json"
+HOOK_JSON = ROOT / "hooks.d" / "oci-bpf-hook.json"
 # For a host without the guard: what the built-in policy would allow with it, and to one container.
 POLICY = f"""\
 version: 1

@@ -13,8 +13,8 @@ import pytest
 
 from oci_bpf_hook.audit import line, write
 from oci_bpf_hook.errors import REFUSED, HookError
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "schema" / "audit.schema.json").read_text())
 
 

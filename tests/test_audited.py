@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from oci_bpf_hook.audited import Granted, grants, last_refusal
 from oci_bpf_hook.errors import UNKNOWN_NAME
+from tests.support.places import ROOT
 from tests.support.policy import AUDIT, CACHE, EVERYTHING, in_force
 from tests.support.scratch import Scratch, io
 
-ROOT = Path(__file__).parents[1]
 ASKED = io(delegate_cmds="map_create", delegate_maps="hash")
 
 

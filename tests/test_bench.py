@@ -10,8 +10,8 @@ import pytest
 
 from tests.bench.launcher import HERE, compile_c
 from tests.support.engines import RUNTIMES
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 ROWS = {
     "launcher": ["bare", "request", "rules", "nothing", "naive", "floor"],
     "command": ["bare", "help", "check"],

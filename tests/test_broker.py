@@ -26,7 +26,8 @@ from oci_bpf_hook.errors import (
     UNKNOWN_NAME,
 )
 from oci_bpf_hook.wire import LONGEST
-from tests.support.broker import ALONE, GO_ON, ROOT, Broker, Peer, request
+from tests.support.broker import ALONE, GO_ON, Broker, Peer, request
+from tests.support.places import ROOT
 from tests.support.policy import POLICY, UNCONFINED, audited, in_force, trusting
 from tests.support.sandbox import bubblewrap
 from tests.support.scratch import FIRST_ID, IDS, Scratch, bpf_mounts, install, io

@@ -11,8 +11,8 @@ import pytest
 
 from oci_bpf_hook import guard
 from oci_bpf_hook.lsm.lists import OBJECT
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 # By the byte in the ELF header that says the byte order.
 OBJECTS = {1: "guard.bpfel.o", 2: "guard.bpfeb.o"}
 

@@ -3,7 +3,6 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -24,12 +23,13 @@ from oci_bpf_hook.log import ERROR, INFO
 from oci_bpf_hook.masks import Grant
 from oci_bpf_hook.names import KINDS
 from oci_bpf_hook.policy import Decision
+from tests.support.places import ROOT
 from tests.support.policy import AUDIT, EVERYTHING, POLICY, audited, in_force, write
 from tests.support.scratch import Scratch, assert_failed, run_hook
 from tests.support.subjects import subject as asker
 from tests.support.syslog import DevLog
 
-SCHEMA = json.loads((Path(__file__).parents[1] / "schema" / "audit.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "schema" / "audit.schema.json").read_text())
 ENUMS = kernel.enums(KINDS)
 CMDS = {"io.bpffs.delegate_cmds": "map_create"}
 ALLOW = """\

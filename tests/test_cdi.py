@@ -1,7 +1,6 @@
 """cdi.py: the CDI file, its schema, and what is read back of it."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -9,8 +8,8 @@ import pytest
 
 from oci_bpf_hook import cdi
 from oci_bpf_hook.annotations import PATH
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "schema" / "cdi.schema.json").read_text())
 HOOK = json.loads((ROOT / "hooks.d" / "oci-bpf-hook.json").read_text())["hook"]
 

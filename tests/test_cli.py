@@ -11,8 +11,8 @@ import pytest
 from oci_bpf_hook import __version__, cli
 from oci_bpf_hook.commands.table import ENTRIES, Entry
 from oci_bpf_hook.errors import BUG, EXITS, LISTED, USAGE, HookError
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "oci_bpf_hook"]
 
 

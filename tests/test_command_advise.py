@@ -13,8 +13,8 @@ from oci_bpf_hook.errors import BAD_OBJECT, USAGE
 from oci_bpf_hook.formats.advised import FORMS
 from oci_bpf_hook.resources import schema
 from tests.support.bpf import compiled
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 # An interpreter without what pip or Debian has installed.
 _WITHOUT = """
 import sys

@@ -11,10 +11,10 @@ import pytest
 
 from oci_bpf_hook.errors import BAD_STATE, DONE, REFUSED, UNKNOWN_NAME, USAGE
 from tests.support.command import command
+from tests.support.places import ROOT
 from tests.support.policy import in_force
 from tests.support.scratch import LAUNCHER, install
 
-ROOT = Path(__file__).parents[1]
 FILE = "bpffs.io-profile.json"
 CONFINED = ["cgroup-network", "own-sockets", "sk-lookup", "socket-filter", "tc", "xdp"]
 POLICY = """\

@@ -22,10 +22,11 @@ from oci_bpf_hook.errors import (
     USAGE,
 )
 from tests.support.engines import RUNTIMES, Runtime
+from tests.support.places import ROOT
 from tests.support.podman import World
 from tests.support.policy import audited, in_force
 from tests.support.scratch import Scratch, bpf_mounts, hooks_alive
-from tests.support.situation import BPFFS, ROOT, command, findings, not_well
+from tests.support.situation import BPFFS, command, findings, not_well
 from tests.support.users import BOB, appended, users
 from tests.test_holders import HOLDS
 from tests.test_running import WITHOUT_A_USER_NAMESPACE, impostor, started

@@ -19,8 +19,9 @@ from oci_bpf_hook.errors import DONE, FOUND, KERNEL_CANNOT, MOUNT_FAILED, NO_BRO
 from oci_bpf_hook.lsm import lists, load, release
 from oci_bpf_hook.lsm.refusals import Refusal
 from oci_bpf_hook.paths import GUARD, PINS
-from tests.support.command import ROOT, command
+from tests.support.command import command
 from tests.support.pins import bpffs, pin
+from tests.support.places import ROOT
 from tests.support.scratch import Scratch, io
 
 SCHEMA = json.loads((ROOT / "schema" / "guard.schema.json").read_text())

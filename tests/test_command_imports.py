@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from oci_bpf_hook.commands.table import ENTRIES
+from tests.support.places import ROOT
 from tests.support.policy import in_force
 
-ROOT = Path(__file__).parents[1]
 # What takes long to import, or does what most commands never do.
 DEAR = {
     *("_ctypes", "_ssl", "asyncio", "dataclasses", "jsonschema", "logging", "rich", "subprocess"),

@@ -14,10 +14,11 @@ import pytest
 
 from oci_bpf_hook.errors import DONE, USAGE
 from tests.support.engines import RUNTIMES, Runtime
+from tests.support.places import ROOT
 from tests.support.podman import World
 from tests.support.policy import AUDIT
 from tests.support.scratch import Scratch
-from tests.support.situation import BPFFS, ROOT, SOCKET, command, delegate, workload
+from tests.support.situation import BPFFS, SOCKET, command, delegate, workload
 from tests.support.terminal import on_terminal
 from tests.test_doctor_container import detached
 from tests.test_running import started

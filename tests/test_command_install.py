@@ -14,8 +14,9 @@ from oci_bpf_hook import bytecode, install_layout
 from oci_bpf_hook.cdi import DIRECTORIES, FILE
 from oci_bpf_hook.errors import DONE, MOUNT_FAILED, USAGE, HookError
 from oci_bpf_hook.paths import GUARD, PINS
-from tests.support.command import ROOT, answer, command
+from tests.support.command import answer, command
 from tests.support.pins import bpffs, pin
+from tests.support.places import ROOT
 from tests.support.policy import in_force
 from tests.support.scratch import Scratch, io
 

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 from oci_bpf_hook.commands.tree import Leaf, leaves
-from tests.support.terminal import ROOT, on_terminal
+from tests.support.places import ROOT
+from tests.support.terminal import on_terminal
 
 _SAY = """
 import sys

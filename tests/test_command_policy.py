@@ -12,9 +12,9 @@ import pytest
 from oci_bpf_hook.errors import BAD_POLICY, REFUSED, USAGE
 from oci_bpf_hook.resources import schema
 from tests.support.command import answer
+from tests.support.places import ROOT
 from tests.support.policy import POLICY, in_force
 
-ROOT = Path(__file__).parents[1]
 SHIPPED = str(ROOT / "oci_bpf_hook" / "policy.yaml")
 SCHEMA = json.loads((ROOT / "schema" / "policy-test.schema.json").read_text())
 HOSTILE = ROOT / "tests" / "data" / "states" / "cri-o-1.37-crun"

@@ -12,8 +12,9 @@ from oci_bpf_hook.annotations import KEYS, PREFIX
 from oci_bpf_hook.commands.table import ENTRIES
 from oci_bpf_hook.commands.tree import Leaf, is_option, leaves
 from oci_bpf_hook.completion import FILES
+from tests.support.places import ROOT
 
-COMPLETIONS = Path(__file__).parents[1] / "contrib" / "completions"
+COMPLETIONS = ROOT / "contrib" / "completions"
 # Seconds that a shell may take for its answer at the very most.
 LIMIT = 60
 

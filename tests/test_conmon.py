@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.places import ROOT
+
 IDENTITY = "3d53622ca6d670c9ea9f212cd254e9b94fafddaf864b0b9bc89d107049c0196e"
 # As podman 4.3.1 starts it, from /proc.
 CONMON = [

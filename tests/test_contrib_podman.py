@@ -16,12 +16,12 @@ from oci_bpf_hook.errors import DONE
 from tests.support.broker import Broker
 from tests.support.command import command
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
+from tests.support.places import ROOT
 from tests.support.podman import IMAGE, World
 from tests.support.policy import UNCONFINED, in_force, trusting
 from tests.support.scratch import LAUNCHER, install
 from tests.support.users import ALICE, appended, users
 
-ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "contrib" / "podman"
 HOOK = LAUNCHER.with_suffix(".json")
 PRECREATE = EXAMPLES / "oci-bpf-hook-precreate.json"

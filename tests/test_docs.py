@@ -10,7 +10,8 @@ from oci_bpf_hook.annotations import KEYS, MODE, PATH, PREFIX
 from oci_bpf_hook.cli import _parser
 from oci_bpf_hook.commands.table import ENTRIES
 from oci_bpf_hook.errors import EXITS
-from tests.support.docs import BLOCKS, PAGES, ROOT, anchors, broken, links, pages, prose, section
+from tests.support.docs import BLOCKS, PAGES, anchors, broken, links, pages, prose, section
+from tests.support.places import ROOT
 
 every_page = pytest.mark.parametrize("page", PAGES)
 

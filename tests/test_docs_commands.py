@@ -25,7 +25,8 @@ from tests.support.bpf import compile_text, compiled
 from tests.support.bundle import Bundle
 from tests.support.consumer import Consumer
 from tests.support.docs import BLOCKS, Block, has_test
-from tests.support.packages import ROOT, fresh, run
+from tests.support.packages import fresh, run
+from tests.support.places import ROOT
 from tests.support.podman import World
 from tests.test_command_convert import INCUS
 from tests.test_newcomers import IMAGE, STARTING, at_srv, podman, run_lines

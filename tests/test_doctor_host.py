@@ -15,9 +15,10 @@ from oci_bpf_hook.doctor.engines import ETC, SHARED
 from oci_bpf_hook.paths import POLICY
 from oci_bpf_hook.paths import SOCKET as BROKER
 from tests.support.engines import make_work_directory, remove_work_directory
+from tests.support.places import ROOT
 from tests.support.podman import seccomp_profile
 from tests.support.scratch import LAUNCHER, install
-from tests.support.situation import ROOT, command, findings, not_well, with_filter
+from tests.support.situation import command, findings, not_well, with_filter
 
 HOOK_JSON = LAUNCHER.with_suffix(".json")
 LSMS = "/sys/kernel/security"

@@ -9,7 +9,6 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +18,10 @@ from oci_bpf_hook import cdi, install_layout
 from oci_bpf_hook.annotations import KEYS, PREFIX
 from oci_bpf_hook.errors import DONE
 from tests.support.command import command
+from tests.support.places import ROOT
 from tests.support.policy import in_force
 
-CONTRIB = Path(__file__).parents[1] / "contrib"
+CONTRIB = ROOT / "contrib"
 CRIO = "50-bpf.conf"
 CONTAINERD = {3: "bpf.toml", 2: "bpf-version-2.toml"}
 SERVICE_ACCOUNT = "bpffs.io/service-account"

@@ -13,8 +13,9 @@ from oci_bpf_hook.formats.container import Asker
 from oci_bpf_hook.formats.containers import read
 from oci_bpf_hook.formats.json_places import places
 from oci_bpf_hook.places import Spot
+from tests.support.places import ROOT
 
-STATES = Path(__file__).parent / "data" / "states"
+STATES = ROOT / "tests" / "data" / "states"
 CMDS = "io.bpffs.delegate_cmds"
 
 

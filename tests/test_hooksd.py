@@ -10,8 +10,8 @@ import pytest
 
 from oci_bpf_hook import half_child, hook_process, host_half
 from oci_bpf_hook.annotations import KEYS, PREFIX
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "hooks.d").glob("*.json"))
 SCHEMA = json.loads((ROOT / "schema" / "hook.schema.json").read_text())
 # Seconds for a half that takes back what another has left, where both had to be killed.

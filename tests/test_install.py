@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.docs import PAGES, broken, pages
+from tests.support.places import ROOT
 from tests.support.podman import World
 
-ROOT = Path(__file__).parents[1]
 LIBEXEC = Path("/usr/libexec/oci-bpf-hook")
 HOOKS_DIR = Path("/usr/share/containers/oci/hooks.d")
 COMMAND = Path("/usr/bin/oci-bpf-hook")

@@ -18,7 +18,6 @@ from tests.support.command import command
 from tests.support.packages import (
     HOOK_JSON,
     LIBEXEC,
-    ROOT,
     fresh,
     podman_as_installed,
     run,
@@ -26,6 +25,7 @@ from tests.support.packages import (
     written,
 )
 from tests.support.pins import bpffs, pin
+from tests.support.places import ROOT
 from tests.support.podman import World
 from tests.support.policy import UNCONFINED, in_force
 

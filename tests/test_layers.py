@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "oci_bpf_hook"
+from tests.support.places import ROOT
+
+PACKAGE = ROOT / "oci_bpf_hook"
 PATHS = sorted(PACKAGE.rglob("*.py"))
 
 # Rows of the design's table; a module imports from rows above its own and from its own.

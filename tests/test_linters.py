@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.places import ROOT
+
 SHELL = sorted(
     path
     for folder in (".ci", "contrib", "hooks.d", "tests")

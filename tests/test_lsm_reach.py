@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from oci_bpf_hook.names import KINDS, MAPS, PROGS, Kind
 from oci_bpf_hook.type_facts import HOST, reach
 from tests.corpus.check import KERNEL
 from tests.support.bpf import compiled, vmlinux
+from tests.support.places import ROOT
 from tests.test_profiles import USES
 
-ROOT = Path(__file__).parents[1]
 POLICY = yaml.safe_load((ROOT / "oci_bpf_hook" / "policy.yaml").read_text(encoding="utf-8"))
 DATA: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
 TYPES = [name for name, one in DATA["types"].items() if one["allowed"]]

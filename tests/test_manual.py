@@ -16,8 +16,8 @@ from oci_bpf_hook.manual import PAGES, Page
 from oci_bpf_hook.manualexamples import EXAMPLES
 from oci_bpf_hook.manualtexts import SECTIONS
 from oci_bpf_hook.paths import SOCKET
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 MAN = ROOT / "contrib" / "man"
 FILES = (
     "oci-bpf-hook.1",

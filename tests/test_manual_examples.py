@@ -12,9 +12,9 @@ import pytest
 from oci_bpf_hook.errors import DONE, FOUND, REFUSED, UNKNOWN_NAME
 from oci_bpf_hook.manualexamples import EXAMPLES
 from tests.support.bpf import compiled
+from tests.support.places import ROOT
 from tests.support.policy import in_force
 
-ROOT = Path(__file__).parents[1]
 PROGRAM = "oci-bpf-hook"
 # What takes a container, delegates, puts something on the host, or goes on for ever.
 LEFT_OUT = re.compile(

@@ -21,10 +21,10 @@ from oci_bpf_hook.mountinfo import of_interest
 from oci_bpf_hook.names import KINDS
 from oci_bpf_hook.processes import Patience, TooManyMountsError, mounts
 from oci_bpf_hook.running import of_process
+from tests.support.places import ROOT
 from tests.support.scratch import Scratch, assert_failed, io
 from tests.support.situation import (
     BPFFS,
-    ROOT,
     SOCKET,
     command,
     delegate,

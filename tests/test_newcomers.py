@@ -16,7 +16,8 @@ import pytest
 from tests.support.bundle import Bundle
 from tests.support.docs import BLOCKS, PAGES, has_test, section
 from tests.support.engines import RUNTIMES, Runtime, build_probe
-from tests.support.packages import ROOT, fresh, run
+from tests.support.packages import fresh, run
+from tests.support.places import ROOT
 from tests.support.podman import World
 from tests.support.policy import POLICY
 from tests.support.users import ALICE, User, users

@@ -19,7 +19,6 @@ from tests.support.packages import (
     HOOK_JSON,
     LIBEXEC,
     PACKAGE,
-    ROOT,
     changes,
     fresh,
     podman_as_installed,
@@ -29,6 +28,7 @@ from tests.support.packages import (
     written,
 )
 from tests.support.pins import bpffs, pin
+from tests.support.places import ROOT
 from tests.support.podman import IMAGE, World
 
 NEWER = "9.0.0"

@@ -27,9 +27,9 @@ from oci_bpf_hook.plan import (
     mount_line,
     steps,
 )
+from tests.support.places import ROOT
 from tests.support.scratch import FIRST_ID, Scratch, io, run_hook
 
-ROOT = Path(__file__).parents[1]
 ENUMS = kernel.enums(KINDS)
 TRACED = ("setns", "openat2", "fsopen", "fsconfig", "fsmount", "fchmod", "move_mount")
 REQUESTS = [

@@ -1,7 +1,6 @@
 """The policy's evaluation, against a second and deliberately simple one."""
 
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yaml import safe_load
 
-from oci_bpf_hook import policy
 from oci_bpf_hook.annotations import LISTS, MODE, PATH, Request, device
 from oci_bpf_hook.compiled import Compiled
 from oci_bpf_hook.errors import REFUSED, HookError
@@ -18,10 +16,11 @@ from oci_bpf_hook.masks import Grant, resolve
 from oci_bpf_hook.names import KINDS
 from oci_bpf_hook.policy import Decision, decide, everything, glob, holds
 from oci_bpf_hook.policypack import pack
+from oci_bpf_hook.resources import BUILTIN_POLICY
 from oci_bpf_hook.strict_json import load_json
 from tests.support.subjects import subject as asker
 
-BUILTIN = safe_load(Path(policy.__file__).with_name("policy.yaml").read_text())
+BUILTIN = safe_load(BUILTIN_POLICY.read_text())
 ENUMS = table().enums(KINDS)
 NAMES = {option: list(enum.values) for option, enum in ENUMS.items()}
 # What a confined token loads, as the shipped profiles of a container's own have it.

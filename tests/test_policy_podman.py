@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -11,11 +10,11 @@ import pytest
 from oci_bpf_hook.errors import BAD_POLICY, REFUSED
 from oci_bpf_hook.type_facts import PERFMON, programs_that_take
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
+from tests.support.places import ROOT
 from tests.support.podman import IMAGE, World
 from tests.support.policy import EVERYTHING, UNCONFINED, audited, in_force, without_guard
 from tests.support.scratch import io
 
-ROOT = Path(__file__).parents[1]
 AUDIT_SCHEMA = json.loads((ROOT / "schema" / "audit.schema.json").read_text())
 MOUNTS = ["cat", "/proc/mounts"]
 

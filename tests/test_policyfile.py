@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -13,9 +12,7 @@ from hypothesis import strategies as st
 from oci_bpf_hook.errors import BAD_POLICY, HookError
 from oci_bpf_hook.policyfile import load
 from oci_bpf_hook.resources import schema
-
-ROOT = Path(__file__).parents[1]
-
+from tests.support.places import ROOT
 
 MATCH = "version: 1\nrules:\n- name: a\n  match: {{{}}}\n  deny: x\n"
 

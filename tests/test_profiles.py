@@ -22,10 +22,10 @@ from tests.corpus.check import KERNEL
 from tests.support.bpf import compiled
 from tests.support.consumer import Consumer, Report, missing
 from tests.support.docs import PAGES
+from tests.support.places import ROOT
 from tests.support.podman import World
 from tests.support.scratch import LAUNCHER
 
-ROOT = Path(__file__).parents[1]
 HOOK_JSON = ROOT / "hooks.d" / "oci-bpf-hook.json"
 POLICY = ROOT / "oci_bpf_hook" / "policy.yaml"
 PROFILES: dict[str, dict[str, Any]] = yaml.safe_load(POLICY.read_text())["profiles"]

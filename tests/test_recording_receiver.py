@@ -16,7 +16,7 @@ import pytest
 
 from oci_bpf_hook.errors import HookError
 from oci_bpf_hook.recording.receiver import Receiver, profile
-from tests.support import recorder
+from tests.support import places, recorder
 from tests.support.engines import FIRST_ID, ID_COUNT, RUNTIMES, Runtime
 from tests.support.podman import IMAGE, World
 from tests.support.policy import EVERYTHING, audited, in_force
@@ -134,7 +134,7 @@ with Receiver(Path(sys.argv[1])) as receiver:
 """
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         words = [sys.executable, "-c", engine, f"{directory}/sock"]
-        done = subprocess.run(words, cwd=recorder.ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(words, cwd=places.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "(7, '')\n"
 
 

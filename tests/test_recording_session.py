@@ -17,7 +17,7 @@ import pytest
 from oci_bpf_hook import probe_bpf
 from oci_bpf_hook.errors import KERNEL_CANNOT, NO_BROKER, REFUSED, USAGE
 from oci_bpf_hook.resources import schema
-from tests.support import recorder
+from tests.support import places, recorder
 from tests.support.policy import EVERYTHING, UNCONFINED, audited, in_force
 from tests.support.recorder import calls, record
 from tests.support.scratch import bpf_mounts, install
@@ -400,7 +400,7 @@ def test_another_path(tmp_path: Path) -> None:
 
 def test_where_numbers_are_not_known() -> None:
     code = (
-        f"import os, sys; sys.path.insert(0, {str(recorder.ROOT)!r})\n"
+        f"import os, sys; sys.path.insert(0, {str(places.ROOT)!r})\n"
         "names = os.uname()\n"
         "os.uname = lambda: type(names)((*names[:4], 'alpha'))\n"
         "from oci_bpf_hook.cli import main\n"
@@ -439,7 +439,7 @@ def test_no_breakpoint_to_be_had() -> None:
 def test_a_listener_of_its_own() -> None:
     """The kernel allows one for a process and its ancestors, and that is ours."""
     install = (
-        f"import sys; sys.path.insert(0, {str(recorder.ROOT)!r})\n"
+        f"import sys; sys.path.insert(0, {str(places.ROOT)!r})\n"
         "from oci_bpf_hook.recording import filter, syscalls\n"
         "try:\n    syscalls.seccomp_new_listener(filter.program())\n"
         "except OSError as error:\n    print(error.strerror)\n"

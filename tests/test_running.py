@@ -16,10 +16,9 @@ import pytest
 from oci_bpf_hook import running
 from oci_bpf_hook.errors import BAD_STATE, USAGE, HookError
 from tests.support.engines import RUNTIMES, Runtime, make_work_directory, remove_work_directory
+from tests.support.places import ROOT
 from tests.support.podman import IMAGE, World
 from tests.support.scratch import LIMIT, Scratch
-
-ROOT = Path(__file__).parents[1]
 
 
 @contextmanager

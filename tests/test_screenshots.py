@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.support.docs import PAGES
-from tests.support.terminal import ROOT
+from tests.support.places import ROOT
 
 NAMES = ("doctor.png", "inspect.png", "page.png")
 

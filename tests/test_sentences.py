@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "oci_bpf_hook"
+from tests.support.places import ROOT
+
+PACKAGE = ROOT / "oci_bpf_hook"
 # Two words of English, or what is between the halves of a sentence.
 _PHRASE = re.compile(r"[a-z']{2,} [a-z]{2,}|; ")
 # What takes a text apart, or looks into it.

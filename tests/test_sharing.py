@@ -12,11 +12,11 @@ import pytest
 from oci_bpf_hook import sharing
 from oci_bpf_hook.container import Process
 from oci_bpf_hook.sharing import shares
+from tests.support.places import ROOT
 from tests.support.podman import World
 from tests.support.scratch import Scratch
 from tests.test_running import started
 
-ROOT = Path(__file__).parents[1]
 # What a container's init does: start a process that does something first, and stays.
 START = """
 import select, signal, threading

@@ -18,9 +18,9 @@ from oci_bpf_hook.errors import BAD_STATE, HookError
 from oci_bpf_hook.state import STATE_MAX, Rootfs, State, annotations_of, check, find_rootfs
 from oci_bpf_hook.strict_json import load_json
 from tests.support.json_values import JSON_VALUES
+from tests.support.places import ROOT
 from tests.support.scratch import install
 
-ROOT = Path(__file__).parents[1]
 STATES = ROOT / "tests" / "data" / "states"
 CAPTURED = sorted(STATES.glob("*/*.state.json"))
 CREATE_RUNTIME = [path for path in CAPTURED if path.name.startswith("createRuntime.")]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from oci_bpf_hook.strict_json import json_object, load_json
 from tests.support.json_values import JSON_VALUES
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 STATES = ROOT / "tests" / "data" / "states"
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

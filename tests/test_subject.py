@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,8 +26,9 @@ from oci_bpf_hook.subject import (
     of_running,
     origin,
 )
+from tests.support.places import ROOT
 
-STATES = Path(__file__).parent / "data" / "states"
+STATES = ROOT / "tests" / "data" / "states"
 ALICE = 1000
 EVERYTHING = ("container", "group", "host_cgroup", "host_network")
 KUBERNETES = {"io.kubernetes.pod.name": "web-0", "io.kubernetes.pod.namespace": "monitoring"}

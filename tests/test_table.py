@@ -5,15 +5,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from oci_bpf_hook.kernel import table
 from oci_bpf_hook.names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Kind
 from oci_bpf_hook.table import Table
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 FILE = ROOT / "oci_bpf_hook" / "bpf_enums.json"
 BY_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.enum)
 

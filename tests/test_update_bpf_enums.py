@@ -12,9 +12,9 @@ import pytest
 from oci_bpf_hook.kernel import table
 from oci_bpf_hook.names import ATTACHS, CMDS, KINDS, MAPS
 from oci_bpf_hook.table import Table
+from tests.support.places import ROOT
 from tests.test_header import LINUX_BPF_H, as_header
 
-ROOT = Path(__file__).parents[1]
 TODAY = "".join(as_header(kind) for kind in KINDS)
 
 

@@ -18,9 +18,9 @@ from oci_bpf_hook import listening, whole
 from oci_bpf_hook.errors import DONE, USAGE
 from oci_bpf_hook.install_steps import Step
 from tests.support.command import Done, command
+from tests.support.places import ROOT
 from tests.support.policy import in_force
 
-ROOT = Path(__file__).parents[1]
 OTHER = 61_001
 SECRET = "of root's alone"
 

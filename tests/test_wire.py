@@ -2,7 +2,6 @@
 
 import copy
 import json
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -13,8 +12,9 @@ from oci_bpf_hook import wire
 from oci_bpf_hook.annotations import parse
 from oci_bpf_hook.errors import BAD_STATE, EXITS, LISTED, NO_BROKER, REFUSED, HookError
 from oci_bpf_hook.names import KINDS
+from tests.support.places import ROOT
 
-SCHEMA = json.loads((Path(__file__).parents[1] / "schema" / "wire.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "schema" / "wire.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 OPTIONS = [kind.option for kind in KINDS]

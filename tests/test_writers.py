@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.places import ROOT
+
 PACKAGE = ROOT / "oci_bpf_hook"
 SCRIPTS = (
     "contrib/compile-builtin-policy",

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.text import Text
 
 from tests.support import browser, engines
+from tests.support.places import ROOT
 from tests.support.podman import IMAGE, World
 from tests.support.policy import in_force
 from tests.support.scratch import LAUNCHER
-from tests.support.terminal import ROOT, on_terminal
+from tests.support.terminal import on_terminal
 
 _PICTURES: Final = ROOT / "docs" / "pictures"
 _COLUMNS: Final = 150

@@ -21,8 +21,8 @@ from typing import Any, Self
 
 from oci_bpf_hook.paths import SOCKET
 from oci_bpf_hook.wire import VERSION
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 # Seconds; nothing here waits for longer than the broker's own deadlines.
 LIMIT = 30
 

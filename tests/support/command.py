@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import jsonschema
 
 from oci_bpf_hook.cli import main
-
-ROOT = Path(__file__).parents[2]
+from tests.support.places import ROOT
 
 
 class Done(NamedTuple):

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from oci_bpf_hook.paths import SOCKET
+from tests.support.places import ROOT
 
-from .broker import LIMIT, ROOT, Broker
+from .broker import LIMIT, Broker
 
 _FILLS = """
 import os, resource, socket, sys

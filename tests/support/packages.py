@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.places import ROOT
+
 from .podman import World
 from .policy import UNCONFINED, write
 
-ROOT = Path(__file__).parents[2]
 LIBEXEC = Path("/usr/libexec/oci-bpf-hook")
 PACKAGE = LIBEXEC / "oci_bpf_hook"
 HOOK_JSON = Path("/usr/share/containers/oci/hooks.d/oci-bpf-hook.json")

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tests.support.places import ROOT
+
 from .engines import require, run
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 _SOURCE: Final = ROOT / "tests" / "recorded" / "calls.c"
 
 

@@ -20,8 +20,9 @@ from types import TracebackType
 
 from oci_bpf_hook import kernel
 from oci_bpf_hook.names import KINDS
+from tests.support.places import ROOT
 
-LAUNCHER = Path(__file__).parents[2] / "hooks.d" / "oci-bpf-hook"
+LAUNCHER = ROOT / "hooks.d" / "oci-bpf-hook"
 # Where root and the others are outside; a range of its own, of nobody's.
 FIRST_ID = 100_000
 IDS = 65_536

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import jsonschema
 
@@ -15,10 +14,10 @@ from oci_bpf_hook.container import Container
 from oci_bpf_hook.host_half import HostHalf
 from oci_bpf_hook.masks import Grant, bits
 from oci_bpf_hook.names import KINDS
+from tests.support.places import ROOT
 
 from .scratch import Scratch
 
-ROOT = Path(__file__).parents[2]
 DOCTOR_SCHEMA = json.loads((ROOT / "schema" / "doctor.schema.json").read_text())
 SOCKET = {
     "delegate_cmds": "map_create:prog_load:btf_load",

@@ -4,7 +4,9 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-UNITS = Path(__file__).parents[2] / "contrib" / "systemd"
+from tests.support.places import ROOT
+
+UNITS = ROOT / "contrib" / "systemd"
 
 
 def settings(unit: Path) -> dict[str, list[str]]:

@@ -7,9 +7,8 @@ import struct
 import subprocess
 import termios
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.places import ROOT
 
 
 def on_terminal(

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from oci_bpf_hook import syscalls
 from tests.consumer.load import Libbpf, load
+from tests.support.places import ROOT
 
 from .consumer import Report, library
 from .engines import FIRST_ID, ID_COUNT, Closing
@@ -44,7 +45,7 @@ class Loads(Closing):
             fd, flags = str(theirs.fileno()), str(0 if host else _NAMESPACES)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __spec__.name, str(library()), fd, flags],
-                cwd=Path(__file__).parents[2],
+                cwd=ROOT,
                 pass_fds=[theirs.fileno()],
             )
         assert self._socket.recv(1) == b"u"
