@@ -86,12 +86,9 @@ def obstacles() -> list[Problem]:
     if lsms and "bpf" not in lsms:
         # The kernel itself puts capability first.
         wanted = ",".join([name for name in lsms if name != "capability"] + ["bpf"])
-        found.append(
-            Problem(
-                f"BPF programs can't be LSMs on this host: {LSMS} has no bpf",
-                hint=f"put lsm={wanted} on the kernel's command line and reboot",
-            )
-        )
+        text = f"BPF programs can't be LSMs on this host: {LSMS} has no bpf"
+        hint = f"put lsm={wanted} on the kernel's command line and reboot"
+        found.append(Problem(text, hint=hint))
     try:
         btf = kernel.btf_in()
     except (OSError, ValueError) as error:
@@ -99,12 +96,8 @@ def obstacles() -> list[Problem]:
         return [*found, Problem(text)]
     # The kernel has a function of this name for each LSM hook that programs can be attached to.
     if any(btf.find(f"\0bpf_lsm_bpf_{name}\0".encode()) < 0 for name in LINKS):
-        found.append(
-            Problem(
-                "this kernel has no LSM hooks for BPF tokens: that takes Linux 6.9 or later with "
-                "CONFIG_BPF_LSM"
-            )
-        )
+        text = "this kernel has no LSM hooks for BPF tokens"
+        found.append(Problem(f"{text}: that takes Linux 6.9 or later with CONFIG_BPF_LSM"))
     return found
 
 
