@@ -12,7 +12,7 @@ from _struct import Struct
 from time import sleep, time
 
 from .paths import REFUSALS, RUN
-from .record import Record
+from .values import Value
 
 # Bytes in a minute, for a user and for root, whose engines start the containers of many users.
 OF_USER = 64 << 10
@@ -28,7 +28,7 @@ _TRIES = 50
 _FLAGS = posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
 
 
-class More(Record):
+class More(Value):
     """How many refusals of `user` were not recorded one by one.
 
     `user` is None for refusals of users who had no slot of their own.

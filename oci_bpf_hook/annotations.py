@@ -8,7 +8,7 @@ something else than was meant.  All problems are told at once.
 
 from .errors import BAD_ANNOTATION, LISTED, USAGE, HookError, Problem, once, quote
 from .names import ALL_BITS, KINDS
-from .record import Record
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _PROFILE = _WORD | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ.-")
 _PROFILE_MAX = 63
 
 
-class Request(Record):
+class Request(Value):
     """What a container asks for, as written: which bits that is depends on the kernel.
 
     `lists` has the items, in lower case, of each `delegate_*` option that asks for something;

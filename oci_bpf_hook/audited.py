@@ -16,10 +16,10 @@ from .annotations import PATH, PREFIX
 from .errors import HookError
 from .names import KINDS
 from .policycache import in_force
-from .record import Record
+from .values import Value
 
 
-class Granted(Record):
+class Granted(Value):
     """A grant: the `rule`, the delegate_* options as `shown`, the `path`, and when in seconds."""
 
     __slots__ = ("path", "rule", "shown", "time")

@@ -26,8 +26,8 @@ from .errors import BAD_STATE, LISTED, NO_BROKER, HookError, quote
 from .log import ERROR, INFO, log
 from .peer import Peer
 from .policywatch import Watched
-from .record import Record
 from .strict_json import json_object
+from .values import Value
 from .waiting import Connection, User, Waiting
 
 # How many connections may wait, in all.
@@ -50,7 +50,7 @@ _TOO_MANY_HERE = json_object(wire.refused(NO_BROKER, [_TOO_MANY])).encode()
 _FULL = "the broker has too many requests; try it later"
 
 
-class Limits(Record):
+class Limits(Value):
     """The broker's limits: `workers` requests at a time, `rate` a second for each user (0: any)."""
 
     __slots__ = ("idle", "rate", "workers")
@@ -60,7 +60,7 @@ class Limits(Record):
     idle: float
 
 
-class _Worker(Record):
+class _Worker(Value):
     """The process of one request, and when it is killed if it hasn't ended."""
 
     __slots__ = ("deadline", "uid", "user")

@@ -12,7 +12,7 @@ is the right table or a BtfError.  Format: Documentation/bpf/btf.rst.
 """
 
 from .names import Enum, Kind, NamesError, make_enum
-from .record import Record
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class BtfError(ValueError):
     """These bytes are not BTF, or not the BTF of a kernel with these enums."""
 
 
-class Layout(Record):
+class Layout(Value):
     """Where the two sections are, as offsets into the whole, and the byte order."""
 
     __slots__ = ("order", "strings", "strings_end", "types", "types_end")

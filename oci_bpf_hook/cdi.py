@@ -8,7 +8,7 @@ hook a wrong bundle.
 """
 
 from .annotations import PATH
-from .record import Record
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _VERSION = "0.3.0"
 _VERSION_OF_DIGITS = "0.5.0"
 
 
-class Device(Record):
+class Device(Value):
     """A device: its name, which hook it runs and how, the profile and where that is mounted."""
 
     __slots__ = ("engine", "name", "path", "profile", "program")

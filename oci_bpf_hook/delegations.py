@@ -16,12 +16,12 @@ from .mountinfo import Mount, of_interest
 from .names import Enum
 from .owner import user_behind
 from .processes import Patience, mounts, started
-from .record import Record
 from .running import Running
 from .sharing import shares
+from .values import Value
 
 
-class Notice(Record):
+class Notice(Value):
     """Something that an administrator should know: the `code` of its kind, and a sentence."""
 
     __slots__ = ("code", "text")
@@ -51,7 +51,7 @@ CONFINED = {True: "yes", False: "no", None: "?"}
 _UNSEEN = "its mounts can't be looked at, and it may have any delegation"
 
 
-class Delegation(Record):
+class Delegation(Value):
     """A bpffs with delegate_* options that a container sees.
 
     `shown` are the options in the kernel's words and `masks` their bits; `owner` is the user, by

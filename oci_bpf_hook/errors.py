@@ -7,7 +7,7 @@ the table of docs/troubleshooting and the tests are checked against `EXITS`.
 The core raises; only an entry point turns an error into a line and a code.
 """
 
-from .record import Record
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _QUOTED = 64
 LISTED = 20
 
 
-class Problem(Record):
+class Problem(Value):
     """One thing that is wrong: `text` says what and where, and `hint` what to do, or is None.
 
     `key` and `item` say the same place to a program, which never has to read a sentence of ours.

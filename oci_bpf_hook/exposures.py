@@ -4,7 +4,6 @@ Inspect, its page, doctor and the policy's checks all say what this says.
 """
 
 from .names import PROGS
-from .record import Record
 from .type_facts import (
     CGROUP,
     CONFINE,
@@ -18,13 +17,14 @@ from .type_facts import (
     reach,
     why,
 )
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 
-class Exposure(Record):
+class Exposure(Value):
     """A way out of the container: `code`, the types that are it, what they can do, its `fix`."""
 
     __slots__ = ("code", "fix", "names", "what")

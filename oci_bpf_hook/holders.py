@@ -13,7 +13,7 @@ from stat import S_ISDIR
 from .mountinfo import of_interest
 from .probe_process import stat_known
 from .processes import Patience, TooManyMountsError, comm, pids
-from .record import Record
+from .values import Value
 
 TOKEN = "token"  # noqa: S105
 DIRECTORY = "directory"
@@ -21,7 +21,7 @@ MOUNT = "mount"
 UNSEEN = "unseen"
 
 
-class Held(Record):
+class Held(Value):
     """What a process has: a TOKEN, a DIRECTORY of the bpffs, or its MOUNT with nothing over it.
 
     UNSEEN means that the process may have such a mount, among more mounts than are read.  `fd` is

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from . import cdi
 from .install_steps import Step, copy, removal
-from .record import Record
 from .resources import PACKAGE, RESOURCES, resource
+from .values import Value
 
 STAGES = ("createRuntime", "createContainer")
 _NAMES = {
@@ -39,7 +39,7 @@ sys.exit(main())
 """
 
 
-class Layout(Record):
+class Layout(Value):
     """Where things go: below `prefix`, as whoever runs them will see it, and that below `top`."""
 
     __slots__ = ("prefix", "top")

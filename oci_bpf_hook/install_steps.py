@@ -7,10 +7,10 @@ from pathlib import Path
 
 from . import whole
 from .bytecode import compile_all, is_compiled
-from .record import Record
+from .values import Value
 
 
-class Step(Record):
+class Step(Value):
     """One thing to do to `path`: `action` is write, remove, compile, or off for the guard.
 
     `content` and `mode` are what a file is to have.

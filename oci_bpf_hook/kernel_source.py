@@ -6,14 +6,14 @@ import re
 from . import kernel
 from .errors import KERNEL_CANNOT, USAGE, HookError, Problem, quote
 from .names import KINDS, Enum
-from .record import Record
+from .values import Value
 
 # The first release with BPF tokens.
 FIRST = (6, 9)
 _RELEASE = re.compile(r"(\d{1,3})\.(\d{1,3})(?:[.-].*)?")
 
 
-class Source(Record):
+class Source(Value):
     """The names of a kernel; `name` says which, and `release` is None where nobody knows."""
 
     __slots__ = ("enums", "name", "release")

@@ -5,7 +5,6 @@ The facts about the types are in `type_facts`.
 """
 
 from .names import ATTACHS, CMDS, MAPS, PROGS, Enum
-from .record import Record
 from .type_facts import (
     ALWAYS,
     CONFINE,
@@ -19,13 +18,14 @@ from .type_facts import (
     reach,
     why,
 )
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 
-class Finding(Record):
+class Finding(Value):
     """`option` is the delegate_* option that it is about, and `names` what of it, if not all."""
 
     __slots__ = ("code", "fix", "names", "option", "reason")

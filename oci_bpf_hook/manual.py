@@ -11,9 +11,9 @@ from .cli import PROGRAM, SUMMARY
 from .commands.table import ENTRIES, GROUPS, Argument, Command, Entry
 from .commands.tree import Leaf, is_option, leaves, metavar, repeats, synopsis, takes_value
 from .errors import EXITS
-from .record import Record
 from .resources import resource
 from .roff import bold, escaped, filled, italic, literally, see, tagged, wrapped
+from .values import Value
 
 # Of the last change to what is said here.
 _DATE = "2026-11-30"
@@ -22,7 +22,7 @@ _MAIN = (PROGRAM, 1)
 _POLICY = (f"{PROGRAM}-policy", 5)
 
 
-class Page(Record):
+class Page(Value):
     """A man page: its name and section, one line of text, and what makes the rest."""
 
     __slots__ = ("body", "name", "section", "summary")

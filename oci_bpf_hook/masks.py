@@ -7,7 +7,7 @@ and lets it overwrite the names before it (kernel/bpf/inode.c, bpf_parse_param).
 from .annotations import Request
 from .errors import UNKNOWN_NAME, HookError, once, quote
 from .names import ALL_BITS, KINDS, Enum, bit
-from .record import Record
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .unknown import Unknown
 
 
-class Grant(Record):
+class Grant(Value):
     """What is delegated: `masks` has each `delegate_*` option whose mask isn't 0."""
 
     __slots__ = ("masks", "mode", "path")

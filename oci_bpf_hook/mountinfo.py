@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 
 from .names import KINDS
-from .record import Record
+from .values import Value
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 # The most mounts to keep of one namespace; no engine makes so many that delegate.
@@ -23,7 +23,7 @@ class TooManyError(ValueError):
     """More than can be kept; the text says what there are too many of."""
 
 
-class Mount(Record):
+class Mount(Value):
     """A line: `point` is the mount point, `root` a part of the filesystem, `device` major:minor.
 
     `options` are the superblock's, in order, with "" for those without a value.
@@ -47,7 +47,7 @@ class Mount(Record):
         return {option: self.options[option] for option in options if option in self.options}
 
 
-class Mounts(Record):
+class Mounts(Value):
     """The mounts that were kept, in order, and the ids of those that their path doesn't reach.
 
     Another mount covers these, at the same place or above it in the tree.

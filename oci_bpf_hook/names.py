@@ -6,7 +6,7 @@ here: `btf`, `header` and `kernel` find enumerators and hand them to `make_enum`
 which trusts none of them.
 """
 
-from .record import Record
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ALL_BITS = (1 << 64) - 1
 
 
-class Kind(Record):
+class Kind(Value):
     """One `delegate_*` option of bpffs: the option, the kernel's enum, its prefix."""
 
     __slots__ = ("enum", "option", "prefix", "what")

@@ -1,12 +1,12 @@
 """Where in a file something stands: for messages that an editor can jump to."""
 
-from .record import Record
+from .values import Value
 
 # A path into a file's data; with "key" behind it, the key itself rather than its value.
 Place = tuple[str | int, ...]
 
 
-class Spot(Record):
+class Spot(Value):
     """A line and a column, both from 1."""
 
     __slots__ = ("column", "line")
@@ -14,7 +14,7 @@ class Spot(Record):
     column: int
 
 
-class Fault(Record):
+class Fault(Value):
     """Something wrong, or for a warning doubtful, at a place of the file; lines from 1."""
 
     __slots__ = ("column", "line", "text")

@@ -8,7 +8,7 @@ from .half_child import settings
 from .masks import Grant, show
 from .names import KINDS, Enum
 from .paths import SOCKET
-from .record import Record
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _UNSHOWN = 0o777
 _BENEATH = "RESOLVE_IN_ROOT|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS"
 
 
-class Step(Record):
+class Step(Value):
     """One step: `half` takes it; `call` is the system call with the arguments that matter."""
 
     __slots__ = ("call", "half", "why")

@@ -11,8 +11,8 @@ from .compiled import Compiled
 from .errors import REFUSED, HookError, Problem, quote
 from .masks import Grant
 from .names import KINDS, Enum
-from .record import Record
 from .type_facts import beyond_confined
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def glob(pattern: str, text: str) -> bool:
     return not pattern[in_pattern:].strip("*")
 
 
-class Decision(Record):
+class Decision(Value):
     """What came of a request: the rule that decided, what it gives, and what it took away.
 
     The tokens of a `confined` grant are to be the guard's, before there is any (`confine`);

@@ -10,9 +10,9 @@ from .errors import quote
 from .masks import bits
 from .names import KINDS, Enum
 from .places import Place
-from .record import Record
 from .subject import OF_USERS, REQUESTER, origin
 from .type_facts import beyond_confined
+from .values import Value
 
 # The kernel tells these, but many containers have them in common: they narrow nothing.
 _SHARED = ("engine", *OF_USERS)
@@ -20,7 +20,7 @@ _TRUSTED = "whoever matches is trusted with the kernel"
 _NAMED = 8
 
 
-class Given(Record):
+class Given(Value):
     """What a rule's `allow` gives: the `masks` of `profiles` and items, by the names of `enums`."""
 
     __slots__ = ("allow", "enums", "masks", "profiles")

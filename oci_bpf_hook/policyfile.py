@@ -20,8 +20,8 @@ from .masks import bits
 from .names import KINDS, Enum, Kind
 from .paths import AUDIT_TO
 from .places import Fault, Place
-from .record import Record
 from .resources import schema
+from .values import Value
 from .yaml_places import at, parse
 
 _HINTS = {
@@ -34,7 +34,7 @@ _HINTS = {
 _LAST_ID = (1 << 32) - 2
 
 
-class Loaded(Record):
+class Loaded(Value):
     """A valid policy, ready for `policy.pack`, and what is doubtful about it.
 
     `listed` are the rules that have lists of their own, with or without profiles.

@@ -12,7 +12,7 @@ from .container import Process
 from .files import MOUNTINFO_MAX, read_all
 from .mountinfo import Keep, Mounts, TooManyError
 from .mountinfo import read as read_mounts
-from .record import Record
+from .values import Value
 
 # At most so much is read of a file that a container can make longer.
 _MOST = 4 << 20
@@ -23,7 +23,7 @@ _MOST_OF_ALL = 8 * MOUNTINFO_MAX
 _SECONDS = 10.0
 
 
-class Status(Record):
+class Status(Value):
     """/proc/PID/status: ids as our own user namespace numbers them, capabilities as masks."""
 
     __slots__ = (

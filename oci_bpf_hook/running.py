@@ -22,7 +22,7 @@ from .installed import is_program, roots_alone
 from .owner import user_behind
 from .probe_process import CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE
 from .processes import comm, is_roots, pids, read, status
-from .record import Record
+from .values import Value
 
 # How engines and systemd name a container's cgroup, with the container's name or id.
 _CGROUPS = (
@@ -44,7 +44,7 @@ _SHORT = 12
 _HOSTS = (CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE)
 
 
-class Running(Record):
+class Running(Value):
     """A container: its init's `pid`, its namespaces' inode numbers, and what it is called.
 
     `engine` is podman, cri-o, containerd, docker, lxc, nspawn, machine or systemd, or None; `id` is
@@ -70,7 +70,7 @@ class Running(Record):
         return self.name or (self.id or "")[:_SHORT] or f"pid {self.pid}"
 
 
-class _Seen(Record):
+class _Seen(Value):
     __slots__ = ("mount", "pid", "start", "user")
     pid: int
     user: int

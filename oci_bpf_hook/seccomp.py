@@ -7,7 +7,7 @@ makes; nothing of the container is disturbed by the question.
 
 from struct import Struct, error
 
-from .record import Record
+from .values import Value
 
 # struct sock_filter: code, jt, jf, k; and struct seccomp_data: nr, arch, ip, args.
 INSTRUCTION = Struct("=HBBI")
@@ -38,7 +38,7 @@ class FilterError(ValueError):
     """This is no classic BPF program that the kernel would have taken."""
 
 
-class Answer(Record):
+class Answer(Value):
     """What filters do with a call: the action, and its `errno` where that is ERRNO."""
 
     __slots__ = ("action", "errno")

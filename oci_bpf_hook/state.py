@@ -9,8 +9,8 @@ from nowhere else.
 import posix
 
 from .errors import BAD_STATE, MOUNT_FAILED, HookError, Problem, quote
-from .record import Record
 from .strict_json import load_json
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_
 _ID_MAX = 1024
 
 
-class State(Record):
+class State(Value):
     """The OCI state (runtime-spec, runtime.md); `root` is crun's addition.
 
     At createContainer the hook is in the container, and the pid None.
@@ -39,7 +39,7 @@ class State(Record):
     annotations: dict[str, str]
 
 
-class Rootfs(Record):
+class Rootfs(Value):
     """Where the root filesystem is in the container's mount namespace, before the pivot.
 
     `masked` are the paths that the engine covers after the hook, `remounted` those on which it

@@ -8,7 +8,7 @@ What a rule may match is only worth as much as whoever set it.  `origin` says wh
 """
 
 from .errors import USAGE, HookError, quote
-from .record import Record
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def unnamed() -> str | None:
     return None
 
 
-class Subject(Record):
+class Subject(Value):
     """Who asks.
 
     `engine` is the one that runs the hook, by the administrator's word, or None where that isn't

@@ -17,8 +17,8 @@ from .errors import (
     quote,
 )
 from .names import KINDS
-from .record import Record
 from .subject import CLAIMS
+from .values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ CODES = frozenset(EXITS) - {DONE, FOUND, BAD_OBJECT}
 _OPTIONS = tuple(kind.option for kind in KINDS)
 
 
-class Ask(Record):
+class Ask(Value):
     """The hook's request: its annotations without KEY/NAME, and what it says of itself."""
 
     __slots__ = ("annotations", "claims", "id")
@@ -47,7 +47,7 @@ class Ask(Record):
     claims: dict[str, str]
 
 
-class Granted(Record):
+class Granted(Value):
     """The broker's decision: `masks` by delegate_* option, the rule, and what isn't given."""
 
     __slots__ = ("dropped", "masks", "rule", "trimmed")

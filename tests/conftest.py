@@ -44,7 +44,7 @@ PURE = {
     "test_names",
     "test_paths",
     "test_type_facts",
-    "test_record",
+    "test_values",
     "test_recording_attr",
     "test_recording_filter",
     "test_recording_learn",

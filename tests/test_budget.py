@@ -12,7 +12,7 @@ from tests.support.scratch import LAUNCHER, Scratch
 # Modules of C, each a few tens of microseconds, beside what a bare interpreter has.
 ALLOWED = {"_ctypes", "_json", "_signal", "_socket", "_struct", "errno", "fcntl", "gc"}
 ASKED = {
-    *("annotations", "errors", "hook", "hook_process", "loader", "names", "record", "state"),
+    *("annotations", "errors", "hook", "hook_process", "loader", "names", "values", "state"),
     "strict_json",
 }
 GRANT = {

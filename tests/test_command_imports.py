@@ -105,7 +105,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
 def test_help_imports_next_to_nothing(call: tuple[str, ...], tmp_path: Path) -> None:
     modules = imported(*call, cwd=tmp_path)
     ours = {name.removeprefix("oci_bpf_hook") for name in modules if "oci_bpf_hook" in name}
-    assert ours == {"", ".cli", ".commands", ".commands.table", ".errors", ".record"}
+    assert ours == {"", ".cli", ".commands", ".commands.table", ".errors", ".values"}
     assert {name for name in modules if "oci_bpf_hook" not in name} <= ALLOWED
 
 

@@ -15,7 +15,7 @@ ROWS = (
     ("__init__",),
     # The pure core: no os, no ctypes, no files, no clock.
     (
-        *("errors", "record", "names", "strict_json", "annotations", "masks", "unknown", "policy"),
+        *("errors", "values", "names", "strict_json", "annotations", "masks", "unknown", "policy"),
         *("compiled", "refusal", "problems", "subject"),
         *("lint", "btf", "exposures", "header"),
         *("table", "wire", "paths", "places", "mountinfo", "seccomp", "type_facts", "cdi"),

@@ -8,8 +8,8 @@ succeeds as soon as any object's cgroup programs are delegated.
 from collections.abc import Collection, Iterator, Sequence
 
 from ..names import ATTACHS, MAPS, PROGS
-from ..record import Record
 from ..type_facts import PERFMON_HELPERS
+from ..values import Value
 from . import calls, cautions, probes, sections
 from .btftypes import struct_members
 from .maps import ARENA_MAP, VARIABLES, Map
@@ -20,7 +20,7 @@ from .sections import LIBBPF, OPTIONAL, USDT, ZERO
 from .target import Kernel
 
 
-class Options(Record):
+class Options(Value):
     """How the objects are loaded: by `loader`, one of sections.LOADERS.
 
     `libbpf` is a release of libbpf, or None for all releases.  `exact` keeps optional attach types.
@@ -39,7 +39,7 @@ class Options(Record):
 DEFAULTS = Options(loader=LIBBPF, libbpf=None, exact=False, only=frozenset(), skip=frozenset())
 
 
-class _Loaded(Record):
+class _Loaded(Value):
     """A program that is loaded: `attach` is None if unknown, `declared` is set if optional."""
 
     __slots__ = ("attach", "declared", "prog", "program", "why")
@@ -50,7 +50,7 @@ class _Loaded(Record):
     why: str
 
 
-class _Object(Record):
+class _Object(Value):
     """An object, and what is loaded of it."""
 
     __slots__ = ("found", "loaded")

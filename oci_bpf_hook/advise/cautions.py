@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 
 from ..names import ATTACHS, CMDS, KINDS, MAPS, PROGS
-from ..record import Record
 from ..type_facts import (
     CGROUP,
     HOST,
@@ -14,6 +13,7 @@ from ..type_facts import (
     reach,
     why,
 )
+from ..values import Value
 from . import sections
 from .btftypes import struct_members
 from .maps import LEGACY, Map
@@ -33,7 +33,7 @@ _PACKETS = {
 }
 
 
-class Loads(Record):
+class Loads(Value):
     """What is loaded of an object: each program with its type, and its attach type or None.
 
     `unwanted` are the names of the programs that the user has excluded.

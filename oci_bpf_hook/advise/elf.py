@@ -11,7 +11,7 @@ from functools import cache
 from struct import Struct
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ..record import Record
+from ..values import Value
 
 if TYPE_CHECKING:
     from elftools.elf.structs import ELFStructs
@@ -76,7 +76,7 @@ class Relocation(NamedTuple):
     symbol: Symbol
 
 
-class Elf(Record):
+class Elf(Value):
     """One object; `relocations` are by the number of the section that they apply to.
 
     Relocations of sections that aren't loaded, mainly of debug information and BTF, are left out.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .. import type_facts
 from ..names import KINDS, Enum
-from ..record import Record
+from ..values import Value
 
 # The capabilities that BPF under a token asks for, as recordings and advice name them.
 CAPABILITIES = {name.lower(): number for name, number in type_facts.CAPABILITIES.items()}
@@ -58,7 +58,7 @@ class Caution(NamedTuple):
     text: str
 
 
-class Needs(Record):
+class Needs(Value):
     """The reasons for every bit, in the order found, and what to beware of."""
 
     __slots__ = ("reasons", "warnings")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ..btf import BtfError
-from ..record import Record
+from ..values import Value
 from . import elf, maps, structops
 from .btftypes import Types
 from .elf import ByteOrder, Elf, ElfError, Section
@@ -17,7 +17,7 @@ _NAMES_OF_ONE = 16
 _WITH_BTF = (".maps", *structops.SECTIONS)
 
 
-class Program(Record):
+class Program(Value):
     """A function that a loader loads: `section` is without the `?`, which turns `autoload` off.
 
     `helpers` are the numbers of the helpers that it calls, as far as its own instructions and the
@@ -34,7 +34,7 @@ class Program(Record):
     helpers: frozenset[int]
 
 
-class Object(Record):
+class Object(Value):
     """One object; `source` is the name that people know it by.
 
     `btf` says that it has BTF, `explained` that this includes its functions.  `externs` are the

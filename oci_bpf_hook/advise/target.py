@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..names import Enum
-from ..record import Record
+from ..values import Value
 
 if TYPE_CHECKING:
     from ..btf import Buffer
 
 
-class Kernel(Record):
+class Kernel(Value):
     """`names` has every name that any kernel has, and `known` those that this kernel has.
 
     Both are by option, as `kernel.enums` returns them; `btf` is the kernel's BTF, or None.

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..record import Record
+from ..values import Value
 from .table import argument
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ FAINT = "faint"
 _STYLES = {OK: "green", WARNING: "yellow", PROBLEM: "bold red", HEAD: "bold", FAINT: "dim"}
 
 
-class Styled(Record):
+class Styled(Value):
     """A text that is meant as `style` says, one of OK, WARNING, PROBLEM, HEAD, FAINT."""
 
     __slots__ = ("style", "text")

@@ -9,7 +9,7 @@ wait for.
 
 from importlib import import_module
 
-from ..record import Record
+from ..values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Run: TypeAlias = Callable[[argparse.Namespace], int]
 
 
-class Argument(Record):
+class Argument(Value):
     """An option or an operand: argparse's own names and settings for it.
 
     Of those with the same name in `exclusive` only one is taken; `required` then says whether
@@ -34,7 +34,7 @@ class Argument(Record):
     required: bool
 
 
-class Command(Record):
+class Command(Value):
     """A command: what it takes, and what it does; its exit code is what `run` returns."""
 
     __slots__ = ("arguments", "help", "name", "run")
@@ -49,7 +49,7 @@ class Command(Record):
         return f"{self.help[0].upper()}{self.help[1:]}."
 
 
-class Entry(Record):
+class Entry(Value):
     """A command by its `name` and its one line of `help`; `load` imports the rest.
 
     `group` is one of GROUPS, and `section` that of the manual which its page is in.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ..record import Record
+from ..values import Value
 from .table import ENTRIES, Argument, Command, Entry
 
 # What a value is, by its metavar, where more can be said of it than that it is one.
@@ -14,7 +14,7 @@ KEY = "key"
 TEXT = "text"
 
 
-class Leaf(Record):
+class Leaf(Value):
     """A command that is run: its `words`, `about` in paragraphs, and what it takes."""
 
     __slots__ = ("about", "command", "entry", "words")

@@ -30,9 +30,9 @@ from ..lint import lint
 from ..masks import Grant
 from ..names import Enum
 from ..places import Fault, Spot
-from ..record import Record
 from ..state import visible
 from ..subject import Subject, of_description
+from ..values import Value
 from . import request, rules, source
 from .table import argument
 
@@ -60,7 +60,7 @@ ARGUMENTS = (
 )
 
 
-class Finding(Record):
+class Finding(Value):
     """Something wrong (PROBLEM), what to do about it (HINT), or something doubtful (WARNING).
 
     `code` is the exit code of a problem and what helps with it, DONE for a warning, and `lint` the
@@ -77,7 +77,7 @@ class Finding(Record):
     text: str
 
 
-class Setting(Record):
+class Setting(Value):
     """What requests are tried with: a kernel, a policy, and who is said to ask.
 
     `here` says that the kernel is the running one and that we are root, who alone may see whether
@@ -92,7 +92,7 @@ class Setting(Record):
     attributes: dict[str, object]
 
 
-class Trial(Record):
+class Trial(Value):
     """What came of one container's request; `code` is the hook's exit code.
 
     `request` is None where nothing is asked for or it can't be understood, `wanted` and

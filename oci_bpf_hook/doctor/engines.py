@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..installed import find, is_place_of
-from ..record import Record
 from ..seccomprules import BASES
+from ..values import Value
 from .finding import Finding, ok, problem, warning
 
 SHARED = "/usr/share/containers/oci/hooks.d"
@@ -28,7 +28,7 @@ _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
 _SECONDS = 10
 
 
-class Engine(Record):
+class Engine(Value):
     """A program that runs containers: its `path` and its `version` as numbers, () if unknown."""
 
     __slots__ = ("name", "path", "version")
@@ -40,7 +40,7 @@ class Engine(Record):
         return f"{self.name} {'.'.join(map(str, self.version)) or 'of an unknown version'}"
 
 
-class _Fault(Record):
+class _Fault(Value):
     """What `program` does wrong in the versions from `first` to before `fixed`."""
 
     __slots__ = ("first", "fixed", "program", "text")

@@ -4,7 +4,7 @@ Checks yield findings and print nothing.  A finding has the name of its cause, b
 scripts know it.
 """
 
-from ..record import Record
+from ..values import Value
 
 OK = "ok"
 WARNING = "warning"
@@ -12,7 +12,7 @@ PROBLEM = "problem"
 STATES = (OK, WARNING, PROBLEM)
 
 
-class Finding(Record):
+class Finding(Value):
     """`what` is the cause's name, `why` one idea for people, `fix` a command to paste, or ""."""
 
     __slots__ = ("fix", "state", "what", "why")

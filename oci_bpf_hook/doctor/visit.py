@@ -16,7 +16,7 @@ from .. import container_half, probe_bpf, probe_process, syscalls
 from ..container import Container
 from ..half_child import Half
 from ..processes import Status, inside_id
-from ..record import Record
+from ..values import Value
 
 _PR_SET_KEEPCAPS = 8
 # The errnos of opening the path and making a token, as root; then the same as the process.
@@ -27,7 +27,7 @@ _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-class Tried(Record):
+class Tried(Value):
     """Errnos, 0 for success: `opened` and `token` by the process, `root_*` by the root.
 
     -1 stands for what wasn't tried, because something before it failed.

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..annotations import PREFIX
 from ..places import Fault, Spot, fault
-from ..record import Record
+from ..values import Value
 
 
-class Asker(Record):
+class Asker(Value):
     """One container.
 
     `where` has the spot of the value of each of our `annotations`, and `here` the spot of the

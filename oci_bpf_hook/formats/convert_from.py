@@ -8,8 +8,8 @@ from typing import Any
 from ..annotations import PREFIX, container_name, split
 from ..errors import USAGE, HookError, quote
 from ..places import Fault
-from ..record import Record
 from ..strict_json import load_json
+from ..values import Value
 from . import podman_run
 from .container import Asker
 from .delegation import enums
@@ -21,7 +21,7 @@ from .unitfile import settings
 _IMAGE = re.compile(r"[\w./:@-]+", re.ASCII)
 
 
-class Found(Record):
+class Found(Value):
     """One container of a source: its annotations, or what is as good as them, and notes.
 
     `label` is what the engine calls it for KEY/NAME, None where it has no name yet.

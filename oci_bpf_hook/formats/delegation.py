@@ -6,11 +6,11 @@ from ..annotations import Request
 from ..kernel import table
 from ..masks import resolve
 from ..names import ALL_BITS, KINDS, Enum
-from ..record import Record
 from ..type_facts import capabilities
+from ..values import Value
 
 
-class Delegation(Record):
+class Delegation(Value):
     """What the container `name` is to get; `image` is None where the source names none."""
 
     __slots__ = ("image", "name", "request")
@@ -19,7 +19,7 @@ class Delegation(Record):
     request: Request
 
 
-class Written(Record):
+class Written(Value):
     """The same in the words of another program, and a note for each thing that it can't say."""
 
     __slots__ = ("notes", "text")

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from ..record import Record
+from ..values import Value
 
 
-class Arguments(Record):
+class Arguments(Value):
     """What a command line says: annotations, capabilities and the rest that matters."""
 
     __slots__ = ("annotations", "capabilities", "name", "user_namespace")

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 from ..errors import quote
 from ..places import Fault, Spot, fault
-from ..record import Record
+from ..values import Value
 
 
-class Setting(Record):
+class Setting(Value):
     """A line KEY=VALUE of a section, with its continuation lines; `spot` is the value's."""
 
     __slots__ = ("key", "section", "spot", "value")

@@ -17,8 +17,8 @@ from .. import kernel
 from ..advise.btftypes import ENUM, FUNC, Types
 from ..errors import KERNEL_CANNOT, HookError, Problem
 from ..names import Enum
-from ..record import Record
 from ..type_facts import PERFMON, programs_that_take
+from ..values import Value
 
 FILE = Path(__file__).parent / "kfuncs.json"
 # A BPF object has the machine's byte order; contrib/build-guard makes one of each.
@@ -28,7 +28,7 @@ ALL = "all"
 HELPERS = 1024
 
 
-class Lists(Record):
+class Lists(Value):
     """What is loaded: each mask has a bit for each type of program.
 
     `kfuncs` are the kernel functions that may be called, by BTF id; `helpers` are those that may

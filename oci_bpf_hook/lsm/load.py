@@ -36,7 +36,7 @@ from ..names import MAPS as MAP_TYPES
 from ..paths import BPFFS, GUARD, GUARD_LOCK, PINS
 from ..probe_bpf import prog_exists
 from ..probe_process import exchange, mount_bpffs
-from ..record import Record
+from ..values import Value
 from .host import require_lsms, require_own
 from .libbpf import Libbpf, Object
 from .lists import OBJECT, Lists, digest, lists, types
@@ -68,7 +68,7 @@ _MASK = Struct("=Q")
 _ARGUMENTS = {"x86_64": (112, 104), "aarch64": (0, 8), "riscv64": (80, 88), "loongarch64": (32, 40)}
 
 
-class Outcome(Record):
+class Outcome(Value):
     """What was done: whether anything `changed`, and the digest of the guard in force."""
 
     __slots__ = ("changed", "digest")

@@ -17,8 +17,8 @@ from ..guard import KEY
 from ..names import KINDS, MAPS, PROGS
 from ..paths import GUARD
 from ..policycache import in_force
-from ..record import Record
 from ..type_facts import CAPABILITIES
+from ..values import Value
 from .lists import helpers, types
 from .load import EVENTS, SPACES, keys
 
@@ -50,7 +50,7 @@ _NO_TYPE = 0xFFFFFFFF
 _CAPABILITIES = {number: f"CAP_{name}" for name, number in CAPABILITIES.items()}
 
 
-class Refusal(Record):
+class Refusal(Value):
     """One load, or token, that the guard has refused.
 
     `number` counts the refusals of this host, from 1 on since the guard was first turned on; `time`

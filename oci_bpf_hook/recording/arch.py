@@ -5,10 +5,10 @@ in the table can't be recorded.  Source: the kernel's syscall tables; a test com
 libseccomp's.
 """
 
-from ..record import Record
+from ..values import Value
 
 
-class Arch(Record):
+class Arch(Value):
     """One architecture of system calls.
 
     `audit` is its AUDIT_ARCH_*; `machines` are uname(2)'s names for a machine on which it is the

@@ -7,7 +7,7 @@ too short for a field, the field is 0, as in the kernel.
 from _struct import Struct
 from typing import TypedDict, Unpack
 
-from ..record import Record
+from ..values import Value
 
 # Linux: include/uapi/linux/bpf.h, enum bpf_cmd, which is ABI.
 MAP_CREATE, PROG_LOAD, BTF_LOAD, BTF_GET_FD_BY_ID, TOKEN_CREATE = 0, 5, 18, 19, 36
@@ -33,7 +33,7 @@ LITTLE = _U16.pack(1)[0] == 1
 _NAME = 16
 
 
-class Call(Record):
+class Call(Value):
     """One call; fields that its command doesn't have are None.
 
     `token` says whether it came with a token, `btf` whether it came with BTF of its own; `result`

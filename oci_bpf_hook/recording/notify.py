@@ -12,7 +12,7 @@ import os
 from errno import EINTR, ENOENT
 from struct import Struct
 
-from ..record import Record
+from ..values import Value
 from .attr import LONGEST, Call, command, decode, instructions_at
 
 # struct seccomp_notif: id, pid, flags; then struct seccomp_data: nr, arch, ip, six arguments.
@@ -39,7 +39,7 @@ _SEND = _request(1, _RESPONSE.size, reads=True)
 _ID_VALID = _request(2, _ID.size, reads=False)
 
 
-class Notification(Record):
+class Notification(Value):
     """A thread that waits in bpf(2): `attr` is the union's address, `size` the size that it gave.
 
     `tid` is its id as we see it; `arch` is its architecture, and `after` the address that the call

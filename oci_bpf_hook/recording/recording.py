@@ -9,8 +9,8 @@ from typing import Any
 
 from ..advise.pointers import WITH_PACKETS, takes_perfmon
 from ..names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum
-from ..record import Record
 from ..type_facts import PROGRAMS
+from ..values import Value
 from .attr import LITTLE, WITH_TOKEN, Call
 from .probes import EXP_ATTACH_TYPE, Teller
 
@@ -32,7 +32,7 @@ class RecordingError(ValueError):
     """The data isn't the JSON form of a recording."""
 
 
-class Entry(Record):
+class Entry(Value):
     """Calls that are alike.  Types and commands are numbers, None if the command has none.
 
     `result` is "ok", the name of an errno, or None if nobody saw it; `probe` is the probe of

@@ -13,9 +13,9 @@ from ..errors import NO_BROKER, HookError
 from ..masks import Grant
 from ..names import Enum
 from ..policy import Decision, everything
-from ..record import Record
 from ..subject import of_recording
 from ..users import groups_of
+from ..values import Value
 from .recording import Recording
 from .sandbox import Sandbox
 from .supervisor import Supervisor
@@ -28,7 +28,7 @@ _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 _FORWARDED = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Settings(Record):
+class Settings(Value):
     """Where the bpffs is mounted, and whether the program has its own network, and no output."""
 
     __slots__ = ("path", "private_network", "silent")

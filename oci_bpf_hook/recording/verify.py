@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ..advise.needs import CAPABILITY, Needs
 from ..names import ATTACHS, CMDS, MAPS, PROGS, Enum
-from ..record import Record
+from ..values import Value
 from .attr import BTF_LOAD
 from .learn import attach_type_is_optional
 from .recording import OK, Recording
@@ -19,7 +19,7 @@ Run = Callable[[Mapping[str, int]], Recording]
 _Kind = tuple[int, int | None, int | None, int | None, bool]
 
 
-class Verdict(Record):
+class Verdict(Value):
     """The result of a run without one bit; `why` is empty if nothing changed."""
 
     __slots__ = ("name", "option", "why")

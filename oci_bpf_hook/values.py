@@ -1,10 +1,10 @@
-"""Small immutable records, for the modules that run in front of a container start.
+"""Small immutable values, for the modules that run in front of a container start.
 
 `dataclasses` and `typing.NamedTuple` would do the same and cost more at import
-than the hook may take as a whole.  A record names its fields in `__slots__`,
+than the hook may take as a whole.  A value names its fields in `__slots__`,
 declares their types in the class body and is made with keywords:
 
-    class Point(Record):
+    class Point(Value):
         __slots__ = ("x", "y")
         x: int
         y: int
@@ -26,7 +26,7 @@ else:
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
-class Record:
+class Value:
     """Fields by keyword, equality by value, no assignment afterwards."""
 
     __slots__: tuple[str, ...] = ()

@@ -1,17 +1,17 @@
-"""record.py: records behave as the dataclasses they stand in for."""
+"""values.py: values behave as the dataclasses they stand in for."""
 
 import pytest
 
-from oci_bpf_hook.record import Record
+from oci_bpf_hook.values import Value
 
 
-class Point(Record):
+class Point(Value):
     __slots__ = ("x", "y")
     x: int
     y: int
 
 
-class Size(Record):
+class Size(Value):
     __slots__ = ("x", "y")
     x: int
     y: int
@@ -52,7 +52,7 @@ def test_nothing_is_assigned_afterwards() -> None:
     assert (point.x, point.y) == (1, 2)
 
 
-def test_a_record_has_no_room_for_more() -> None:
+def test_a_value_has_no_room_for_more() -> None:
     assert not hasattr(Point(x=1, y=2), "__dict__")
 
 
@@ -63,12 +63,12 @@ def test_equality_is_by_value_and_type() -> None:
     assert Point(x=1, y=2) != (1, 2)
 
 
-def test_equal_records_are_one_key() -> None:
+def test_equal_values_are_one_key() -> None:
     assert {Point(x=1, y=2): "a"}[Point(x=1, y=2)] == "a"
     assert len({Point(x=1, y=2), Point(x=1, y=2), Point(x=2, y=1)}) == 2
 
 
-def test_a_record_with_a_mutable_field_is_no_key() -> None:
+def test_a_value_with_a_mutable_field_is_no_key() -> None:
     with pytest.raises(TypeError):
         hash(Point(x=[], y=2))  # type: ignore[arg-type]
 
