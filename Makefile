@@ -78,5 +78,5 @@ rpm:
 	@contrib/rpm/build '$(OUTPUT)'
 
 clean:
-	rm -rf .venv build oci_bpf_hook/lsm/guard.*.o *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build oci_bpf_hook/guard/lsm/guard.*.o *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

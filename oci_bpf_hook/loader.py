@@ -5,9 +5,13 @@ looks for six kinds of file in several places, and reads what it finds through a
 both files of a module follow from its name.  Byte code is taken just where importlib takes it:
 made by this Python, of the source as it is now.  All else is left to importlib, which compiles
 what is missing or old and writes it for the next time.
+
+The folders that the hook takes modules from are packages whose `__init__.py` is a docstring, so
+they are made here and not looked for: finding one costs as much as a module.
 """
 
 import posix
+import sys
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import MAGIC_NUMBER
 from marshal import loads
@@ -20,10 +24,27 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
+# The hook's folders, each after the one that it is in.
+FOLDERS = (
+    *(
+        "audit",
+        "bpf",
+        "broker",
+        "container",
+        "delegation",
+        "guard",
+        "hook",
+        "kernel",
+        "mount",
+        "oci",
+    ),
+    *("policy", "policy.store", "text"),
+)
+
 _PACKAGE = f"{__package__}."
 _SOURCES = __file__.rpartition("/")[0]
-# Where importlib keeps byte code of this file, and so of those beside it.
-_COMPILED, _, _SUFFIX = (__spec__.cached or "").rpartition("loader")
+# Where importlib keeps byte code of this file, and how it names that of any other.
+_CACHE, _, _SUFFIX = (__spec__.cached or "").removeprefix(_SOURCES).rpartition("loader")
 # The magic and no flags: byte code that goes by its source's time and size.
 _BY_TIME = MAGIC_NUMBER + bytes(4)
 _HEADER = 16
@@ -40,8 +61,9 @@ class Loader(_Base):
         """The module `name` and its code, or None where importlib has to see to it."""
         if not name.startswith(_PACKAGE):
             return None
-        stem = name[len(_PACKAGE) :]
-        source, compiled = f"{_SOURCES}/{stem}.py", f"{_COMPILED}{stem}{_SUFFIX}"
+        folder, _, stem = name[len(_PACKAGE) - 1 :].replace(".", "/").rpartition("/")
+        source = f"{_SOURCES}{folder}/{stem}.py"
+        compiled = f"{_SOURCES}{folder}{_CACHE}{stem}{_SUFFIX}"
         try:
             status = posix.stat(source)
             fd = posix.open(compiled, posix.O_RDONLY | posix.O_CLOEXEC)
@@ -69,6 +91,19 @@ class Loader(_Base):
         assert spec is not None
         code, spec.loader_state = spec.loader_state, None
         exec(code, module.__dict__)  # noqa: S102  What importing is.
+
+
+def install() -> None:
+    """Have this package's modules imported this way, and make the hook's folders."""
+    kind = type(sys)
+    for folder in FOLDERS:
+        name = _PACKAGE + folder
+        module = sys.modules[name] = kind(name)
+        module.__package__ = name
+        module.__spec__ = ModuleSpec(name, None, is_package=True)
+        module.__path__ = [f"{_SOURCES}/{folder.replace('.', '/')}"]
+        module.__spec__.submodule_search_locations = module.__path__
+    sys.meta_path.insert(0, Loader())
 
 
 def _header(status: posix.stat_result) -> bytes:

@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 
-from oci_bpf_hook.guard import AbsentError, in_force
+from oci_bpf_hook.guard.pinned import AbsentError, in_force
 from tests.support import policy
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime, enter_private_mounts
 from tests.support.places import ROOT

@@ -1,1 +1,1 @@
-"""Which delegation a BPF program needs: read off its object files, or off what it did."""
+"""Which delegation a BPF program needs, read from its object files."""

@@ -7,17 +7,17 @@ succeeds as soon as any object's cgroup programs are delegated.
 
 from collections.abc import Collection, Iterator, Sequence
 
-from ..names import ATTACHS, MAPS, PROGS
-from ..type_facts import PERFMON_HELPERS
+from ..bpf.names import ATTACHS, MAPS, PROGS
+from ..bpf.type_facts import PERFMON_HELPERS
+from ..bpf.types import struct_members
 from ..values import Value
-from . import calls, cautions, probes, sections
-from .btftypes import struct_members
+from . import calls, cautions, feature_probes, sections
+from .kernel import Kernel
 from .maps import ARENA_MAP, VARIABLES, Map
 from .needs import BTF, CAPABILITY, DATA, MAP, NOTHING, PROBE, PROGRAM, Needs, Reason, make, union
 from .objects import Object, Program
 from .pointers import takes_perfmon
 from .sections import LIBBPF, OPTIONAL, USDT, ZERO
-from .target import Kernel
 
 
 class Options(Value):
@@ -167,7 +167,7 @@ def _fixed(one: _Object, options: Options, kernel: Kernel) -> Needs:
     if _takes_btf(one):
         why = "the types of its maps and programs"
         reasons += calls.btf_load(source=found.source, kind=BTF, why=why)
-    asked = probes.asked(
+    asked = feature_probes.asked(
         options.loader,
         variables=any(a_map.kind == VARIABLES for a_map in found.maps),
         explained=found.explained,
@@ -234,7 +234,7 @@ def _takes_attach_types(fixed: Needs, loads: Sequence[_Object], options: Options
     loaded = [each for one in loads for each in one.loaded]
     if options.exact and any(each.declared not in (None, ZERO) for each in loaded):
         return True
-    probe = probes.ATTACH_TYPES
+    probe = feature_probes.ATTACH_TYPES
     progs = {each.prog for each in loaded} | _progs(fixed)
     return probe.prog in progs and (ATTACHS.option, probe.attach) in fixed.bits
 
@@ -255,14 +255,14 @@ def _optional(one: _Object, *, declared: bool, probe: bool) -> Needs:
                 each.prog, ZERO, source=one.found.source, kind=PROGRAM, why=why
             )
     needs = make(reasons=reasons, warnings=())
-    return needs | _probe(one.found, probes.ATTACH_TYPES) if probed and probe else needs
+    return needs | _probe(one.found, feature_probes.ATTACH_TYPES) if probed and probe else needs
 
 
 def _first(
     found: Object, own: Collection[str], everybody: Collection[str], options: Options
 ) -> Needs:
     """libbpf's first probe: one that the object's own needs cover, or else another object's."""
-    probe = probes.first(options.libbpf, own, everybody)
+    probe = feature_probes.first(options.libbpf, own, everybody)
     return _probe(found, probe) if probe else NOTHING
 
 
@@ -270,7 +270,7 @@ def _progs(needs: Needs) -> set[str]:
     return {one.name for one in needs.reasons if one.option == PROGS.option}
 
 
-def _probe(found: Object, probe: probes.Probe) -> Needs:
+def _probe(found: Object, probe: feature_probes.Probe) -> Needs:
     of = {"source": found.source, "kind": PROBE, "why": probe.why}
     reasons = [*calls.prog_load(probe.prog, probe.attach, **of)]
     for map_type in probe.maps:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from ..names import ATTACHS, CMDS, KINDS, MAPS, PROGS
-from ..type_facts import (
+from ..bpf.names import ATTACHS, CMDS, KINDS, MAPS, PROGS
+from ..bpf.type_facts import (
     CGROUP,
     HOST,
     HOST_CGROUP,
@@ -13,14 +13,14 @@ from ..type_facts import (
     reach,
     why,
 )
+from ..bpf.types import struct_members
 from ..values import Value
 from . import sections
-from .btftypes import struct_members
+from .kernel import Kernel
 from .maps import LEGACY, Map
 from .needs import CAPABILITY, Caution, Needs
 from .objects import Object, Program
 from .sections import AYA, LIBBPF, ZERO
-from .target import Kernel
 
 _F_ZERO_SEED = 1 << 6
 _PERF_EVENT_ARRAY = 4

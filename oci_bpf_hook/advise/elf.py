@@ -16,7 +16,7 @@ from ..values import Value
 if TYPE_CHECKING:
     from elftools.elf.structs import ELFStructs
 
-    from ..btf import Buffer
+    from ..bpf.btf import Buffer
 
 ByteOrder = Literal["little", "big"]
 

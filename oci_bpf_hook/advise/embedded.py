@@ -7,7 +7,7 @@ from . import elf
 from .elf import MAGIC, ElfError
 
 if TYPE_CHECKING:
-    from ..btf import Buffer
+    from ..bpf.btf import Buffer
 
 
 def find(data: "Buffer") -> Iterator[tuple[int, bytes]]:

@@ -7,8 +7,8 @@ bpf_object__init_kconfig_map().
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..bpf.types import ARRAY, PTR, STRUCT, Types
 from . import elf
-from .btftypes import ARRAY, PTR, STRUCT, Types
 from .elf import NOBITS, PROGBITS, Elf, Section
 
 DEFINED = "defined"

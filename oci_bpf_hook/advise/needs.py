@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from .. import type_facts
-from ..names import KINDS, Enum
+from ..bpf import type_facts
+from ..bpf.names import KINDS, Enum
 from ..values import Value
 
 # The capabilities that BPF under a token asks for, as recordings and advice name them.

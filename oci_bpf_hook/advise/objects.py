@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from ..btf import BtfError
+from ..bpf.btf import BtfError
+from ..bpf.types import Types
 from ..values import Value
 from . import elf, maps, structops
-from .btftypes import Types
 from .elf import ByteOrder, Elf, ElfError, Section
 from .maps import Map
 from .structops import Operations

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..bpf.types import Types
 from . import elf
-from .btftypes import Types
 from .elf import Elf
 
 SECTIONS = (".struct_ops", ".struct_ops.link", "?.struct_ops", "?.struct_ops.link")

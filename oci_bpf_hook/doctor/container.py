@@ -11,26 +11,27 @@ from collections.abc import Iterator, Mapping
 from shlex import quote
 from typing import TypeVar
 
-from .. import probe_bpf, probe_process, probe_tracing
 from ..advise.needs import Needs
-from ..annotations import PATH
-from ..audited import asker, last_refusal
-from ..cdi import TOKEN_PATH
-from ..confinement import confined
-from ..container import Container, Process
-from ..delegations import names, user_name
+from ..audit.read import asker, last_refusal
+from ..bpf.names import KINDS, Enum, Kind
+from ..container.namespaces import Container, Process
+from ..delegation.annotations import PATH
+from ..delegation.masks import parse_shown
 from ..errors import BAD_STATE, REFUSED, HookError
-from ..masks import parse_shown
-from ..mountinfo import Mount, of_interest
-from ..names import KINDS, Enum, Kind
+from ..guard.confinement import confined
+from ..kernel import bpf, tracing
+from ..kernel import process as probe_process
+from ..kernel.mountinfo import Mount, of_interest
+from ..kernel.seccomp import FilterError, answer
+from ..oci.cdi import TOKEN_PATH
 from ..paths import POLICY
-from ..processes import Status, environment, inside_id, mounts, read, status
-from ..running import Running
-from ..seccomp import FilterError, answer
-from . import around, guarded, objects, programs
+from ..running.containers import Running
+from ..running.delegations import names, user_name
+from ..running.process import Status, environment, inside_id, mounts, read, status
+from . import guarded, library, objects, programs
+from .attempt import Tried, visit
 from .finding import Finding, ok, problem, warning
 from .programs import add_capabilities
-from .visit import Tried, visit
 
 _Kind = TypeVar("_Kind", Process, Container)
 _SECCOMP_FILTER = 2
@@ -169,7 +170,7 @@ class _Examination:
             yield from programs.check(self.process, self.status, given, confined=held)
         if self.delegated:
             yield from guarded.check(self.one.user)
-        yield from around.check(self.one, self.process)
+        yield from library.check(self.one, self.process)
 
     def _at(self, path: str) -> Mount | None:
         """The topmost mount whose mount point is `path` itself."""
@@ -292,17 +293,17 @@ class _Examination:
             yield ok("seccomp", "it has no seccomp filter")
             return
         try:
-            filters = probe_tracing.seccomp_filters(self.one.pid)
+            filters = tracing.seccomp_filters(self.one.pid)
             if not self.process.alive():
                 raise OSError(errno.ESRCH, "it has ended")
-            arch = probe_bpf.arch()
+            arch = bpf.arch()
             answers = {
                 command: answer(filters, arch.bpf, arch.audit, (command,))
                 for command in (
-                    probe_bpf.BPF_TOKEN_CREATE,
-                    probe_bpf.BPF_MAP_CREATE,
-                    probe_bpf.BPF_PROG_LOAD,
-                    probe_bpf.BPF_BTF_LOAD,
+                    bpf.BPF_TOKEN_CREATE,
+                    bpf.BPF_MAP_CREATE,
+                    bpf.BPF_PROG_LOAD,
+                    bpf.BPF_BTF_LOAD,
                 )
             }
         except (OSError, FilterError) as error:

@@ -14,8 +14,8 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from ..installed import find, is_place_of
-from ..seccomprules import BASES
+from ..oci.seccomp import BASES
+from ..running.engines import find, is_place_of
 from ..values import Value
 from .finding import Finding, ok, problem, warning
 

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Iterator
 
-from ..compiled import Compiled
-from ..container import is_initial
-from ..guard import AbsentError, in_force, needed
-from ..lsm import load
-from ..lsm.refusals import PERFMON, REASONS, of_space
+from ..container.namespaces import is_initial
+from ..guard.lsm import load
+from ..guard.lsm.refusals import PERFMON, REASONS, of_space
+from ..guard.pinned import AbsentError, in_force, needed
+from ..policy.compiled import Compiled
 from .finding import Finding, ok, problem, warning
 
 # The guard keeps a few more; the older ones are in the audit trail.

@@ -5,15 +5,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import kernel, probe_process
-from ..btf import BtfError
-from ..client import connect
-from ..container import is_initial
+from ..bpf.btf import BtfError
+from ..bpf.names import KINDS
+from ..broker.client import connect
+from ..container.namespaces import is_initial
 from ..errors import HookError
-from ..names import KINDS
+from ..kernel import enums as kernel
+from ..kernel import process
 from ..paths import POLICY, SOCKET
-from ..policycache import in_force
-from ..processes import Status, status_of
+from ..policy.store.cache import in_force
+from ..running.process import Status, status_of
 from . import engines, guarded, hooks
 from .engines import Engine
 from .finding import Finding, ok, problem, warning
@@ -180,7 +181,7 @@ def _has_range(path: str, user: str) -> bool:
 
 
 def _own_name() -> str:
-    from ..delegations import user_name
+    from ..running.delegations import user_name
 
     return user_name(os.geteuid())
 
@@ -225,7 +226,7 @@ def _lacking(us: Status) -> str:
         return "root"
     if not is_initial():
         return "the initial user namespace"
-    return "" if us.has(probe_process.CAP_SYS_ADMIN) else "CAP_SYS_ADMIN"
+    return "" if us.has(process.CAP_SYS_ADMIN) else "CAP_SYS_ADMIN"
 
 
 def _sysctl(name: str) -> str:

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator, Mapping
 
 from ..advise.needs import CAPABILITIES, CAPABILITY, Caution, Needs
-from ..names import KINDS, Enum
-from ..probe_process import CAP_PERFMON, CAP_SYS_ADMIN
-from ..processes import Status
-from ..type_facts import HOST_CGROUP, HOST_NETWORK, REACHES_BEYOND
+from ..bpf.names import KINDS, Enum
+from ..bpf.type_facts import HOST_CGROUP, HOST_NETWORK, REACHES_BEYOND
+from ..kernel.process import CAP_PERFMON, CAP_SYS_ADMIN
+from ..running.process import Status
 from .finding import Finding, ok, problem, warning
 from .programs import add_capabilities
 

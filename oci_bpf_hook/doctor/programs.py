@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from .. import probe_process
-from ..container import Process
-from ..exposures import exposures
-from ..names import PROGS
-from ..processes import Status
-from ..sharing import shares
-from ..type_facts import NET_ADMIN, PERFMON, takes
+from ..bpf.exposures import exposures
+from ..bpf.names import PROGS
+from ..bpf.type_facts import NET_ADMIN, PERFMON, takes
+from ..container.namespaces import Process
+from ..kernel import process as probe_process
+from ..running.process import Status
+from ..running.sharing import shares
 from .finding import Finding, problem, warning
 
 # Programs of these types are usually attached by perf_event_open(2).

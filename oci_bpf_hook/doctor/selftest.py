@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 
-from .. import probe_bpf
-from ..scratch import ATTACH_0, HASH, SOCKET_FILTER, Scratch, masks
+from ..kernel import bpf
+from ..mount.scratch import ATTACH_0, HASH, SOCKET_FILTER, Scratch, masks
 from .finding import Finding, ok, problem
 
 
 def selftest() -> Iterator[Finding]:
     """Try it; yields one finding, about what failed first or about success.  Takes root."""
     try:
-        probe_bpf.arch()
+        bpf.arch()
     except OSError as error:
         yield problem("selftest", f"{error.strerror}: nothing can be tried on this machine")
         return
@@ -29,9 +29,9 @@ def selftest() -> Iterator[Finding]:
 def _use(token: int) -> str:
     step = "BPF_MAP_CREATE"
     try:
-        probe_bpf.map_create(HASH, token)
+        bpf.map_create(HASH, token)
         step = "BPF_PROG_LOAD"
-        probe_bpf.prog_load(SOCKET_FILTER, ATTACH_0, token)
+        bpf.prog_load(SOCKET_FILTER, ATTACH_0, token)
     except OSError as error:
         return f"{step} with the token: {error.strerror}"
     return ""

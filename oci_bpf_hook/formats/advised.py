@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 
 from ..advise.needs import CAPABILITY, LISTS, Needs, as_json
-from ..annotations import PREFIX
-from ..names import KINDS, Enum
+from ..bpf.names import KINDS, Enum
+from ..delegation.annotations import PREFIX
 from . import snippets
 
 _Lists = Mapping[str, list[str]]

@@ -7,8 +7,8 @@ come from.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..annotations import PREFIX
-from ..places import Fault, Spot, fault
+from ..delegation.annotations import PREFIX
+from ..text.places import Fault, Spot, fault
 from ..values import Value
 
 

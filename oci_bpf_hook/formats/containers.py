@@ -1,8 +1,8 @@
 """Any of the files that describe containers, by its name and what is in it."""
 
 from ..errors import BAD_STATE, USAGE, HookError
-from ..places import Fault
-from ..strict_json import load_json
+from ..text.places import Fault
+from ..text.strict_json import load_json
 from .container import Asker
 from .faults import raise_if_any, text_of
 

@@ -5,10 +5,10 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..annotations import PREFIX, container_name, split
+from ..delegation.annotations import PREFIX, container_name, split
 from ..errors import USAGE, HookError, quote
-from ..places import Fault
-from ..strict_json import load_json
+from ..text.places import Fault
+from ..text.strict_json import load_json
 from ..values import Value
 from . import podman_run
 from .container import Asker

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from ..annotations import MODE, PATH, Request
+from ..delegation.annotations import MODE, PATH, Request
 from . import snippets
 from .delegation import Delegation, Written, names, needed
 

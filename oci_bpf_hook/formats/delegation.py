@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from ..annotations import Request
-from ..kernel import table
-from ..masks import resolve
-from ..names import ALL_BITS, KINDS, Enum
-from ..type_facts import capabilities
+from ..bpf.names import ALL_BITS, KINDS, Enum
+from ..bpf.type_facts import capabilities
+from ..delegation.annotations import Request
+from ..delegation.masks import resolve
+from ..kernel.enums import table
 from ..values import Value
 
 

@@ -1,7 +1,7 @@
 """What is wrong with a file, as an error."""
 
 from ..errors import USAGE, HookError
-from ..places import Fault
+from ..text.places import Fault
 
 
 def text_of(data: bytes, name: str) -> str:

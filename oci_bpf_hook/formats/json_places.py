@@ -3,7 +3,7 @@
 import json
 import re
 
-from ..places import Place, Spot, spot_of
+from ..text.places import Place, Spot, spot_of
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
 

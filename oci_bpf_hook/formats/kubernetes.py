@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..annotations import PREFIX
+from ..delegation.annotations import PREFIX
 from ..errors import quote
-from ..places import Fault, Place, Spot, fault
+from ..text.places import Fault, Place, Spot, fault
 from .container import TOP, Asker, asker, lacking
 
 _KEY = "io.kubernetes.container.name"

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..annotations import PREFIX, container_name
+from ..delegation.annotations import PREFIX, container_name
 from ..errors import BAD_STATE, HookError, quote
-from ..places import Fault, Place, Spot
-from ..state import annotations_of, remounted
+from ..oci.state import annotations_of, remounted
+from ..text.places import Fault, Place, Spot
 from .container import TOP, Asker, asker, lacking
 from .json_places import places
 

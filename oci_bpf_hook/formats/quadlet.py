@@ -1,8 +1,8 @@
 """Quadlet's *.container files, podman-systemd.unit(5)."""
 
-from ..annotations import PREFIX
+from ..delegation.annotations import PREFIX
 from ..errors import quote
-from ..places import Fault, Spot
+from ..text.places import Fault, Spot
 from . import podman_run
 from .container import TOP, Asker, asker, lacking, no_user_namespace
 from .unitfile import Setting, settings, words

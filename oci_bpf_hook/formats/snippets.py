@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..bpf.names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Kind
 from ..errors import USAGE, HookError
-from ..names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Kind
 
 Lists = Mapping[str, Sequence[str]]
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 
 from ..errors import quote
-from ..places import Fault, Spot, fault
+from ..text.places import Fault, Spot, fault
 from ..values import Value
 
 

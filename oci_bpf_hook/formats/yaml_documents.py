@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from ..errors import quote
-from ..places import Fault, Place, Spot, fault
-from ..yaml_loader import LOADER, too_deep
+from ..text.places import Fault, Place, Spot, fault
+from ..text.yaml_loader import LOADER, too_deep
 
 _DEEPEST = 64
 # So many places at most: an alias of an alias of an alias is a file of a hundred bytes and

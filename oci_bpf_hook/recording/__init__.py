@@ -1,1 +1,1 @@
-"""What a program asks of bpf(2), watched while it runs, and the delegation that comes of it."""
+"""Which delegation a BPF program needs, learned from the calls that it made."""

@@ -7,8 +7,8 @@ from typing import Any, TextIO
 
 from ..advise import needs
 from ..advise.needs import Needs, NeedsError
+from ..bpf.names import Enum
 from ..errors import USAGE, HookError
-from ..names import Enum
 from ..whole import Replacement, write
 from . import strace
 from .learn import learn

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..advise import calls
 from ..advise.needs import CALL, CAPABILITY, PROBE, Caution, Needs, Reason, make
 from ..advise.sections import ZERO, is_optional
-from ..names import ATTACHS, CMDS, MAPS, PROGS, Enum
-from ..type_facts import PERFMON_HELPERS
-from . import attr, probes
+from ..bpf.names import ATTACHS, CMDS, MAPS, PROGS, Enum
+from ..bpf.type_facts import PERFMON_HELPERS
+from . import call, feature_probes
 from .recording import OK, Entry, Recording
 
 _REFUSED = ("EPERM", "EACCES")
@@ -24,11 +24,12 @@ _XDP_HAS_FRAGS = 1 << 5
 # nothing that the program itself doesn't need.
 _FIRST_PROBE_WHY = "libbpf 1.4 to 1.7 loads one before anything else, and gives up if it can't"
 _PROBE_WHY = {
-    probes.GLOBAL_DATA: "libbpf tries whether maps can hold global data, which the program has",
-    probes.PROBE_READ_KERN: "libbpf tries bpf_probe_read_kernel(), and without it uses "
+    feature_probes.GLOBAL_DATA: "libbpf tries whether maps can hold global data, which the "
+    "program has",
+    feature_probes.PROBE_READ_KERN: "libbpf tries bpf_probe_read_kernel(), and without it uses "
     "bpf_probe_read() instead",
-    probes.BPF_COOKIE: "libbpf tries whether there are cookies, and without it says that there "
-    "are none",
+    feature_probes.BPF_COOKIE: "libbpf tries whether there are cookies, and without it says that "
+    "there are none",
 }
 # bpf_probe_read_user() and _kernel(), and the same for strings.
 _READS = {112, 113, 114, 115}
@@ -62,9 +63,9 @@ def attach_type_is_optional(entry: Entry, enums: Mapping[str, Enum]) -> bool:
 
 def _unread(entry: Entry) -> bool:
     """Whether its union was at an unmapped address, although it should contain a type."""
-    if entry.cmd == attr.MAP_CREATE:
+    if entry.cmd == call.MAP_CREATE:
         return entry.map_type is None
-    return entry.cmd == attr.PROG_LOAD and None in (entry.prog_type, entry.attach_type)
+    return entry.cmd == call.PROG_LOAD and None in (entry.prog_type, entry.attach_type)
 
 
 class _Learner:
@@ -87,7 +88,7 @@ class _Learner:
         reasons: list[Reason] = []
         described = any(entry.btf for entry, _ in own)
         for entry, count in own:
-            if entry.cmd == attr.BTF_LOAD and not described:
+            if entry.cmd == call.BTF_LOAD and not described:
                 self._warn(
                     "btf-unused",
                     f"{self._what(entry, count)} doesn't count: nothing that it loads has that BTF",
@@ -111,9 +112,9 @@ class _Learner:
         optional = any(attach_type_is_optional(entry, self._enums) for entry in loaded)
         for entry, _ in counted:
             # After a refusal libbpf has put another helper into the program.
-            if entry.probe == probes.PROBE_READ_KERN and not reads and entry.result == OK:
+            if entry.probe == feature_probes.PROBE_READ_KERN and not reads and entry.result == OK:
                 continue
-            if entry.probe == probes.EXP_ATTACH_TYPE and not (self._exact and optional):
+            if entry.probe == feature_probes.EXP_ATTACH_TYPE and not (self._exact and optional):
                 continue
             yield entry
 
@@ -223,12 +224,12 @@ class _Learner:
     def _own(self, entry: Entry, count: int, *, declared: bool) -> tuple[Reason, ...]:
         """What the program's own call needs."""
         why = f"it calls {self._what(entry, count)}"
-        if entry.cmd == attr.MAP_CREATE:
+        if entry.cmd == call.MAP_CREATE:
             map_type = self._name(MAPS.option, entry.map_type)
             return calls.map_create(map_type, source=self._source, kind=CALL, why=why)
-        if entry.cmd == attr.BTF_LOAD:
+        if entry.cmd == call.BTF_LOAD:
             return calls.btf_load(source=self._source, kind=CALL, why=why)
-        if entry.cmd == attr.BTF_GET_FD_BY_ID:
+        if entry.cmd == call.BTF_GET_FD_BY_ID:
             return calls.btf_get_fd_by_id(source=self._source, kind=CALL, why=why)
         prog, attach = self._prog(entry), self._attach(entry)
         if not declared and attach_type_is_optional(entry, self._enums):
@@ -261,7 +262,7 @@ class _Learner:
 
     def _first_probe(self, entries: Iterable[Entry]) -> tuple[Reason, ...]:
         for entry in entries:
-            if entry.probe == probes.LOADING:
+            if entry.probe == feature_probes.LOADING:
                 prog = self._prog(entry)
                 return calls.prog_load(
                     prog, ZERO, source=self._source, kind=PROBE, why=_FIRST_PROBE_WHY
@@ -272,12 +273,12 @@ class _Learner:
         """What a probe needs, if libbpf loads something else without it."""
         if entry.probe in _PROBE_WHY:
             return self._tried(entry, _PROBE_WHY[entry.probe])
-        if entry.probe == probes.EXP_ATTACH_TYPE:
+        if entry.probe == feature_probes.EXP_ATTACH_TYPE:
             return self._tried(entry, _EXACT_WHY)
         return ()
 
     def _tried(self, entry: Entry, why: str) -> tuple[Reason, ...]:
-        if entry.cmd == attr.MAP_CREATE:
+        if entry.cmd == call.MAP_CREATE:
             map_type = self._name(MAPS.option, entry.map_type)
             return calls.map_create(map_type, source=self._source, kind=PROBE, why=why)
         prog, attach = self._prog(entry), self._attach(entry)

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..advise.pointers import WITH_PACKETS, takes_perfmon
-from ..names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum
-from ..type_facts import PROGRAMS
+from ..bpf.names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum
+from ..bpf.type_facts import PROGRAMS
 from ..values import Value
-from .attr import LITTLE, WITH_TOKEN, Call
-from .probes import EXP_ATTACH_TYPE, Teller
+from .call import LITTLE, WITH_TOKEN, Call
+from .feature_probes import EXP_ATTACH_TYPE, Teller
 
 VERSION = 1
 OK = "ok"

@@ -10,9 +10,9 @@ from _struct import Struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..names import ATTACHS, CMDS, MAPS, PROGS, Enum
-from . import attr
-from .attr import Call, Said, make
+from ..bpf.names import ATTACHS, CMDS, MAPS, PROGS, Enum
+from . import call
+from .call import Call, Said, make
 from .recording import RecordingError
 
 # What precedes a call: the thread, which -o and a terminal show differently, with its name (-Y);
@@ -122,9 +122,9 @@ def _call(text: str, tid: int, enums: Mapping[str, Enum]) -> Call:
     result = _result(ending[1], ending[2])
     # Older releases show what follows the fields that they know as bytes.
     size = _int(arguments[2]) if len(arguments) > 2 else 0
-    known = _fields(attr.command(cmd), fields, enums, result, size)
+    known = _fields(call.command(cmd), fields, enums, result, size)
     known["result"] = result
-    return make(pid=tid, tid=tid, cmd=attr.command(cmd), **known)
+    return make(pid=tid, tid=tid, cmd=call.command(cmd), **known)
 
 
 def _result(number: str | None, name: str | None) -> int | None:
@@ -141,7 +141,7 @@ def _result(number: str | None, name: str | None) -> int | None:
 def _fields(
     cmd: int, fields: Mapping[str, Any], enums: Mapping[str, Enum], result: int | None, size: int
 ) -> Said:
-    if cmd == attr.MAP_CREATE and fields:
+    if cmd == call.MAP_CREATE and fields:
         flags = _flags(fields.get("map_flags"))
         sizes = (_int(fields.get(key)) for key in ("key_size", "value_size", "max_entries"))
         return {
@@ -151,7 +151,7 @@ def _fields(
             "token": bool(flags & _TOKEN),
             "shape": (*sizes, flags & ~_TOKEN),
         }
-    if cmd == attr.PROG_LOAD and fields:
+    if cmd == call.PROG_LOAD and fields:
         flags = _flags(fields.get("prog_flags"))
         version = fields.get("kern_version", "") != "KERNEL_VERSION(0, 0, 0)"
         count = _int(fields.get("insn_cnt"))
@@ -171,15 +171,15 @@ def _fields(
                 int(version or _int(fields.get("prog_btf_fd")) != 0),
                 flags & ~_TOKEN,
             ),
-            **attr.code(_instructions(instructions)),
+            **call.code(_instructions(instructions)),
         }
-    if cmd == attr.BTF_LOAD and fields:
-        flags = _flags(fields.get("btf_flags")) | _extra(fields, size, attr.BTF_FLAGS)
+    if cmd == call.BTF_LOAD and fields:
+        flags = _flags(fields.get("btf_flags")) | _extra(fields, size, call.BTF_FLAGS)
         return {"shape": (_int(fields.get("btf_size")),), "token": bool(flags & _TOKEN)}
-    if cmd == attr.BTF_GET_FD_BY_ID and fields:
-        flags = _flags(fields.get("open_flags")) | _extra(fields, size, attr.OPEN_FLAGS)
+    if cmd == call.BTF_GET_FD_BY_ID and fields:
+        flags = _flags(fields.get("open_flags")) | _extra(fields, size, call.OPEN_FLAGS)
         return {"token": bool(flags & _TOKEN)}
-    if cmd in attr.WITH_TOKEN and not fields and result is not None and result >= 0:
+    if cmd in call.WITH_TOKEN and not fields and result is not None and result >= 0:
         raise RecordingError("the call's arguments are missing")
     # The kernel has refused a map without these.
     return {"shape": (0, 0, 0, 0)}
@@ -204,7 +204,7 @@ def _instructions(found: Any) -> bytes:
         for word in str(one.get("code", "")).split("|"):
             code |= _CODES.get(word, _NO_CODE)
         target, source = (_register(one.get(key)) for key in ("dst_reg", "src_reg"))
-        registers = target | source << 4 if attr.LITTLE else target << 4 | source
+        registers = target | source << 4 if call.LITTLE else target << 4 | source
         offset, immediate = _int(one.get("off")), _int(one.get("imm"))
         packed.append(
             _INSTRUCTION.pack(code & 0xFF, registers, offset & 0xFFFF, immediate & 0xFFFFFFFF)

@@ -7,9 +7,9 @@ count as the same if they exit alike and get the same kinds of maps and programs
 from collections.abc import Callable, Iterator, Mapping
 
 from ..advise.needs import CAPABILITY, Needs
-from ..names import ATTACHS, CMDS, MAPS, PROGS, Enum
+from ..bpf.names import ATTACHS, CMDS, MAPS, PROGS, Enum
 from ..values import Value
-from .attr import BTF_LOAD
+from .call import BTF_LOAD
 from .learn import attach_type_is_optional
 from .recording import OK, Recording
 

@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from oci_bpf_hook import kernel
 from oci_bpf_hook.advise import advice, objects
+from oci_bpf_hook.advise.kernel import Kernel, union
 from oci_bpf_hook.advise.needs import CAPABILITIES, CAPABILITY, Needs
-from oci_bpf_hook.advise.target import Kernel, union
-from oci_bpf_hook.names import KINDS
+from oci_bpf_hook.bpf.names import KINDS
+from oci_bpf_hook.kernel import enums as kernel
 from tests.support.bpf import vmlinux
 from tests.support.consumer import Report
 from tests.support.tokens import Loads

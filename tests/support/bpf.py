@@ -5,7 +5,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from oci_bpf_hook.kernel import VMLINUX
+from oci_bpf_hook.kernel.enums import VMLINUX
 
 from .consumer import CLANG, MACHINE, SOURCES
 from .engines import require, run

@@ -19,8 +19,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+from oci_bpf_hook.broker.wire import VERSION
 from oci_bpf_hook.paths import SOCKET
-from oci_bpf_hook.wire import VERSION
 from tests.support.places import ROOT
 
 # Seconds; nothing here waits for longer than the broker's own deadlines.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jsonschema
 
-from oci_bpf_hook.cli import main
+from oci_bpf_hook.cli.main import main
 from tests.support.places import ROOT
 
 

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from struct import Struct
 
-from oci_bpf_hook import guard, probe_bpf
-from oci_bpf_hook.lsm.libbpf import Libbpf
-from oci_bpf_hook.lsm.load import EVENTS, MAPS
+from oci_bpf_hook.guard import pinned as guard
+from oci_bpf_hook.guard.lsm.libbpf import Libbpf
+from oci_bpf_hook.guard.lsm.load import EVENTS, MAPS
+from oci_bpf_hook.kernel import bpf
 from oci_bpf_hook.paths import BPFFS, GUARD
 
 from .systemd import run
@@ -47,4 +48,4 @@ def pin(directory: str = GUARD) -> None:
 
 def _map(kind: int, key: int, value: int) -> int:
     attr = _CREATE.pack(kind, key, value, 1)
-    return probe_bpf._bpf(probe_bpf.BPF_MAP_CREATE, attr)
+    return bpf._bpf(bpf.BPF_MAP_CREATE, attr)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from oci_bpf_hook.seccomprules import BASES, allow_bpf
+from oci_bpf_hook.oci.seccomp import BASES, allow_bpf
 
 from .engines import (
     CAPABILITIES,

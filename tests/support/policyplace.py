@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from oci_bpf_hook.compiled import Compiled
-from oci_bpf_hook.policycache import in_force
+from oci_bpf_hook.policy.compiled import Compiled
+from oci_bpf_hook.policy.store.cache import in_force
 from tests.support.subjects import subject as asker
 
 DENY = "version: 1\nrules:\n- {{name: {name}, deny: because}}\n"

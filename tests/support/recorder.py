@@ -39,7 +39,9 @@ class Recorded(NamedTuple):
 
 def argv(*arguments: str) -> list[str]:
     """`oci-bpf-hook` with these arguments, from the checkout and wherever it is called."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from oci_bpf_hook.cli import main; "
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from oci_bpf_hook.cli.main import main; "
+    )
     return [sys.executable, "-c", f"{code}sys.exit(main())", *arguments]
 
 

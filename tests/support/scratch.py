@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from oci_bpf_hook import kernel
-from oci_bpf_hook.names import KINDS
+from oci_bpf_hook.bpf.names import KINDS
+from oci_bpf_hook.kernel import enums as kernel
 from tests.support.places import ROOT
 
 LAUNCHER = ROOT / "hooks.d" / "oci-bpf-hook"

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 
 import jsonschema
 
-from oci_bpf_hook import container_half, kernel, probe_bpf
-from oci_bpf_hook.container import Container
-from oci_bpf_hook.host_half import HostHalf
-from oci_bpf_hook.masks import Grant, bits
-from oci_bpf_hook.names import KINDS
+from oci_bpf_hook.bpf.names import KINDS
+from oci_bpf_hook.container.namespaces import Container
+from oci_bpf_hook.delegation.masks import Grant, bits
+from oci_bpf_hook.kernel import bpf
+from oci_bpf_hook.kernel import enums as kernel
+from oci_bpf_hook.mount import container_half
+from oci_bpf_hook.mount.host_half import HostHalf
 from tests.support.places import ROOT
 
 from .scratch import Scratch
@@ -116,4 +118,4 @@ def with_filter(*how: str) -> list[str]:
         "assert libc.prctl(22, 2, program, 0, 0) == 0\n"
         "os.execvp(sys.argv[2], sys.argv[2:])\n"
     )
-    return [sys.executable, "-IS", "-c", code, str(probe_bpf.arch().bpf), *how]
+    return [sys.executable, "-IS", "-c", code, str(bpf.arch().bpf), *how]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from oci_bpf_hook.subject import Subject, unnamed
+from oci_bpf_hook.policy.subject import Subject, unnamed
 
 # No user has that id.
 NOBODY = -1

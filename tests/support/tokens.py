@@ -21,7 +21,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from oci_bpf_hook import syscalls
+from oci_bpf_hook.kernel import syscalls
 from tests.consumer.load import Libbpf, load
 from tests.support.places import ROOT
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from struct import Struct, pack
 from typing import Final, NamedTuple
 
-from oci_bpf_hook import probe_bpf
+from oci_bpf_hook.kernel import bpf
 
 # union bpf_attr: prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, kern_version,
 # prog_flags, prog_name, prog_ifindex, expected_attach_type; prog_btf_fd at 72; attach_btf_id at
@@ -33,7 +33,7 @@ def token(path: str = "/sys/fs/bpf") -> int:
     """A token of the bpffs at `path`.  Raises OSError."""
     bpffs = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return probe_bpf.token_create(bpffs)
+        return bpf.token_create(bpffs)
     finally:
         os.close(bpffs)
 
@@ -72,7 +72,7 @@ def prog_load(
         ctypes.addressof(fds) if fd_array else 0,
         0 if token is None else token,
     )
-    fd = _libc.syscall(probe_bpf.arch().bpf, probe_bpf.BPF_PROG_LOAD, attr, len(attr))
+    fd = _libc.syscall(bpf.arch().bpf, bpf.BPF_PROG_LOAD, attr, len(attr))
     if fd >= 0:
         return Loaded(fd, 0, "")
     return Loaded(-1, ctypes.get_errno(), said.value.decode(errors="replace"))

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Collection
 from typing import Any, Final, TypeVar
 
-from oci_bpf_hook import probe_process, syscalls
+from oci_bpf_hook.kernel import process, syscalls
 from tests.support.scratch import Scratch
 
 T = TypeVar("T")
@@ -68,4 +68,4 @@ def _enter(container: Scratch, capabilities: Collection[int] | None) -> None:
     os.chdir("/")
     if capabilities is not None:
         mask = sum(1 << number for number in capabilities)
-        probe_process.capset(mask, mask, 0)
+        process.capset(mask, mask, 0)

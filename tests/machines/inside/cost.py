@@ -11,8 +11,9 @@ from contextlib import suppress
 from statistics import median
 from typing import Final
 
-from oci_bpf_hook import probe_bpf, syscalls
-from oci_bpf_hook.lsm import load
+from oci_bpf_hook.guard.lsm import load
+from oci_bpf_hook.kernel import bpf as probe_bpf
+from oci_bpf_hook.kernel import syscalls
 from oci_bpf_hook.paths import GUARD
 
 from . import bpf

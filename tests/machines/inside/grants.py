@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from oci_bpf_hook.doctor import guarded as doctor
-from oci_bpf_hook.lsm import libbpf, load
-from oci_bpf_hook.policycache import in_force
+from oci_bpf_hook.guard.lsm import libbpf, load
+from oci_bpf_hook.policy.store.cache import in_force
 from tests.support.broker import Broker
 from tests.support.consumer import library
 from tests.support.policy import POLICY

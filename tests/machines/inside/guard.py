@@ -14,11 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from oci_bpf_hook import guard, kernel, probe_bpf, probe_process, syscalls
+from oci_bpf_hook.bpf.names import KINDS, MAPS, PROGS
 from oci_bpf_hook.errors import HookError
-from oci_bpf_hook.lsm import lists, load
-from oci_bpf_hook.lsm.libbpf import Libbpf, Object
-from oci_bpf_hook.names import KINDS, MAPS, PROGS
+from oci_bpf_hook.guard import pinned as guard
+from oci_bpf_hook.guard.lsm import lists, load
+from oci_bpf_hook.guard.lsm.libbpf import Libbpf, Object
+from oci_bpf_hook.kernel import bpf as probe_bpf
+from oci_bpf_hook.kernel import enums as kernel
+from oci_bpf_hook.kernel import process, syscalls
 from oci_bpf_hook.paths import GUARD
 from tests.support.policy import AUDIT
 from tests.support.scratch import Scratch
@@ -104,8 +107,7 @@ def case_a_program_that_calls_nothing(context: Context) -> None:
     del context
     with confined() as container:
         assert (
-            loads(container, bpf.RETURN_0, SOCKET_FILTER, capabilities=[probe_process.CAP_BPF])
-            == LOADED
+            loads(container, bpf.RETURN_0, SOCKET_FILTER, capabilities=[process.CAP_BPF]) == LOADED
         )
         assert loads(container, bpf.RETURN_0, SCHED_CLS) == LOADED
         assert makes(container, HASH) == 0

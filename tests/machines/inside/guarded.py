@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from oci_bpf_hook import guard, kernel, probe_bpf
-from oci_bpf_hook.advise.btftypes import FUNC, VAR
-from oci_bpf_hook.container import Container
-from oci_bpf_hook.host_half import HostHalf
-from oci_bpf_hook.lsm import refusals
-from oci_bpf_hook.lsm.lists import types
-from oci_bpf_hook.masks import Grant
-from oci_bpf_hook.names import ALL_BITS, KINDS
+from oci_bpf_hook.bpf.names import ALL_BITS, KINDS
+from oci_bpf_hook.bpf.types import FUNC, VAR
+from oci_bpf_hook.container.namespaces import Container
+from oci_bpf_hook.delegation.masks import Grant
+from oci_bpf_hook.guard import pinned as guard
+from oci_bpf_hook.guard.lsm import refusals
+from oci_bpf_hook.guard.lsm.lists import types
+from oci_bpf_hook.kernel import bpf as probe_bpf
+from oci_bpf_hook.kernel import enums as kernel
+from oci_bpf_hook.mount.host_half import HostHalf
 from tests.support.policy import POLICY
 from tests.support.scratch import Scratch, io
 

@@ -2,7 +2,7 @@
 
 import re
 
-from oci_bpf_hook import probe_process
+from oci_bpf_hook.kernel import process
 from tests.support.scratch import Scratch, assert_failed, io
 
 from . import bpf
@@ -52,7 +52,7 @@ def case_a_token_loads_what_was_delegated(context: Context) -> None:
             loaded = bpf.prog_load(bpf.RETURN_0, prog_type, token=through)
             return loaded.errno, loaded.log
 
-        bpf_alone = [probe_process.CAP_BPF]
+        bpf_alone = [process.CAP_BPF]
         through = as_root(
             container, lambda: load(SOCKET_FILTER, token=True), capabilities=bpf_alone
         )

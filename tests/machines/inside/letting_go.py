@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from oci_bpf_hook import guard, kernel, libc, probe_bpf, probe_process, syscalls
+from oci_bpf_hook.bpf.names import KINDS, MAPS, PROGS
 from oci_bpf_hook.errors import HookError
-from oci_bpf_hook.lsm import lists, load
-from oci_bpf_hook.lsm.libbpf import Libbpf, Object
-from oci_bpf_hook.names import KINDS, MAPS, PROGS
+from oci_bpf_hook.guard import pinned as guard
+from oci_bpf_hook.guard.lsm import lists, load
+from oci_bpf_hook.guard.lsm.libbpf import Libbpf, Object
+from oci_bpf_hook.kernel import bpf, libc, process, syscalls
+from oci_bpf_hook.kernel import enums as kernel
 from oci_bpf_hook.paths import GUARD
 from tests.support.scratch import Scratch
 
@@ -30,13 +32,13 @@ def case_nobody_says_which_lsms(context: Context) -> str:
     """Without securityfs it isn't tried, since a mark may be written into another LSM's memory."""
     del context
     kept = Path(load.LSMS)
-    probe_process.mount_tmpfs(bytes(kept.parent))
+    process.mount_tmpfs(bytes(kept.parent))
     try:
         said = command("guard", "on", code=13)
         assert "mount -t securityfs" in said
         assert not os.path.exists(GUARD)
     finally:
-        libc.check(probe_process._libc.umount2(bytes(kept.parent), 0), "umount2")
+        libc.check(process._libc.umount2(bytes(kept.parent), 0), "umount2")
     assert command("guard", "on")["changed"] is True
     return str(said)
 
@@ -58,7 +60,7 @@ def case_two_of_them(context: Context) -> None:
 def _holds_a_token(then: Callable[[], None]) -> int:
     """Have a process keep a token and nothing else; its pid."""
     bpffs = os.open("/sys/fs/bpf", os.O_RDONLY | os.O_DIRECTORY)
-    token = probe_bpf.token_create(bpffs)
+    token = bpf.token_create(bpffs)
     os.close(bpffs)
     pid = os.fork()
     if pid == 0:
@@ -72,7 +74,7 @@ def _holds_a_token(then: Callable[[], None]) -> int:
 
 
 def _umount() -> None:
-    libc.check(probe_process._libc.umount2(b"/sys/fs/bpf", syscalls.MNT_DETACH), "umount2")
+    libc.check(process._libc.umount2(b"/sys/fs/bpf", syscalls.MNT_DETACH), "umount2")
 
 
 @on(*TOKENS)
@@ -99,9 +101,7 @@ def case_a_directory_of_the_bpffs(context: Context) -> str:
     def hide() -> None:
         os.mkdir("/sys/fs/bpf/one")
         flags = ctypes.c_ulong(0x1000)
-        libc.check(
-            probe_process._libc.mount(b"/sys/fs/bpf/one", b"/opt", None, flags, None), "mount"
-        )
+        libc.check(process._libc.mount(b"/sys/fs/bpf/one", b"/opt", None, flags, None), "mount")
         _umount()
 
     with marked() as container:

@@ -4,9 +4,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from oci_bpf_hook import probe_process
-from oci_bpf_hook.kernel import VMLINUX
-from oci_bpf_hook.lsm import load as guard
+from oci_bpf_hook.guard.lsm import load as guard
+from oci_bpf_hook.kernel import process
+from oci_bpf_hook.kernel.enums import VMLINUX
 from tests.consumer.load import Libbpf, load
 from tests.support.consumer import library
 from tests.support.scratch import Scratch, io
@@ -29,9 +29,9 @@ _BTF: Final = "sys/kernel/btf"
 
 def _loaded(context: Context, profile: str) -> dict[str, Any]:
     """What came of the objects of a profile, in a container that asks for it."""
-    capabilities = [probe_process.CAP_BPF]
+    capabilities = [process.CAP_BPF]
     if profile != "socket-filter":
-        capabilities.append(probe_process.CAP_NET_ADMIN)
+        capabilities.append(process.CAP_NET_ADMIN)
     libbpf = Libbpf(str(library()))
     with (
         built_in_policy(),

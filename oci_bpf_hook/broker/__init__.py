@@ -1,0 +1,1 @@
+"""The broker: root's small service that delegates for rootless engines."""

@@ -1,0 +1,254 @@
+"""One request to the broker, in a process of its own that ends with it.
+
+It finds out who asks, decides with the hook's own policy code, and has a child make the bpffs in
+the peer's namespaces; what goes back is one mount that nobody has attached.  No fd of the peer's
+is ever taken, and nothing of ours but a sentence is ever told.
+"""
+
+import _socket
+import array
+import gc
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from typing import NoReturn
+
+from ..audit.allowance import spend
+from ..audit.case import Case
+from ..container.namespaces import Container
+from ..delegation.annotations import parse
+from ..delegation.masks import Grant
+from ..errors import (
+    BAD_ANNOTATION,
+    BAD_POLICY,
+    BAD_STATE,
+    BUG,
+    MOUNT_FAILED,
+    REFUSED,
+    HookError,
+    quote,
+)
+from ..guard.pinned import Guard
+from ..kernel.syscalls import PR_SET_PDEATHSIG, prctl
+
+# What the hook imports only when it is needed is here before the first request is.
+from ..mount import container_half
+from ..mount.child import Half, create
+from ..mount.host_half import mark
+from ..policy.compiled import Compiled
+from ..policy.subject import Subject, of_peer, unnamed
+from ..running.sharing import shares
+from ..syslog import ERROR, log
+from ..text.strict_json import json_object, load_json
+from . import wire
+from .peer import Peer
+
+# Seconds for the peer to go on, and for all of it.
+_PEER_DEADLINE = 5
+DEADLINE = 10
+
+# What a peer is told where the reason is the administrator's business.
+_PRIVATE = {
+    BAD_POLICY: "the administrator's policy isn't in order, and so nothing is delegated; the "
+    "host's log says what is wrong",
+    BUG: "a bug of the broker's; the host's log says where",
+}
+
+
+class _Making(Half):
+    """The child that makes a mount in a container."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        super().__init__()
+
+    def _child(self, sock: _socket.socket, parent: int) -> NoReturn:
+        container_half.make(sock, self._container, parent, self.seconds)
+
+    def make(self, grant: Grant, guard: Guard | None = None) -> int:
+        """A detached mount of what `grant` says, marked for `guard`; it stays this object's."""
+        self._send(container_half.MODE.pack(grant.mode))
+        self._receive(container_half.CONTEXT)
+        create(self._fds[0], grant)
+        self._send(container_half.CREATED)
+        self._receive(container_half.MOUNT)
+        if len(self._fds) != 2:
+            raise HookError(MOUNT_FAILED, "the container half sent no mount")
+        if guard is not None:
+            mark(guard, self._fds[1])
+        return self._fds[1]
+
+
+def serve(sock: socket.socket, policy: Compiled | HookError, parent: int) -> NoReturn:
+    """Serve the peer at the other end of `sock`, and end.
+
+    `policy` is the one in force, or what is wrong with it; `parent` is the broker's pid.
+    """
+    try:
+        _settle(sock, parent)
+        refused = _refusal(sock, policy)
+        if refused:
+            answer(sock, refused)
+    except OSError:
+        pass  # It has hung up, or doesn't read.
+    finally:
+        os._exit(0)
+
+
+def _refusal(sock: socket.socket, policy: Compiled | HookError) -> Mapping[str, object] | None:
+    """Serve the peer; what to tell it if it gets nothing."""
+    try:
+        _serve(sock, policy)
+    except HookError as error:
+        return wire.refused(error.code, _told(error))
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  A bug is no traceback, and not the broker's end.
+        log(ERROR, f"broker: a bug of ours: {type(error).__name__}: {quote(str(error))}")
+        return wire.refused(BUG, [_PRIVATE[BUG]])
+    return None
+
+
+def _settle(sock: socket.socket, parent: int) -> None:
+    """Have nothing of the broker's but its standard streams and `sock`, and end with it."""
+    # Over before there is any garbage worth looking for, and to look copies what is shared.
+    gc.disable()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGALRM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.alarm(DEADLINE)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+    os.closerange(3, sock.fileno())
+    os.closerange(sock.fileno() + 1, 1 << 16)
+    sock.settimeout(_PEER_DEADLINE)
+
+
+def _serve(sock: socket.socket, policy: Compiled | HookError) -> None:
+    who = "?"
+    owner = 0
+    case: Case | None = None
+    try:
+        with Peer(sock) as peer:
+            who = f"of uid {peer.uid}"
+            # Of whoever made all that is around it, who can't be another the next time.
+            owner = peer.container.outermost_owner()
+            # 1. state and 2. annotations, as the hook has read them
+            ask = wire.read_ask(_decoded(_receive(sock)))
+            who = quote(ask.id)[1:-1]
+            case = Case(
+                ask.id,
+                ask.annotations,
+                lambda: _in_order(policy),
+                peer={"pid": peer.pid, "uid": peer.uid, "gid": peer.gid},
+                user=owner,
+            )
+            _delegate(sock, peer, ask, case)
+    except HookError as error:
+        said = f"broker: {who}: {error} (exit code {error.code})"
+        if case is not None:
+            case.refused(error, said)
+        elif spend(owner, len(said)):
+            log(ERROR, said)
+        raise
+
+
+def _delegate(sock: socket.socket, peer: Peer, ask: wire.Ask, case: Case) -> None:
+    """Steps 3 to 10, of which the peer takes its own half, and the read-back."""
+    # 4. policy, whose faults the host's log has whatever is asked for
+    case.policy()
+    # 3. request
+    request = case.request(lambda: parse(ask.annotations, unnamed))
+    if request is None:
+        raise HookError(BAD_ANNOTATION, "nothing is asked for")
+    # 5. masks, 6. subject, 7. grant
+    decision = case.judge(request, lambda policy: _subject(peer, ask.claims, policy))
+    if decision is None:
+        nothing = wire.Granted(masks={}, rule="", dropped=case.dropped, trimmed=())
+        answer(sock, wire.granted(nothing))
+        return
+    case.prepare()
+    given = wire.Granted(
+        masks=decision.grant.masks,
+        rule=decision.rule,
+        dropped=case.dropped,
+        trimmed=decision.trimmed,
+    )
+    answer(sock, wire.granted(given))
+    message = _receive(sock)
+    if not message:
+        # It has what was decided already.
+        return
+    wire.read_go_on(_decoded(message))
+    # 8. halves: the peer opens what it is to be mounted on, and this is the host's.
+    with _Making(peer.container) as half:
+        mount = half.make(decision.grant, case.guard)
+        if not peer.unchanged():
+            raise HookError(BAD_STATE, "whoever asked the broker has changed its namespaces")
+        # 10. record: before the peer has the mount, of which 9. read-back is its own to do
+        _record(case)
+        answer(sock, wire.mounted(), mount)
+    case.say(mounted=True)
+
+
+def _subject(peer: Peer, claimed: Mapping[str, str], policy: Compiled) -> Subject:
+    # The hook before the pivot sees the host's cgroups still, and is a peer like any other.
+    return of_peer(
+        claimed,
+        peer.user(),
+        engine=policy.engine,
+        uses=policy.uses,
+        groups=peer.groups,
+        shared=lambda: shares(peer.container),
+    )
+
+
+def _record(case: Case) -> None:
+    try:
+        case.granted()
+    except HookError as error:
+        log(ERROR, f"broker: {error}")
+        raise HookError(
+            REFUSED,
+            "this grant can't be put on record, as the policy wants; the host's log says why",
+        ) from None
+
+
+def _in_order(policy: Compiled | HookError) -> Compiled:
+    if isinstance(policy, HookError):
+        raise policy
+    return policy
+
+
+def _told(error: HookError) -> tuple[str, ...]:
+    """What the peer is told of an `error`."""
+    private = _PRIVATE.get(error.code)
+    return error.sentences if private is None else (private,)
+
+
+def _receive(sock: socket.socket) -> bytes:
+    """The next message, b"" at the end.  Raises HookError, TimeoutError."""
+    # Without room for them the kernel closes the fds that come along, and says so.
+    data, _, flags, _ = sock.recvmsg(wire.LONGEST + 1)
+    if flags & socket.MSG_CTRUNC:
+        raise HookError(BAD_STATE, "the request to the broker has fds with it, and none is taken")
+    if len(data) > wire.LONGEST:
+        raise HookError(BAD_STATE, f"the request to the broker has more than {wire.LONGEST} bytes")
+    return data
+
+
+def _decoded(data: bytes) -> object:
+    try:
+        return load_json(data, unique=True)
+    except ValueError as error:
+        raise HookError(BAD_STATE, f"the request to the broker is no JSON: {error}") from None
+
+
+def answer(sock: socket.socket, message: Mapping[str, object], fd: int = -1) -> None:
+    """Send `message`, with `fd` beside it.  Raises OSError."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+    sock.sendmsg([json_object(message).encode()], ancillary)

@@ -1,0 +1,1 @@
+"""The command `oci-bpf-hook`: its parser, its manual pages and its completions."""

@@ -1,0 +1,1 @@
+"""What `oci-bpf-hook` does for people: one module for each command."""

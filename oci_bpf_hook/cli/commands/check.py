@@ -1,0 +1,131 @@
+"""`oci-bpf-hook check`: whether a request would be granted, and what is doubtful about it."""
+
+import argparse
+from typing import Any
+
+from ...delegation.masks import show
+from ...errors import EXITS
+from ...policy import decide as policy
+from ..options import trial
+from ..options.output import FAINT, JSON, OK, PROBLEM, WARNING, Output, Piece, print_json, styled
+from ..options.table import argument
+
+ABOUT = """
+Tries a request as the hook would, without starting anything: the grammar of the annotations, the
+names that the kernel has, the container's user namespace, the policy, and then the linter. All
+problems are printed at once, a line each, with file, line and column.
+
+With --file it reads the annotations of every container that the file describes, and also says what
+the file lacks: a user namespace, CAP_BPF, or an annotation in a place where no container gets it.
+Of a Kubernetes manifest it reads every document, and the pod template of whatever makes pods.
+
+The kernel is the running one unless --kernel, --header or --btf names another. The policy is the
+one in force unless --policy names another. --attr adds what a rule may match and no file says. A
+confined grant of prog_load needs the guard. Only root can see whether the guard is in force here;
+for other users, and for another kernel, check assumes that it is.
+"""
+ARGUMENTS = (
+    *trial.ARGUMENTS,
+    argument("--strict", action="store_true", help="fail on a warning too"),
+    JSON,
+)
+
+_STYLES = {trial.PROBLEM: PROBLEM, trial.WARNING: WARNING, trial.HINT: FAINT}
+
+
+def run(options: argparse.Namespace) -> int:
+    askers, name, text = trial.askers(options)
+    given = trial.setting(options)
+    trials = tuple(trial.try_out(one, given, text) for one in askers)
+    code = trial.exit_code(trials, strict=options.strict)
+    if options.json:
+        print_json(
+            {
+                "file": name or None,
+                "kernel": given.source.name,
+                "code": code,
+                "containers": [as_json(one) for one in trials],
+            }
+        )
+    else:
+        out = Output()
+        print_findings(out, name, trials)
+        for one in trials:
+            _summary(out, one)
+    return code
+
+
+def as_json(one: trial.Trial) -> dict[str, Any]:
+    """The trial as the schema has it."""
+    decision = one.decision
+    return {
+        "name": one.asker.name,
+        "code": one.code,
+        "rule": one.rule,
+        "granted": _granted(one),
+        "confined": decision.confined if decision else None,
+        "path": one.request.path if one.request else None,
+        "dropped": list(one.dropped),
+        "trimmed": list(decision.trimmed) if decision else [],
+        "findings": [finding_as_json(finding) for finding in one.findings],
+    }
+
+
+def finding_as_json(finding: trial.Finding) -> dict[str, Any]:
+    """The finding as the schemas have it."""
+    return {
+        "level": finding.level,
+        "code": finding.code,
+        "lint": finding.lint or None,
+        "annotation": finding.key or None,
+        "line": finding.spot.line if finding.spot else None,
+        "column": finding.spot.column if finding.spot else None,
+        "text": finding.text,
+    }
+
+
+def _granted(one: trial.Trial) -> dict[str, str] | None:
+    """What is granted in the kernel's words, None if nothing is."""
+    if one.decision is None or one.code:
+        return None
+    enums = one.enums
+    return {option: show(mask, enums[option]) for option, mask in one.decision.grant.masks.items()}
+
+
+def print_findings(out: Output, name: str, trials: tuple[trial.Trial, ...]) -> None:
+    """A line for each finding; what is the same for all containers of a pod is said once."""
+    for finding in dict.fromkeys(finding for one in trials for finding in one.findings):
+        spot = finding.spot
+        where = f"{name}:{spot.line}:{spot.column}: " if spot else ""
+        code = f"{finding.lint}: " if finding.lint else ""
+        out.line(where, styled(_STYLES[finding.level], finding.level), f": {code}{finding.text}")
+
+
+def confinement(decision: policy.Decision) -> Piece:
+    """What it means that the rule which decided is confined, or isn't."""
+    if not decision.confined:
+        return styled(WARNING, "unconfined: whoever matches is trusted with the kernel")
+    from ...guard.pinned import needed  # It brings ctypes.
+
+    if needed(decision.grant.masks):
+        return "confined: the guard holds what its programs call, and has to be in force"
+    return "confined: without prog_load it takes no guard"
+
+
+def _summary(out: Output, one: trial.Trial) -> None:
+    granted = _granted(one)
+    who = f"{one.asker.name}: "
+    if one.code:
+        out.line(who, styled(PROBLEM, "refused"), f", exit code {one.code} ({EXITS[one.code]})")
+    elif one.request is None or granted is None:
+        out.line(who, "asks for nothing")
+    else:
+        assert one.decision
+        out.line(who, styled(OK, "granted"), f" by rule {one.decision.rule} at {one.request.path}")
+        out.line("  ", confinement(one.decision))
+        for option, words in granted.items():
+            out.line(f"  {option}={words}")
+        for item in one.dropped:
+            out.line("  ", styled(WARNING, "dropped"), f": {item}")
+        for item in one.decision.trimmed:
+            out.line("  ", styled(WARNING, "trimmed"), f": {item}")

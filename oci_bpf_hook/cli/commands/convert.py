@@ -1,0 +1,101 @@
+"""`oci-bpf-hook convert`: a delegation in another program's words."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+
+from ...delegation.annotations import Request, parse
+from ...delegation.lint import lint
+from ...delegation.problems import joined
+from ...errors import DONE, USAGE, HookError
+from ...formats import convert_from, convert_to, delegation
+from ...policy.store import cache
+from ..options import request
+from ..options.output import JSON, print_json
+from ..options.table import argument
+
+ABOUT = """
+Reads a delegation in one format and prints it in another: what another program is told to delegate,
+as annotations for this hook, or the other way round. Notes on standard error say what the other
+format has no equivalent for, and what is doubtful about the delegation itself.
+"""
+_READERS = {
+    "annotations": convert_from.annotations,
+    "incus": convert_from.incus,
+    "kubernetes": convert_from.manifests,
+    "lxd": convert_from.lxd,
+    "podman": convert_from.podman_command,
+    "quadlet": convert_from.quadlet,
+    "systemd": convert_from.systemd,
+}
+_WRITERS = {
+    "annotations": convert_to.annotations,
+    "incus": convert_to.incus,
+    "kubernetes": convert_to.kubernetes,
+    "lxd": convert_to.lxd,
+    "podman": convert_to.podman,
+    "quadlet": convert_to.quadlet,
+    "systemd": convert_to.systemd,
+}
+ARGUMENTS = (
+    argument(
+        "--from", dest="source", required=True, choices=sorted(_READERS), help="the format of FILE"
+    ),
+    argument(
+        "--to", dest="target", required=True, choices=sorted(_WRITERS), help="the format to print"
+    ),
+    JSON,
+    argument(
+        "file",
+        nargs="?",
+        default="-",
+        metavar="FILE",
+        help="the file to read (default: -, which is stdin)",
+    ),
+)
+
+
+def run(options: argparse.Namespace) -> int:
+    name = "standard input" if options.file == "-" else options.file
+    data = sys.stdin.buffer.read() if options.file == "-" else request.read(options.file)
+    results = [
+        result
+        for one in _READERS[options.source](data, name)
+        if (result := _convert(one, options.target)) is not None
+    ]
+    if not results:
+        raise HookError(USAGE, f"{name}: nothing in it is delegated")
+    if options.json:
+        print_json(
+            [{"name": one, "text": done.text, "notes": list(done.notes)} for one, done in results]
+        )
+        return DONE
+    for one, done in results:
+        print(done.text, end="")
+        for note in done.notes:
+            print(f"note: {one}: {note}", file=sys.stderr)
+    return DONE
+
+
+def _convert(one: convert_from.Found, target: str) -> tuple[str, delegation.Written] | None:
+    """The delegation of one container in the target's words, None where it has none."""
+    try:
+        asked = parse(one.annotations, lambda: one.label)
+    except HookError as error:
+        raise joined(error, _masks) from None
+    if asked is None:
+        return None
+    masks, profiles = _masks(asked)
+    given = delegation.Delegation(name=one.name, image=one.image, request=asked)
+    done = _WRITERS[target](given, profiles)
+    doubts = (
+        f"{finding.code}: {finding}" for finding in lint(masks, delegation.enums(), confined=True)
+    )
+    notes = tuple(dict.fromkeys((*one.notes, *done.notes, *doubts)))
+    return one.name, delegation.Written(text=done.text, notes=notes)
+
+
+def _masks(asked: Request) -> tuple[dict[str, int], Mapping[str, Mapping[str, int]]]:
+    """The masks that it means, and the policy's profiles if it takes any.  Raises HookError."""
+    profiles = cache.in_force().profiles if asked.profiles else {}
+    return delegation.masks(asked, profiles), profiles

@@ -1,0 +1,115 @@
+"""`oci-bpf-hook install`: put the hook where engines find it."""
+
+import argparse
+import os
+
+from ...errors import DONE, USAGE, HookError, Problem
+from ...install.layout import STAGES, Layout, install, lacks_guard
+from ...install.steps import Step, untrusted
+from ...paths import POLICY
+from ..options.output import FAINT, JSON, WARNING, Output, print_json, styled
+from ..options.table import argument
+
+ABOUT = f"""
+Installs the hook and its package, byte-compiled; this command with its man pages and completions;
+the systemd units of the broker and the guard; and last the JSON that registers the hook with podman
+and CRI-O. Running it again changes only what is different.
+
+The JSON is written when everything else is in place, because an engine silently skips a hook whose
+program is missing, and a broken JSON stops every container. install refuses directories that others
+than root can write to.
+
+The policy, {POLICY}, is yours: without one the built-in policy holds.
+`systemctl enable --now oci-bpf-hook-broker.socket` starts the broker.
+
+With --precreate podman's containers get what they need to use their token: CAP_BPF and the other
+capabilities for what the policy grants, bpf(2) in their seccomp filter, and LIBBPF_BPF_TOKEN_PATH.
+It takes effect once hooks_dir in containers.conf(5) also names
+PREFIX/share/containers/oci/precreate.d.
+"""
+LOCATION = (
+    argument(
+        "--prefix",
+        default="/usr",
+        metavar="DIR",
+        help="the directory to install below (default: /usr)",
+    ),
+    argument(
+        *("--destdir",),
+        default="",
+        metavar="DIR",
+        help="put DIR in front of every path, for making packages",
+    ),
+    argument("--dry-run", action="store_true", help="show the steps, and do nothing"),
+)
+ARGUMENTS = (
+    *LOCATION,
+    argument(
+        *("--stage",),
+        choices=STAGES,
+        default="createRuntime",
+        help="the stage that the hook is registered for (default: createRuntime)",
+    ),
+    argument(
+        *("--engine",),
+        choices=("podman", "cri-o", "containerd"),
+        help="the engine that runs the hook, for the policy's rules",
+    ),
+    argument(
+        "--precreate",
+        action="store_true",
+        help="also give podman's containers what they need to use a token",
+    ),
+    JSON,
+)
+_WITHOUT = (
+    "it isn't compiled here, and without it no confined grant has programs; run `make guard`, "
+    "which takes clang, and install again"
+)
+
+
+def run(options: argparse.Namespace) -> int:
+    layout = located(options)
+    steps = install(layout, options.stage, options.engine, precreate=options.precreate)
+    problems = untrusted(steps, layout.top)
+    if problems:
+        raise HookError(USAGE, *problems)
+    without = lacks_guard()
+    take(steps, options, guard=not without)
+    if without and not options.json:
+        Output().line(styled(WARNING, "without the guard"), f": {_WITHOUT}")
+    return DONE
+
+
+def located(options: argparse.Namespace) -> Layout:
+    """Where the command line says.  Raises HookError (USAGE)."""
+    for name, path in (("--prefix", options.prefix), ("--destdir", options.destdir or "/")):
+        if not path.startswith("/") or ".." in path.split("/"):
+            raise HookError(
+                USAGE, Problem(f"{name} {path} is no absolute path", key=name, item=path)
+            )
+    prefix, top = options.prefix.rstrip("/"), options.destdir.rstrip("/")
+    return Layout(prefix=prefix, top=top)
+
+
+def take(steps: list[Step], options: argparse.Namespace, **said: object) -> None:
+    """Take the steps that are needed, and show each; with --json, `said` as well.
+
+    Raises OSError, HookError.
+    """
+    os.umask(0o022)
+    out = Output()
+    taken: list[Step] = []
+    for step in steps:
+        if not step.needed():
+            continue
+        if not options.json:
+            out.line(step.describe())
+        if not options.dry_run:
+            step.execute()
+        taken.append(step)
+    if options.json:
+        shown = [{"action": step.action, "path": str(step.path)} for step in taken]
+        print_json({"dry_run": options.dry_run, "steps": shown, **said})
+    elif options.dry_run:
+        out.line(styled(FAINT, "nothing was done"))

@@ -1,0 +1,204 @@
+"""What the man pages say beside what stands in tables and in the commands' own modules."""
+
+from ..audit.allowance import OF_USER
+from ..audit.case import LONGEST as LINE
+from ..broker.arrivals import PATIENCE
+from ..broker.waiting import SILENCE, WAITING_OF_USER
+from ..broker.wire import LONGEST
+from ..broker.worker import DEADLINE
+from ..delegation.annotations import MODE, PATH
+from ..paths import AUDIT_TO, PINS, SOCKET
+from ..paths import POLICY as ETC
+
+MAIN = """
+The hook mounts a bpffs in a container, with the delegate_* options that the container's annotations
+ask for and the policy allows. This command works out what to ask for, says what the policy decides,
+finds out why BPF doesn't work in a container, and installs and runs the hook.
+"""
+ANNOTATIONS = {
+    "delegate_cmds": "Commands of bpf(2): a list of items.",
+    "delegate_maps": "Map types: a list of items.",
+    "delegate_progs": "Program types: a list of items.",
+    "delegate_attachs": "Attach types: a list of items.",
+    "profile": "Names of profiles in the policy, whose items are added to the lists.",
+    "record": "A name. The container gets all that the policy allows, to be recorded: see "
+    "oci-bpf-hook-record(1).",
+    "path": f"Where the bpffs is mounted in the container (default: {PATH}). Missing directories "
+    "are made, except in a volume.",
+    "mode": f"The octal mode of the root directory of the bpffs (default: {MODE:o}).",
+    "on_unknown": "fail (the default), or drop to leave out names that only newer kernels have.",
+}
+ITEMS = """
+Items are separated by commas, colons or white space. An item is a kernel's name in any case
+(`prog_load`, `BPF_PROG_LOAD`, or as systemd spells it, `BPFProgLoad`), `any`, or a hexadecimal mask
+(`0x21`). A `!` before an item removes it from the list. KEY/NAME counts for the container NAME
+alone, and overrides KEY. Any other key that begins with io.bpffs. and every unknown name is an
+error, and the container isn't started.
+"""
+POLICY = f"""
+Annotations are a request, and {ETC} decides about it. The file and the directories above it must
+belong to root, must not be writable by others, and must not be symbolic links. A file with any
+error in it allows nothing (exit code 18). If the file doesn't exist, the built-in policy holds:
+`oci-bpf-hook policy show` prints that, as a file to begin with.
+
+It is YAML without aliases. Rules are tried in order, and the first one that matches decides alone.
+What a rule allows is a ceiling. A request beyond it is refused, and the refusal names each item
+that is too much, or it is trimmed to the ceiling. A request that no rule matches is refused.
+
+When the broker decides about a rootless user's containers, everything but the kernel's word is a
+claim: a rule that allows something never matches because of a claim.
+
+podman before 4.6 passes on the annotations in an image's manifest as if they were the container's.
+An annotation whose text is exactly the image's is therefore taken to be the image's. It is refused
+if it makes a difference, unless image_annotations says otherwise, and precreate adds nothing for
+it in any case. To ask for the same thing nevertheless, use the key with the container's name
+(io.bpffs.profile/NAME), which overrides the other. An annotation with an empty text removes the
+image's.
+"""
+CONFINED = """
+Masks choose commands and types, but not what a program calls: by themselves they let a program of
+any type reach the kernel, and so the whole host. A grant is therefore confined, unless its rule
+says `confined: false`. The guard, a set of BPF LSM programs, confines the tokens of such a grant:
+they give no CAP_PERFMON, and their programs can call only the kernel functions (kfuncs) on the
+guard's list.
+
+A confined request with prog_load is refused if the guard isn't in force. `oci-bpf-hook guard on`
+loads it, if the kernel has BPF LSM. A request for maps and BTF alone, without prog_load, doesn't
+need the guard. A confined rule never gives the program types that need CAP_PERFMON (kprobe,
+tracepoint, perf_event, raw_tracepoint, raw_tracepoint_writable, tracing, lsm, struct_ops, ext),
+syscall, lirc_mode2, types that this version doesn't know, or the map types struct_ops and
+insn_array.
+
+With `confined: false` the administrator trusts whoever matches with the kernel.
+`oci-bpf-hook policy check` warns of each such rule, and warns again if the rule is for everybody,
+or depends on what the requester says or on `rootless`.
+"""
+MATCH = """
+A value is a glob, or a list of globs. What a rule matches is worth as much as whoever set it, which
+each key below says. Where that is the engine, --engine or engine: must name one of those; otherwise
+it is the requester. `oci-bpf-hook policy check` warns of a rule that allows something on the word
+of the requester alone.
+"""
+_WHO_ASKS = """
+The kernel's word decides. The broker holds on to the process that connected, as it was at that
+moment. That process must be in a user namespace below the initial one, with a mount namespace of
+its own and an id that is mapped there. It asks for the user who made the outermost of its user
+namespaces. If the id of that user belongs to no account, the user is the one to whom subuid(5)
+gives it. A namespace that root made may be for somebody else, as a set-user-id sandbox makes it: it
+counts as root's only if no id of an account or of a subordinate range is mapped in it. Otherwise it
+counts as that user's, and as nobody's if there are several. The user's groups are those in the
+host's database, and those of the process itself.
+
+What the hook says about the container (its name, image, namespace and pod) is a claim. It goes into
+the audit trail, and a rule that denies may match it, but a rule that allows something never matches
+because of it.
+
+For a rootless user's own containers host_network and host_cgroup are always true, since users can
+enter and leave their own namespaces with a token in hand. For other containers both are true unless
+every process of the user namespace, and of the user namespaces inside it, shows that they are
+false; they are also true if the process that asks is in a user namespace inside it.
+
+A container that has the socket mounted speaks for whoever made its user namespace. In a rootful
+container that is root: don't mount the socket there.
+"""
+_LIMITS = f"""
+A request is one packet of at most {LONGEST} bytes; file descriptors that come with it are refused.
+A connection may be silent for {SILENCE} seconds, and its request may take {DEADLINE} seconds. One
+user may have at most {WAITING_OF_USER} connections that wait, and half of the requests that are
+served at a time. Users take turns.
+
+A user who asks more often than `--rate` allows gets an answer that says so. A user who connects
+{PATIENCE} times as often as that is dropped without an answer, and the log says how often. What
+counts is the uid that connects; all uids that subuid(5) gives to one user count as one.
+
+Refusals take up at most {LINE} bytes each, and {OF_USER} bytes for one user in a minute, in the
+audit trail and the log together. Of further refusals only the number is recorded.
+"""
+_FORMATS = {
+    "annotations": "Lines of KEY=VALUE, or a JSON object.",
+    "incus, lxd": "Instances and profiles in YAML, as their clients show them.",
+    "kubernetes": "A manifest. Each container in it that asks for something is converted.",
+    "podman": "The command line of `podman run`.",
+    "quadlet": "A *.container file.",
+    "systemd": "A service unit, or a drop-in for one.",
+}
+_SIGNALS = {
+    "SIGHUP": "Read the policy again, even if its file looks unchanged.",
+    "SIGTERM, SIGINT": "Accept no more requests, finish those that have begun, and exit.",
+}
+_ENVIRONMENT = {
+    "LISTEN_FDS, LISTEN_PID": "One listening socket, from systemd, instead of the broker's own.",
+    "NOTIFY_SOCKET": "Where the broker tells systemd that it is ready, and that it stops.",
+}
+FILES = {
+    ETC: "The policy, oci-bpf-hook-policy(5).",
+    AUDIT_TO: "A line of JSON for each decision, unless the policy names another place.",
+    PINS: "Where the guard is pinned, so that it outlives whoever loads it.",
+    "/usr/share/containers/oci/hooks.d": "Where podman and CRI-O look for the JSON of hooks.",
+    "/usr/share/containers/oci/precreate.d": "Where podman looks for hooks of its precreate stage, "
+    "if containers.conf(5) says so.",
+}
+POLICY_FILES = {
+    ETC: "The policy. Without it the built-in policy holds.",
+    AUDIT_TO: "The audit trail, unless the policy names another place.",
+}
+_BROKER_FILES = {
+    ETC: "The policy, oci-bpf-hook-policy(5).",
+    SOCKET: "Where the broker listens, and the hook asks.",
+}
+# More sections of a command's page: each is text in paragraphs, or a list with a text a name.
+SECTIONS: dict[str, dict[str, str | dict[str, str]]] = {
+    "convert": {"FORMATS": _FORMATS},
+    "broker": {
+        "WHO ASKS": _WHO_ASKS,
+        "LIMITS": _LIMITS,
+        "SIGNALS": _SIGNALS,
+        "ENVIRONMENT": _ENVIRONMENT,
+        "FILES": _BROKER_FILES,
+    },
+}
+_OTHERS = "oci-bpf-hook(1) lists the other exit codes."
+ANY_EXIT_STATUS = f"The exit code is 0 if all went well. {_OTHERS}"
+_OF_HOOK = "The exit code is the one that the hook would exit with; oci-bpf-hook(1) lists them."
+# Where more can be said of a command's exit codes.
+EXIT_STATUS = {
+    "cdi": "The exit code is 0 if all went well. If something is wrong, `cdi check` exits with the "
+    f"code of a device that would be refused, or else with 2. {_OTHERS}",
+    "check": f"{_OF_HOOK} With --strict a warning counts as a refusal by the policy, 12.",
+    "doctor": f"The exit code is 0 if there is no problem, and 20 if there is one. {_OTHERS}",
+    "explain": _OF_HOOK,
+    "guard": "The exit code is 0 if all went well. `guard on` exits with 13 if this host can't "
+    "have the guard, `guard off` with 16 while the guard confines containers, and "
+    f"`guard status` with 20 if the guard isn't in force. {_OTHERS}",
+    "lint": "The exit code is 0, even if there are warnings; with --strict it is 12 if there are. "
+    f"{_OTHERS}",
+    "record": "The exit code is that of the command that was recorded. With --verify it is 1 if "
+    "what was found isn't enough, and 0 otherwise. With --diff it is 1 if the two differ. "
+    "oci-bpf-hook(1) lists the exit codes of record itself.",
+    "uninstall": "The exit code is 0 if all went well, 2 if another CDI file uses the hook, and 16 "
+    f"while the guard confines containers. {_OTHERS}",
+}
+# What SEE ALSO names beside oci-bpf-hook(1): commands of ours, and pages with their section.
+_POLICY_PAGE = ("oci-bpf-hook-policy", 5)
+RELATED: dict[str, tuple[str | tuple[str, int], ...]] = {
+    "advise": ("record", "convert", ("bpf", 2)),
+    "broker": (_POLICY_PAGE, ("systemd.socket", 5), ("subuid", 5)),
+    "cdi": ("install", _POLICY_PAGE),
+    "check": ("explain", "lint", _POLICY_PAGE),
+    "convert": ("check", ("podman-systemd.unit", 5)),
+    "delegate": ("inspect", _POLICY_PAGE),
+    "doctor": ("inspect", "check"),
+    "explain": ("check", _POLICY_PAGE),
+    "guard": (_POLICY_PAGE, ("bpf", 2)),
+    "help": (),
+    "hook": ("explain", ("oci-hooks", 5)),
+    "inject": ("seccomp", ("capabilities", 7)),
+    "inspect": ("delegate", "doctor"),
+    "install": ("uninstall", "broker", "guard", ("oci-hooks", 5), ("containers.conf", 5)),
+    "kernel": ("lint", ("bpf", 2)),
+    "lint": ("check", "kernel"),
+    "policy": (_POLICY_PAGE, "explain"),
+    "record": ("advise", _POLICY_PAGE),
+    "seccomp": ("inject", ("containers.conf", 5), ("seccomp", 2)),
+    "uninstall": ("install", "cdi", "guard"),
+}

@@ -1,0 +1,1 @@
+"""What the commands share: options, output, and the request or kernel that they are about."""

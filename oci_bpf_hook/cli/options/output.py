@@ -1,0 +1,142 @@
+"""What the commands print: tables and colour on a terminal, plain text elsewhere, or JSON.
+
+On a terminal it is rich's doing, which is imported there alone; where it isn't installed the
+text is plain.  NO_COLOR is honoured.  Names that people chose come through here to somebody's
+terminal, so whatever isn't printable is shown as its escape.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ...values import Value
+from .table import argument
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+# The one option that each command with an answer has.
+JSON = argument("--json", action="store_true", help="print JSON")
+# Of those that have several forms, JSON among them.
+JSON_FORM = argument(
+    "--json", action="store_const", const="json", dest="format", help="the same as --format json"
+)
+
+# How a piece of text is meant; what it looks like is decided here.
+OK = "ok"
+WARNING = "warning"
+PROBLEM = "problem"
+HEAD = "head"
+FAINT = "faint"
+_STYLES = {OK: "green", WARNING: "yellow", PROBLEM: "bold red", HEAD: "bold", FAINT: "dim"}
+
+
+class Styled(Value):
+    """A text that is meant as `style` says, one of OK, WARNING, PROBLEM, HEAD, FAINT."""
+
+    __slots__ = ("style", "text")
+    style: str
+    text: str
+
+
+Piece = str | Styled
+
+
+def styled(style: str, text: str) -> Styled:
+    return Styled(style=style, text=text)
+
+
+def printable(text: str) -> str:
+    """`text` with an escape for each character that isn't printable, line ends among them."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON, whatever the output is."""
+    print(json.dumps(value, indent=2))
+
+
+class Output:
+    """Prints on `stream`, standard output by default."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._console = _console(self._stream)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether somebody looks at it and there is colour to show; decides nothing but looks."""
+        return self._console is not None
+
+    def line(self, *pieces: Piece) -> None:
+        """One line of these pieces, never broken at a terminal's edge by us."""
+        if self._console:
+            from rich.text import Text
+
+            line = Text()
+            for piece in pieces:
+                line.append_text(_text(piece))
+            self._console.print(line, soft_wrap=True)
+        else:
+            print("".join(_plain(piece) for piece in pieces), file=self._stream)
+
+    def table(self, titles: Sequence[str], rows: Iterable[Sequence[Piece]]) -> None:
+        """A table; a column of nothing but numbers is set to the right."""
+        cells = [tuple(row) for row in rows]
+        columns = [[_plain(row[number]) for row in cells] for number in range(len(titles))]
+        right = [bool(column) and all(map(str.isdecimal, column)) for column in columns]
+        if self._console:
+            self._rich_table(titles, cells, right)
+            return
+        widths = [
+            max(map(len, (title, *column))) for title, column in zip(titles, columns, strict=True)
+        ]
+        for texts in (tuple(titles), *zip(*columns, strict=True)):
+            padded = (
+                text.rjust(width) if to_the_right else text.ljust(width)
+                for text, width, to_the_right in zip(texts, widths, right, strict=True)
+            )
+            print("  ".join(padded).rstrip(), file=self._stream)
+
+    def _rich_table(
+        self, titles: Sequence[str], rows: Iterable[Sequence[Piece]], right: Sequence[bool]
+    ) -> None:
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        assert self._console
+        table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
+        for title, to_the_right in zip(titles, right, strict=True):
+            table.add_column(title, justify="right" if to_the_right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*map(_text, row))
+        self._console.print(table)
+
+
+def _console(stream: TextIO) -> "Console | None":
+    """rich's console if `stream` is a terminal that can do more than text, and rich is there."""
+    if not stream.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:  # A host that has the hook alone.
+        return None
+    colourless = bool(os.environ.get("NO_COLOR"))
+    return Console(file=stream, no_color=colourless, highlight=False, markup=False, emoji=False)
+
+
+def _plain(piece: Piece) -> str:
+    return printable(piece.text if isinstance(piece, Styled) else piece)
+
+
+def _text(piece: Piece) -> "Text":
+    from rich.text import Text
+
+    return Text(_plain(piece), style=_STYLES[piece.style] if isinstance(piece, Styled) else "")

@@ -1,0 +1,94 @@
+"""The policy that a command is asked about, and who is said to ask."""
+
+import argparse
+import grp
+import pwd
+
+from ...bpf.names import KINDS
+from ...errors import USAGE, HookError, Problem, quote
+from ...kernel import enums as kernel
+from ...policy.compiled import Compiled
+from ...policy.store import cache
+from ...policy.subject import ENGINES, Subject
+from ...text.strict_json import load_json
+from . import request
+from .table import argument
+
+_TRUTHS = {"true": True, "false": False}
+ARGUMENTS = (
+    argument("--policy", metavar="FILE", help="the policy to use instead of the one in force"),
+    argument("--engine", choices=ENGINES, help="the engine that runs the hook"),
+    argument(
+        *("--attr",),
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what a rule may match, such as image=..., user=NAME or host_network=true; may be "
+        "repeated, group=NAME too",
+    ),
+)
+
+
+def read_policy(path: str | None) -> Compiled:
+    """The policy in the file `path`, or the one in force.  Raises HookError."""
+    if path is None:
+        return cache.in_force()
+    from ...policy.pack import pack
+    from ...policy.store.file import load
+
+    loaded = load(request.read(path), path)
+    names = {option: enum.values for option, enum in kernel.enums(KINDS).items()}
+    data = pack({**loaded.header, "identity": [], "names": names}, loaded.rules)
+    return Compiled(lambda offset, size: data[offset : offset + size], load_json)
+
+
+def attributes(options: argparse.Namespace) -> dict[str, object]:
+    """What the command line says of who asks.  Raises HookError (USAGE)."""
+    found: dict[str, object] = {}
+    groups: list[int] = []
+    for key, value in map(request.pair, options.attr):
+        if key == "group":
+            groups.append(_id(key, value))
+            found[key] = tuple(groups)
+        else:
+            found[key] = _attribute(key, value)
+    return found
+
+
+def _attribute(key: str, value: str) -> object:
+    if key in ("rootless", "host_network", "host_cgroup"):
+        if value not in _TRUTHS:
+            raise _wrong(f"--attr {key}: {quote(value)} is neither true nor false", value)
+        return _TRUTHS[value]
+    if key == "user":
+        return _id(key, value)
+    if key == "engine":
+        raise _wrong(f"--attr engine: it is --engine {quote(value)} that says so", key)
+    if key not in ("cdi", "container", "image", "pod", "namespace"):
+        raise _wrong(f"--attr {quote(key)} is nothing that a rule matches", key)
+    return value
+
+
+def _wrong(text: str, item: str) -> HookError:
+    return HookError(USAGE, Problem(text, key="--attr", item=item))
+
+
+def _id(key: str, value: str) -> int:
+    """The id of a user or a group, by name or id as in a policy."""
+    if value.isascii() and value.isdecimal() and len(value) <= 10:
+        return int(value)
+    try:
+        return pwd.getpwnam(value).pw_uid if key == "user" else grp.getgrnam(value).gr_gid
+    except (KeyError, ValueError):
+        raise _wrong(f"--attr {key}: this host has no {key} {quote(value)}", value) from None
+
+
+def shown(subject: Subject) -> dict[str, dict[str, object]]:
+    """What a rule may match of a `subject`: by its name the value, and who sets it."""
+    return {
+        key: {
+            "value": list(value) if isinstance(value, tuple) else value,
+            "set_by": subject.set_by(key),
+        }
+        for key, value in subject.known().items()
+    }

@@ -1,0 +1,48 @@
+"""Which kernel a command is asked about: the running one, or another by BTF, header, release."""
+
+import argparse
+
+from ...bpf.btf import BtfError
+from ...bpf.names import KINDS
+from ...errors import USAGE, HookError, Problem
+from ...kernel import enums as kernel
+from ...kernel.source import Source, of_release, running
+from .table import argument
+
+ARGUMENTS = (
+    argument(
+        *("--kernel",),
+        metavar="RELEASE",
+        help="the kernel of this release, such as 6.12, from the table of this program",
+        exclusive="source",
+    ),
+    argument(
+        *("--header",),
+        metavar="FILE",
+        help="the kernel that this linux/bpf.h is from",
+        exclusive="source",
+    ),
+    argument("--btf", metavar="FILE", help="the kernel that this BTF is from", exclusive="source"),
+)
+
+
+def source(options: argparse.Namespace) -> Source:
+    """The kernel that the command line means.  Raises HookError."""
+    if options.kernel:
+        return of_release(options.kernel)
+    if options.header:
+        enums = kernel.from_header(KINDS, options.header)
+        return Source(name=options.header, enums=enums, release=None)
+    if options.btf:
+        try:
+            enums = kernel.from_btf(KINDS, options.btf)
+        except OSError as error:
+            raise _no_btf(options.btf, error.strerror) from None
+        except BtfError as error:
+            raise _no_btf(options.btf, error) from None
+        return Source(name=options.btf, enums=enums, release=None)
+    return running()
+
+
+def _no_btf(path: str, why: object) -> HookError:
+    return HookError(USAGE, Problem(f"--btf {path}: {why}", key="--btf", item=path))

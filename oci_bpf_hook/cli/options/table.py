@@ -1,0 +1,165 @@
+"""The table of commands: the parser is made of it, and so are man pages and completions.
+
+A command's name and help stand here, so that `--help` imports no command; its options stand in
+the module of its name, as ARGUMENTS beside the function `run`, or as COMMANDS where it has
+commands of its own; ABOUT, where a module has it, describes the command in its man page, and the
+first paragraph of it in its `--help`.  Nothing is imported here that `--help` alone would have to
+wait for.
+"""
+
+from importlib import import_module
+
+from ...values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeAlias
+
+    Run: TypeAlias = Callable[[argparse.Namespace], int]
+
+
+class Argument(Value):
+    """An option or an operand: argparse's own names and settings for it.
+
+    Of those with the same name in `exclusive` only one is taken; `required` then says whether
+    one has to be there.
+    """
+
+    __slots__ = ("exclusive", "names", "required", "settings")
+    names: tuple[str, ...]
+    settings: "dict[str, Any]"
+    exclusive: str
+    required: bool
+
+
+class Command(Value):
+    """A command: what it takes, and what it does; its exit code is what `run` returns."""
+
+    __slots__ = ("arguments", "help", "name", "run")
+    name: str
+    help: str
+    arguments: tuple[Argument, ...]
+    run: "Run"
+
+    @property
+    def about(self) -> str:
+        """Its help as a sentence."""
+        return f"{self.help[0].upper()}{self.help[1:]}."
+
+
+# The package with a module for each command.
+_COMMANDS = f"{__package__.rpartition('.')[0]}.commands"
+
+
+class Entry(Value):
+    """A command by its `name` and its one line of `help`; `load` imports the rest.
+
+    `group` is one of GROUPS, and `section` that of the manual which its page is in.
+    """
+
+    __slots__ = ("aliases", "group", "help", "name", "section")
+    name: str
+    help: str
+    group: str
+    section: int
+    aliases: tuple[str, ...]
+
+    def load(self) -> tuple[Command, ...]:
+        """The command itself, under its own name, or the commands that it has."""
+        module = import_module(f"{_COMMANDS}.{self.name}")
+        if hasattr(module, "COMMANDS"):
+            commands: tuple[Command, ...] = module.COMMANDS
+            return commands
+        arguments: tuple[Argument, ...] = module.ARGUMENTS
+        run: "Run" = module.run
+        return (Command(name=self.name, help=self.help, arguments=arguments, run=run),)
+
+    def about(self) -> str:
+        """What the command does, in paragraphs."""
+        text: str = import_module(f"{_COMMANDS}.{self.name}").ABOUT
+        return text.strip()
+
+    @property
+    def page(self) -> str:
+        """The name of its man page."""
+        return f"oci-bpf-hook-{self.name}"
+
+
+def argument(
+    *names: str, exclusive: str = "", one_of_them: bool = False, **settings: "Any"
+) -> Argument:
+    """An Argument with argparse's `settings`."""
+    return Argument(names=names, settings=settings, exclusive=exclusive, required=one_of_them)
+
+
+def entry(name: str, text: str, group: str, *aliases: str, section: int = 1) -> Entry:
+    return Entry(name=name, help=text, group=group, section=section, aliases=aliases)
+
+
+ASK = "ask"
+DECIDE = "decide"
+FIND_OUT = "find out"
+RUN = "run"
+GROUPS = {
+    ASK: "what a program needs, and how to write that down",
+    DECIDE: "what the policy grants",
+    FIND_OUT: "what there is, and what is wrong",
+    RUN: "put the hook in place, and delegate",
+}
+# System administration: what root runs.
+_ROOT = 8
+ENTRIES = (
+    entry("advise", "say which delegation a compiled BPF program needs", ASK),
+    entry("broker", "run the service that delegates BPF for rootless engines", RUN, section=_ROOT),
+    entry("cdi", "make CDI devices from profiles, list and check them", DECIDE, section=_ROOT),
+    entry("check", "say whether a request would be granted, and what is doubtful", DECIDE),
+    entry("convert", "translate a delegation between formats, such as Incus and podman", ASK),
+    entry("delegate", "give a running container a delegation, or revoke it", RUN, section=_ROOT),
+    entry("doctor", "find out why BPF doesn't work, on the host or in a container", FIND_OUT),
+    entry("explain", "show what the hook would do, step by step", DECIDE),
+    entry("guard", "confine what BPF tokens can do, with BPF LSM programs", RUN, section=_ROOT),
+    entry("help", "show the help of a command", FIND_OUT),
+    entry("hook", "run as the OCI runtime hook, with a state on stdin", RUN, section=_ROOT),
+    entry("inject", "add the hook to a bundle's config.json, or remove it", RUN),
+    entry("inspect", "show which containers have a delegation", FIND_OUT, "ps"),
+    entry("install", "install the hook where engines find it", RUN, section=_ROOT),
+    entry("kernel", "show the names that a kernel can delegate, and their bits", FIND_OUT),
+    entry("lint", "warn of what is doubtful about a request", ASK),
+    entry("policy", "check the policy, show it, and try a request against it", DECIDE),
+    entry("record", "learn which delegation a program needs while it runs", ASK),
+    entry("seccomp", "print the engine's seccomp profile, with bpf(2) for CAP_BPF", RUN),
+    entry("uninstall", "remove what install put in place", RUN, section=_ROOT),
+)
+
+
+def fill(parser: "argparse.ArgumentParser", arguments: "Iterable[Argument]") -> None:
+    """Add `arguments` to `parser`."""
+    groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
+    for one in arguments:
+        if not one.exclusive:
+            parser.add_argument(*one.names, **one.settings)
+            continue
+        if one.exclusive not in groups:
+            groups[one.exclusive] = parser.add_mutually_exclusive_group(required=one.required)
+        groups[one.exclusive].add_argument(*one.names, **one.settings)
+
+
+def add(parser: "argparse.ArgumentParser", one: Entry) -> None:
+    """Make `parser` the one of `one`, whose module this imports."""
+    found = one.load()
+    # In brief; the man page has the other paragraphs.
+    parser.description = one.about().partition("\n\n")[0]
+    parser.epilog = f"More, with examples: man {one.page}"
+    if [command.name for command in found] == [one.name]:
+        fill(parser, found[0].arguments)
+        parser.set_defaults(run=found[0].run)
+        return
+    below = parser.add_subparsers(metavar="COMMAND", required=True, dest="below")
+    for command in found:
+        inner = below.add_parser(
+            command.name, help=command.help, description=command.about, epilog=parser.epilog
+        )
+        fill(inner, command.arguments)
+        inner.set_defaults(run=command.run)

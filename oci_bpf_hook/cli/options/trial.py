@@ -1,0 +1,317 @@
+"""What would come of a request: the hook's own steps, one after the other, with nothing done.
+
+The hook stops at the first step that finds something wrong; here each is tried as far as it can
+be, so that everything is said at once.  The exit code is the one that the hook would end with.
+The steps have the numbers of `hook.main`.
+"""
+
+import argparse
+import os
+import re
+from collections.abc import Iterable, Sequence
+
+from ...audit.case import Case
+from ...bpf.names import Enum
+from ...delegation.annotations import (
+    KEYS,
+    LISTS,
+    PREFIX,
+    AnnotationError,
+    Request,
+    container_name,
+    parse,
+    parse_item,
+    split,
+)
+from ...delegation.lint import lint
+from ...delegation.masks import Grant
+from ...errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError
+from ...formats.container import Asker, asker
+from ...kernel import source as kernel_source
+from ...oci.state import visible
+from ...policy import decide as policy
+from ...policy.compiled import Compiled
+from ...policy.subject import Subject, of_description
+from ...text.places import Fault, Spot
+from ...values import Value
+from . import request, rules, source
+from .table import argument
+
+PROBLEM = "problem"
+WARNING = "warning"
+HINT = "hint"
+
+_NO_USER_NAMESPACE = (
+    "the container has no user namespace of its own, and BPF tokens exist only in one; add a "
+    "namespace of the type user, and mappings, to its linux section"
+)
+
+ARGUMENTS = (
+    *request.ARGUMENTS,
+    argument(
+        *("--file",),
+        metavar="FILE",
+        help="an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a Quadlet "
+        "*.container; - means stdin",
+        exclusive="request",
+        one_of_them=True,
+    ),
+    *source.ARGUMENTS,
+    *rules.ARGUMENTS,
+)
+
+
+class Finding(Value):
+    """Something wrong (PROBLEM), what to do about it (HINT), or something doubtful (WARNING).
+
+    `code` is the exit code of a problem and what helps with it, DONE for a warning, and `lint` the
+    linter's code or empty; `key` is the annotation that it is about, or empty, and `spot` its
+    place in the file.
+    """
+
+    __slots__ = ("code", "key", "level", "lint", "spot", "text")
+    code: int
+    key: str
+    level: str
+    lint: str
+    spot: Spot | None
+    text: str
+
+
+class Setting(Value):
+    """What requests are tried with: a kernel, a policy, and who is said to ask.
+
+    `here` says that the kernel is the running one and that we are root, who alone may see whether
+    the guard is in force; otherwise it is taken to be.
+    """
+
+    __slots__ = ("attributes", "engine", "here", "policy", "source")
+    here: bool
+    source: kernel_source.Source
+    policy: Compiled
+    engine: str | None
+    attributes: dict[str, object]
+
+
+class Trial(Value):
+    """What came of one container's request; `code` is the hook's exit code.
+
+    `request` is None where nothing is asked for or it can't be understood, `wanted` and
+    `decision` where it didn't come to them.
+    """
+
+    __slots__ = (
+        *("asker", "code", "decision", "dropped", "enums", "findings", "request", "rule"),
+        *("subject", "wanted"),
+    )
+    asker: Asker
+    enums: dict[str, Enum]
+    request: Request | None
+    wanted: Grant | None
+    dropped: tuple[str, ...]
+    rule: str | None
+    subject: Subject
+    decision: policy.Decision | None
+    findings: tuple[Finding, ...]
+    code: int
+
+
+def setting(options: argparse.Namespace) -> Setting:
+    """What the command line says that requests are tried with.  Raises HookError."""
+    compiled = rules.read_policy(options.policy)
+    return Setting(
+        source=source.source(options),
+        here=not (options.kernel or options.header or options.btf or os.geteuid()),
+        policy=compiled,
+        engine=options.engine or compiled.engine,
+        attributes=rules.attributes(options),
+    )
+
+
+def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, str]:
+    """Who asks, by the command line; the file's name and text, empty where there is none.
+
+    Raises HookError.
+    """
+    if not options.file:
+        found = asker("the request", request.annotations(options), {})
+        return (found,), "", ""
+    from ...formats.containers import read as read_file  # Some of these files take YAML.
+
+    name = "standard input" if options.file == "-" else options.file
+    data = request.read(options.file)
+    return read_file(data, name), name, data.decode("utf-8", "replace")
+
+
+def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
+    """What would come of the request of `one`, from a file with that `text`."""
+    case = Case(one.name, one.annotations, lambda: given.policy, enums=given.source.enums)
+    # 6. subject, which says what KEY/NAME is about
+    more = (one.subject, given.attributes)
+    who = of_description(one.annotations, given.engine, *more, inside=one.inside)
+    name = who.container or container_name(one.annotations) or ""
+    findings = _Findings(one, text, name)
+    # 3. request
+    asked = _parsed(one, case, name, findings)
+    if asked is not None or findings.code:
+        # A rootless engine is in one of its own, and a container may share that.
+        if one.user_namespace is False and not who.rootless:
+            findings.problems(HookError(NO_USER_NAMESPACE, _NO_USER_NAMESPACE))
+        findings.doubts(one.lacks)
+    findings.doubts(one.doubts)
+    if asked is not None:
+        try:
+            visible(asked.path, one.masked, one.remounted)
+        except HookError as error:
+            findings.problems(error)
+        # 4. policy, 5. masks, 7. grant
+        _judge(case, asked, who, findings, given)
+    return Trial(
+        asker=one,
+        enums=given.source.enums,
+        request=asked,
+        wanted=case.wanted,
+        dropped=case.dropped,
+        rule=case.decision.rule if case.decision else findings.rule,
+        subject=who,
+        decision=case.decision,
+        findings=tuple(findings.found),
+        code=findings.code,
+    )
+
+
+def _parsed(one: Asker, case: Case, name: str, findings: "_Findings") -> Request | None:
+    """The request, None where there is none or its annotations are wrong."""
+    try:
+        return parse(one.annotations, lambda: name)
+    except HookError as error:
+        findings.problems(error)
+        try:
+            if isinstance(error, AnnotationError):
+                case.resolve(error.rest)
+        except HookError as names:
+            findings.problems(names)
+    return None
+
+
+def _judge(case: Case, asked: Request, who: Subject, findings: "_Findings", given: Setting) -> None:
+    """Find what the kernel, the policy and the linter say of the request."""
+    try:
+        case.judge(asked, lambda _: who, guarded=given.here)
+        case.close()
+    except HookError as error:
+        findings.problems(error)
+    decision = case.decision
+    if case.wanted:
+        masks = decision.grant.masks if decision else case.wanted.masks
+        findings.lint(masks, given.source.enums, confined=decision is None or decision.confined)
+
+
+class _Findings:
+    """Collects findings, each with the annotation that it is about and its place."""
+
+    def __init__(self, one: Asker, text: str, name: str) -> None:
+        self._asker = one
+        self._name = name
+        self._lines = text.split("\n")
+        self._known: dict[str, dict[str, str]] = {}
+        self.found: list[Finding] = []
+        self.code = DONE
+        # The one that refused.
+        self.rule: str | None = None
+
+    def problems(self, error: HookError) -> None:
+        self.code = self.code or error.code
+        self.rule = self.rule or error.rule
+        for one in error.problems:
+            key = self._annotation(one.key)
+            names = () if one.item is None else (one.item.strip(), _plain(one.item))
+            words = self._words(key)
+            spot = self._spot(key, [words[name] for name in names if name in words])
+            self._add(PROBLEM, str(one), code=error.code, key=key, spot=spot)
+        if error.hint is not None:
+            # It is about the whole request.
+            self._add(HINT, error.hint, code=error.code, spot=self._spot("", ()))
+
+    def doubts(self, doubts: Iterable[Fault]) -> None:
+        for one in doubts:
+            self._add(WARNING, one.text, spot=Spot(line=one.line, column=one.column))
+
+    def lint(self, masks: dict[str, int], enums: dict[str, Enum], *, confined: bool) -> None:
+        for one in lint(masks, enums, confined=confined):
+            key = self._annotation(one.option)
+            enum = enums[one.option]
+            values = {enum.values[name] for name in one.names}
+            # A profile's items are in the policy.
+            words = self._words(key) if one.option in key else {}
+            given = [word for name, word in words.items() if enum.find(name) in values]
+            self._add(WARNING, str(one), lint=one.code, key=key, spot=self._spot(key, given))
+
+    def _add(
+        self,
+        level: str,
+        text: str,
+        *,
+        code: int = DONE,
+        lint: str = "",
+        key: str = "",
+        spot: Spot | None,
+    ) -> None:
+        finding = Finding(level=level, code=code, lint=lint, key=key, spot=spot, text=text)
+        self.found.append(finding)
+
+    def _annotation(self, key: str | None) -> str:
+        """The annotation that a problem's `key` names, or that has that part of the request.
+
+        KEY/NAME counts before KEY, and a list may come from a profile.
+        """
+        if key not in KEYS:
+            return key if key in self._asker.annotations else ""
+        found = [f"{PREFIX}{key}/{self._name}", f"{PREFIX}{key}"]
+        if key in LISTS:
+            found += [f"{PREFIX}profile/{self._name}", f"{PREFIX}profile"]
+        return next((one for one in found if one in self._asker.annotations), "")
+
+    def _words(self, key: str) -> dict[str, str]:
+        """What stands in the annotation `key`, all of it and each item.
+
+        By itself, and by the name that it is looked up by.
+        """
+        words = self._known.get(key)
+        if words is None:
+            words = self._known[key] = {}
+            text = self._asker.annotations.get(key, "")
+            for word in filter(None, (text.strip(), *split(text))):
+                words.setdefault(word, word)
+                words.setdefault(_plain(word), word)
+        return words
+
+    def _spot(self, key: str, words: Iterable[str]) -> Spot | None:
+        """Where the first of the `words` stands in the annotation `key`, or else its value."""
+        if not self._asker.where:
+            return None
+        spot = self._asker.where.get(key, self._asker.here)
+        line = self._lines[spot.line - 1] if spot.line <= len(self._lines) else ""
+        for word in words:
+            # None that is a part of another word: the file's text isn't parsed here.
+            whole = re.compile(rf"(?<![\w.!-]){re.escape(word)}(?![\w.-])")
+            if at := whole.search(line, spot.column - 1):
+                return Spot(line=spot.line, column=at.start() + 1)
+        return spot
+
+
+def _plain(word: str) -> str:
+    """An item as its name is looked up."""
+    return parse_item(word, "")[0].lstrip("!")
+
+
+def exit_code(trials: Iterable[Trial], *, strict: bool = False) -> int:
+    """The exit code of a command that tried these: the first that isn't DONE.
+
+    With `strict` a finding of the linter is a refusal.
+    """
+    found: Sequence[Trial] = list(trials)
+    code = next((one.code for one in found if one.code), DONE)
+    if strict and code == DONE and any(one.findings for one in found):
+        return REFUSED
+    return code

@@ -1,0 +1,96 @@
+"""The whole of the command, for what describes it: man pages and completions."""
+
+from collections.abc import Iterator
+
+from ..values import Value
+from .options.table import ENTRIES, Argument, Command, Entry
+
+# What a value is, by its metavar, where more can be said of it than that it is one.
+_FILES = ("FILE", "HEADER|RELEASE", "ONE OTHER", "PATH")
+COMMAND = "command"
+FILE = "file"
+DIRECTORY = "directory"
+KEY = "key"
+TEXT = "text"
+
+
+class Leaf(Value):
+    """A command that is run: its `words`, `about` in paragraphs, and what it takes."""
+
+    __slots__ = ("about", "command", "entry", "words")
+    words: tuple[str, ...]
+    entry: Entry
+    command: Command
+    about: str
+
+
+def leaves() -> Iterator[Leaf]:
+    """Every command, those below another one by one."""
+    for entry in ENTRIES:
+        for command in entry.load():
+            alone = command.name == entry.name
+            words = (entry.name,) if alone else (entry.name, command.name)
+            about = entry.about() if alone else command.about
+            yield Leaf(words=words, entry=entry, command=command, about=about)
+
+
+def is_option(one: Argument) -> bool:
+    return one.names[0].startswith("-")
+
+
+def takes_value(one: Argument) -> bool:
+    """Whether an option has a value after it."""
+    return is_option(one) and one.settings.get("action") in (None, "append")
+
+
+def repeats(one: Argument) -> bool:
+    """Whether it may be given again: an option, or an operand of any number."""
+    return one.settings.get("action") == "append" or one.settings.get("nargs") in ("+", "*")
+
+
+def choices(one: Argument) -> tuple[str, ...]:
+    """The values that are taken, () where it can be any."""
+    return tuple(map(str, one.settings.get("choices", ())))
+
+
+def kind(one: Argument) -> str:
+    """What its value is: COMMAND (of ours), FILE, DIRECTORY, KEY (of an annotation) or TEXT."""
+    if metavar(one) == "COMMAND":
+        return COMMAND
+    if metavar(one) in _FILES:
+        return FILE
+    if metavar(one) == "DIR":
+        return DIRECTORY
+    return KEY if one.names[0] == "--annotation" else TEXT
+
+
+def metavar(one: Argument) -> str:
+    """What stands for the value."""
+    if choices(one):
+        return "|".join(choices(one))
+    plain = one.names[-1].lstrip("-").replace("-", "_").upper()
+    given = one.settings.get("metavar") or plain
+    return given if isinstance(given, str) else " ".join(given)
+
+
+def others(one: Argument, command: Command) -> tuple[str, ...]:
+    """The options that can't stand beside it."""
+    return tuple(
+        other.names[0]
+        for other in command.arguments
+        if one.exclusive and other.exclusive == one.exclusive and other is not one
+    )
+
+
+def synopsis(command: Command) -> Iterator[tuple[str, list[Argument]]]:
+    """The groups of arguments that a synopsis has: "[]" for one that may be left out, else ""."""
+    done: set[str] = set()
+    for one in command.arguments:
+        if not one.exclusive:
+            operand = not is_option(one) and one.settings.get("nargs", "+") == "+"
+            needed = operand or one.settings.get("required", False)
+            yield "" if needed else "[]", [one]
+        elif one.exclusive not in done:
+            done.add(one.exclusive)
+            group = [other for other in command.arguments if other.exclusive == one.exclusive]
+            yield "" if one.required else "[]", group

@@ -1,0 +1,1 @@
+"""A container that is about to start: its namespaces, its image and podman's word for it."""

@@ -1,0 +1,46 @@
+"""The name that podman gave a container: no annotation and no state has it, but conmon does.
+
+Only the process that started us is asked, which the kernel names as our ancestor, and only for the
+id that the runtime told.  On the host that process has to be root's, as we are: a user who calls
+root's engine may choose any name.  Nothing that its command line names is opened or run.
+"""
+
+from ..files import read_file
+from .namespaces import is_initial
+
+
+def container_name(identity: str) -> str | None:
+    """The name that podman gave the container with the id `identity`, or None.
+
+    podman has no annotation for it, but tells conmon, our grandparent: `-c ID -n NAME`.
+    """
+    # Not getppid(): in the container that number differs from the one in the host's /proc.
+    pid = "self"
+    for _ in range(4):
+        try:
+            status = read_file(f"/proc/{pid}/stat", 4096, anybodys=True)
+            # The command's name, in parentheses, may itself have blanks and parentheses.
+            pid = status.rpartition(b")")[2].split()[1].decode("ascii")
+            command = read_file(f"/proc/{pid}/cmdline", 1 << 16, anybodys=True)
+            if is_initial() and not _is_roots(pid):
+                return None
+        except (OSError, ValueError):
+            return None
+        arguments = command.split(b"\0")
+        if arguments[0].rpartition(b"/")[2] == b"conmon":
+            # If an option is given twice the first counts: podman's options come before the user's.
+            given = dict(zip(arguments[-2::-1], arguments[:0:-1], strict=True))
+            if given.get(b"-c") == identity.encode():
+                return given.get(b"-n", b"").decode("utf-8", "replace") or None
+            return None
+    return None
+
+
+def _is_roots(pid: str) -> bool:
+    """Whether all of its user ids are root's; a set-user-id program changes only some of them.
+
+    Raises OSError, ValueError.
+    """
+    lines = read_file(f"/proc/{pid}/status", 1 << 16, anybodys=True).split(b"\n")
+    ids = next((line.split()[1:] for line in lines if line.startswith(b"Uid:")), [])
+    return set(ids) == {b"0"}

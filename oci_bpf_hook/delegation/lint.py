@@ -1,0 +1,238 @@
+"""What is doubtful about a delegation that is valid: each finding with its reason and its fix.
+
+The kernel takes all of this without a word, and the user finds out by an EPERM, or never.
+The facts about the types are in `type_facts`.
+"""
+
+from ..bpf.names import ATTACHS, CMDS, MAPS, PROGS, Enum
+from ..bpf.type_facts import (
+    ALWAYS,
+    CONFINE,
+    HOST,
+    MAPS_WITH_BTF,
+    MAYBE,
+    REACHES_BEYOND,
+    UNCONFINED,
+    WITH_TOKEN,
+    attach_type_0,
+    reach,
+    why,
+)
+from ..values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+
+class Finding(Value):
+    """`option` is the delegate_* option that it is about, and `names` what of it, if not all."""
+
+    __slots__ = ("code", "fix", "names", "option", "reason")
+    code: str
+    option: str
+    reason: str
+    fix: str
+    names: tuple[str, ...]
+
+    def __init__(
+        self, *, code: str, option: str, reason: str, fix: str, names: "Iterable[str]" = ()
+    ) -> None:
+        super().__init__(code=code, option=option, reason=reason, fix=fix, names=tuple(names))
+
+    def __str__(self) -> str:
+        return f"{self.option}: {self.reason}; {self.fix}"
+
+
+class _Delegation:
+    """Which names are delegated; where a kind's names aren't known, by its mask alone."""
+
+    def __init__(self, masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> None:
+        self._masks = masks
+        self._enums = enums
+
+    def some(self, option: str) -> bool:
+        return bool(self._masks.get(option))
+
+    def has(self, option: str, name: str) -> bool:
+        value = self._enums[option].values.get(name)
+        return value is not None and bool(self._masks.get(option, 0) >> value & 1)
+
+    def any_of(self, option: str, names: "Iterable[str]") -> list[str]:
+        return [name for name in names if self.has(option, name)]
+
+    def names(self, option: str) -> list[str]:
+        names = self._enums[option].names
+        return [names[value] for value in sorted(names) if self.has(option, names[value])]
+
+    def all(self, option: str) -> bool:
+        known = self._enums[option].known
+        return self._masks.get(option, 0) & known == known
+
+
+def lint(
+    masks: "Mapping[str, int]", enums: "Mapping[str, Enum]", *, confined: bool
+) -> tuple[Finding, ...]:
+    """What is doubtful about delegating `masks` on a kernel with all these `enums`.
+
+    `confined` says whether the grant is, or where none is decided about would be.
+    """
+    given = _Delegation(masks, enums)
+    return (
+        *_commands(given),
+        *_pairs(given),
+        *_attach_types(given),
+        *_libbpf(given),
+        *_reach(given, confined=confined),
+    )
+
+
+def _commands(given: _Delegation) -> "Iterator[Finding]":
+    idle = [name for name in given.names(CMDS.option) if name not in WITH_TOKEN]
+    if idle and not given.all(CMDS.option):
+        yield Finding(
+            code="command-without-token",
+            option=CMDS.option,
+            names=idle,
+            reason=f"the kernel asks for no token in {_list(idle)}, so delegating it does nothing",
+            fix=f"keep what there is of {_list(WITH_TOKEN)}",
+        )
+
+
+def _pairs(given: _Delegation) -> "Iterator[Finding]":
+    for option, command, what in (
+        (MAPS.option, "map_create", "map types"),
+        (PROGS.option, "prog_load", "program types"),
+        (ATTACHS.option, "prog_load", "attach types"),
+    ):
+        if given.some(option) and not given.has(CMDS.option, command):
+            yield Finding(
+                code=f"{option}-without-{command}",
+                option=option,
+                reason=f"{what} are of no use without the command {command}",
+                fix=f"add {command} to {CMDS.option}",
+            )
+    for option, command in ((MAPS.option, "map_create"), (PROGS.option, "prog_load")):
+        if given.has(CMDS.option, command) and not given.some(option):
+            yield Finding(
+                code=f"{command}-without-{option}",
+                option=CMDS.option,
+                names=(command,),
+                reason=f"{command} with no type to go with it does nothing",
+                fix=f"add {option}",
+            )
+    if given.some(PROGS.option) and not given.some(ATTACHS.option):
+        yield Finding(
+            code="progs-without-attachs",
+            option=PROGS.option,
+            reason="to load a program the kernel asks for its attach type too, 0 included",
+            fix=f"add {ATTACHS.option}, with cgroup_inet_ingress for types that have none",
+        )
+    if given.some(ATTACHS.option) and not given.some(PROGS.option):
+        yield Finding(
+            code="attachs-without-progs",
+            option=ATTACHS.option,
+            reason="attach types are of no use without program types",
+            fix=f"add {PROGS.option}",
+        )
+    stored = given.any_of(MAPS.option, MAPS_WITH_BTF)
+    if stored and not given.has(CMDS.option, "btf_load"):
+        yield Finding(
+            code="maps-without-btf",
+            option=MAPS.option,
+            names=stored,
+            reason=f"{_list(stored)} can't be created without BTF",
+            fix=f"add btf_load to {CMDS.option}",
+        )
+
+
+def _attach_types(given: _Delegation) -> "Iterator[Finding]":
+    if not given.some(ATTACHS.option) or given.has(ATTACHS.option, "cgroup_inet_ingress"):
+        return
+    programs = given.names(PROGS.option)
+    zero = [name for name in programs if attach_type_0(name) == ALWAYS]
+    if zero:
+        yield Finding(
+            code="attach-type-0",
+            option=ATTACHS.option,
+            reason=f"{_list(zero)} load with attach type 0, which is cgroup_inet_ingress",
+            fix="add cgroup_inet_ingress",
+        )
+    maybe = [name for name in programs if attach_type_0(name) == MAYBE]
+    probe = given.has(PROGS.option, "cgroup_sock") and given.has(
+        ATTACHS.option, "cgroup_inet_sock_create"
+    )
+    if maybe and not probe:
+        yield Finding(
+            code="attach-type-dropped",
+            option=ATTACHS.option,
+            reason="libbpf can't tell whether the kernel takes attach types, and loads "
+            f"{_list(maybe)} with 0, which is cgroup_inet_ingress",
+            fix="add cgroup_inet_ingress",
+        )
+
+
+def _libbpf(given: _Delegation) -> "Iterator[Finding]":
+    if not given.has(CMDS.option, "prog_load") or not given.some(PROGS.option):
+        return
+    probes = given.any_of(PROGS.option, ("socket_filter", "tracepoint"))
+    if not probes or not given.has(ATTACHS.option, "cgroup_inet_ingress"):
+        yield Finding(
+            code="libbpf-probe",
+            option=PROGS.option,
+            names=probes,
+            reason="libbpf 1.4 to 1.7 loads a socket_filter or a tracepoint program with attach "
+            "type 0 before anything else, and gives up where it can't",
+            fix="add socket_filter, and cgroup_inet_ingress to delegate_attachs",
+        )
+    if not given.has(CMDS.option, "btf_load"):
+        yield Finding(
+            code="without-btf",
+            option=CMDS.option,
+            reason="without btf_load libbpf drops the BTF of maps and programs, and what needs it "
+            "fails",
+            fix="add btf_load",
+        )
+
+
+def _reach(given: _Delegation, *, confined: bool) -> "Iterator[Finding]":
+    takes = ", which takes a rule with confined: false" if confined else ""
+    for option in (CMDS.option, MAPS.option, PROGS.option):
+        host = [
+            name for name in given.names(option) if reach(option, name, confined=confined) == HOST
+        ]
+        held = [
+            name
+            for name in host
+            if option == PROGS.option and reach(option, name, confined=True) != HOST
+        ]
+        for name in host:
+            if name in held:
+                continue
+            yield Finding(
+                code=REACHES_BEYOND,
+                option=option,
+                names=(name,),
+                reason=f"{name} {why(name)}",
+                fix=f"take {name} away unless the container is trusted with the kernel{takes}",
+            )
+        if held:
+            yield Finding(
+                code=REACHES_BEYOND,
+                option=option,
+                names=held,
+                reason=f"{_list(held)}: {UNCONFINED}",
+                fix=CONFINE,
+            )
+    if given.has(PROGS.option, "struct_ops"):
+        yield Finding(
+            code="struct-ops-members",
+            option=ATTACHS.option,
+            reason="the attach type of a struct_ops program is its member's number in the kernel's "
+            "struct",
+            fix="delegate the attach types with these numbers, from 0 (cgroup_inet_ingress) on",
+        )
+
+
+def _list(names: "Iterable[str]") -> str:
+    return ", ".join(names)

@@ -1,0 +1,100 @@
+"""What to say of a name that isn't known: near matches, and which Linux has it.
+
+Only a mistake pays for this module, and for what it imports.
+"""
+
+from difflib import get_close_matches
+
+from ..bpf.names import Enum, Kind, bit
+from ..errors import LISTED, Problem, quote
+from .annotations import PREFIX
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..bpf.table import Table
+
+
+class Unknown:
+    """What a request asks for that isn't known: the problems, and the names that are dropped."""
+
+    def __init__(self, table: "Callable[[], Table]", *, drop: bool) -> None:
+        """With `drop` a name that newer kernels have is no problem; `table` is read only once."""
+        self._find_table = table
+        self._drop = drop
+        self._table: Table | None = None
+        self.problems: list[Problem] = []
+        self.dropped: list[str] = []
+
+    def profile(self, name: str, profiles: "Mapping[str, object]") -> None:
+        """Take note of a profile that isn't among the policy's."""
+        what = f"{PREFIX}profile"
+        self.problems.append(
+            no_profile(what, name, profiles, key="profile", search=self._is_printed())
+        )
+
+    def item(self, kind: Kind, item: str, enum: Enum) -> int:
+        """Take note of an item whose name `enum` lacks, and return the bits that it still means.
+
+        A dropped item gives nothing; one with ! takes away the bit that newer kernels have there.
+        """
+        self._table = self._table or self._find_table()
+        name = item.lstrip("!")
+        problem, mask = _no_name(kind, name, enum, self._table, search=self._is_printed())
+        if not (self._drop and mask):
+            self.problems.append(problem)
+            return 0
+        self.dropped.append(f"{kind.option}={name}")
+        return mask if item[0] == "!" else 0
+
+    def _is_printed(self) -> bool:
+        """Whether the next problem will be printed, and so a search for near names is worth it."""
+        return len(self.problems) < LISTED
+
+
+def _no_name(
+    kind: Kind, item: str, enum: Enum, table: "Table", *, search: bool
+) -> tuple[Problem, int]:
+    """What to say about a name that this kernel lacks; its bit if a newer kernel has it, else 0."""
+    latest = table.enum(kind)
+    value = enum.find(item)
+    if value is not None:
+        return _of(kind, item, f"{quote(item)} is {kind.what} {value}, and a mask ends at 63"), 0
+    value = latest.find(item)
+    if value is not None:
+        since = table.since(kind, latest.names[value])
+        why = f"this kernel has no {kind.what} {quote(item)}, which Linux has since {since}"
+        hint = f"take it out, or add {PREFIX}on_unknown=drop"
+        return _of(kind, item, why, hint), bit(value) or 0
+    why = f"no {kind.what} is called {quote(item)}"
+    if not search:
+        return _of(kind, item, why), 0
+    short = item.removeprefix(kind.prefix.lower())
+    near = get_close_matches(short[:64], enum.values, n=3, cutoff=0.6)
+    names = " or ".join(quote(name) for name in near)
+    return _of(kind, item, why, f"did you mean {names}?" if near else None), 0
+
+
+def _of(kind: Kind, item: str, why: str, hint: str | None = None) -> Problem:
+    return Problem(f"{PREFIX}{kind.option}: {why}", key=kind.option, item=item, hint=hint)
+
+
+def no_profile(
+    what: str,
+    name: str,
+    profiles: "Mapping[str, object]",
+    *,
+    key: str = "--profile",
+    search: bool = True,
+) -> Problem:
+    """What to say where `what` names a profile that isn't among the policy's `profiles`.
+
+    `key` is the option, or the part of a Request, that has the name.
+    """
+    text = f"{what}: the policy has no profile {quote(name)}"
+    if not search:
+        return Problem(text, key=key, item=name)
+    near = get_close_matches(name[:64], profiles, n=1)
+    hint = f"did you mean {quote(near[0])}?" if near else f"it has {', '.join(profiles) or 'none'}"
+    return Problem(text, key=key, item=name, hint=hint)

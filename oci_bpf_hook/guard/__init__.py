@@ -1,0 +1,1 @@
+"""Whether the guard is in force, and the mark by which it knows a confined bpffs."""

@@ -1,0 +1,1 @@
+"""The hook: an OCI state on standard input, a delegated bpffs in the container."""

@@ -1,0 +1,214 @@
+"""What the hook does for a grant, as data: each step with the half that takes it, and why.
+
+The order is that of `host_half`, `container_half` and `session`; a test traces real runs.
+"""
+
+from ..bpf.names import KINDS, Enum
+from ..delegation.masks import Grant, show
+from ..guard.pinned import MARKS
+from ..mount.child import settings
+from ..paths import SOCKET
+from ..values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# The two halves.  If a broker delegates, the broker is the host half, and has a child of its own in
+# the container's namespaces.
+HOST = "host"
+CONTAINER = "container"
+BROKER = "broker"
+BROKERS_CHILD = "broker's child"
+CREATE_RUNTIME = "createRuntime"
+CREATE_CONTAINER = "createContainer"
+_STICKY = 0o1000
+# bpf_fill_super() gives the root directory this mode, and bpf_show_options() doesn't show it.
+_UNSHOWN = 0o777
+_BENEATH = "RESOLVE_IN_ROOT|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS"
+
+
+class Step(Value):
+    """One step: `half` takes it; `call` is the system call with the arguments that matter."""
+
+    __slots__ = ("call", "half", "why")
+    half: str
+    call: str
+    why: str
+
+
+def steps(
+    grant: Grant,
+    root: str,
+    enums: "Mapping[str, Enum]",
+    *,
+    stage: str = CREATE_RUNTIME,
+    broker: bool,
+    confined: bool = False,
+) -> "tuple[Step, ...]":
+    """What the hook does at `stage` to mount `grant` below the container's root at `root`.
+
+    With `broker` the hook may not delegate itself; at CREATE_CONTAINER it never may.  If
+    `confined`, the mount is marked for the guard.
+    """
+    if broker:
+        return tuple(_by_broker(grant, root, enums, stage, confined=confined))
+    return tuple(_directly(grant, root, enums, confined=confined))
+
+
+def _directly(
+    grant: Grant, root: str, enums: "Mapping[str, Enum]", *, confined: bool
+) -> "Iterator[Step]":
+    yield Step(
+        half=HOST,
+        call='openat("/proc/PID/ns/user"), openat("/proc/PID/ns/mnt")',
+        why="hold the container's namespaces; refuse the initial ones and our own",
+    )
+    yield Step(half=HOST, call="fork()", why="the child is the container half")
+    yield Step(half=CONTAINER, call="setns(CLONE_NEWNS)", why="see the container's mounts")
+    yield _root(root)
+    yield Step(
+        half=CONTAINER,
+        call="setns(CLONE_NEWUSER)",
+        why="own what is made from here on as the container's root",
+    )
+    yield _target(grant)
+    yield Step(
+        half=CONTAINER,
+        call='fsopen("bpf")',
+        why="the superblock will belong to this user namespace; the fd goes to the host half",
+    )
+    yield from _settings(grant, enums, HOST)
+    yield from _mount(grant, CONTAINER)
+    if confined:
+        yield _mark(HOST)
+    yield from _attach(HOST, "/proc/CHILD/mountinfo")
+
+
+def _by_broker(
+    grant: Grant, root: str, enums: "Mapping[str, Enum]", stage: str, *, confined: bool
+) -> "Iterator[Step]":
+    yield Step(half=CONTAINER, call="fork()", why="the child is the container half")
+    if stage == CREATE_RUNTIME:
+        yield Step(
+            half=CONTAINER,
+            call="setns(CLONE_NEWNS), setns(CLONE_NEWUSER)",
+            why="only those of the container's that differ from the engine's own",
+        )
+    yield _root(root)
+    yield _target(grant)
+    yield Step(
+        half=CONTAINER,
+        call=f'connect("{SOCKET}")',
+        why="from the container's namespaces, because the broker looks at who has connected",
+    )
+    yield Step(
+        half=BROKER,
+        call="getsockopt(SO_PEERPIDFD)",
+        why="the kernel says who asks; then the policy decides",
+    )
+    yield Step(
+        half=BROKERS_CHILD,
+        call="setns(CLONE_NEWNS), setns(CLONE_NEWUSER)",
+        why="into the namespaces of the process that asks",
+    )
+    yield Step(
+        half=BROKERS_CHILD,
+        call='fsopen("bpf")',
+        why="the superblock will belong to this user namespace",
+    )
+    yield from _settings(grant, enums, BROKER)
+    yield from _mount(grant, BROKERS_CHILD)
+    if confined:
+        yield _mark(BROKER)
+    yield Step(
+        half=BROKER, call="sendmsg(SCM_RIGHTS)", why="the mount, which is attached nowhere yet"
+    )
+    where = "/proc/CHILD/mountinfo" if stage == CREATE_RUNTIME else "/proc/self/mountinfo"
+    yield from _attach(CONTAINER, where)
+
+
+def _root(root: str) -> Step:
+    return Step(
+        half=CONTAINER,
+        call=f'openat2("{root}", RESOLVE_NO_MAGICLINKS)',
+        why="hold the container's root filesystem",
+    )
+
+
+def _target(grant: Grant) -> Step:
+    return Step(
+        half=CONTAINER,
+        call=f'openat2("{grant.path[1:]}", {_BENEATH})',
+        why="the target, resolved once; missing directories are made",
+    )
+
+
+def _settings(grant: Grant, enums: "Mapping[str, Enum]", half: str) -> "Iterator[Step]":
+    for name, value in settings(grant):
+        mask = grant.masks.get(name)
+        yield Step(
+            half=half,
+            call=f'fsconfig(FSCONFIG_SET_STRING, "{name}", "{value}")',
+            why={"source": "what mount(8) shows first", "mode": "of its root directory"}.get(name)
+            or show(mask or 0, enums[name]),
+        )
+    yield Step(
+        half=half,
+        call="fsconfig(FSCONFIG_CMD_CREATE)",
+        why="make the superblock, which takes CAP_SYS_ADMIN in the initial user namespace",
+    )
+
+
+def _mount(grant: Grant, half: str) -> "Iterator[Step]":
+    yield Step(
+        half=half,
+        call="fsmount(MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV|MOUNT_ATTR_NOEXEC)",
+        why="make the mount",
+    )
+    if not grant.mode & _STICKY:
+        yield Step(
+            half=half,
+            call=f"fchmod({grant.mode:04o})",
+            why="the kernel gives its root directory the sticky bit, whatever the mode",
+        )
+
+
+def _mark(half: str) -> Step:
+    return Step(
+        half=half,
+        call=f"bpf(BPF_MAP_UPDATE_ELEM, {MARKS})",
+        why="mark its root directory, so that the guard holds every token that is made from it",
+    )
+
+
+def _attach(half: str, mountinfo: str) -> "Iterator[Step]":
+    yield Step(
+        half=CONTAINER,
+        call="move_mount(MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH)",
+        why="attach it to the target that was opened before",
+    )
+    yield Step(
+        half=half,
+        call=f'openat("{mountinfo}")',
+        why="read back: what the kernel shows must be the grant, or the bpffs is unmounted again",
+    )
+
+
+def mount_line(grant: Grant, enums: "Mapping[str, Enum]", owner: tuple[int, int] | None) -> str:
+    """What `mount -t bpf` will show in the container, to the letter (bpf_show_options).
+
+    `owner` are the host's ids of the container's root; if it is None, UID and GID stand for them.
+    """
+    uid, gid = owner or ("UID", "GID")
+    options = ["rw", "nosuid", "nodev", "noexec", "relatime", f"uid={uid}", f"gid={gid}"]
+    mode = grant.mode & ~_STICKY
+    if mode != _UNSHOWN:
+        options.append(f"mode={mode:o}")
+    for kind in KINDS:
+        enum = enums[kind.option]
+        # The kernel doesn't show bits that it has no name for.
+        known = grant.masks.get(kind.option, 0) & enum.known
+        if known:
+            options.append(f"{kind.option}={show(known, enum)}")
+    return f"bpf on {grant.path} type bpf ({','.join(options)})"

@@ -1,0 +1,149 @@
+"""What the hook's ways in have in common: the process that they start as, and how it ends.
+
+A runtime starts the hook, and podman starts precreate, with whatever they have at that moment:
+blocked signals, open files, a state or a configuration on standard input.
+"""
+
+import _signal
+import posix
+
+from ..errors import BAD_STATE, USAGE, HookError, quote
+from ..oci.state import read_stdin
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import FrameType
+
+    from ..delegation.annotations import Request
+    from ..oci.state import Rootfs, State
+
+# Seconds that the runtime has for handing over the state.
+_DEADLINE = 4
+_OPTIONS = ("--header", "--engine", "--profile", "--path")
+
+
+def settle() -> str:
+    """Leave behind what the runtime's process was; the directory it was in."""
+    # crun runs hooks with every signal blocked, and a mask is inherited.
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    # Ignored, the kernel would reap the container half, and its pid be anybody's.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    # Not up to the last there can be: without close_range() in libc and kernel, each of
+    # the numbers is closed by itself.
+    posix.closerange(3, 1 << 16)
+    # What is opened from here on must not become a standard stream that the runtime closed.
+    while posix.open("/", posix.O_PATH | posix.O_CLOEXEC) < 3:
+        pass
+    posix.closerange(3, 4)
+    try:
+        cwd = posix.getcwd()
+    except OSError:  # It has been removed.
+        cwd = "/"
+    posix.chdir("/")
+    posix.umask(0o077)
+    return cwd
+
+
+def read_in_time(what: str, longest: int) -> bytes:
+    """The `what` on standard input, of at most `longest` bytes.  Raises HookError (BAD_STATE)."""
+
+    def too_late(number: int, frame: "FrameType | None") -> None:
+        raise HookError(BAD_STATE, f"the {what} on stdin didn't end within {_DEADLINE} seconds")
+
+    _signal.signal(_signal.SIGALRM, too_late)
+    _signal.alarm(_DEADLINE)
+    data = read_stdin(what, longest)
+    _signal.alarm(0)
+    return data
+
+
+def options_of(arguments: "Sequence[str]") -> dict[str, str]:
+    """The command line's options, each with a value, by their names."""
+    options: dict[str, str] = {}
+    rest = list(arguments)
+    while len(rest) >= 2 and rest[0] in _OPTIONS:
+        options[rest[0][2:]] = rest[1]
+        del rest[:2]
+    relative = not options.get("header", "/").startswith("/")
+    if rest or relative or ("path" in options and "profile" not in options):
+        raise HookError(
+            USAGE,
+            f"the hook's arguments are {quote(' '.join(arguments))}; "
+            "it takes --header FILE, an absolute path, --engine NAME, and in a CDI device "
+            "--profile NAME and --path DIR",
+        )
+    return options
+
+
+def caller() -> tuple[int, int]:
+    """The user who has started us, also by a set-user-id program, and our group."""
+    return posix.getuid(), posix.getegid()
+
+
+def request_of(
+    state: "State", options: "Mapping[str, str]", name: "Callable[[], str | None]"
+) -> "Request | None":
+    """What is asked for: by the annotations, or by a CDI device's arguments alone.
+
+    The device is the administrator's word, and no annotation adds to it.  `name` finds the
+    container's name.
+    """
+    from ..delegation.annotations import device, parse
+
+    if "profile" in options:
+        return device(options["profile"], options.get("path"))
+    return parse(state.annotations, name)
+
+
+def podmans_name(state: "State") -> str | None:
+    """The name that podman gave the container, None if it isn't podman's."""
+    from ..container.podman import container_name
+
+    return container_name(state.id)
+
+
+def by_user(
+    state: "State",
+    request: "Request",
+    rootfs: "Rootfs",
+    engine: str | None,
+    name: "Callable[[], str | None]",
+    *,
+    rootless: bool = False,
+) -> "Mapping[str, str]":
+    """The annotations that aren't podman's image's.  Raises HookError where those ask."""
+    bundle = state.bundle
+    # podman has its bundles in its storage, and crun makes one "/" (`find_rootfs`).
+    if engine not in (None, "podman") or (bundle != "/" and not bundle.endswith("/userdata")):
+        return state.annotations
+    from ..container.images import asked_by_user, copies
+
+    if not copies(rootfs.version):
+        return state.annotations
+    place = rootfs.path if bundle == "/" else bundle
+    return asked_by_user(request, state.annotations, state.id, place, name, rootless=rootless)
+
+
+def report(identity: object, code: int, text: str) -> int:
+    """Say on stderr and in the system's log why there is no container."""
+
+    def too_late(number: int, frame: "FrameType | None") -> None:
+        raise TimeoutError
+
+    # A full pipe, or a terminal that is stopped, would have us wait for its reader.
+    _signal.signal(_signal.SIGALRM, too_late)
+    _signal.alarm(1)
+    name = quote(identity)[1:-1] if isinstance(identity, str) else "?"
+    try:
+        line = f"oci-bpf-hook: {name}: {text} (exit code {code})\n"
+        posix.write(2, line.encode("utf-8", "backslashreplace"))
+        # Whatever has come by now is raised here, and nothing any more behind this.
+        _signal.signal(_signal.SIGALRM, _signal.SIG_IGN)
+    except OSError:  # crun has closed it, or the engine doesn't read.
+        pass
+    _signal.alarm(0)
+    from ..syslog import ERROR, log
+
+    log(ERROR, f"{name}: {text} (exit code {code})")
+    return code

@@ -1,0 +1,228 @@
+"""Where everything is installed, and in which order: `make install` and the command are this.
+
+An engine skips a hook whose program is missing without a word, and a JSON file that isn't valid
+stops every container: so the program comes first and the JSON last, each file whole or not at all,
+and away they go the other way round.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..oci import cdi
+from ..resources import PACKAGE, RESOURCES, resource
+from ..values import Value
+from .steps import Step, copy, removal
+
+STAGES = ("createRuntime", "createContainer")
+_NAMES = {
+    "createRuntime": "oci-bpf-hook.json",
+    "createContainer": "oci-bpf-hook-createContainer.json",
+}
+# Of the modules, what they read, and the guard's objects.
+_SUFFIXES = (".py", ".json", ".yaml", ".o")
+_PRECREATE = "oci-bpf-hook-precreate.json"
+_COMMAND = """\
+#!/usr/bin/python3 -I
+# The command oci-bpf-hook: its package is in ../libexec, wherever this is.
+import os.path
+import sys
+
+here = os.path.dirname(os.path.realpath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(here), "libexec", "oci-bpf-hook"))
+
+from oci_bpf_hook.cli.main import main  # noqa: E402
+
+sys.exit(main())
+"""
+
+
+class Layout(Value):
+    """Where things go: below `prefix`, as whoever runs them will see it, and that below `top`."""
+
+    __slots__ = ("prefix", "top")
+    prefix: str
+    top: str
+
+    def path(self, *names: str) -> Path:
+        """Where the file is put."""
+        return Path(f"{self.top}{self.prefix}", *names)
+
+    @property
+    def libexec(self) -> Path:
+        """The package's directory."""
+        return self.path("libexec", "oci-bpf-hook")
+
+    @property
+    def program(self) -> str:
+        """The hook's program, as whoever runs it will see it."""
+        return f"{self.prefix}/libexec/oci-bpf-hook/oci-bpf-hook"
+
+    @property
+    def hooks(self) -> Path:
+        """Where podman and CRI-O look for hooks."""
+        return self.path("share", "containers", "oci", "hooks.d")
+
+    @property
+    def precreate(self) -> Path:
+        """Where podman alone looks, and only if it is told to: the stage breaks all others."""
+        return self.path("share", "containers", "oci", "precreate.d")
+
+
+def install(
+    layout: Layout, stage: str, engine: str | None, *, precreate: bool = False
+) -> list[Step]:
+    """The steps that install everything, in their order.  Raises OSError.
+
+    `stage` is where the hook is registered, `engine` the name that it is told; `precreate` has it
+    at podman's stage of that name as well.
+    """
+    modules = list(_modules(layout))
+    resources = list(_resources(layout))
+    known = {step.path for step in (*modules, *resources)}
+    return [
+        *modules,
+        *resources,
+        *_stale(layout, known),
+        Step(
+            action="compile",
+            path=layout.libexec / "oci_bpf_hook",
+            content=f"{layout.prefix}/libexec/oci-bpf-hook/oci_bpf_hook".encode(),
+            mode=0,
+        ),
+        copy(layout.libexec / "oci-bpf-hook", resource("hooks") / "oci-bpf-hook", mode=0o755),
+        Step(
+            action="write",
+            path=layout.path("bin", "oci-bpf-hook"),
+            content=_COMMAND.encode(),
+            mode=0o755,
+        ),
+        *(copy(path, source) for source, path in _documentation(layout)),
+        *_units(layout),
+        Step(
+            action="write",
+            path=layout.hooks / _NAMES[stage],
+            content=_hook(layout, resource("hooks") / _NAMES[stage], engine),
+            mode=0o644,
+        ),
+        # It adds nothing where the hook itself isn't run.
+        *([_precreate(layout, engine)] if precreate else ()),
+    ]
+
+
+def uninstall(layout: Layout) -> list[Step]:
+    """The steps that remove everything again, in their order."""
+    from ..paths import PINS
+
+    asking = [layout.precreate / _PRECREATE, *(layout.hooks / _NAMES[stage] for stage in STAGES)]
+    asking += devices(layout.program, layout.top)
+    paths = [step.path for step in _units(layout)]
+    paths += [path for _, path in reversed(list(_documentation(layout)))]
+    paths += [layout.path("bin", "oci-bpf-hook"), layout.libexec]
+    # Once nobody is granted anything that it would have to hold.
+    off = Step(action="off", path=Path(PINS), content=b"", mode=0)
+    return [*map(removal, asking), *([off] if has_guard(layout) else ()), *map(removal, paths)]
+
+
+def has_guard(layout: Layout) -> bool:
+    """Whether the guard, of which a host has one, goes with what is installed there."""
+    return not layout.top and layout.libexec.is_dir()
+
+
+def lacks_guard() -> bool:
+    """Whether what would be installed from here has no guard, since nobody has compiled it."""
+    from ..guard.lsm.lists import OBJECT
+
+    return not OBJECT.exists()
+
+
+def devices(program: str, top: str = "") -> list[Path]:
+    """Our CDI files, below `top`, by which engines run the hook's `program`."""
+    return [path for path in _running(program, top) if path.name == cdi.FILE]
+
+
+def kept(program: str, top: str = "") -> list[str]:
+    """What has to go before the hook's `program` may, in sentences: CDI files that are not ours.
+
+    A device whose hook is missing stops every container that has it.
+    """
+    return [
+        f"{path} has the hook {program}, and no container with a device of that file starts once "
+        "the hook is gone; take it out of there first"
+        for path in _running(program, top)
+        if path.name != cdi.FILE
+    ]
+
+
+def _running(program: str, top: str) -> Iterator[Path]:
+    """The CDI files, where engines look for them below `top`, that name the `program`."""
+    named = re.compile(rb"(?<![\w./-])" + re.escape(os.fsencode(program)) + rb"(?![\w./-])")
+    for directory in cdi.DIRECTORIES:
+        for path in sorted(Path(f"{top}{directory}").glob("*")):
+            read = path.suffix in (".json", ".yaml") and path.is_file()
+            if read and named.search(path.read_bytes()):
+                yield path
+
+
+def _modules(layout: Layout) -> Iterator[Step]:
+    for source in sorted(PACKAGE.rglob("*")):
+        relative = source.relative_to(PACKAGE)
+        if relative.parts[0] in RESOURCES or source.suffix not in _SUFFIXES:
+            continue
+        yield copy(layout.libexec / "oci_bpf_hook" / relative, source)
+
+
+def _resources(layout: Layout) -> Iterator[Step]:
+    for name in RESOURCES:
+        for source in sorted(resource(name).iterdir()):
+            if source.is_file():
+                path = layout.libexec / "oci_bpf_hook" / name / source.name
+                yield copy(path, source, mode=0o755 if source.stat().st_mode & 0o100 else 0o644)
+
+
+def _stale(layout: Layout, known: set[Path]) -> Iterator[Step]:
+    """What another version has left in the package."""
+    for path in sorted((layout.libexec / "oci_bpf_hook").rglob("*")):
+        source = path
+        if path.parent.name == "__pycache__":
+            source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
+        if source not in known and not path.is_dir():
+            yield removal(path)
+
+
+def _documentation(layout: Layout) -> Iterator[tuple[Path, Path]]:
+    """The man pages and completions, and where each goes."""
+    for page in sorted(resource("man").iterdir()):
+        yield page, layout.path("share", "man", f"man{page.suffix[1:]}", page.name)
+    for name, *where in (
+        ("oci-bpf-hook.bash", "bash-completion", "completions", "oci-bpf-hook"),
+        ("_oci-bpf-hook", "zsh", "site-functions", "_oci-bpf-hook"),
+        ("oci-bpf-hook.fish", "fish", "vendor_completions.d", "oci-bpf-hook.fish"),
+    ):
+        yield resource("completions") / name, layout.path("share", *where)
+
+
+def _units(layout: Layout) -> Iterator[Step]:
+    """The broker's units and the guard's, with the command where it is."""
+    for source in sorted(resource("systemd").iterdir()):
+        text = source.read_text("utf-8").replace("/usr/bin/oci-", f"{layout.prefix}/bin/oci-")
+        path = layout.path("lib", "systemd", "system", source.name)
+        yield Step(action="write", path=path, content=text.encode(), mode=0o644)
+
+
+def _precreate(layout: Layout, engine: str | None) -> Step:
+    content = _hook(layout, resource("podman") / _PRECREATE, engine)
+    path = layout.precreate / _PRECREATE
+    return Step(action="write", path=path, content=content, mode=0o644)
+
+
+def _hook(layout: Layout, source: Path, engine: str | None) -> bytes:
+    """The JSON that registers the hook, as `source` is with the hook where it is installed."""
+    loaded = json.loads(source.read_bytes())
+    hook = loaded["hook"]
+    hook["path"] = layout.program
+    if engine:
+        hook["args"] += ["--engine", engine]
+    return (json.dumps(loaded, indent=4) + "\n").encode()

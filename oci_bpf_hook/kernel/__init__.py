@@ -1,0 +1,1 @@
+"""The running kernel: its system calls, its names, its mounts and seccomp filters."""

@@ -1,0 +1,110 @@
+"""Which names the running kernel has: from its BTF, else a C header, else the shipped table.
+
+The kernel itself takes the names from its BTF, so that is the truth where there is
+one.  The values are the kernel's ABI and never change, so a header or the table of
+another release can only lack names or have some that this kernel doesn't.
+"""
+
+import mmap
+import posix
+
+from ..bpf import btf
+from ..bpf.names import Enum, Kind
+from ..errors import USAGE, HookError
+from ..files import CHARACTER_DEVICE, DIRECTORY, REGULAR, kind_of, read_all
+from ..paths import PACKAGE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..bpf.table import Table
+
+
+VMLINUX = "/sys/kernel/btf/vmlinux"
+# Of a header; what bpftool makes of a kernel's BTF, which will do, has about 4 MB.
+_LONGEST = 1 << 26
+_ENUMS = f"{PACKAGE}/bpf_enums.json"
+
+
+def enums(
+    kinds: "Sequence[Kind]", *, header: str | None = None, vmlinux: str = VMLINUX
+) -> dict[str, Enum]:
+    """The enums of `kinds`, by their option's name.
+
+    `header` is the C header to read where the kernel has no BTF in `vmlinux`.  Raises
+    HookError (USAGE) if that is needed and can't be read.
+    """
+    if not kinds:
+        return {}
+    try:
+        return from_btf(kinds, vmlinux)
+    except (OSError, btf.BtfError):
+        return from_header(kinds, header) if header else table().enums(kinds)
+
+
+def from_btf(kinds: "Sequence[Kind]", path: str = VMLINUX) -> dict[str, Enum]:
+    """The enums of `kinds` in the BTF file `path`.  Raises OSError, BtfError."""
+    return btf.enums(btf_in(path), kinds)
+
+
+def btf_in(path: str = VMLINUX) -> "btf.Buffer":
+    """The BTF in the file `path`, whatever that is.  Raises OSError, and BtfError for a device."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        # Which may never end; a pipe does.
+        if kind_of(posix.fstat(fd)) == CHARACTER_DEVICE:
+            raise btf.BtfError("it is a device")
+        try:
+            # Since 6.16 (a539e2a6d51d), and only private; spares a copy of 5 MB.
+            return mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+        except (OSError, ValueError):
+            return _in_place(fd)
+    finally:
+        posix.close(fd)
+
+
+def from_header(kinds: "Sequence[Kind]", path: str) -> dict[str, Enum]:
+    """The enums of `kinds` in the C header `path`.  Raises HookError (USAGE)."""
+    from ..bpf import header  # Most kernels have BTF.
+
+    # Whole, since it is where to look; but no line of a log is made by a file's name.
+    shown = path if path.isprintable() else ascii(path)
+    try:
+        return header.enums(_read(path).decode("utf-8", "replace"), kinds)
+    except OSError as error:
+        raise HookError(USAGE, f"--header {shown}: {error.strerror}") from None
+    except ValueError as error:  # A HeaderError is one.
+        raise HookError(USAGE, f"--header {shown}: {error}") from None
+
+
+def table() -> "Table":
+    """The shipped table."""
+    from ..bpf.table import Table  # Only for messages, and where there is no BTF.
+
+    return Table(_read(_ENUMS).decode("utf-8"))
+
+
+def _read(path: str) -> bytes:
+    """The content of the file `path`.  Raises OSError, and ValueError if it is none or has no end.
+
+    A pipe would have us wait for whoever writes into it, and a device may never end.
+    """
+    fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+    try:
+        # To read a directory fails in words of its own.
+        if kind_of(posix.fstat(fd)) not in (REGULAR, DIRECTORY):
+            raise ValueError("no regular file")
+        return read_all(fd, _LONGEST)
+    finally:
+        posix.close(fd)
+
+
+def _in_place(fd: int) -> bytes | bytearray:
+    """The content of `fd`, of a size that it tells: sysfs gives a page for each read."""
+    data = bytearray(posix.fstat(fd).st_size)
+    size = 0
+    with memoryview(data) as view:
+        while count := posix.readv(fd, [view[size:]]):
+            size += count
+    return data if size and size == len(data) else read_all(fd)

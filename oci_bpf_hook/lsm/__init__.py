@@ -1,1 +1,0 @@
-"""The guard: BPF LSM programs that limit what a confined token may do, and what loads them."""

@@ -1,0 +1,164 @@
+"""What a config.json needs for a container to get its token and to use it, added and taken away.
+
+The hook, annotations, capabilities, the rule for bpf(2) and libbpf's variable.  Each thing that is
+added is noted in an annotation of the file itself, and `undo` takes away these and nothing else,
+whatever has been changed beside them since.
+"""
+
+from ..delegation.annotations import PATH
+from .cdi import TOKEN_PATH
+from .seccomp import ALLOW, rules_of, without_bpf
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    # A path into the file: keys of mappings.
+    Path = tuple[str, ...] | list[str]
+
+# None of the hook's own, whose keys are all known.
+NOTES = "io.oci-bpf-hook.injected"
+_SETS = ("bounding", "effective", "permitted")
+# A process that isn't root's keeps only these.
+_KEPT_SETS = ("inheritable", "ambient")
+_SECCOMP = ("linux", "seccomp", "syscalls")
+_NOTIFY = "SCMP_ACT_NOTIFY"
+
+
+def has_user_namespace(config: "Mapping[str, Any]") -> bool:
+    """Whether the container has a user namespace other than its runtime's."""
+    namespaces = config.get("linux", {}).get("namespaces", [])
+    return any(one.get("type") == "user" for one in namespaces)
+
+
+class Additions:
+    """Adds to `config`, a decoded config.json, and notes what."""
+
+    def __init__(self, config: "dict[str, Any]") -> None:
+        self._config = config
+        self._notes: list[list[Any]] = []
+
+    def hook(self, hook: "Mapping[str, Any]") -> None:
+        """A hook at createRuntime."""
+        self._append(("hooks", "createRuntime"), dict(hook))
+
+    def annotations(self, annotations: "Mapping[str, str]") -> None:
+        for key, text in annotations.items():
+            self._set(("annotations",), key, text)
+
+    def capabilities(self, names: "Iterable[str]") -> None:
+        """These capabilities, without CAP_, wherever the process has to have them."""
+        process = self._config.get("process", {})
+        root = process.get("user", {}).get("uid", 0) == 0
+        for kind in _SETS if root else (*_SETS, *_KEPT_SETS):
+            for name in names:
+                self._append(("process", "capabilities", kind), f"CAP_{name}")
+
+    def token_path(self, path: str) -> None:
+        """Tell libbpf of `path`, unless it looks there anyway or has been told another."""
+        environment = self._config.get("process", {}).get("env", [])
+        if path != PATH and not any(one.startswith(f"{TOKEN_PATH}=") for one in environment):
+            self._append(("process", "env"), f"{TOKEN_PATH}={path}")
+
+    def bpf(self) -> None:
+        """Let bpf(2) through, if there is a filter.  Raises ValueError if that is none.
+
+        One that hands it to a listener, as a recording's does, is left as it is.
+        """
+        seccomp = self._config.get("linux", {}).get("seccomp")
+        if not seccomp:
+            return
+        rules = list(rules_of(seccomp))
+        found = [(at, rule) for at, rule in enumerate(rules) if "bpf" in rule.get("names", [])]
+        if any(rule["action"] == _NOTIFY for _, rule in found):
+            return
+        allowed = [rule["action"] == ALLOW["action"] and not rule.get("args") for _, rule in found]
+        if all(allowed) and (found or seccomp.get("defaultAction") == ALLOW["action"]):
+            return
+        for at, rule in reversed(found):
+            self._notes.append(["rule", at, rule])
+            rest = without_bpf(rule)
+            rules[at : at + 1] = [rest] if rest else []
+        seccomp["syscalls"] = rules
+        self._append(_SECCOMP, ALLOW)
+
+    def note(self) -> None:
+        """Have it on record in the file; the last of all."""
+        if self._notes:
+            from json import dumps
+
+            self._container(("annotations",), {})
+            self._config["annotations"][NOTES] = dumps(self._notes, separators=(",", ":"))
+
+    def _container(self, path: "Path", empty: "Any") -> "Any":
+        """What is at `path`, made if need be: mappings, and `empty` at its end."""
+        inner: Any = self._config
+        for number, key in enumerate(path, 1):
+            if inner.get(key) is None:
+                inner[key] = empty if number == len(path) else {}
+                self._notes.append(["made", path[:number]])
+            inner = inner[key]
+        return inner
+
+    def _append(self, path: "Path", item: "Any") -> None:
+        items = self._container(path, [])
+        if item not in items:
+            items.append(item)
+            self._notes.append(["added", path, item])
+
+    def _set(self, path: "Path", key: str, value: str) -> None:
+        mapping = self._container(path, {})
+        if mapping.get(key) != value:
+            self._notes.append(["set", [*path, key], value, mapping.get(key)])
+            mapping[key] = value
+
+
+def undo(config: "dict[str, Any]") -> None:
+    """Take away from `config` what its notes say was added, as far as it is still there.
+
+    Raises ValueError if the notes are none.
+    """
+    from json import loads  # Not for the hook at precreate, which takes nothing away.
+
+    annotations = config.get("annotations") or {}
+    if NOTES not in annotations:
+        return
+    try:
+        notes = loads(annotations.pop(NOTES))
+        for note in reversed(notes):
+            _undo(config, *note)
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError):
+        raise ValueError(f"its annotation {NOTES} isn't what was written there") from None
+
+
+def _undo(config: "dict[str, Any]", what: str, where: "Any", *values: "Any") -> None:
+    if what == "rule":
+        _put_back(config["linux"]["seccomp"]["syscalls"], where, values[0])
+        return
+    *above, key = where
+    inner: Any = config
+    for name in above:
+        inner = inner.get(name) or {}
+    there = inner.get(key)
+    if what == "made" and not there:
+        inner.pop(key, None)
+    elif what == "added" and there and values[0] in there:
+        # The last of them: it was put behind all that were there.
+        there.reverse()
+        there.remove(values[0])
+        there.reverse()
+    elif what == "set" and there == values[0]:
+        if values[1] is None:
+            del inner[key]
+        else:
+            inner[key] = values[1]
+
+
+def _put_back(rules: "list[dict[str, Any]]", at: int, rule: "dict[str, Any]") -> None:
+    """Have bpf in `rule` again, which was at this place, as far as it still is."""
+    rest = without_bpf(rule)
+    if rest is not None and rules[at : at + 1] == [rest]:
+        rules[at] = rule
+    else:
+        rules.insert(at, {**rule, "names": ["bpf"]})

@@ -1,0 +1,94 @@
+"""Reads the compiled form of a policy, in which names are masks and users are numbers.
+
+A policy of thousands of rules is not read as a whole: rules that match one namespace or one user
+exactly are found through a table of buckets, and the others, the general ones, are all tried.
+"""
+
+from _struct import Struct
+
+from ..bpf.names import KINDS, Enum
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from .subject import Subject
+
+    # A rule's JSON object: name, match, and masks, paths, modes, confined, record, trim or deny.
+    Rule = dict[str, Any]
+
+
+MAGIC = b"OBPFPOL4"
+# The magic, the length of the header, and the number of buckets.
+PREAMBLE = Struct("<8sII")
+# A bucket's place behind the header, and its length.
+BUCKET = Struct("<II")
+# The length of what is before it, last in the compiled form: its buckets are read one by one,
+# and so what is missing of them wouldn't be seen otherwise until somebody asks for it.
+END = Struct("<Q")
+# Rules with exactly one of these are found by their bucket.
+INDEXED = ("namespace", "user")
+
+
+class Compiled:
+    """A compiled policy, read by `read(offset, size)`; raises ValueError if it is none."""
+
+    def __init__(
+        self, read: "Callable[[int, int], bytes]", load_json: "Callable[[bytes], Any]"
+    ) -> None:
+        self._read = read
+        self._load = load_json
+        preamble = read(0, PREAMBLE.size)
+        if len(preamble) != PREAMBLE.size or not preamble.startswith(MAGIC):
+            raise ValueError("no compiled policy")
+        _, size, self._buckets = PREAMBLE.unpack(preamble)
+        self._table = PREAMBLE.size
+        header_at = self._table + self._buckets * BUCKET.size
+        self._data = header_at + size
+        header = load_json(read(header_at, size))
+        self.identity: list[object] = header["identity"]
+        self.enums: dict[str, Enum] = {}
+        for kind in KINDS:
+            names, values = header["names"][kind.option]
+            pairs = zip(names.split(), map(ord, values), strict=True)
+            self.enums[kind.option] = Enum(kind, dict(pairs))
+        self.engine: str | None = header["engine"]
+        self.image_annotations: bool = header["image_annotations"]
+        self.audit_to: str = header["audit"]["to"]
+        self.audit_required: bool = header["audit"]["required"]
+        self.profiles: dict[str, dict[str, int]] = header["profiles"]
+        self.uses: list[str] = header["uses"]
+        self._general: list[tuple[int, Rule]] = header["general"]
+
+    def rules(self, subject: "Subject") -> "Iterable[Rule]":
+        """The rules that may hold for `subject`, in the policy's order."""
+        found = list(self._general)
+        for attribute in INDEXED:
+            value = getattr(subject, attribute)
+            if value is not None and self._buckets:
+                key = f"{attribute}={value}"
+                found += [(number, rule) for number, of, rule in self._bucket(key) if of == key]
+        return (rule for _, rule in sorted(found, key=lambda entry: entry[0]))
+
+    def every(self) -> "Iterable[Rule]":
+        """All rules, in no order, for whoever describes the policy."""
+        yield from (rule for _, rule in self._general)
+        for number in range(self._buckets):
+            yield from (rule for _, _, rule in self._numbered(number))
+
+    def _bucket(self, key: str) -> "list[tuple[int, str, Rule]]":
+        return self._numbered(bucket(key, self._buckets))
+
+    def _numbered(self, number: int) -> "list[tuple[int, str, Rule]]":
+        at = self._table + number * BUCKET.size
+        offset, size = BUCKET.unpack(self._read(at, BUCKET.size))
+        if not size:
+            return []
+        loaded: list[tuple[int, str, Rule]] = self._load(self._read(self._data + offset, size))
+        return loaded
+
+
+def bucket(key: str, count: int) -> int:
+    """The bucket of `key` among `count`; the same in every process, as hash() is not."""
+    return int.from_bytes(key.encode("utf-8", "surrogatepass"), "big") % count

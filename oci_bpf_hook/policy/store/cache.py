@@ -1,0 +1,113 @@
+"""The policy that is in force, from its compiled form where that is in order.
+
+/etc/oci-bpf-hook/policy.yaml decides; where it doesn't exist, the built-in policy does.  To
+read it takes YAML and a schema, far longer than everything else here, so its compiled form
+is kept in /run/oci-bpf-hook and used only if it belongs to exactly this file and nothing
+about it is off.  Whatever is wrong with the policy is an error: what can't be read allows
+nothing.
+"""
+
+import posix
+
+from ... import __version__, paths
+from ...errors import BAD_POLICY, HookError
+from ...files import open_trusted, read_all
+from ...paths import CACHE, POLICY, RUN
+from ...text.strict_json import load_json
+from ..compiled import END, Compiled
+
+# Whom a name in the policy means is in these: an id may be somebody else's tomorrow.
+_OWNERS = ("/etc/passwd", "/etc/group")
+
+
+def in_force(
+    *, header: str | None = None, etc: str = POLICY, run: str = RUN, in_memory: bool = False
+) -> Compiled:
+    """The policy in force, with the running kernel's names.
+
+    `header` is the C header with the names where the kernel has no BTF.  Its compiled form stays
+    open, and is read as far as it is needed, unless it is to be `in_memory`.  Raises HookError
+    (BAD_POLICY), and USAGE for the header.
+    """
+    source = open_source(etc)
+    try:
+        identity = identity_of(source, header)
+        cached = _cached(run, identity, in_memory=in_memory)
+        if cached:
+            return cached
+        from .source import compile_policy, in_turn
+
+        return in_turn(
+            run,
+            lambda: _cached(run, identity, in_memory=in_memory),
+            lambda: _of(compile_policy(source, identity, header, etc, run)),
+        )
+    finally:
+        if source >= 0:
+            posix.close(source)
+
+
+def open_source(etc: str) -> int:
+    """An fd on the policy's file, -1 if there is none.  Raises HookError (BAD_POLICY)."""
+    try:
+        return open_trusted(etc)
+    except FileNotFoundError:
+        return -1
+    except OSError as error:
+        from errno import ELOOP, ENOTDIR
+
+        why = error.strerror
+        if error.errno in (ELOOP, ENOTDIR):  # What O_NOFOLLOW makes of a link.
+            why = "it is a symbolic link, or what should be a directory above it is one"
+        raise HookError(BAD_POLICY, f"{etc} can't be read: {why}") from None
+
+
+def identity_of(source: int, header: str | None) -> list[object]:
+    """What a compiled form belongs to: a version of ours, a kernel, and the files it is made of."""
+    kernel = posix.uname()
+    identity: list[object] = [__version__, kernel.release, kernel.version, header]
+    # The built-in policy stands for this installation: another one's may have the same version.
+    files: list[int | str] = [paths.BUILTIN]
+    if header:
+        files.append(header)
+    if source >= 0:
+        # The last one's times are what says whether it may change unseen.
+        files += [*_OWNERS, source]
+    for file in files:
+        try:
+            status = posix.stat(file)
+        except OSError:  # Whoever needs it says what is wrong.
+            identity.append(None)
+            continue
+        identity += [status.st_dev, status.st_ino, status.st_size]
+        identity += [status.st_mtime_ns, status.st_ctime_ns]
+    return identity
+
+
+def _cached(run: str, identity: list[object], *, in_memory: bool) -> Compiled | None:
+    """The compiled form that belongs to the file of that `identity`, or None."""
+    try:
+        fd = open_trusted(f"{run}/{CACHE}")
+    except (OSError, HookError):
+        return None
+    kept = False
+    try:
+        size = posix.fstat(fd).st_size - END.size
+        if size < 0 or posix.pread(fd, END.size, size) != END.pack(size):
+            return None
+        if in_memory:
+            compiled = _of(read_all(fd))
+        else:
+            compiled = Compiled(lambda offset, size: posix.pread(fd, size, offset), load_json)
+        kept = not in_memory and compiled.identity == identity
+        return compiled if compiled.identity == identity else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # It is damaged.
+        return None
+    finally:
+        if not kept:
+            posix.close(fd)
+
+
+def _of(compiled: bytes) -> Compiled:
+    """The policy in these bytes."""
+    return Compiled(lambda offset, size: compiled[offset : offset + size], load_json)

@@ -1,0 +1,60 @@
+"""The policy in force, for a process that stays: loaded again only when its file has changed."""
+
+import posix
+from time import time_ns
+
+from ...errors import HookError
+from ...paths import POLICY, RUN
+from ...syslog import ERROR, INFO, log
+from ..compiled import Compiled
+from . import source as policysource
+from .cache import identity_of, in_force, open_source
+
+
+class Watched:
+    """The policy in force, for a process that stays: loaded again when its file has changed."""
+
+    def __init__(self, *, header: str | None = None, etc: str = POLICY, run: str = RUN) -> None:
+        self._header = header
+        self._etc = etc
+        self._run = run
+        self._kept: Compiled | HookError | None = None
+        # Which file it was read from, and whether that may have changed unnoticed since then.
+        self._identity: list[object] = []
+        self._steady = False
+
+    def get(self) -> "Compiled | HookError":
+        """The policy in force, or what is wrong with it; holds no fd."""
+        try:
+            identity = self._now()
+            if self._kept is None or not self._steady or identity != self._identity:
+                self._load(identity)
+        except HookError as error:
+            if str(error) != str(self._kept):
+                log(ERROR, f"broker: the policy is out of order: {error}")
+            self._kept = error
+            self._steady = False
+        assert self._kept is not None
+        return self._kept
+
+    def forget(self) -> None:
+        """Read the file again the next time, even if it looks unchanged."""
+        self._kept = None
+
+    def _load(self, identity: list[object]) -> None:
+        before = self._kept
+        now = time_ns()
+        self._kept = in_force(header=self._header, etc=self._etc, run=self._run, in_memory=True)
+        changed = identity[-1]
+        self._steady = not isinstance(changed, int) or now - changed > policysource.SETTLED
+        if before is None or identity != self._identity:
+            log(INFO, "broker: the policy is in order and in force")
+        self._identity = identity
+
+    def _now(self) -> list[object]:
+        source = open_source(self._etc)
+        try:
+            return identity_of(source, self._header)
+        finally:
+            if source >= 0:
+                posix.close(source)

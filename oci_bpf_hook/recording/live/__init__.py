@@ -1,0 +1,1 @@
+"""Recording while a program runs: seccomp's notifications, a sandbox, a container."""

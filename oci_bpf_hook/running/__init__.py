@@ -1,0 +1,1 @@
+"""What runs on this host: containers, their delegations, and who still holds one."""

@@ -1,0 +1,487 @@
+"""Reading the policy that people write: every fault at once, each with its place."""
+
+import subprocess
+import sys
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oci_bpf_hook.errors import BAD_POLICY, HookError
+from oci_bpf_hook.policy.store.file import load
+from oci_bpf_hook.resources import schema
+from tests.support.places import ROOT
+
+MATCH = "version: 1\nrules:\n- name: a\n  match: {{{}}}\n  deny: x\n"
+
+
+def faults(text: str | bytes) -> list[str]:
+    with pytest.raises(HookError) as error:
+        load(text if isinstance(text, bytes) else text.encode(), "p.yaml")
+    assert error.value.code == BAD_POLICY
+    return list(error.value.sentences)
+
+
+def warnings(text: str) -> list[str]:
+    return [f"{one.line}:{one.column}: {one.text}" for one in load(text.encode(), "p").warnings]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ["p.yaml:1:1: the file is empty; it takes version: 1"]),
+        ("a: b: c\n", ["p.yaml:1:5: this is no YAML: mapping values are not allowed"]),
+        ("version: 2\nrules: []\n", ['p.yaml:1:10: "2" should be 1']),
+        ("version: 1\n", ["p.yaml:1:1: rules is missing here"]),
+        ("- a\n", ["p.yaml:1:1: this should be a mapping"]),
+        (
+            "version: 1\nrule: []\nrules: []\n",
+            ['p.yaml:2:1: "rule" isn\'t a key here; did you mean "rules"?'],
+        ),
+        (
+            "version: 1\nrules:\n- name: a\n  alow: {}\n",
+            ["p.yaml:3:3: a rule has allow or deny", 'p.yaml:4:3: "alow" isn\'t a key here'],
+        ),
+        (
+            "version: 1\nrules:\n- {name: a, deny: x, allow: {}}\n",
+            ["p.yaml:3:3: a rule has allow or deny, not both"],
+        ),
+        (
+            "version: 1\nrules:\n- {name: a, deny: x}\n- {name: a, deny: y}\n",
+            ['p.yaml:4:10: the name "a" is used already'],
+        ),
+        (
+            """version: 1
+rules:
+- name: a
+  allow:
+    delegate_progs: [kprob, '5', BPF_XDP]
+    profiles: [xdq]
+profiles: {xdp: {delegate_progs: [xdp]}}
+""",
+            [
+                'p.yaml:5:22: no program type is called "kprob"; did you mean "kprobe"?',
+                'p.yaml:5:29: "5" is a decimal number',
+                'p.yaml:5:34: no program type is called "BPF_XDP"',
+                'p.yaml:6:16: there is no profile "xdq"; did you mean "xdp"?',
+            ],
+        ),
+        (
+            "version: 1\nrules:\n- name: a\n  allow: {delegate_cmds: [map_create, 5]}\n",
+            ['p.yaml:4:39: "5" should be a text'],
+        ),
+        (
+            """version: 1
+engine: lxc
+audit: x
+rules:
+- name: a
+  match: {usr: x}
+  allow: {profiles: [b, c, d]}
+- name: b
+  allow: {profiles: [b, c, d, e], delegate_maps: [hsh]}
+- name: b
+  match: {user: no-such-user-here}
+  deny: x
+profiles:
+  b: {comment: 5}
+  c: {delegate_progs: [xdq]}
+  D: {delegate_progs: [xdp]}
+""",
+            [
+                'p.yaml:2:9: "lxc" is not one of',
+                'p.yaml:3:8: "x" should be a mapping',
+                'p.yaml:6:11: "usr" isn\'t a key here',
+                'p.yaml:9:28: there is no profile "d"',
+                'p.yaml:9:31: there is no profile "e"',
+                'p.yaml:9:51: no map type is called "hsh"',
+                'p.yaml:10:9: the name "b" is used already',
+                "p.yaml:11:17: this host has no user",
+                'p.yaml:14:16: "5" should be a text',
+                'p.yaml:15:24: no program type is called "xdq"',
+            ],
+        ),
+        (
+            "version: 1\nprofiles: []\nrules: {}\n",
+            ["p.yaml:2:11: this should be a mapping", "p.yaml:3:8: this should be a list"],
+        ),
+        (
+            "version: 1\nprofiles: [a, {delegate_maps: 5}]\nrules: {a: b}\naudit: {to: 5}\n",
+            [
+                "p.yaml:2:11: this should be a mapping",
+                "p.yaml:3:8: this should be a list",
+                'p.yaml:4:13: "5" has the wrong form',
+            ],
+        ),
+        ("version: 1\nrules: x\n", ['p.yaml:2:8: "x" should be a list']),
+        ("version: 1\nrules: 5\n", ['p.yaml:2:8: "5" should be a list']),
+        ("version: 1\nrules: []\nprofiles: yes\n", ["p.yaml:3:11: a plain word that means true"]),
+        ("version: 1\nprofiles: {a: []}\n", ["p.yaml:1:1: rules is", "p.yaml:2:15: this should"]),
+        (
+            "version: 1\nversion: 1\nrules: []\n",
+            ['p.yaml:2:1: "version" stands here twice'],
+        ),
+        (
+            "version: 1\nprofiles: &a {}\nrules: *a\n",
+            ["p.yaml:2:11: aliases aren't taken"],
+        ),
+        (
+            "version: 1\nrules:\n- name: a\n  match: {user: no-such-user-here}\n  deny: x\n",
+            ['p.yaml:4:17: this host has no user "no-such-user-here"'],
+        ),
+        (
+            "version: 1\nrules:\n- name: a\n  match: {service_account: x}\n  deny: x\n",
+            ['p.yaml:4:11: "service_account" isn\'t a key here; no engine tells'],
+        ),
+        (
+            "version: 1\nrules:\n- name: a\n  allow: {modes: ['9']}\n",
+            ['p.yaml:4:19: "9" has the wrong form'],
+        ),
+        ("version: 1\nengine: lxc\nrules: []\n", ['p.yaml:2:9: "lxc" is not one of podman, cri-o']),
+        ("version: 1\nrules: [a]\n", ['p.yaml:2:9: "a" should be a mapping']),
+        ("version: 1\nrules:\n", ["p.yaml:2:7: nothing should be a list"]),
+        (b"version: 1 # \xe9\n", ["p.yaml:1:14: this is no UTF-8"]),
+        # What YAML 1.1 takes for something else than text.
+        ("version: 1.0\nrules: []\n", ['p.yaml:1:10: "1.0" reads as a float']),
+        ("version: 1\nrules: []\nengine: 2020-99-99\n", ['p.yaml:3:9: "2020-99-99" reads as a']),
+        ("version: 1\nrules: []\nengine: !!int x\n", ['p.yaml:3:9: "x" is no int']),
+        ("version: 1\nrules: []\nengine: !!bool x\n", ['p.yaml:3:9: "x" is no bool']),
+        ("version: !!int\nrules: []\n", ['p.yaml:1:10: "" is no int']),
+        (f"version: {'9' * 5000}\nrules: []\n", ["p.yaml:1:10: "]),
+        ("version: 1\nrules: !!set {a}\n", ["p.yaml:2:8: this reads as a set"]),
+        (
+            "version: 1\nrules: []\nprofiles: {1: {x: y}, a: {}, on: {}}\n",
+            ["p.yaml:3:12: a key is a plain word", "p.yaml:3:30: a key is a plain word"],
+        ),
+        ("a: " + "[" * 99 + "]" * 99, ["p.yaml:1:35: this is nested too deeply"]),
+        # Owners.
+        (MATCH.format("user: 1.0"), ['p.yaml:4:17: "1.0" reads as a float']),
+        (
+            MATCH.format("user: on"),
+            ["p.yaml:4:17: a plain word that means true has the wrong form; wanted: a name or an"],
+        ),
+        (
+            MATCH.format("user: -1"),
+            ['p.yaml:4:17: "-1" has the wrong form; wanted: a name or an'],
+        ),
+        (
+            MATCH.format("group: [0, []]"),
+            ["p.yaml:4:22: this has the wrong form; wanted: a name or"],
+        ),
+        (MATCH.format("user: '٣'"), ["p.yaml:4:17: this host has no user"]),
+        (MATCH.format(f"user: '{'9' * 5000}'"), ["p.yaml:4:17: this host has no user"]),
+        (MATCH.format("user: '4294967295'"), ["p.yaml:4:17: this host has no user"]),
+        # Numbers as nobody means them.
+        (MATCH.format("user: 0100"), ['p.yaml:4:17: "0100" reads as the number 64; write']),
+        (MATCH.format("user: 1:30"), ['p.yaml:4:17: "1:30" reads as the number 90; write']),
+        (MATCH.format(f"user: 0x{'f' * 5000}"), ["p.yaml:4:17: "]),
+        (
+            "version: 1\nrules:\n- name: a\n  allow: {modes: [0755], delegate_maps: [0x21]}\n",
+            [
+                'p.yaml:4:19: "0755" reads as the number 493; write that, or put a text in quotes',
+                'p.yaml:4:42: "0x21" reads as the number 33; write that, or put a text in quotes',
+            ],
+        ),
+        # Words that aren't texts.
+        (
+            MATCH.format("namespace: no"),
+            ["p.yaml:4:22: a plain word that means false has the wrong form"],
+        ),
+        (MATCH.format("namespace: [on]"), ["p.yaml:4:23: a plain word that means true should be"]),
+        (
+            MATCH.format("namespace: 5"),
+            ['p.yaml:4:22: "5" has the wrong form; wanted: a text or a'],
+        ),
+        # What begins with a ! is a tag.
+        (
+            "version: 1\nrules:\n- name: a\n  allow: {delegate_progs: [any, !kprobe]}\n",
+            ["p.yaml:4:40: this is no YAML: did not find expected whitespace or line break; what"],
+        ),
+        (
+            "version: 1\nrules:\n- name: a\n  allow:\n    delegate_progs:\n    - any\n    - !xdp\n",
+            ['p.yaml:7:7: "!xdp" is a tag here; what begins with a ! stands in quotes'],
+        ),
+        # Names and forms in words.
+        (
+            "version: 1\nrules: []\nprofiles:\n  my profile: {}\n",
+            ['p.yaml:4:3: "my profile" has the wrong form; wanted: at most 63 letters'],
+        ),
+        (
+            'version: 1\nrules: []\nprofiles:\n  "a\\n": {}\n',
+            ['p.yaml:4:3: "a\\n" has a character that can'],
+        ),
+        (
+            "version: 1\nrules: []\naudit: {to: Syslog}\n",
+            ['p.yaml:3:13: "Syslog" has the wrong form; wanted: an absolute path, syslog or none'],
+        ),
+        (MATCH.format("namespace: ''"), ["p.yaml:4:22: this is empty"]),
+        (MATCH.format("namespace: []"), ["p.yaml:4:22: this is empty"]),
+        (MATCH.format("annotations: {}"), ["p.yaml:4:24: this is empty"]),
+        # Not aliases alone.
+        (
+            "version: 1\nrules: []\nprofiles:\n  a: &a {}\n  b: {<<: *a}\n",
+            ["p.yaml:5:7: merging isn't taken; name a profile instead"],
+        ),
+        (
+            "version: 1\n---\nversion: 1\n",
+            ["p.yaml:2:1: this is no YAML: expected a single document in the stream, but found an"],
+        ),
+        # Files that are no text.
+        ("version: 1\nrules: []\n# \0\n", ['p.yaml:3:3: "\\x00" can\'t stand in YAML']),
+        ("version: 1\nrules: []\n".encode("utf-16"), ["p.yaml:1:1: this is no UTF-8"]),
+        ("version: 1\n# é\n# ".encode() + b"\xe9\n", ["p.yaml:3:3: this is no UTF-8"]),
+        # What would end a line of a log, or can't be seen there.
+        (MATCH.format('user: "a\\0b"'), ['p.yaml:4:17: "a\\x00b" has a character that can']),
+        (MATCH.format('image: "a\\eb"'), ['p.yaml:4:18: "a\\x1bb" has a character that can']),
+        (
+            'version: 1\nrules:\n- {name: "a\\n", deny: x}\n',
+            ['p.yaml:3:10: "a\\n" has a character that can'],
+        ),
+        (
+            'version: 1\nrules:\n- name: a\n  allow: {modes: ["0755\\n", "77777"]}\n',
+            ['p.yaml:4:19: "0755\\n" has a character'],
+        ),
+        (
+            "version: 1\nrules:\n- name: a\n  allow: {modes: ['17777']}\n",
+            ['p.yaml:4:19: "17777" has the wrong form'],
+        ),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str | bytes) else "",
+)
+def test_faults(text: str | bytes, expected: list[str]) -> None:
+    found = faults(text)
+    assert not [one for one in found if "\n" in one]
+    assert len(found) == len(expected), found
+    for one, start in zip(found, expected, strict=True):
+        assert one.startswith(start)
+
+
+@given(
+    st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace"))
+)
+def test_whatever_is_in_the_file(text: bytes) -> None:
+    never_a_bug(text)
+
+
+def never_a_bug(text: bytes) -> None:
+    """Each file is in order, or has faults that are told."""
+    try:
+        load(text, "p.yaml")
+    except HookError as error:
+        code, problems = error.code, error.sentences
+    else:  # A fuzzer's spelling of version: 1, rules: [] would be one.
+        return
+    assert code == BAD_POLICY
+    assert all(problem.startswith("p.yaml:") for problem in problems)
+    assert not [problem for problem in problems if "\n" in problem]
+
+
+SCALARS = """
+1 1.0 '1' -1 x any '!any' !any 0x1 ~ true on 1e9 2020-01-01 2020-99-99 1:2 '' | *a &a
+!!binary !!int '\\0' "\\0" root nobody podman refuse trim '0755' xdp map_create
+"""
+KEYS = """
+version engine audit to required profiles comment rules name match allow deny on_excess user group
+image annotations rootless paths modes delegate_cmds delegate_progs 1 on ~ <<
+"""
+keys = st.sampled_from(KEYS.split())
+flow = st.recursive(
+    st.sampled_from(SCALARS.split()),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | st.dictionaries(keys, inner, max_size=4).map(
+            lambda items: f"{{{', '.join(f'{key}: {value}' for key, value in items.items())}}}"
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(keys, flow, max_size=4), flow)
+def test_whatever_stands_anywhere(data: dict[str, str], rule: str) -> None:
+    """No value of YAML's, wherever it stands, is a bug of ours."""
+    whole = {"version": "1", "rules": f"[{rule}]", **data}
+    never_a_bug("".join(f"{key}: {value}\n" for key, value in whole.items()).encode())
+
+
+@pytest.mark.parametrize("depth", [5000, 100_000])
+def test_nested_too_deeply(depth: int) -> None:
+    """PyYAML of Debian 12 ends the process there; a later libyaml has a limit of its own."""
+    for end in ("", "]" * depth):
+        (found,) = faults(f"a: {'[' * depth}{end}")
+        assert "nest" in found
+
+
+def test_a_reason_is_one_line() -> None:
+    """As YAML's blocks end with a line's end, and the reason goes to a log."""
+    text = "version: 1\nrules:\n- name: a\n  deny: |\n    ask the\n    platform team\n"
+    (rule,) = load(text.encode(), "p.yaml").rules
+    assert rule["deny"] == "ask the platform team"
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema("policy"))
+
+
+RULE = "version: 1\n{engine}rules:\n- name: a\n  match: {match}\n  allow: {{}}\n"
+
+
+@pytest.mark.parametrize(
+    ("engine", "match", "doubtful"),
+    [
+        ("", "{namespace: a}", True),
+        ("engine: cri-o\n", "{namespace: a}", False),
+        ("engine: podman\n", "{namespace: a}", True),
+        ("engine: podman\n", "{container: a}", False),
+        ("engine: cri-o\n", "{annotations: {team: a}}", True),
+        ("engine: cri-o\n", "{annotations: {team: a}, namespace: b}", False),
+        ("engine: cri-o\n", "{annotations: {team: a}, rootless: false}", True),
+        ("", "{pod: a, user: 1000}", False),
+        ("", "{pod: a, group: [1000, 1001]}", False),
+        # The owner of all that a rootful engine runs.
+        ("", "{pod: a, user: root}", True),
+        ("", "{pod: a, user: [1000, 0]}", True),
+        ("", "{pod: a, group: 0}", True),
+        # What any is, but for a device, which not everybody may use.
+        ("", '{pod: a, cdi: "*"}', False),
+        ("engine: cri-o\n", '{annotations: {team: a}, namespace: ["*"]}', True),
+        ("engine: cri-o\n", '{annotations: {team: a}, namespace: "a*"}', False),
+    ],
+)
+def test_a_grant_on_the_requester_s_word_is_warned_of(
+    engine: str, match: str, *, doubtful: bool
+) -> None:
+    found = warnings(RULE.format(engine=engine, match=match))
+    assert bool(found) is doubtful
+    if doubtful:
+        assert "whoever asks can set" in found[0]
+
+
+RULES = """
+version: 1
+rules:
+- name: bare
+  allow: {}
+- name: all
+  allow:
+    paths: /sys/*
+    modes: ['0755', '1777', '7']
+    record: true
+  on_excess: trim
+- name: refuse
+  match: {host_network: no, namespace: [a, b], annotations: {k: v}}
+  allow: {paths: [/a, /b], record: false}
+  on_excess: refuse
+- name: trusted
+  match: {host_network: yes}
+  allow: {confined: false}
+- name: never
+  deny: because
+"""
+
+
+def test_what_is_compiled() -> None:
+    bare, everything, refuse, trusted, deny = load(RULES.encode(), "p.yaml").rules
+    absent: dict[str, Any] = {"match": {}, "masks": {}, "paths": None, "modes": None}
+    plain = {**absent, "confined": True, "record": False, "trim": False, "deny": None}
+    assert bare == {**plain, "name": "bare"}
+    assert deny == {**plain, "name": "never", "deny": "because"}
+    modes = [0o755, 0o1777, 0o7]
+    assert everything == {
+        **plain, "name": "all", "paths": ["/sys/*"], "modes": modes, "record": True, "trim": True
+    }  # fmt: skip
+    kernel = {"match": {"host_network": True}, "confined": False}
+    assert trusted == {**plain, "name": "trusted", **kernel}
+    match = {"host_network": False, "namespace": ["a", "b"], "annotations": {"k": ["v"]}}
+    assert refuse == {**plain, "name": "refuse", "match": match, "paths": ["/a", "/b"]}
+
+
+def test_what_is_compiled_of_the_rest() -> None:
+    header = load(RULES.encode(), "p.yaml").header
+    audit = {"to": "/var/log/oci-bpf-hook/audit.jsonl", "required": True}
+    uses = ["annotations", "host_network", "namespace"]
+    assert header == {
+        "engine": None, "image_annotations": False, "audit": audit, "profiles": {}, "uses": uses
+    }  # fmt: skip
+    more = (
+        "engine: cri-o\nimage_annotations: yes\naudit: {to: none, required: no}\n"
+        "profiles: {a: {delegate_maps: [hash]}}\n"
+    )
+    header = load(f"version: 1\nrules: []\n{more}".encode(), "p.yaml").header
+    assert header["image_annotations"] is True
+    assert (header["engine"], header["audit"]) == ("cri-o", {"to": "none", "required": False})
+    assert header["profiles"] == {"a": {"delegate_maps": 2}}
+
+
+def test_a_rule_that_denies_on_the_requester_s_word_is_not_warned_of() -> None:
+    assert warnings("version: 1\nrules:\n- {name: a, match: {pod: x}, deny: y}\n") == []
+
+
+def test_users_and_groups_by_name_or_id() -> None:
+    text = (
+        "version: 1\nrules:\n- name: a\n  match: {user: [root, '7', 1000], group: daemon}\n"
+        "  deny: because\n"
+    )
+    (rule,) = load(text.encode(), "p.yaml").rules
+    assert rule["match"] == {"user": [0, 7, 1000], "group": [1]}
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b"]), max_size=2),
+    st.lists(st.sampled_from(["xdp", "!xdp", "kprobe", "!kprobe", "any", "0x6", "!0x6"])),
+)
+def test_what_a_rule_allows(named: list[str], items: list[str]) -> None:
+    """The union of its profiles and items, less its ! items, as an annotation means it."""
+    head = (
+        "version: 1\nprofiles: {a: {delegate_progs: [xdp]}, b: {delegate_progs: [kprobe, tracing]}}"
+    )
+    text = f"{head}\nrules: [{{name: r, allow: {{profiles: {named}, delegate_progs: {items}}}}}]\n"
+    values = {"xdp": {6}, "kprobe": {2}, "any": set(range(64)), "0x6": {1, 2}}
+    profiles = {"a": {6}, "b": {2, 26}}
+    given = [profiles[name] for name in named]
+    given += [values[item] for item in items if item[0] != "!"]
+    taken = [values[item[1:]] for item in items if item[0] == "!"]
+    expected = set().union(*given) - set().union(*taken)
+    (rule,) = load(text.encode(), "p.yaml").rules
+    mask = rule["masks"].get("delegate_progs", 0)
+    assert {bit for bit in range(64) if mask >> bit & 1} == expected
+
+
+def test_paths_that_no_request_has() -> None:
+    text = (
+        "version: 1\nrules:\n- name: a\n  allow:\n    paths: [/r/*, '*', '?x', sys/fs, /a/, //a]\n"
+    )
+    assert [one.split(";")[0] for one in warnings(text)] == [
+        '5:30: no path is like "sys/fs"',
+        '5:38: no path is like "/a/"',
+        '5:43: no path is like "//a"',
+    ]
+    (one,) = warnings("version: 1\nrules:\n- {name: a, allow: {paths: x}}\n")
+    assert one.startswith("3:28: no path is like")
+
+
+def test_rules_that_are_never_reached_are_warned_of() -> None:
+    text = "version: 1\nrules:\n- {name: all, deny: x}\n- {name: b, deny: y}\n"
+    assert warnings(text) == [
+        '4:3: no request comes to this rule: rule "all" before it matches all of them'
+    ]
+
+
+def test_the_built_in_policy_is_the_shipped_file() -> None:
+    command = [sys.executable, str(ROOT / "contrib" / "compile-builtin-policy"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_the_built_in_policy_is_in_order() -> None:
+    loaded = load((ROOT / "oci_bpf_hook" / "policy.yaml").read_bytes(), "policy.yaml")
+    assert loaded.warnings == ()
+
+
+def test_rules_about_devices_behind_one_that_takes_every_request() -> None:
+    rules = "- {name: nobody, deny: nothing}\n- {name: devices, match: {cdi: x}, deny: nothing}\n"
+    assert load(f"version: 1\nrules:\n{rules}".encode(), "policy.yaml").warnings == ()
+    more = "- {name: late, match: {user: 0}, deny: nothing}\n"
+    (warning,) = load(f"version: 1\nrules:\n{rules}{more}".encode(), "policy.yaml").warnings
+    assert (warning.line, "before it matches all" in warning.text) == (5, True)
