@@ -15,7 +15,6 @@ import posix
 from ..delegation.annotations import asked, parse
 from ..errors import BAD_STATE, BUG, DONE, USAGE, HookError, bug, quote
 from ..oci.state import CONFIG_MAX, annotations_of
-from ..paths import PACKAGE
 from ..text.strict_json import load_json, scanner
 from .process import caller, options_of, read_in_time, report, settle
 
@@ -34,8 +33,8 @@ _WHAT = "configuration"
 # A CDI device's hook reads no annotations, and precreate itself looks at no container.
 _NOT_OURS = frozenset(("--profile", "precreate"))
 _STAGES = ("prestart", "createRuntime", "createContainer")
-# Where the launcher is: beside the package, or in a checkout.
-_LAUNCHERS = (f"{PACKAGE}/../oci-bpf-hook", f"{PACKAGE}/../hooks.d/oci-bpf-hook")
+# Where the launcher is, seen from the package: beside it, or in a checkout.
+_LAUNCHERS = ("../oci-bpf-hook", "../hooks.d/oci-bpf-hook")
 
 
 def main(arguments: "Sequence[str]") -> int:
@@ -131,7 +130,9 @@ def _changed(
 
 def _is_hooked(hooks: "Mapping[str, Any]") -> bool:
     """Whether the hook that decides and delegates will be run."""
-    launchers = [_status(path) for path in _LAUNCHERS]
+    from ..paths import PACKAGE
+
+    launchers = [_status(f"{PACKAGE}/{path}") for path in _LAUNCHERS]
     for stage in _STAGES:
         for hook in hooks.get(stage) or []:
             ours = _status(hook["path"])

@@ -8,7 +8,7 @@ from types import FrameType
 
 from ...audit.case import Case
 from ...bpf.names import Enum
-from ...container.namespaces import Container
+from ...container.namespaces import Container, is_initial
 from ...delegation.masks import Grant
 from ...errors import NO_BROKER, HookError
 from ...policy.decide import Decision, everything
@@ -20,8 +20,6 @@ from ..recording import Recording
 from .sandbox import Sandbox
 from .supervisor import Supervisor
 
-# Linux: include/linux/proc_ns.h, PROC_USER_INIT_INO.
-_INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 # A terminal sends these to us and to the program alike, which is in our process group; but there
 # may be no terminal.
 _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
@@ -48,7 +46,7 @@ def record(
 
     Raises HookError if the program wasn't run.
     """
-    if os.geteuid() != 0 or os.stat("/proc/self/ns/user").st_ino != _INITIAL_USER_NAMESPACE:
+    if os.geteuid() != 0 or not is_initial():
         raise HookError(
             NO_BROKER, "delegating takes CAP_SYS_ADMIN in the initial user namespace; use sudo"
         )
