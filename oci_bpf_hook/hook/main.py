@@ -83,6 +83,9 @@ def _for_state(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
 
         ask(state, options, cwd)
         return
+    from ..loader import GRANT, ahead
+
+    ahead(GRANT)
     from ..audit.case import Case
     from ..policy.store.cache import in_force
     from .process import podmans_name

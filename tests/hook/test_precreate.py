@@ -25,8 +25,9 @@ from oci_bpf_hook.errors import (
 from oci_bpf_hook.oci.state import CONFIG_MAX
 from tests.project.test_budget import ALLOWED, ASKED, CONFINED, FIRST, GRANT
 from tests.support.broker import ALONE, Broker
+from tests.support.imports import loaded
 from tests.support.policy import EVERYTHING, UNCONFINED, audited, in_force
-from tests.support.scratch import ENVIRONMENT, LAUNCHER, LIMIT, Scratch, assert_failed, io, run_hook
+from tests.support.scratch import ENVIRONMENT, LAUNCHER, Scratch, assert_failed, io, run_hook
 
 ID = "5f3c" * 16
 HOOK = {"path": str(LAUNCHER), "args": ["oci-bpf-hook"], "env": ["PATH=/bin"], "timeout": 15}
@@ -499,21 +500,7 @@ def test_rootless_the_broker_is_asked() -> None:
 
 def imported(given: Mapping[str, Any]) -> tuple[set[str], set[str]]:
     """Our modules and the others that it imports beside what a bare interpreter has."""
-    loaded = []
-    for command in ((str(LAUNCHER), "precreate"), ("-c", "pass")):
-        done = subprocess.run(
-            ["/usr/bin/python3", "-ISE", "-X", "importtime", *command],
-            input=json.dumps(given),
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=LIMIT,
-        )
-        lines = done.stderr.splitlines()[1:]
-        loaded.append({line.rpartition("|")[2].strip() for line in lines})
-    names = loaded[0] - loaded[1]
-    ours = {name for name in names if name.partition(".")[0] == "oci_bpf_hook"}
-    return {name.partition(".")[2] for name in ours} - {""}, names - ours
+    return loaded("precreate", stdin=given)
 
 
 def test_what_it_imports() -> None:

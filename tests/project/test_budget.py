@@ -1,26 +1,24 @@
 """What the hook imports in front of a container's start: a budget of modules, not of time."""
 
-import json
-import subprocess
+import ast
 
 import pytest
 
+from oci_bpf_hook import loader
 from oci_bpf_hook.policy.store import cache, source
+from tests.support.imports import loaded
+from tests.support.places import ROOT
 from tests.support.policy import CACHE, UNCONFINED, in_force
-from tests.support.scratch import LAUNCHER, Scratch
+from tests.support.scratch import Scratch
 
+PACKAGE = ROOT / "oci_bpf_hook"
+# Our modules in a grant: each takes some hundredths of the interpreter's own start.
+MODULES = 25
 # Modules of C, each a few tens of microseconds, beside what a bare interpreter has.
 ALLOWED = {"_ctypes", "_json", "_signal", "_socket", "_struct", "errno", "fcntl", "gc"}
-ASKED = {
-    *("bpf.names", "delegation.annotations", "errors", "hook.main", "hook.process"),
-    *("loader", "oci.state", "text.strict_json", "values"),
-}
-GRANT = {
-    *("audit.case", "audit.write", "bpf.type_facts", "container.namespaces"),
-    *("delegation.lint", "delegation.masks", "files", "kernel.syscalls", "mount.child"),
-    *("mount.container_half", "mount.host_half", "paths", "policy.compiled"),
-    *("policy.decide", "policy.store.cache", "policy.subject", "syslog"),
-}
+# What the launcher loads before anybody asks for it, and what it then has.
+ASKED = {"loader", *loader.ASKED}
+GRANT = set(loader.GRANT)
 # What looks for the guard, where the rule doesn't say that it does without.
 CONFINED = {"guard.confine", "guard.pinned"}
 # Once for each boot and each version of the policy: the kernel's names, but never YAML, nor a
@@ -28,22 +26,8 @@ CONFINED = {"guard.confine", "guard.pinned"}
 FIRST = {"bpf.btf", "kernel.enums", "policy.pack", "policy.store.source", "whole"}
 
 
-def _loaded(*arguments: str, stdin: str = "") -> set[str]:
-    """The modules that an interpreter with the launcher's options imports."""
-    command = ["/usr/bin/python3", "-ISE", "-X", "importtime", *arguments]
-    run = subprocess.run(command, input=stdin, capture_output=True, text=True, check=True)
-    return {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()[1:]}
-
-
-def _imported(state: str) -> tuple[set[str], set[str]]:
-    """What the launcher imports for `state` beside what a bare interpreter does: ours, others."""
-    loaded = _loaded(str(LAUNCHER), stdin=state) - _loaded("-c", "pass")
-    ours = {name for name in loaded if name.partition(".")[0] == "oci_bpf_hook"}
-    return {name.partition(".")[2] for name in ours} - {""}, loaded - ours
-
-
 def test_a_container_that_asks_for_nothing() -> None:
-    ours, others = _imported(json.dumps({"id": "x", "annotations": {"a": "b"}}))
+    ours, others = loaded(stdin={"id": "x", "annotations": {"a": "b"}})
     assert ours == ASKED
     assert others <= ALLOWED - {"_ctypes", "_socket"}
 
@@ -61,7 +45,7 @@ ASK_FOR_PROGRAMS = ASK | {
 
 def _granted(annotations: dict[str, str]) -> tuple[set[str], set[str]]:
     with Scratch() as container:
-        ours, others = _imported(json.dumps(container.state(annotations)))
+        ours, others = loaded(stdin=container.state(annotations))
         assert len(container.mounts()) == 1
     return ours, others
 
@@ -85,3 +69,18 @@ def test_a_grant_that_is_not_confined(monkeypatch: pytest.MonkeyPatch) -> None:
         ours, others = _granted(ASK_FOR_PROGRAMS)
     assert ours == ASKED | GRANT
     assert others <= ALLOWED
+
+
+def test_nothing_is_loaded_in_vain_or_late() -> None:
+    """The loader's two lists are what is loaded, each module after all that it imports."""
+    assert len(loader.ASKED) + len(loader.GRANT) <= MODULES
+    done: list[str] = []
+    for name in (*loader.ASKED, *loader.GRANT):
+        tree = ast.parse((PACKAGE / f"{name.replace('.', '/')}.py").read_text("utf-8"))
+        wanted = {
+            ".".join([*name.split(".")[: -node.level], *(node.module or "").split(".")])
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom) and node.level and node.module
+        }
+        assert wanted - set(done) - set(loader.FOLDERS) == set(), name
+        done.append(name)

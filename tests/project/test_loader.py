@@ -27,9 +27,12 @@ MODULES = [
 _SCRIPT = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from oci_bpf_hook.loader import install
-if sys.argv[2] == "ours":
+from oci_bpf_hook.loader import ahead, install
+if sys.argv[2] != "importlib":
     install()
+if sys.argv[2] == "ahead":
+    ahead(["piece"])
+    assert "oci_bpf_hook.piece" in sys.modules and not hasattr(sys.modules["oci_bpf_hook"], "inner")
 import oci_bpf_hook.piece as piece
 import oci_bpf_hook.inner, oci_bpf_hook.inner.part
 spec = piece.__spec__
@@ -95,8 +98,9 @@ def copy(tmp_path: Path) -> Copy:
     return Copy(tmp_path)
 
 
-def test_a_module_is_the_same_by_whomever_it_is_loaded(copy: Copy) -> None:
-    ours, importlib = copy.run("ours"), copy.run("importlib")
+@pytest.mark.parametrize("who", ["ours", "ahead"])
+def test_a_module_is_the_same_by_whomever_it_is_loaded(copy: Copy, who: str) -> None:
+    ours, importlib = copy.run(who), copy.run("importlib")
     assert (ours.pop("loader"), importlib.pop("loader")) == ("Loader", "SourceFileLoader")
     # The package of another module is for the next test.
     del ours["packages"], importlib["packages"]
