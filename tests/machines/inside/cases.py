@@ -26,6 +26,9 @@ Case = Callable[[Context], object]
 PREFIX: Final = "case_"
 # The suites whose kernels have tokens.
 TOKENS: Final = ("trixie", "sid", "experimental")
+# The oldest of these and the newest, for what takes a machine long: what holds on both holds on the
+# one between them.
+ENDS: Final = (TOKENS[0], TOKENS[-1])
 _ONLY: Final[dict[Case, tuple[str, ...]]] = {}
 
 

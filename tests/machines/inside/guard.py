@@ -27,7 +27,7 @@ from tests.support.policy import AUDIT
 from tests.support.scratch import Scratch
 
 from . import bpf
-from .cases import TOKENS, Context, on
+from .cases import ENDS, TOKENS, Context, on
 from .container import as_root
 from .guarded import (
     ASKED,
@@ -43,6 +43,7 @@ from .guarded import (
     command,
     confined,
     dead,
+    forked,
     function,
     kfuncs,
     last,
@@ -80,7 +81,7 @@ def case_no_confined_grant_without_it(context: Context) -> str:
     """The built-in policy gives no programs, and says what to do."""
     del context
     assert raises(guard.in_force) == "the guard isn't loaded"
-    assert command("guard", "status", code=20)["in_force"] is False
+    assert forked("guard", "status", code=20)["in_force"] is False
     with built_in_policy(), Scratch(network=True) as container:
         done = container.hook(ASKED)
         assert done.returncode == 12, done.stderr
@@ -95,8 +96,8 @@ def case_it_is_turned_on_once(context: Context) -> Any:
     """And a second time nothing is done."""
     del context
     assert command("guard", "on")["changed"] is True
-    assert command("guard", "on")["changed"] is False
-    status = command("guard", "status")
+    assert forked("guard", "on")["changed"] is False
+    status = forked("guard", "status")
     assert (status["in_force"], status["current"]) == (True, True)
     return status
 
@@ -257,23 +258,23 @@ def case_the_same_grant_again(context: Context) -> None:
         assert loads(container, bpf.RETURN_0, TRACEPOINT) == REFUSED
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_what_was_refused_is_on_record(context: Context) -> list[Any]:
     """In the trail once, with its name; doctor and inspect have it too."""
     del context
-    command("guard", "audit")
+    forked("guard", "audit")
     with confined() as container:
         assert loads(container, kfuncs(*NOT_LISTED), SCHED_CLS, "asks") == REFUSED
         pid = str(container.init.pid)
-        assert command("guard", "audit")["recorded"] == 1
-        assert command("guard", "audit")["recorded"] == 0
+        assert forked("guard", "audit")["recorded"] == 1
+        assert forked("guard", "audit")["recorded"] == 0
         lines = [json.loads(line) for line in AUDIT.read_text().splitlines()]
         told = [line["guard"] for line in lines if line["outcome"] == "guarded"][-1]
         assert (told["what"], told["program"]) == (NOT_LISTED[0], "asks")
-        shown = command("doctor", "--pid", pid, code=20)
+        shown = forked("doctor", "--pid", pid, code=20)
         about = [one for one in shown["findings"] if one["what"] == "guard"]
         assert NOT_LISTED[0] in json.dumps(about), shown
-        (one,) = (row for row in command("inspect") if row["container"]["pid"] == int(pid))
+        (one,) = (row for row in forked("inspect") if row["container"]["pid"] == int(pid))
         assert one["confined"] is True
         assert NOT_LISTED[0] in json.dumps(one), one
         return [told, about, one]
@@ -316,7 +317,7 @@ def case_other_lists(context: Context) -> str:
         return str(found)
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_an_upgrade(context: Context) -> None:
     """Tokens and bpffs of before are held after it; others' tokens aren't."""
     del context
@@ -457,7 +458,7 @@ def case_a_map_of_another_form(context: Context) -> str:
 # ---- without it
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_gone_or_replaced(context: Context) -> list[str]:
     """A link less, or another's in its place: there is no confined grant, until it is on again."""
     del context
@@ -484,12 +485,12 @@ def case_it_is_turned_off(context: Context) -> Any:
     """Not while it holds somebody, unless that is said."""
     del context
     with confined() as container:
-        said = command("guard", "off", code=16)
+        said = forked("guard", "off", code=16)
         guard.in_force().__exit__(None, None, None)
-        assert command("guard", "off", "--force")["released"], said
+        assert forked("guard", "off", "--force")["released"], said
         assert at_last(lambda: loads(container, kfuncs(*NOT_LISTED), SCHED_CLS) == LOADED)
     assert raises(guard.in_force) == "the guard isn't loaded"
-    assert command("guard", "off")["changed"] is False
+    assert forked("guard", "off")["changed"] is False
     with built_in_policy(), Scratch(network=True) as container:
         assert container.hook(ASKED).returncode == 12
         # What loads no program needs no guard.

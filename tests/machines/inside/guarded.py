@@ -6,18 +6,20 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from oci_bpf_hook.bpf.names import ALL_BITS, KINDS
 from oci_bpf_hook.bpf.types import FUNC, VAR
+from oci_bpf_hook.cli import main as cli
 from oci_bpf_hook.container.namespaces import Container
 from oci_bpf_hook.delegation.masks import Grant
 from oci_bpf_hook.guard import pinned as guard
-from oci_bpf_hook.guard.lsm import refusals
-from oci_bpf_hook.guard.lsm.lists import types
+from oci_bpf_hook.guard.lsm import lists, refusals
 from oci_bpf_hook.kernel import bpf as probe_bpf
 from oci_bpf_hook.kernel import enums as kernel
 from oci_bpf_hook.mount.host_half import HostHalf
@@ -48,8 +50,46 @@ def command(*arguments: str, code: int = 0) -> Any:
     """What the command says as JSON, with that exit code."""
     words = [sys.executable, "-m", "oci_bpf_hook", *arguments, "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-    return json.loads(done.stdout) if done.stdout else done.stderr
+    return _answer(done.returncode, done.stdout, done.stderr, code)
+
+
+def forked(*arguments: str, code: int = 0) -> Any:
+    """The same of a child that has this process's modules, and has read the kernel's types.
+
+    Both take a machine seconds for each command.  `command` is for the cases that are about that
+    command first of all.
+    """
+    words = [*arguments, "--json"]
+    cli._parser(words)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        lists.types()
+        pid = os.fork()
+        if pid == 0:
+            _become(out.fileno(), errors.fileno(), words)
+        _, status = os.waitpid(pid, 0)
+        for file in (out, errors):
+            file.seek(0)
+        return _answer(os.waitstatus_to_exitcode(status), out.read(), errors.read(), code)
+
+
+def _become(out: int, errors: int, words: list[str]) -> NoReturn:
+    result = -1
+    try:
+        os.dup2(out, 1)
+        os.dup2(errors, 2)
+        result = cli.main(words)
+    except BaseException:  # noqa: BLE001  Nothing of the parent's is to run in its child.
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream:
+                stream.flush()
+        os._exit(result & 0xFF)
+
+
+def _answer(returned: int, out: str, errors: str, code: int) -> Any:
+    assert returned == code, (returned, out, errors)
+    return json.loads(out) if out else errors
 
 
 @contextmanager
@@ -152,13 +192,13 @@ def call(number: int, *, source: int = 0, offset: int = 0) -> bytes:
 
 def kfuncs(*names: str) -> bytes:
     """A program that calls these kernel functions, which take nothing, and returns 0."""
-    calls = [call(types().named(name, FUNC)[0], source=2) for name in names]
+    calls = [call(lists.types().named(name, FUNC)[0], source=2) for name in names]
     return b"".join(calls) + bpf.RETURN_0
 
 
 def address(name: str, kind: int) -> bytes:
     """A program that has the address of a kernel variable or function, and returns 0."""
-    (number, *_) = types().named(name, kind)
+    (number, *_) = lists.types().named(name, kind)
     return struct.pack("=BBhi", 0x18, 0x31, 0, number) + bytes(8) + bpf.RETURN_0
 
 

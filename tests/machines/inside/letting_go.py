@@ -20,30 +20,30 @@ from oci_bpf_hook.kernel import enums as kernel
 from oci_bpf_hook.paths import GUARD
 from tests.support.scratch import Scratch
 
-from .cases import TOKENS, Context, on
+from .cases import ENDS, Context, on
 from .container import as_root
-from .guarded import command, marked, mount, raises
+from .guarded import forked, marked, mount, raises
 
 NEXT: Final = f"{GUARD}-next"
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_nobody_says_which_lsms(context: Context) -> str:
     """Without securityfs it isn't tried, since a mark may be written into another LSM's memory."""
     del context
     kept = Path(load.LSMS)
     process.mount_tmpfs(bytes(kept.parent))
     try:
-        said = command("guard", "on", code=13)
+        said = forked("guard", "on", code=13)
         assert "mount -t securityfs" in said
         assert not os.path.exists(GUARD)
     finally:
         libc.check(process._libc.umount2(bytes(kept.parent), 0), "umount2")
-    assert command("guard", "on")["changed"] is True
+    assert forked("guard", "on")["changed"] is True
     return str(said)
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_two_of_them(context: Context) -> None:
     """What somebody who was killed has left goes, though the guard is the right one already."""
     del context
@@ -53,7 +53,7 @@ def case_two_of_them(context: Context) -> None:
         load._make(object_, found)
         load._try(object_)
     assert os.path.isdir(NEXT)
-    assert command("guard", "on")["changed"] is False
+    assert forked("guard", "on")["changed"] is False
     assert not os.path.exists(NEXT)
 
 
@@ -77,23 +77,23 @@ def _umount() -> None:
     libc.check(process._libc.umount2(b"/sys/fs/bpf", syscalls.MNT_DETACH), "umount2")
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_a_token_without_a_mount(context: Context) -> str:
     """Who has hidden the bpffs and kept a token has to be waited for, too."""
     del context
     with marked() as container:
         pid = as_root(container, lambda: _holds_a_token(_umount))
         try:
-            said = command("guard", "off", code=16)
+            said = forked("guard", "off", code=16)
             assert "1 confined tokens are held by the guard" in said, said
-            assert command("guard", "off", "--dry-run", code=16) == said
+            assert forked("guard", "off", "--dry-run", code=16) == said
             guard.in_force().__exit__(None, None, None)
         finally:
             os.kill(pid, signal.SIGKILL)
     return str(said)
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_a_directory_of_the_bpffs(context: Context) -> str:
     """The mark is on its root, and so of what is bound from below that nothing tells."""
     del context
@@ -107,21 +107,21 @@ def case_a_directory_of_the_bpffs(context: Context) -> str:
     with marked() as container:
         as_root(container, hide)
         pid = container.init.pid
-        (one,) = (row for row in command("inspect") if row["container"]["pid"] == pid)
+        (one,) = (row for row in forked("inspect") if row["container"]["pid"] == pid)
         assert one["confined"] is None
-        said = command("guard", "off", code=16)
+        said = forked("guard", "off", code=16)
         assert f"pid {pid} may be held by the guard" in said, said
         guard.in_force().__exit__(None, None, None)
     return str(said)
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_a_grant_that_was_under_way(context: Context) -> list[str]:
     """It is none if the guard went, or went and came back, since it was looked at."""
     del context
     said = []
     with Scratch(network=True) as container, guard.in_force() as before:
-        assert command("guard", "off")["changed"] is True
+        assert forked("guard", "off")["changed"] is True
         for _ in range(2):
             try:
                 mount(container, before)
@@ -132,6 +132,6 @@ def case_a_grant_that_was_under_way(context: Context) -> list[str]:
     assert "the guard isn't loaded" in said[0], said
     assert "another one turned on" in said[1], said
     # Nothing is under way any more, and nobody is held.
-    assert command("guard", "off")["changed"] is True
+    assert forked("guard", "off")["changed"] is True
     assert raises(guard.in_force) == "the guard isn't loaded"
     return said
