@@ -87,7 +87,7 @@ def measure(
     samples: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
     # Always the same orders, but none of the candidates always behind the same other one.
     shuffle = random.Random(0).shuffle
-    for number in range(-_WARM_UP, rounds):
+    for number in range(-min(_WARM_UP, rounds // 2), rounds):
         with ExitStack() as stack:
             runs = [(candidate.name, candidate.prepare(stack)) for candidate in candidates]
             shuffle(runs)
