@@ -1,6 +1,7 @@
 """The installed layout: make install, a container from it, make uninstall; and pip."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,16 @@ def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 def tree(directory: Path) -> set[str]:
     return {str(path) for path in directory.rglob("*")}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _lsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nobody else sees what `make guard` builds here: another worker reads this checkout."""
+    here, copy = ROOT / "oci_bpf_hook" / "guard" / "lsm", tmp_path_factory.mktemp("guard") / "lsm"
+    shutil.copytree(here, copy)
+    run("mount", "--bind", str(copy), str(here))
+    yield
+    run("umount", "--lazy", str(here))
 
 
 @pytest.fixture

@@ -125,7 +125,12 @@ def test_a_commands_help_imports_that_command(tmp_path: Path, entry: object) -> 
     assert not dear(modules) & {"jsonschema", "rich", "yaml"}
 
 
-@pytest.mark.parametrize(("call", "allowed", "beside"), CALLS, ids=lambda value: str(value)[:60])
+def named(value: tuple[str, ...] | set[str]) -> str:
+    """A test's name, the same in every process: a set has no order."""
+    return str(value if isinstance(value, tuple) else sorted(value))[:60]
+
+
+@pytest.mark.parametrize(("call", "allowed", "beside"), CALLS, ids=named)
 def test_what_a_command_imports(
     call: tuple[str, ...], allowed: set[str], beside: set[str], directory: Path
 ) -> None:
