@@ -12,18 +12,21 @@ TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema 
 	logrotate strace util-linux libcap2-bin shellcheck systemd man-db mandoc zsh fish \
 	bubblewrap firejail \
 	chromium fonts-dejavu-core $(PACKAGERS) lintian rpm $(MACHINES)
+# What make check runs beside Python's packages.
+CHECKERS = python3-venv shellcheck man-db mandoc zsh fish
 # Virtual machines, and Debian's kernels for them.
 MACHINES = qemu-system-x86 lz4 xz-utils zstd debian-archive-keyring
 # What compiles the guard.
 COMPILER = clang libbpf-dev linux-libc-dev
 PACKAGERS = python3 build-essential dpkg-dev debhelper dh-python $(COMPILER)
 
-.PHONY: help guard demo demo-rootless test bench pictures install uninstall deb rpm clean
+.PHONY: help guard demo demo-rootless check test bench pictures install uninstall deb rpm clean
 
 help:
 	@echo 'make guard      the guard of confined tokens, compiled, for make install'
 	@echo 'make demo       a container with a BPF token, on crun and on runc'
 	@echo 'make demo-rootless  the same for a user without any privilege, through the broker'
+	@echo 'make check      the linters, and the tests that need nothing but Python: under a minute'
 	@echo 'make test       every test'
 	@echo 'make bench      the benchmark: a table, JSON and a plot'
 	@echo 'make pictures   the pictures of the documentation'
@@ -43,6 +46,11 @@ demo:
 demo-rootless:
 	@.ci/packages $(ENGINES) util-linux python3-yaml python3-jsonschema
 	@/usr/bin/python3 -m tests.demo_rootless
+
+check:
+	@.ci/packages $(CHECKERS)
+	@$(MAKE) --no-print-directory .venv/made
+	.ci/test --pure
 
 test:
 	@.ci/packages $(TOOLS)

@@ -1,5 +1,8 @@
 """What every test stands on: a private mount namespace, and no silent skips.
 
+With `-n 2` (pytest-xdist) two workers share the tests, module by module.  Each has a mount
+namespace of its own, and with it an /etc, a /run and a /var/log that the other doesn't see.
+
 The pure core's tests run anywhere.  The others need root, a kernel with BPF tokens and
 real engines; where one of these is missing they are skipped with its name, and with CI
 set (or OCI_BPF_HOOK_FORCE=1, to force it by hand) that skip is a failure.
@@ -9,6 +12,7 @@ import os
 import shutil
 import signal
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -86,18 +90,43 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # A shell starts what is in the background with ^C ignored, and all our commands inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not _has_workers(session.config):
         engines.enter_private_mounts()
         # What the tests delegate isn't the policy's matter, but in the policy's own tests.
         allow_everything()
 
 
+def _has_workers(config: pytest.Config) -> bool:
+    """Whether this process runs no test itself.
+
+    Its workers inherit what it has, and an overlay on an overlay is as much as the kernel stacks.
+    """
+    return bool(config.getoption("tx", None)) and not hasattr(config, "workerinput")
+
+
+def is_pure(path: Path) -> bool:
+    """Whether the test module at `path` needs nothing but Python."""
+    return path.stem in PURE
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pure", action="store_true", help="only what needs nothing but Python")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # Not even imported, which would take longer than the tests that are left.
+    pure = collection_path.is_dir() or is_pure(collection_path)
+    return True if config.getoption("pure") and not pure else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The machines take the longest.  Whoever begins with them doesn't end after all others.
+    items.sort(key=lambda item: not item.path.stem.endswith("_machines"))
     missing = _missing()
     if not missing:
         return
     for item in items:
-        if item.path.stem not in PURE:
+        if not is_pure(item.path):
             item.add_marker(pytest.mark.skip(reason=f"this host lacks {missing}; {FORCE}"))
 
 
