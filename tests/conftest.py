@@ -22,44 +22,9 @@ from tests.support.podman import World
 from tests.support.policy import REFUSALS, allow_everything
 from tests.support.scratch import LAUNCHER
 
-# Test modules that need nothing but Python.
-PURE = {
-    "test_advise_calls",
-    "test_advised",
-    "test_advise_needs",
-    "test_advise_probes",
-    "test_advise_sections",
-    "test_annotations",
-    "test_btf",
-    "test_command_output",
-    "test_completion",
-    "test_docs",
-    "test_yaml_documents",
-    "test_errors",
-    "test_formats",
-    "test_header",
-    "test_hooksd",
-    "test_layers",
-    "test_lint",
-    "test_linters",
-    "test_manual",
-    "test_policy",
-    "test_mountinfo",
-    "test_names",
-    "test_paths",
-    "test_type_facts",
-    "test_values",
-    "test_recording_attr",
-    "test_recording_filter",
-    "test_recording_learn",
-    "test_recording_probes",
-    "test_recording_recording",
-    "test_recording_verify",
-    "test_seccomp",
-    "test_splice",
-    "test_table",
-    "test_update_bpf_enums",
-}
+# Folders of test modules that need nothing but Python: those of the package that are pure, what
+# reads and writes other programs' files, recordings that are there already, and the source itself.
+PURE = {"advise", "bpf", "delegation", "formats", "policy", "recording", "source", "text"}
 # What compiles objects, and programs that embed some.
 TOOLS = ["strace", "nsenter", "clang", "bpf-gcc", "execsnoop", "xdp-loader"]
 # And what boots machines, which are of this kind.
@@ -106,7 +71,7 @@ def _has_workers(config: pytest.Config) -> bool:
 
 def is_pure(path: Path) -> bool:
     """Whether the test module at `path` needs nothing but Python."""
-    return path.stem in PURE
+    return path.parent.name in PURE and path.parent.parent == Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

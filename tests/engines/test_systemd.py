@@ -189,7 +189,7 @@ def test_it_sees_the_guard_where_sys_is_read_only() -> None:
         # And is written to: a mark is an element of a map, and not a file.
         script = f"""
 import sys
-from oci_bpf_hook import syscalls
+from oci_bpf_hook.kernel import syscalls
 fd = syscalls.bpf_obj_get(b"{MARKS}")
 syscalls.bpf_map(syscalls.BPF_MAP_UPDATE_ELEM, fd, bytes(4), bytes([7]) * {CONFIG_VALUE.size})
 """

@@ -27,12 +27,12 @@ ON = (sys.executable, "-m", "oci_bpf_hook", "guard", "on")
 AUDIT_COMMAND = (*ON[:-1], "audit")
 # What is left of turning it on, as far as every kernel has it: the scratch container, and its end.
 SCRATCH = """
-from oci_bpf_hook import probes
+from oci_bpf_hook.kernel import bpf
 from oci_bpf_hook.mount.scratch import ATTACH_0, SOCKET_FILTER, TRACEPOINT, Scratch, masks
 
 def use(token):
-    probes.prog_load(SOCKET_FILTER, ATTACH_0, token)
-    probes.prog_load(TRACEPOINT, ATTACH_0, token)
+    bpf.prog_load(SOCKET_FILTER, ATTACH_0, token)
+    bpf.prog_load(TRACEPOINT, ATTACH_0, token)
     return ""
 
 with Scratch(use=use) as scratch:

@@ -73,8 +73,8 @@ def test_podman_s_api(world: World) -> None:
     url = f"unix://{world.directory}/podman.sock"
     # In a process of its own: podman-py leaves its socket to the garbage.
     code = (
-        "from oci_bpf_hook import running\n"
-        "one = running.find('by-api')\n"
+        "from oci_bpf_hook.running import containers\n"
+        "one = containers.find('by-api')\n"
         "print(one.engine, one.id, one.image)\n"
     )
 

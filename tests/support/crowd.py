@@ -57,7 +57,8 @@ os.killpg(0, 9)
 
 _STEPS = """
 import sys
-from oci_bpf_hook import broker, cli
+from oci_bpf_hook.broker import service as broker
+from oci_bpf_hook.cli import main as cli
 turn = broker.Broker.turn
 def step(self):
     if sys.stdin.readline():

@@ -76,6 +76,7 @@ def test_a_narrow_terminal_loses_nothing() -> None:
 # These print what is for a machine anyway, or nothing but which file they have changed.
 NO_JSON = {
     ("broker",),
+    ("help",),
     ("hook",),
     ("inject",),
     ("seccomp",),

@@ -74,7 +74,7 @@ def test_check(tmp_path: Path) -> None:
     doubtful.write_text("version: 1\nrules:\n- {name: a, match: {pod: b}, allow: {}}\n")
     done = command("policy", "check", str(doubtful))
     assert done.returncode == 0
-    assert f"{doubtful}:3:20: warning: whoever asks sets pod" in done.stdout
+    assert f"{doubtful}:3:20: warning: whoever asks can set pod" in done.stdout
     (warning,) = as_json("policy-check", "check", str(doubtful))["findings"]
     assert (warning["line"], warning["column"]) == (3, 20)
 

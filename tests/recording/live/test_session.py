@@ -442,7 +442,7 @@ def test_a_listener_of_its_own() -> None:
     """The kernel allows one for a process and its ancestors, and that is ours."""
     install = (
         f"import sys; sys.path.insert(0, {str(places.ROOT)!r})\n"
-        "from oci_bpf_hook.recording import filter, syscalls\n"
+        "from oci_bpf_hook.recording.live import filter, syscalls\n"
         "try:\n    syscalls.seccomp_new_listener(filter.program())\n"
         "except OSError as error:\n    print(error.strerror)\n"
     )

@@ -20,8 +20,8 @@ SCRIPTS = (
 # planted; /dev/null takes what a closed stream would; a socket is bound to a name that is renamed,
 # and so are the guard's directories in a bpffs.
 OTHERWISE = {
-    *("whole", "audit", "policysource", "scratch", "recording.sandbox", "cli"),
-    *("allowance", "listening", "lsm.load"),
+    *("audit.allowance", "audit.write", "broker.listening", "cli.main", "guard.lsm.load"),
+    *("mount.scratch", "policy.store.source", "recording.live.sandbox", "whole"),
 }
 FLAGS = {"O_CREAT", "O_TRUNC", "O_APPEND"}
 CALLS = {"write_text", "write_bytes", "rename", "mkstemp", "NamedTemporaryFile", "symlink"}
