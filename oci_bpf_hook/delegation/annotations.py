@@ -1,9 +1,9 @@
-"""From a container's annotations to a Request: the public interface's grammar.
+"""Reads a container's annotations into a Request: the grammar of the public interface.
 
-Annotations are written by people and, under some engines, by people who mean
-harm.  A key or an item that isn't understood is an error, never a guess: the
-kernel ignores a misspelt mount option and so delegates less, or, with a number,
-something else than was meant.  All problems are told at once.
+Annotations are written by people and, under some engines, by people who mean harm.  A key or an
+item that isn't understood is an error and is never guessed, because nobody would notice a wrong
+guess: the container would get less than its author meant, or something else.  All problems are
+reported at once.
 """
 
 from ..bpf.names import ALL_BITS, KINDS
@@ -21,23 +21,23 @@ PATH = "/sys/fs/bpf"
 # bpf_fill_super() gives the root directory 0777 and the sticky bit.
 MODE = 0o1777
 KEYS = (*LISTS, "profile", "record", "path", "mode", "on_unknown")
-# Annotations in which the engines that run pods say which container this is:
-# CRI-O and podman's Kubernetes mode, then containerd.
+# The annotations in which engines that run pods put the container's name: first CRI-O's, which
+# podman's Kubernetes mode uses too, then containerd's.
 _NAMES = ("io.kubernetes.container.name", "io.kubernetes.cri.container-name")
 _PATH_MAX = 4096
 _HEX = frozenset("0123456789abcdef")
 _WORD = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
-# As the policy's schema has it.
+# The same characters and length as in the policy's schema.
 _PROFILE = _WORD | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ.-")
 _PROFILE_MAX = 63
 
 
 class Request(Value):
-    """What a container asks for, as written: which bits that is depends on the kernel.
+    """What a container asks for, by name; which bits the names mean depends on the kernel.
 
     `lists` has the items, in lower case, of each `delegate_*` option that asks for something;
-    `profiles` are the names of sets in the policy that are asked for as well.  With `record`, the
-    name of a recording, it is all that the policy allows instead.
+    `profiles` are the names of sets in the policy that are asked for as well.  If `record`, the
+    name of a recording, is set, the container asks for all that the policy allows instead.
     """
 
     __slots__ = ("drop_unknown", "lists", "mode", "path", "profiles", "record")
@@ -65,7 +65,7 @@ class Request(Value):
 
 
 class AnnotationError(HookError):
-    """Annotations that are wrong; `rest` is the request without what is wrong in them."""
+    """Some annotations are wrong; `rest` is the request that the correct parts make."""
 
     def __init__(self, problems: "Iterable[Problem]", rest: Request) -> None:
         super().__init__(BAD_ANNOTATION, *problems)
@@ -73,12 +73,12 @@ class AnnotationError(HookError):
 
 
 def asked(annotations: "Mapping[str, object]") -> bool:
-    """Whether any of the `annotations` is ours."""
+    """Whether any key of the `annotations` begins with io.bpffs."""
     return any(key.startswith(PREFIX) for key in annotations)
 
 
 def container_name(annotations: "Mapping[str, str]") -> str | None:
-    """The container's name as its engine put it among the `annotations`, or None."""
+    """The container's name that its engine has put into the `annotations`, or None."""
     for key in _NAMES:
         if key in annotations:
             return annotations[key]
@@ -88,11 +88,11 @@ def container_name(annotations: "Mapping[str, str]") -> str | None:
 def parse(
     annotations: "Mapping[str, str]", engine_name: "Callable[[], str | None]"
 ) -> Request | None:
-    """The Request in `annotations`, or None where they ask for nothing.
+    """The Request in `annotations`, or None if they ask for nothing.
 
-    `engine_name` finds the container's name where the annotations don't have it; it is
-    called only if a key of the form KEY/NAME needs it.  Raises HookError
-    (AnnotationError) with every problem there is, and with what is left of the request.
+    `engine_name` finds the container's name if the annotations don't have it; it is called only if
+    there is a key of the form KEY/NAME.  Raises AnnotationError with all problems and with the
+    request that the correct parts make.
     """
     problems: list[Problem] = []
     given = _given(annotations, engine_name, problems)
@@ -111,30 +111,28 @@ def parse(
         mode=_mode(*given["mode"], problems) if "mode" in given else MODE,
         drop_unknown=_drop(*given["on_unknown"], problems) if "on_unknown" in given else False,
     )
-    # A pod's other containers may be the ones that ask.
+    # Keys for other containers count here: a plain path or mode applies to the whole pod, and
+    # another container of the pod may be the one that asks.
     bases = {key[len(PREFIX) :].partition("/")[0] for key in annotations if key.startswith(PREFIX)}
     if request.record and (lists or request.profiles):
         key = given["record"][0]
-        text = (
-            f"{quote(key)} delegates all that the policy allows: leave the lists and profiles out"
-        )
-        problems.append(Problem(text, key=key))
+        text = f"{quote(key)} already asks for all that the policy allows"
+        hint = "leave out the lists and profiles"
+        problems.append(Problem(text, key=key, hint=hint))
     if given and bases.isdisjoint((*LISTS, "profile", "record")):
         key = next(iter(given.values()))[0]
-        text = (
-            f"{quote(key)} alone delegates nothing: add {PREFIX}profile, or {PREFIX}delegate_cmds "
-            "and what else is needed"
-        )
-        problems.append(Problem(text, key=key))
+        text = f"{quote(key)} alone delegates nothing"
+        hint = f"add {PREFIX}profile, or {PREFIX}delegate_cmds and the other lists that are needed"
+        problems.append(Problem(text, key=key, hint=hint))
     if problems:
         raise AnnotationError(once(problems), request)
     return request if lists or request.profiles or request.record else None
 
 
 def device(profile: str, path: str | None) -> Request:
-    """What a CDI device asks for that has this `profile`, and `path` where it isn't PATH.
+    """What a CDI device with this `profile` asks for, at `path`, or at PATH if that is None.
 
-    Raises HookError (USAGE): these are a command line's.
+    Raises HookError (USAGE) for a wrong path, because the path comes from a command line.
     """
     problems: list[Problem] = []
     where = PATH if path is None else _path("--path", path, problems)
@@ -150,7 +148,7 @@ def _given(
     engine_name: "Callable[[], str | None]",
     problems: list[Problem],
 ) -> dict[str, tuple[str, str]]:
-    """What applies to this container: known key -> (the key as written, its text)."""
+    """The annotations for this container: each known key, with the key as written and its text."""
     plain: dict[str, tuple[str, str]] = {}
     named: dict[str, tuple[str, str]] = {}
     name = container_name(annotations)
@@ -160,9 +158,9 @@ def _given(
             continue
         base, slash, container = key[len(PREFIX) :].partition("/")
         if base not in KEYS:
-            # Only the problems that are printed are worth a search.
+            # A search takes time, so it is made only for the problems that will be printed.
             near = _nearest(base, slash + container) if len(problems) < LISTED else None
-            problems.append(Problem(f"{quote(key)} is no key of ours", key=key, hint=near))
+            problems.append(Problem(f"{quote(key)} isn't a known key", key=key, hint=near))
         elif slash and not container:
             problems.append(Problem(f"{quote(key)} names no container after its last /", key=key))
         elif not slash:
@@ -176,22 +174,22 @@ def _given(
                 named[base] = (key, text)
     if unnamed:
         text = f"{quote(unnamed)}: this engine doesn't tell the container's name"
-        hint = f"leave {quote(unnamed[unnamed.index('/') :])} out"
+        hint = f"leave out {quote(unnamed[unnamed.index('/') :])}"
         problems.append(Problem(text, key=unnamed, hint=hint))
     return plain | named
 
 
 def _nearest(base: str, suffix: str) -> str:
-    from difflib import get_close_matches  # Only a mistake pays for it.
+    from difflib import get_close_matches  # Only needed for a wrong key.
 
     near = get_close_matches(base[:64].lower(), KEYS, n=1, cutoff=0.5)
     if near:
         return f"did you mean {quote(PREFIX + near[0] + suffix)}?"
-    return f"there are {', '.join(KEYS)}"
+    return f"the known keys are {', '.join(KEYS)}"
 
 
 def split(text: str) -> list[str]:
-    """The items of a list: separated by commas, colons or white space, none empty."""
+    """The items of a list, which commas, colons or white space separate; none is empty."""
     return text.replace(",", " ").replace(":", " ").split()
 
 
@@ -206,42 +204,46 @@ def _items(key: str, text: str, what: str, problems: list[Problem]) -> tuple[str
             items[item] = None
     if items and len(problems) == wrong and all(item[0] == "!" for item in items):
         first = next(iter(items))
-        text = f"{quote(key)}: there is nothing that {quote(first)} could take away from"
+        text = f"{quote(key)}: {quote(first)} takes away from a list that gives nothing"
         hint = 'begin with "any" or with names'
         problems.append(Problem(text, key=key, item=first, hint=hint))
     return tuple(items)
 
 
 def _wrong(key: str, item: str, why: str, hint: str | None = None) -> Problem:
-    """That the `item` of the annotation `key` is what `why` says."""
+    """The problem that `why`, the rest of a sentence, states of `item` in the annotation `key`."""
     return Problem(f"{quote(key)}: {quote(item)} {why}", key=key, item=item, hint=hint)
 
 
 def parse_item(written: str, what: str) -> tuple[str, Problem | None]:
-    """The item as a Request has it, and what is wrong with it, to be said after its name."""
-    # Some letters of other alphabets have an ASCII letter for their small one.
+    """The item in the form that a Request has, and the problem with it, or None.
+
+    The problem's text is the rest of a sentence that begins with the item; `what` is the kind of
+    name that the item should be.
+    """
+    # Only ASCII is made lower case: the lower case of the Kelvin sign, for one, is an ASCII k.
     item = written.lower() if written.isascii() else written
     taken = item.startswith("!")
     bare = item[1:] if taken else item
     if taken and bare == "any":
-        return item, Problem("leaves nothing", hint="leave the whole annotation out")
+        return item, Problem("leaves nothing of the list", hint="leave out the whole list")
     if bare.startswith("0x"):
         digits = bare[2:]
         if not digits or not _HEX.issuperset(digits):
-            return item, Problem("is no hexadecimal mask", hint="write 0x and hexadecimal digits")
+            return item, Problem("isn't a hexadecimal mask", hint="write 0x and hexadecimal digits")
         digits = digits.lstrip("0")
-        # Before the conversion: what is not a mask may be a megabyte of digits.
+        # Checked before the conversion, which would take long for a megabyte of digits.
         if len(digits) > 16:
-            last = f"the last is {ALL_BITS:#x}"
-            return item, Problem("has bits beyond the 64 that a mask has", hint=last)
+            largest = f"the largest mask is {ALL_BITS:#x}"
+            return item, Problem("has more than the 64 bits of a mask", hint=largest)
         return ("!" if taken else "") + f"{int(digits or '0', 16):#x}", None
     if bare.isdecimal():
         return item, Problem(
-            f"is a decimal number, which the kernel takes for a mask, not for a {what}",
+            f"is a decimal number, which the kernel would take for a mask and not for a {what}",
             hint="write the name, or a mask as 0x..",
         )
     if not bare or not _WORD.issuperset(bare):
-        return item, Problem(f"is no name of a {what}")
+        return item, Problem(f"can't be the name of a {what}")
     return item, None
 
 
@@ -249,7 +251,7 @@ def _profiles(key: str, text: str, problems: list[Problem]) -> tuple[str, ...]:
     names: list[str] = []
     for name in dict.fromkeys(split(text)):
         if not _PROFILE.issuperset(name) or len(name) > _PROFILE_MAX:
-            problems.append(_wrong(key, name, "is no name of a profile"))
+            problems.append(_wrong(key, name, "can't be the name of a profile"))
         else:
             names.append(name)
     return tuple(names)
@@ -259,18 +261,18 @@ def _record(key: str, text: str, problems: list[Problem]) -> str:
     name = text.strip()
     if not name or not _PROFILE.issuperset(name) or name[0] in ".-" or len(name) > _PROFILE_MAX:
         hint = "write letters, digits and _.-"
-        problems.append(_wrong(key, name, "is no name of a recording", hint))
+        problems.append(_wrong(key, name, "can't be the name of a recording", hint))
     return name
 
 
 def _path(key: str, text: str, problems: list[Problem]) -> str:
     hint = None
     if not text.startswith("/"):
-        problem, hint = "is no absolute path", "begin with /"
+        problem, hint = "isn't an absolute path", "begin with /"
     elif not text.isprintable() or len(text.encode("utf-8", "surrogateescape")) >= _PATH_MAX:
-        problem = "is no path of at most 4095 printable characters"
+        problem = "isn't a path of at most 4095 printable characters"
     elif ".." in text.split("/") or "." in text.split("/"):
-        problem, hint = 'has "." or ".." in it', "write the path that is meant"
+        problem, hint = 'has "." or ".." in it', "write the path without them"
     elif not text.strip("/"):
         problem, hint = "is the container's root itself", "name a directory in it"
     else:
@@ -283,7 +285,7 @@ def _mode(key: str, text: str, problems: list[Problem]) -> int:
     digits = text.strip()
     if 1 <= len(digits) <= 5 and not digits.strip("01234567") and int(digits, 8) <= 0o7777:
         return int(digits, 8)
-    problems.append(_wrong(key, text, "is no octal mode", "write it as 0755 or 1777"))
+    problems.append(_wrong(key, text, "isn't an octal mode", "write it as 0755 or 1777"))
     return MODE
 
 

@@ -1,7 +1,7 @@
-"""What is doubtful about a delegation that is valid: each finding with its reason and its fix.
+"""Finds what is doubtful about a valid delegation, each time with the reason and the fix.
 
-The kernel takes all of this without a word, and the user finds out by an EPERM, or never.
-The facts about the types are in `type_facts`.
+The kernel accepts all of these delegations without a message.  The user notices the mistake when
+bpf(2) fails with EPERM, or never.  The facts about the types are in `bpf.type_facts`.
 """
 
 from ..bpf.names import ATTACHS, CMDS, MAPS, PROGS, Enum
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Finding(Value):
-    """`option` is the delegate_* option that it is about, and `names` what of it, if not all."""
+    """A doubt about the delegate_* `option`, or only about the `names` in it if any are given."""
 
     __slots__ = ("code", "fix", "names", "option", "reason")
     code: str
@@ -45,7 +45,7 @@ class Finding(Value):
 
 
 class _Delegation:
-    """Which names are delegated; where a kind's names aren't known, by its mask alone."""
+    """Which names the masks delegate on a kernel with these enums."""
 
     def __init__(self, masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> None:
         self._masks = masks
@@ -75,7 +75,7 @@ def lint(
 ) -> tuple[Finding, ...]:
     """What is doubtful about delegating `masks` on a kernel with all these `enums`.
 
-    `confined` says whether the grant is, or where none is decided about would be.
+    `confined` says whether the grant is confined, or would be if it hasn't been decided yet.
     """
     given = _Delegation(masks, enums)
     return (
@@ -94,8 +94,8 @@ def _commands(given: _Delegation) -> "Iterator[Finding]":
             code="command-without-token",
             option=CMDS.option,
             names=idle,
-            reason=f"the kernel asks for no token in {_list(idle)}, so delegating it does nothing",
-            fix=f"keep what there is of {_list(WITH_TOKEN)}",
+            reason=f"{_list(idle)} can't be used with a token, so delegating it has no effect",
+            fix=f"keep only those of {_list(WITH_TOKEN)} that are needed",
         )
 
 
@@ -109,7 +109,7 @@ def _pairs(given: _Delegation) -> "Iterator[Finding]":
             yield Finding(
                 code=f"{option}-without-{command}",
                 option=option,
-                reason=f"{what} are of no use without the command {command}",
+                reason=f"{what} have no effect without the command {command}",
                 fix=f"add {command} to {CMDS.option}",
             )
     for option, command in ((MAPS.option, "map_create"), (PROGS.option, "prog_load")):
@@ -125,14 +125,15 @@ def _pairs(given: _Delegation) -> "Iterator[Finding]":
         yield Finding(
             code="progs-without-attachs",
             option=PROGS.option,
-            reason="to load a program the kernel asks for its attach type too, 0 included",
-            fix=f"add {ATTACHS.option}, with cgroup_inet_ingress for types that have none",
+            reason="the kernel loads a program only if its attach type is delegated too, even 0",
+            fix=f"add {ATTACHS.option}, with cgroup_inet_ingress (0) for program types that have "
+            "no attach type",
         )
     if given.some(ATTACHS.option) and not given.some(PROGS.option):
         yield Finding(
             code="attachs-without-progs",
             option=ATTACHS.option,
-            reason="attach types are of no use without program types",
+            reason="attach types have no effect without program types",
             fix=f"add {PROGS.option}",
         )
     stored = given.any_of(MAPS.option, MAPS_WITH_BTF)
@@ -166,8 +167,8 @@ def _attach_types(given: _Delegation) -> "Iterator[Finding]":
         yield Finding(
             code="attach-type-dropped",
             option=ATTACHS.option,
-            reason="libbpf can't tell whether the kernel takes attach types, and loads "
-            f"{_list(maybe)} with 0, which is cgroup_inet_ingress",
+            reason="libbpf can't find out whether the kernel supports attach types, and so loads "
+            f"{_list(maybe)} with attach type 0, which is cgroup_inet_ingress",
             fix="add cgroup_inet_ingress",
         )
 
@@ -181,22 +182,22 @@ def _libbpf(given: _Delegation) -> "Iterator[Finding]":
             code="libbpf-probe",
             option=PROGS.option,
             names=probes,
-            reason="libbpf 1.4 to 1.7 loads a socket_filter or a tracepoint program with attach "
-            "type 0 before anything else, and gives up where it can't",
+            reason="libbpf 1.4 to 1.7 first loads a socket_filter or a tracepoint program with "
+            "attach type 0, and loads nothing else if that fails",
             fix="add socket_filter, and cgroup_inet_ingress to delegate_attachs",
         )
     if not given.has(CMDS.option, "btf_load"):
         yield Finding(
             code="without-btf",
             option=CMDS.option,
-            reason="without btf_load libbpf drops the BTF of maps and programs, and what needs it "
-            "fails",
+            reason="without btf_load libbpf drops the BTF of maps and programs, and those that "
+            "need BTF fail to load",
             fix="add btf_load",
         )
 
 
 def _reach(given: _Delegation, *, confined: bool) -> "Iterator[Finding]":
-    takes = ", which takes a rule with confined: false" if confined else ""
+    takes = " (which needs a rule with confined: false)" if confined else ""
     for option in (CMDS.option, MAPS.option, PROGS.option):
         host = [
             name for name in given.names(option) if reach(option, name, confined=confined) == HOST
@@ -214,7 +215,7 @@ def _reach(given: _Delegation, *, confined: bool) -> "Iterator[Finding]":
                 option=option,
                 names=(name,),
                 reason=f"{name} {why(name)}",
-                fix=f"take {name} away unless the container is trusted with the kernel{takes}",
+                fix=f"leave out {name} unless the container is trusted with the kernel{takes}",
             )
         if held:
             yield Finding(
@@ -228,9 +229,10 @@ def _reach(given: _Delegation, *, confined: bool) -> "Iterator[Finding]":
         yield Finding(
             code="struct-ops-members",
             option=ATTACHS.option,
-            reason="the attach type of a struct_ops program is its member's number in the kernel's "
-            "struct",
-            fix="delegate the attach types with these numbers, from 0 (cgroup_inet_ingress) on",
+            reason="a struct_ops program is loaded with the index of its member in the kernel's "
+            "struct as the attach type",
+            fix="delegate the attach types with these numbers, which begin with 0 "
+            "(cgroup_inet_ingress)",
         )
 
 

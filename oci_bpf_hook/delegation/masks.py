@@ -1,7 +1,7 @@
-"""From a Request to the four 64-bit masks the kernel takes, and back from what it shows.
+"""Turns a Request into the kernel's four 64-bit masks, and reads masks from what bpffs shows.
 
-We hand the kernel masks, never names: its parser takes a number for a whole mask
-and lets it overwrite the names before it (kernel/bpf/inode.c, bpf_parse_param).
+The kernel gets masks from us, never names: its parser lets a number overwrite the names that stand
+before it in the same list (Linux: kernel/bpf/inode.c, bpf_parse_param).
 """
 
 from ..bpf.names import ALL_BITS, KINDS, Enum, bit
@@ -32,11 +32,11 @@ def resolve(
     table: "Callable[[], Table]",
     profiles: "Mapping[str, Mapping[str, int]]",
 ) -> tuple[Grant, tuple[str, ...]]:
-    """What `request` means on the kernel with these `enums`, and the names it dropped.
+    """What `request` means on the kernel with these `enums`, and the names that were dropped.
 
-    `table` is called only for a name that isn't in `enums`; `profiles` are the policy's.
-    A list is the union of the profiles and its items, less the union of its `!` items, in
-    whatever order they stand.  Raises HookError (UNKNOWN_NAME) with every problem there is.
+    `table` is called only for a name that isn't in `enums`; `profiles` are the policy's.  A list is
+    the union of the profiles and its items, less the union of its `!` items; their order doesn't
+    matter.  Raises HookError (UNKNOWN_NAME) with all problems.
     """
     unknown: Unknown | None = None
     for name in request.profiles:
@@ -60,7 +60,7 @@ def resolve(
         if given & ~taken:
             masks[kind.option] = given & ~taken
     if unknown is not None and unknown.problems:
-        # An item and the same with ! in front are one mistake.
+        # A name may be wrong twice, with and without "!", and is reported once.
         raise HookError(UNKNOWN_NAME, *once(unknown.problems))
     dropped = tuple(unknown.dropped) if unknown is not None else ()
     return Grant(masks=masks, path=request.path, mode=request.mode), dropped
@@ -73,20 +73,23 @@ def _unknown(request: Request, table: "Callable[[], Table]") -> "Unknown":
 
 
 def bits(item: str, enum: Enum | None) -> int | None:
-    """The bits that one item stands for; None for an unknown name."""
+    """The bits that `item` means; None for an unknown name.
+
+    Only a name needs `enum`: "any" and a mask mean the same on each kernel.
+    """
     if item == "any":
         return ALL_BITS
     if item.startswith("0x"):
         return int(item, 16)
-    assert enum is not None, "needed() says which enums it takes"
+    assert enum is not None, "a name needs the kernel's enum"
     value = enum.find(item)
     return None if value is None else bit(value)
 
 
 def show(mask: int, enum: Enum) -> str:
-    """`mask` in the words of bpffs's mount options (seq_print_delegate_opts).
+    """`mask` as bpffs's mount options show it (Linux: kernel/bpf/inode.c, seq_print_delegate_opts).
 
-    Bits beyond the kernel's last name, which bpffs itself leaves out, come last as `0x..`.
+    Bits without a name, which bpffs itself leaves out, come last, as `0x..`.
     """
     known = enum.known
     if mask == ALL_BITS:
@@ -99,10 +102,10 @@ def show(mask: int, enum: Enum) -> str:
 
 
 def parse_shown(text: str, enum: Enum | None) -> int:
-    """The mask behind what bpffs shows: names, `0x..` or `any`; `enum` None knows no names.
+    """The mask that bpffs shows as `text`, which has names, `0x..` or `any`.
 
-    `any` means all bits that the kernel has a name for, and is given back as ALL_BITS.
-    Raises ValueError for a name that `enum` lacks.
+    bpffs shows `any` if all bits that have a name are set; the mask returned for it is ALL_BITS.
+    Raises ValueError for a name that `enum` lacks; if `enum` is None, for each name.
     """
     mask = 0
     for item in text.split(":"):
@@ -115,10 +118,10 @@ def parse_shown(text: str, enum: Enum | None) -> int:
 
 
 def differences(grant: Grant, shown: "Iterable[str]", enums: "Mapping[str, Enum]") -> list[str]:
-    """How the `delegate_*` options that a mount shows differ from `grant`; empty if not at all.
+    """How the `delegate_*` options that a mount shows differ from `grant`; empty if they agree.
 
-    `shown` are the options as /proc/PID/mountinfo has them, `key=value`.  The kernel shows
-    the bits that it has names for, and keeps the others to itself.
+    `shown` are the options as /proc/PID/mountinfo has them, `key=value`.  The kernel shows only the
+    bits that it has names for, and only these are compared.
     """
     found = {key: text for key, _, text in (item.partition("=") for item in shown)}
     wrong: list[str] = []

@@ -1,7 +1,7 @@
-"""Tells everything that is wrong with a request at once; imported only after a mistake.
+"""Reports wrong annotations and unknown names together; imported only once one is wrong.
 
 Wrong annotations are found without a kernel or a policy, unknown names only with both.  Whoever
-made mistakes of both kinds hears of all of them.
+made mistakes of both kinds sees all of them in one error.
 """
 
 from ..errors import UNKNOWN_NAME, HookError
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def joined(error: HookError, judge: "Callable[[Request], object]") -> HookError:
-    """`error`, and after its problems those that `judge` finds with the names in the rest.
+    """`error`, with the unknown names added that `judge` finds in the correct annotations.
 
-    The exit code stays that of `error`: a bad annotation comes before an unknown name.  What else
-    `judge` may have against the rest is told once the annotations and names are in order.
+    The exit code stays that of `error`, since a bad annotation counts more than an unknown name.
+    Any other error of `judge` is dropped: it is reported once annotations and names are correct.
     """
     if not isinstance(error, AnnotationError) or not (error.rest.lists or error.rest.profiles):
         return error

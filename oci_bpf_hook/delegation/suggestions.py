@@ -1,6 +1,6 @@
-"""What to say of a name that isn't known: near matches, and which Linux has it.
+"""What to say about an unknown name: the names like it, and the first Linux that has it.
 
-Only a mistake pays for this module, and for what it imports.
+This module and what it imports are loaded only for a wrong name.
 """
 
 from difflib import get_close_matches
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 
 class Unknown:
-    """What a request asks for that isn't known: the problems, and the names that are dropped."""
+    """The unknown names of one request: a problem for each, or the name among those `dropped`."""
 
     def __init__(self, table: "Callable[[], Table]", *, drop: bool) -> None:
-        """With `drop` a name that newer kernels have is no problem; `table` is read only once."""
+        """With `drop`, names that only newer kernels have are dropped and aren't problems.
+
+        `table` reads the table of all kernels' names, and is called at most once.
+        """
         self._find_table = table
         self._drop = drop
         self._table: Table | None = None
@@ -28,16 +31,17 @@ class Unknown:
         self.dropped: list[str] = []
 
     def profile(self, name: str, profiles: "Mapping[str, object]") -> None:
-        """Take note of a profile that isn't among the policy's."""
+        """Note the problem that the profile `name` isn't among the policy's `profiles`."""
         what = f"{PREFIX}profile"
         self.problems.append(
             no_profile(what, name, profiles, key="profile", search=self._is_printed())
         )
 
     def item(self, kind: Kind, item: str, enum: Enum) -> int:
-        """Take note of an item whose name `enum` lacks, and return the bits that it still means.
+        """Note an item whose name `enum` lacks, and return the bits that the item still means.
 
-        A dropped item gives nothing; one with ! takes away the bit that newer kernels have there.
+        A dropped item means no bits; a dropped item with "!" means the bit of newer kernels, which
+        is taken away.
         """
         self._table = self._table or self._find_table()
         name = item.lstrip("!")
@@ -49,23 +53,25 @@ class Unknown:
         return mask if item[0] == "!" else 0
 
     def _is_printed(self) -> bool:
-        """Whether the next problem will be printed, and so a search for near names is worth it."""
+        """Whether the next problem will be printed: only then are similar names searched for."""
         return len(self.problems) < LISTED
 
 
 def _no_name(
     kind: Kind, item: str, enum: Enum, table: "Table", *, search: bool
 ) -> tuple[Problem, int]:
-    """What to say about a name that this kernel lacks; its bit if a newer kernel has it, else 0."""
+    """The problem of a name that this kernel lacks, and its bit if a newer kernel has it, or 0."""
     latest = table.enum(kind)
     value = enum.find(item)
     if value is not None:
-        return _of(kind, item, f"{quote(item)} is {kind.what} {value}, and a mask ends at 63"), 0
+        return _of(
+            kind, item, f"{quote(item)} is {kind.what} {value}, and a mask has only bits 0 to 63"
+        ), 0
     value = latest.find(item)
     if value is not None:
         since = table.since(kind, latest.names[value])
-        why = f"this kernel has no {kind.what} {quote(item)}, which Linux has since {since}"
-        hint = f"take it out, or add {PREFIX}on_unknown=drop"
+        why = f"this kernel has no {kind.what} {quote(item)}, which Linux has had since {since}"
+        hint = f"leave it out, or add {PREFIX}on_unknown=drop"
         return _of(kind, item, why, hint), bit(value) or 0
     why = f"no {kind.what} is called {quote(item)}"
     if not search:
@@ -88,7 +94,7 @@ def no_profile(
     key: str = "--profile",
     search: bool = True,
 ) -> Problem:
-    """What to say where `what` names a profile that isn't among the policy's `profiles`.
+    """The problem that `what` names a profile which isn't among the policy's `profiles`.
 
     `key` is the option, or the part of a Request, that has the name.
     """

@@ -170,22 +170,22 @@ def test_masks_are_hexadecimal(text: str, item: str) -> None:
         ("0xg", "write 0x and hexadecimal digits"),
         ("0x-1", "write 0x and hexadecimal digits"),
         ("0x1_0", "write 0x and hexadecimal digits"),
-        ("0x10000000000000000", "the last is 0xffffffffffffffff"),
-        ("0x" + "f" * 1_000_000, "the last is 0xffffffffffffffff"),
-        ("5", "is a decimal number, which the kernel takes for a mask, not for a command"),
+        ("0x10000000000000000", "the largest mask is 0xffffffffffffffff"),
+        ("0x" + "f" * 1_000_000, "the largest mask is 0xffffffffffffffff"),
+        ("5", "is a decimal number, which the kernel would take for a mask and not for a command"),
         ("010", "is a decimal number"),
         ("1" * 1_000_000, "is a decimal number"),
         ("\u0665", "is a decimal number"),
-        ("-1", "is no name of a command"),
-        ("prog-load", "is no name of a command"),
-        ("prog_load=1", "is no name of a command"),
-        ("*", "is no name of a command"),
-        ("any;prog_load", "is no name of a command"),
-        ("prog_l\u00f6ad", "is no name of a command"),
-        ("prog_load\x00", "is no name of a command"),
-        ("any,!", "is no name of a command"),
-        ("any,!!prog_load", "is no name of a command"),
-        ("any,!any", "leaves nothing"),
+        ("-1", "can't be the name of a command"),
+        ("prog-load", "can't be the name of a command"),
+        ("prog_load=1", "can't be the name of a command"),
+        ("*", "can't be the name of a command"),
+        ("any;prog_load", "can't be the name of a command"),
+        ("prog_l\u00f6ad", "can't be the name of a command"),
+        ("prog_load\x00", "can't be the name of a command"),
+        ("any,!", "can't be the name of a command"),
+        ("any,!!prog_load", "can't be the name of a command"),
+        ("any,!any", "leaves nothing of the list"),
         ("!prog_load", 'begin with "any" or with names'),
         ("!prog_load !0x1", 'begin with "any" or with names'),
     ],
@@ -198,7 +198,7 @@ def test_what_is_no_item(text: str, says: str) -> None:
 
 
 def test_a_look_alike_is_no_name() -> None:
-    assert "is no name" in problem(io(delegate_progs="\u212aprobe"))
+    assert "can't be the name" in problem(io(delegate_progs="\u212aprobe"))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.option)
@@ -288,7 +288,7 @@ def test_modes_are_octal(text: str, mode: int) -> None:
     ],
 )
 def test_what_is_no_mode(text: str) -> None:
-    assert "is no octal mode; write it as 0755 or 1777" in problem(
+    assert "isn't an octal mode; write it as 0755 or 1777" in problem(
         io(delegate_cmds="any", mode=text)
     )
 
@@ -322,13 +322,13 @@ def test_what_is_no_on_unknown(text: str) -> None:
 )
 def test_a_misspelt_key_is_an_error_with_the_nearest(key: str, near: str) -> None:
     found = problem(io(delegate_cmds="any") | {PREFIX + key: "any"})
-    assert found == f'"{PREFIX}{key}" is no key of ours; did you mean "{PREFIX}{near}"?'
+    assert found == f'"{PREFIX}{key}" isn\'t a known key; did you mean "{PREFIX}{near}"?'
 
 
 @pytest.mark.parametrize("key", ["", "xyz", "/", "/web", "\n", "\u00fc" * 100])
 def test_a_key_near_to_nothing_gets_the_list(key: str) -> None:
     assert problem(io(delegate_cmds="any") | {PREFIX + key: "any"}).endswith(
-        f"is no key of ours; there are {', '.join(KEYS)}"
+        f"isn't a known key; the known keys are {', '.join(KEYS)}"
     )
 
 
@@ -337,7 +337,7 @@ def test_a_key_that_delegates_nothing_is_an_error_alone(key: str) -> None:
     text = {"path": "/run/bpf", "mode": "700", "on_unknown": "drop"}[key]
     said = problem({PREFIX + key: text})
     assert PREFIX + key in said
-    assert f"alone delegates nothing: add {PREFIX}profile" in said
+    assert f"alone delegates nothing; add {PREFIX}profile" in said
 
 
 # ---- KEY/NAME
@@ -438,7 +438,7 @@ def test_without_a_name_to_compare_with_it_is_an_error(name: str | None) -> None
         lambda: name,
     )
     assert "this engine doesn't tell the container's name" in found
-    assert 'leave "/web" out' in found
+    assert 'leave out "/web"' in found
     assert "the container's name" in problem({f"{PREFIX}delegate_cmds/web": "any", CRI_O: ""})
 
 
@@ -465,15 +465,15 @@ def test_all_problems_at_once_each_with_its_key_and_item() -> None:
         lambda: None,
     )
     wanted = [
-        ("delegate_link", "is no key"),
+        ("delegate_link", "isn't a known key"),
         ("mode/web", "the container's name"),
         ("delegate_cmds", '"5" is a decimal number'),
-        ("delegate_cmds", '"prog-load" is no name'),
-        ("delegate_maps", '"!hash" could take away'),
-        ("delegate_progs", '"!any" leaves nothing'),
-        ("delegate_attachs", '"0x" is no hexadecimal'),
-        ("path", '"tmp" is no absolute path'),
-        ("mode", '"9" is no octal mode'),
+        ("delegate_cmds", '"prog-load" can\'t be the name'),
+        ("delegate_maps", '"!hash" takes away from a list that gives nothing'),
+        ("delegate_progs", '"!any" leaves nothing of the list'),
+        ("delegate_attachs", '"0x" isn\'t a hexadecimal'),
+        ("path", '"tmp" isn\'t an absolute path'),
+        ("mode", '"9" isn\'t an octal mode'),
         ("on_unknown", '"ignore" is neither'),
     ]
     assert len(found) == len(wanted)
@@ -626,14 +626,14 @@ def test_a_recording() -> None:
 def test_no_name_of_a_recording(name: str) -> None:
     with pytest.raises(HookError) as caught:
         request({PREFIX + "record": name})
-    assert "is no name of a recording" in str(caught.value)
+    assert "can't be the name of a recording" in str(caught.value)
 
 
 def test_a_recording_is_all_or_nothing() -> None:
     for key, text in (("delegate_cmds", "any"), ("profile", "xdp")):
         with pytest.raises(HookError) as caught:
             request({PREFIX + "record": "x", PREFIX + key: text})
-        assert "leave the lists and profiles out" in str(caught.value)
+        assert "leave out the lists and profiles" in str(caught.value)
 
 
 @settings(deadline=None, max_examples=500)

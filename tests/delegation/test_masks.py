@@ -223,8 +223,8 @@ def test_a_newer_kernels_name_says_since_when(kind: Kind) -> None:
             said = problem(OLD, **{kind.option: f"{spelling} 0x1"})
             assert said == (
                 f'{PREFIX}{kind.option}: this kernel has no {kind.what} "{spelling.lower()}", '
-                f"which Linux has since {since}; "
-                f"take it out, or add {PREFIX}on_unknown=drop"
+                f"which Linux has had since {since}; "
+                f"leave it out, or add {PREFIX}on_unknown=drop"
             )
 
 
@@ -304,7 +304,7 @@ def test_a_value_beyond_the_mask() -> None:
     many = make_enum(CMDS, ((f"BPF_N{value}", value) for value in range(70)), guarded=False)
     assert mask(CMDS, "n63", {CMDS.option: many}) == 1 << 63
     for drop in ("fail", "drop"):
-        assert '"n64" is command 64, and a mask ends at 63' in problem(
+        assert '"n64" is command 64, and a mask has only bits 0 to 63' in problem(
             {CMDS.option: many}, drop, delegate_cmds="n64"
         )
 

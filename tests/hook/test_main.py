@@ -249,7 +249,7 @@ REQUESTS = {
     "unknown name": ({"delegate_progs": "kprob"}, 11, 'did you mean "kprobe"'),
     "nothing like it": ({"delegate_maps": "zzzz"}, 11, 'no map type is called "zzzz"'),
     "decimal": ({"delegate_cmds": "5"}, 10, "decimal"),
-    "over 64 bits": ({"delegate_cmds": "0x10000000000000000"}, 10, "beyond the 64"),
+    "over 64 bits": ({"delegate_cmds": "0x10000000000000000"}, 10, "more than the 64 bits"),
     "relative path": ({**ASK, "path": "sys/fs/bpf"}, 10, "no absolute path"),
     "path with ..": ({**ASK, "path": "/sys/../../etc"}, 10, '".."'),
     "the root itself": ({**ASK, "path": "//"}, 10, "root itself"),

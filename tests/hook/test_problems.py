@@ -26,10 +26,10 @@ WRONG = {
 }
 # What each says, in this order.
 SAID = (
-    'io.bpffs.delegate_cmd" is no key of ours; did you mean "io.bpffs.delegate_cmds"?',
+    'io.bpffs.delegate_cmd" isn\'t a known key; did you mean "io.bpffs.delegate_cmds"?',
     'io.bpffs.delegate_cmds": "5" is a decimal number',
-    'io.bpffs.profile": "a/b" is no name of a profile',
-    'io.bpffs.mode": "rwx" is no octal mode',
+    'io.bpffs.profile": "a/b" can\'t be the name of a profile',
+    'io.bpffs.mode": "rwx" isn\'t an octal mode',
     'io.bpffs.profile: the policy has no profile "xpd"; did you mean "xdp"?',
     'io.bpffs.delegate_cmds: no command is called "prog_lode"; did you mean "prog_load"',
     'io.bpffs.delegate_maps: no map type is called "prog_lode"',
@@ -95,7 +95,7 @@ def test_nothing_left_to_be_looked_up() -> None:
         result = container.hook(io(delegate_cmd="any", mode="rwx"))
         assert result.returncode == BAD_ANNOTATION
         assert result.stderr.count("; did you mean") == 1
-        assert "is no octal mode" in result.stderr
+        assert "isn't an octal mode" in result.stderr
 
 
 def test_on_unknown_drop() -> None:
@@ -124,7 +124,7 @@ def test_a_client_whose_names_are_known() -> None:
         before = len(audited())
         result = inside(container, io(delegate_cmds="map_create", mode="rwx", path="/opt/new"))
         assert result.returncode == BAD_ANNOTATION
-        assert "is no octal mode" in result.stderr
+        assert "isn't an octal mode" in result.stderr
         assert audited()[before:] == []
         container.assert_untouched()
 
@@ -186,7 +186,7 @@ def test_delegate() -> None:
         for dry in ((), ("--dry-run",)):
             done = command("delegate", "--pid", str(container.init.pid), *dry, *lists, *more)
             assert done.returncode == BAD_ANNOTATION
-            path = 'io.bpffs.path": "run" is no absolute path'
+            path = 'io.bpffs.path": "run" isn\'t an absolute path'
             assert_all(done.stderr, (SAID[1], path, *SAID[4:]))
 
 
@@ -212,7 +212,7 @@ def test_cdi_generate() -> None:
     done = command("cdi", "generate", *profiles, "--path", "run", "--output", "-")
     assert (done.returncode, done.stdout) == (USAGE, "")
     said = (
-        '"--path": "run" is no absolute path',
+        '"--path": "run" isn\'t an absolute path',
         "\"odd-\" can't be a CDI device's name",
         '--profile: the policy has no profile "xpd"; did you mean "xdp"?',
         '--profile: the policy has no profile "socket-filtr"',

@@ -83,7 +83,7 @@ def test_another_policy(policy: Path) -> None:
     ("arguments", "code", "words"),
     [
         (("--profile", "xpd"), UNKNOWN_NAME, 'no profile "xpd"; did you mean "xdp"?'),
-        (("--path", "run/bpf"), USAGE, '"run/bpf" is no absolute path'),
+        (("--path", "run/bpf"), USAGE, '"run/bpf" isn\'t an absolute path'),
         (("--hook", "oci-bpf-hook"), USAGE, "no absolute path"),
         (("--engine", "rkt"), USAGE, "invalid choice"),
     ],
