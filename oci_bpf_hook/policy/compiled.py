@@ -1,7 +1,7 @@
 """Reads the compiled form of a policy, in which names are masks and users are numbers.
 
-A policy of thousands of rules is not read as a whole: rules that match one namespace or one user
-exactly are found through a table of buckets, and the others, the general ones, are all tried.
+A policy of thousands of rules isn't read as a whole.  Rules that match exactly one namespace or one
+user are found through a table of buckets; all others, the general rules, are always tried.
 """
 
 from _struct import Struct
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 MAGIC = b"OBPFPOL4"
 # The magic, the length of the header, and the number of buckets.
 PREAMBLE = Struct("<8sII")
-# A bucket's place behind the header, and its length.
+# A bucket's offset from the end of the header, and its length.
 BUCKET = Struct("<II")
-# The length of what is before it, last in the compiled form: its buckets are read one by one,
-# and so what is missing of them wouldn't be seen otherwise until somebody asks for it.
+# The last field of the compiled form: the length of all that is before it.  It shows that the file
+# is complete; otherwise a missing bucket would be noticed only when a request needs it.
 END = Struct("<Q")
 # Rules with exactly one of these are found by their bucket.
 INDEXED = ("namespace", "user")
 
 
 class Compiled:
-    """A compiled policy, read by `read(offset, size)`; raises ValueError if it is none."""
+    """A compiled policy, read by `read(offset, size)`.  Raises ValueError for anything else."""
 
     def __init__(
         self, read: "Callable[[int, int], bytes]", load_json: "Callable[[bytes], Any]"
@@ -41,7 +41,7 @@ class Compiled:
         self._load = load_json
         preamble = read(0, PREAMBLE.size)
         if len(preamble) != PREAMBLE.size or not preamble.startswith(MAGIC):
-            raise ValueError("no compiled policy")
+            raise ValueError("not a compiled policy")
         _, size, self._buckets = PREAMBLE.unpack(preamble)
         self._table = PREAMBLE.size
         header_at = self._table + self._buckets * BUCKET.size
@@ -72,7 +72,7 @@ class Compiled:
         return (rule for _, rule in sorted(found, key=lambda entry: entry[0]))
 
     def every(self) -> "Iterable[Rule]":
-        """All rules, in no order, for whoever describes the policy."""
+        """All rules, in no particular order, for whoever describes the policy."""
         yield from (rule for _, rule in self._general)
         for number in range(self._buckets):
             yield from (rule for _, _, rule in self._numbered(number))
@@ -90,5 +90,5 @@ class Compiled:
 
 
 def bucket(key: str, count: int) -> int:
-    """The bucket of `key` among `count`; the same in every process, as hash() is not."""
+    """The bucket of `key` among `count`; unlike with hash(), the same one in each process."""
     return int.from_bytes(key.encode("utf-8", "surrogatepass"), "big") % count

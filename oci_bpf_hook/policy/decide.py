@@ -1,9 +1,7 @@
-"""The administrator's policy, as the hook applies it: which rule decides, and its ceiling.
+"""Applies the administrator's policy to a request: finds the rule that decides, and its ceiling.
 
-The file that people write is read and checked elsewhere (`policyfile`); what comes here is
-its compiled form (`compiled`), in which names are masks and users are numbers.
-
-Whom a rule is asked about is a `subject.Subject`.
+The policy comes in its compiled form (`compiled`), in which names are masks and users are numbers;
+`store.file` reads and checks the file that people write.  Who asks is a `subject.Subject`.
 """
 
 from ..bpf.names import KINDS, Enum
@@ -25,7 +23,8 @@ if TYPE_CHECKING:
 def holds(rule: "Rule", subject: "Subject") -> bool:
     """Whether everything in the rule's match holds for `subject`.
 
-    What is only claimed may cost a requester something, but give nothing.
+    Attributes that the requester only claims may make a rule hold that denies, but never one that
+    allows.
     """
     if rule["deny"] is None and not subject.claimed.isdisjoint(rule["match"]):
         return False
@@ -55,9 +54,9 @@ def _any_glob(globs: "Sequence[str]", text: str) -> bool:
 
 
 def glob(pattern: str, text: str) -> bool:
-    """Whether `text` is what `pattern` says: `*` any text, `?` any character, else itself.
+    """Whether `text` matches `pattern`, in which `*` is any text and `?` any one character.
 
-    Takes at most the product of both lengths, whatever they are.
+    The number of steps is at most the product of both lengths.
     """
     at = in_pattern = 0
     star = back = -1
@@ -77,10 +76,10 @@ def glob(pattern: str, text: str) -> bool:
 
 
 class Decision(Value):
-    """What came of a request: the rule that decided, what it gives, and what it took away.
+    """How a request was decided: the `rule`, what it gives, and the items that it `trimmed`.
 
-    The tokens of a `confined` grant are to be the guard's, before there is any (`confine`);
-    without it the administrator trusts the container with the kernel.
+    If the grant is `confined`, the guard has to hold its tokens from the first one on
+    (`guard.confine`); if not, the administrator trusts the container with the kernel.
     """
 
     __slots__ = ("confined", "grant", "rule", "trimmed")
@@ -97,12 +96,11 @@ def decide(
     wanted: Grant,
     enums: "Mapping[str, Enum]",
 ) -> Decision:
-    """What `subject` gets of `wanted`, which is what its `request` means on this kernel.
+    """What `subject` gets of `wanted`, the bits that its `request` means on this kernel.
 
-    A CDI device is the administrator's own file: rules about annotations don't decide about it,
-    and where none is about devices it has its profile, as if a confined rule allowed just that.
-
-    Raises HookError (REFUSED) with every item that is refused.
+    A CDI device is a file of the administrator's, so only rules that match devices decide about it.
+    If the policy has none of these, the device gets its profile, as if a confined rule allowed
+    exactly that.  Raises HookError (REFUSED) with each item that is refused.
     """
     device = subject.cdi
     for rule in policy.rules(subject):
@@ -120,7 +118,7 @@ def decide(
 
 
 def _implicit(name: str, masks: "Mapping[str, int]") -> "Rule":
-    """A confined rule for whoever asks, which allows these `masks`."""
+    """A confined rule that matches everybody and allows these `masks`."""
     rule: Rule = {"name": name, "match": {}, "masks": masks, "paths": None, "modes": None}
     return {**rule, "confined": True, "record": False, "trim": False, "deny": None}
 
@@ -128,7 +126,7 @@ def _implicit(name: str, masks: "Mapping[str, int]") -> "Rule":
 def everything(policy: Compiled, subject: "Subject", path: str, mode: int = MODE) -> Decision:
     """All that `subject` may have at `path`, for a recording by the administrator.
 
-    Raises HookError (REFUSED) where that is nothing.
+    Raises HookError (REFUSED) if the policy allows nothing.
     """
     for rule in policy.rules(subject):
         if holds(rule, subject):
@@ -137,14 +135,14 @@ def everything(policy: Compiled, subject: "Subject", path: str, mode: int = MODE
 
 
 def _allowed(rule: "Rule", enums: "Mapping[str, Enum]") -> dict[str, int]:
-    """The masks that `rule` gives at most, which is less than it lists where it is confined."""
+    """The most that `rule` gives: its masks, without what a confined token is never given."""
     masks: dict[str, int] = rule["masks"]
     less = beyond_confined(masks, enums) if rule["confined"] else {}
     return {option: mask & ~less.get(option, 0) for option, mask in masks.items()}
 
 
 def _ceiling(rule: "Rule", path: str, mode: int, enums: "Mapping[str, Enum]") -> Decision:
-    """All that `rule` allows."""
+    """The decision that gives all that `rule` allows.  Raises HookError (REFUSED)."""
     name = rule["name"]
     problems: list[Problem] = []
     masks = {option: mask for option, mask in _allowed(rule, enums).items() if mask}
@@ -161,7 +159,7 @@ def _ceiling(rule: "Rule", path: str, mode: int, enums: "Mapping[str, Enum]") ->
 
 
 def _misplaced(rule: "Rule", path: str, mode: int) -> list[Problem]:
-    """What `rule` has against the place and the mode of a mount."""
+    """The problems with a mount's `path` and `mode` if `rule` doesn't allow them."""
     problems: list[Problem] = []
     name = rule["name"]
     if rule["paths"] is not None and not _any_glob(rule["paths"], path):
@@ -223,7 +221,7 @@ def _excess(
     granted: "Mapping[str, int]",
     enums: "Mapping[str, Enum]",
 ) -> "tuple[tuple[str, Problem], ...]":
-    """Each item of the `request` with bits beyond what `rule` has `granted`, and why so."""
+    """Each item of the `request` that wants more than `rule` has `granted`, and the refusal."""
     from .refusal import items
 
     name = quote(rule["name"])

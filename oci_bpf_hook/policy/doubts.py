@@ -1,6 +1,6 @@
-"""What is doubtful about a valid rule: whom it matches, and what it trusts them with.
+"""Finds what is doubtful about a valid rule: whom it matches, and what it trusts them with.
 
-`policyfile` knows the doubt's place in the file.
+Each doubt has its place in the rule; `store.file` turns that into a line and a column.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,14 +14,18 @@ from ..text.places import Place
 from ..values import Value
 from .subject import OF_USERS, REQUESTER, origin
 
-# The kernel tells these, but many containers have them in common: they narrow nothing.
+# The administrator or the kernel says these, but many containers share them, so that a match by
+# one of them doesn't narrow a rule.
 _SHARED = ("engine", *OF_USERS)
 _TRUSTED = "whoever matches is trusted with the kernel"
 _NAMED = 8
 
 
 class Given(Value):
-    """What a rule's `allow` gives: the `masks` of `profiles` and items, by the names of `enums`."""
+    """What a rule gives: its `allow` as it is written, and the `masks` that come of it.
+
+    `profiles` are the policy's, and `enums` have the names.
+    """
 
     __slots__ = ("allow", "enums", "masks", "profiles")
     allow: Mapping[str, Any]
@@ -40,7 +44,7 @@ def of(match: Mapping[str, Any], engine: str | None, given: Given) -> Iterator[t
         hint = (
             ""
             if engine
-            else ("; name the engine that runs the hook (engine:), if that engine sets it")
+            else "; if the engine that runs the hook sets it, name that engine (engine:)"
         )
         yield (
             ("match",),
@@ -53,7 +57,7 @@ def of(match: Mapping[str, Any], engine: str | None, given: Given) -> Iterator[t
 
 
 def _trusted(match: Mapping[str, Any], engine: str | None) -> str:
-    """What `confined: false` means for those whom the `match` holds for."""
+    """The doubt about a rule with `confined: false` and this `match`."""
     if _narrowed(match, engine):
         return _TRUSTED
     if not match:
@@ -61,18 +65,19 @@ def _trusted(match: Mapping[str, Any], engine: str | None) -> str:
     if said := _said(match, engine):
         return (
             f"{_sets(said)}, so anybody who may start a container matches, and {_TRUSTED}; match "
-            "something that the kernel or the engine vouches for"
+            "something that the kernel or the engine says"
         )
     if all(key in OF_USERS and wanted is True for key, wanted in match.items()):
         held = ", ".join(f"{key}: true" for key in match)
-        return (
-            f"{held} holds for every user of this host, and {_TRUSTED}; match these users by name"
-        )
-    return f"nothing here tells root's containers apart, and {_TRUSTED}; match something that does"
+        return f"{held} holds for every user of this host, and {_TRUSTED}; match the users by name"
+    return (
+        f"many containers of root's engines match this rule, and {_TRUSTED}; match something that "
+        "only the trusted ones have"
+    )
 
 
 def _parts(given: Given) -> Iterator[tuple[Place, str, Mapping[str, int]]]:
-    """Each profile and item of an allow, with its place in the rule and its masks."""
+    """Each profile and each item that a rule allows: its place in the rule, its name, its masks."""
     for number, name in enumerate(given.allow.get("profiles", [])):
         yield ("allow", "profiles", number), name, given.profiles.get(name, {})
     for kind in KINDS:
@@ -84,10 +89,14 @@ def _parts(given: Given) -> Iterator[tuple[Place, str, Mapping[str, int]]]:
 
 def _never_given(what: str, names: list[str]) -> str:
     more = [f"and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
-    has = "" if [what] == names else f" has {', '.join([*names[:_NAMED], *more])}, which"
+    if [what] == names:
+        said = f"this rule never gives {quote(what)}"
+    else:
+        listed = ", ".join([*names[:_NAMED], *more])
+        said = f"{quote(what)} has {listed}, which this rule never gives"
     return (
-        f"{quote(what)}{has} a confined token is never given, so this rule doesn't give it; leave "
-        "it out, or trust whoever matches with the kernel (confined: false)"
+        f"{said}, because the rule is confined; leave out {quote(what)}, or trust whoever matches "
+        "with the kernel (confined: false)"
     )
 
 
@@ -99,7 +108,7 @@ def _names(masks: Mapping[str, int], enums: Mapping[str, Enum]) -> list[str]:
         for value, name in sorted(enums[option].names.items())
         if mask >> value & 1
     )
-    # The map type and the program type struct_ops are one thing.
+    # struct_ops is a map type and a program type, and is named once.
     return list(dict.fromkeys(found))
 
 
@@ -108,21 +117,21 @@ def _sets(said: list[str]) -> str:
 
 
 def _said(match: Iterable[str], engine: str | None) -> list[str]:
-    """Those attributes of the `match` that whoever asks can set."""
+    """The attributes of the `match` that the requester can set."""
     return sorted(key for key in match if origin(key, engine) == REQUESTER)
 
 
 def _narrowed(match: Mapping[str, Any], engine: str | None) -> bool:
-    """Whether the `match` narrows the rule by something that whoever asks can't set."""
+    """Whether the `match` narrows the rule by something that the requester can't set."""
     return any(
         origin(key, engine) != REQUESTER and _narrows(key, wanted) for key, wanted in match.items()
     )
 
 
 def _narrows(attribute: str, wanted: Any) -> bool:
-    """Whether it narrows a rule that `attribute` is one of those `wanted`."""
+    """Whether a rule that wants `attribute` to be one of `wanted` matches only some containers."""
     if attribute in ("user", "group"):
-        # For every container of root's engines the owner is root.
+        # All containers of root's engines have root as their owner.
         return 0 not in wanted
     if attribute in _SHARED:
         return False

@@ -1,4 +1,4 @@
-"""The compiled form of a policy, made; `compiled.Compiled` reads it."""
+"""Makes the compiled form of a policy, which `compiled.Compiled` reads."""
 
 from json import dumps
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def pack(header: "Mapping[str, Any]", rules: "Sequence[Rule]") -> bytes:
     """The compiled form of a policy with this `header` and these `rules`, in their order.
 
-    The enums in the header's `names` are two texts each, the names and a character for each value:
-    they are most of what is read in front of every grant.
+    Each enum in the header's `names` becomes two texts: the names, and a character for each value.
+    The enums are most of what is read before each grant, and two texts are read fastest.
     """
 
     def text(value: object) -> bytes:
@@ -47,7 +47,7 @@ def pack(header: "Mapping[str, Any]", rules: "Sequence[Rule]") -> bytes:
 
 
 def _keys(rule: "Rule") -> list[str]:
-    """The buckets' keys of a rule, or none if it has to be tried for everybody."""
+    """The keys of the buckets that have `rule`; none if it has to be tried for everybody."""
     for attribute in INDEXED:
         wanted = rule["match"].get(attribute)
         if wanted and not any("*" in str(one) or "?" in str(one) for one in wanted):

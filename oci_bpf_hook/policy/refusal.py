@@ -1,4 +1,4 @@
-"""What to say of a request that the policy refuses: which items, and what rule would allow it."""
+"""What to say if the policy refuses a request: the items, and a rule that would allow them."""
 
 from ..bpf.names import ALL_BITS, Enum
 from ..bpf.type_facts import beyond_confined
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from .subject import Subject
 
 _TRUSTED = "which trusts the container with the kernel"
-# No name in Kubernetes is longer; the glob of a longer text is cut, and ends in *.
+# The longest Kubernetes name.  A longer text is cut, and its glob ends in *.
 _LONGEST = 253
 
 
 def items(request: Request, option: str, excess: int, enum: Enum | None) -> list[Problem]:
-    """The items of a request that ask for bits of `excess`; each text is the request's words."""
+    """The items of a request that ask for bits of `excess`, in the request's own words."""
     found: list[Problem] = []
     rest = excess
     for item in request.lists.get(option, ()):
@@ -38,9 +38,9 @@ def items(request: Request, option: str, excess: int, enum: Enum | None) -> list
 
 
 def advice(wanted: Grant, subject: "Subject", enums: "Mapping[str, Enum]") -> str:
-    """The rule that would allow `wanted`, for an administrator to look at and to paste.
+    """A rule that would allow `wanted`, for an administrator to check and to paste.
 
-    It is a confined one where that can be.
+    The rule is confined if a confined token may be given all that is `wanted`.
     """
     unconfined = bool(beyond_confined(wanted.masks, enums))
     said = f", {_TRUSTED}," if unconfined else ""
@@ -50,14 +50,14 @@ def advice(wanted: Grant, subject: "Subject", enums: "Mapping[str, Enum]") -> st
 def without_guard(
     name: str, grant: Grant, why: str, subject: "Subject", enums: "Mapping[str, Enum]"
 ) -> Problem:
-    """Both ways out where the rule `name` gives a confined `grant`, which takes the guard.
+    """The problem that the rule `name` gives a confined `grant` that needs the guard.
 
-    The guard isn't in force, and `why` is the reason.
+    `why` says why the guard isn't in force.  The hint has both ways out.
     """
     rule = _rule(grant, subject, enums, unconfined=True)
     return Problem(
-        f"rule {quote(name)} is confined, and so prog_load takes the guard, which isn't "
-        f"in force: {why}",
+        f"rule {quote(name)} is confined, and prog_load then needs the guard, which isn't in "
+        f"force: {why}",
         hint="to turn it on, an administrator runs oci-bpf-hook guard on; to do without it, "
         f"{_TRUSTED}, {rule}",
     )
@@ -70,7 +70,7 @@ def _rule(
     *,
     unconfined: bool,
 ) -> str:
-    """What an administrator adds for `subject` to have what is `wanted`."""
+    """The words that tell an administrator which rule gives `subject` what is `wanted`."""
     lists = ", ".join(
         f"{option}: [{', '.join(_items(mask, enums[option]))}]"
         for option, mask in wanted.masks.items()
@@ -85,28 +85,28 @@ def _rule(
     )
     if subject.claimed:
         known = f"user: {subject.user}"
-    # A rule for everybody decides for all others as well, and has what this one asks for alone.
-    narrow = "" if known else ", with a match that tells this container from others,"
+    # A rule without a match would decide for all other containers too.
+    narrow = "" if known else ", with a match that only this container meets,"
     return (
-        f"an administrator puts before that rule in {POLICY} (begun with what oci-bpf-hook policy "
-        f"show prints, if there is none){narrow} "
+        f"an administrator puts before that rule in {POLICY} (which, if it is missing, first gets "
+        f"what oci-bpf-hook policy show prints){narrow} "
         f"- {{name: NAME, match: {{{known}}}, allow: {{{lists}}}}}"
     )
 
 
 def _items(mask: int, enum: Enum) -> list[str]:
-    """The items of a list that stand for `mask`, each as YAML takes it for a text."""
+    """The items of a policy's list that mean `mask`; masks are quoted, since YAML has numbers."""
     shown = show(mask, enum)
-    # What bpffs shows for all that the kernel has names for is in a policy all that there ever is.
+    # bpffs shows "any" if all bits with a name are set, but in a policy "any" means all 64 bits.
     if shown.startswith("any") and mask != ALL_BITS:
         shown = f"{mask:#x}"
     return [f'"{item}"' if item.startswith("0x") else item for item in shown.split(":")]
 
 
 def _glob(text: str) -> str:
-    """A glob for `text`: what is more than itself to YAML, or to a glob, is any one character.
+    """A glob for `text` with "?" for each character that is special in YAML or in a glob.
 
-    It is the requester's, and no pattern of theirs is to be pasted into a policy.
+    The requester may have chosen the text, and must not get a pattern into the policy with it.
     """
     plain = "".join("?" if one in '"\\*' or not " " <= one <= "~" else one for one in text)
     return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}*"

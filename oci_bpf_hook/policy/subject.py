@@ -1,10 +1,11 @@
-"""Who asks: what a policy's rules may match, and who says so.
+"""Describes who asks for a delegation, by the attributes that a policy's rules may match.
 
-Whoever decides learns it from somewhere else: the hook from the container and its annotations, the
-broker from its peer, a command from a running container, from a file or from its command line.
-There is one constructor for each of these, and all of them end in the same record.
+The attributes come from different sources: in the hook from the container and its annotations, in
+the broker from its peer, in a command from a running container, a file or the command line.  Each
+source has a function here that makes a Subject (`of_container`, `of_peer`, ...).
 
-What a rule may match is only worth as much as whoever set it.  `origin` says who that is.
+A rule can rely on an attribute only as far as on the one who has set it: the administrator, the
+kernel, the engine or the requester.  `origin` says who that is.
 """
 
 from ..errors import USAGE, HookError, quote
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Container(Protocol):
-        """What is asked of a container: one that is there, or one that is only proposed."""
+        """What a Subject needs to know of a container that exists or is only proposed."""
 
         def owner(self) -> int:
             """The user who made its user namespace, by the host's ids."""
@@ -33,9 +34,10 @@ KERNEL = "kernel"
 ENGINE = "engine"
 REQUESTER = "requester"
 
-# The annotation in which an engine itself always sets an attribute, whatever the requester
-# does: measured with a pod whose author tried to set each of them.  podman and Docker have
-# none: --annotation overrides what podman sets.  podman tells a container's name otherwise.
+# For each engine, the annotations that the engine itself always sets, so that the requester can't
+# change them; this was tried with a pod whose author sets each of them.  podman and Docker have no
+# such annotation, since podman's --annotation overrides what podman sets.  podman's name for a
+# container comes from conmon instead (container.podman).
 _SET_BY = {
     "cri-o": {
         "container": "io.kubernetes.container.name",
@@ -53,32 +55,32 @@ _SET_BY = {
     "docker": {},
 }
 ENGINES = tuple(_SET_BY)
-# What an engine tells of a container, and what the broker's client can only claim.
+# The attributes that an engine sets, and that the broker's client can only claim.
 CLAIMS = ("container", "image", "namespace", "pod")
-# What is true of whatever is a user's (`_subject`).
+# These are all true for a container of a user's own engine (`_subject`).
 OF_USERS = ("host_cgroup", "host_network", "rootless")
 _FROM_KERNEL = ("group", "user", *OF_USERS)
 
 
 def unnamed() -> str | None:
-    """The name of a container where nothing but its annotations tells it."""
+    """None: a container whose annotations don't tell its name has no other source for it here."""
     return None
 
 
 class Subject(Value):
     """Who asks.
 
-    `engine` is the one that runs the hook, by the administrator's word, or None where that isn't
-    said; `cdi` the device that asks, None for annotations.
-    `user` and `group` are the host's ids; `rootless` is whether it is a user's own engine that asks
-    by the broker.
-    `host_network` and `host_cgroup` are whether the container shares these with the host, None
-    where no rule asks and so nobody looked.
-    `container`, `image`, `namespace` and `pod` are names, None where nobody tells them;
-    `annotations` are what rules about annotations look at.
-    `claimed` are the attributes that are only said by whoever asks: a rule that allows something
-    never holds by one of these.
-    `find_name` finds the container's name where `container` is None.
+    `engine` is the engine that the administrator says runs the hook, or None; `cdi` is the device
+    that asks, or None if annotations ask.
+    `user` and `group` are the host's ids; `rootless` is true if a user's own engine asks through
+    the broker.
+    `host_network` and `host_cgroup` say whether the container shares these with the host; they are
+    None if no rule is about them, because nobody has looked then.
+    `container`, `image`, `namespace` and `pod` are names, None if they aren't known; `annotations`
+    are those that rules about annotations look at.
+    `claimed` are the attributes that only the requester says; no rule that allows something matches
+    by one of these.
+    `find_name` finds the container's name if `container` is None.
     """
 
     __slots__ = (
@@ -101,10 +103,10 @@ class Subject(Value):
     user: int
 
     def named(self) -> "Subject":
-        """The same with the container's name, for a refusal and its record.
+        """The same subject with the container's name, for a refusal and its record.
 
-        Where no rule is about names they aren't looked for: to find podman's takes time, and no
-        container that gets what it asks for has to wait for that.
+        If no rule is about names, the name is looked for only here, after the refusal: finding
+        podman's name takes time, and a container that gets what it asks for shouldn't wait for it.
         """
         if self.container is not None:
             return self
@@ -112,9 +114,10 @@ class Subject(Value):
         return Subject(**{**fields, "container": self.find_name()})
 
     def known(self) -> "dict[str, object]":
-        """What a rule may match, by the names that rules have for it, but for the annotations.
+        """The attributes that a rule may match, by their names in a policy, without `annotations`.
 
-        A device is only there if one asks, and what the container shares if somebody looked.
+        `cdi` is there only if a device asks; `host_network` and `host_cgroup` are there only if
+        somebody has looked.
         """
         found: dict[str, object] = {"engine": self.engine}
         found |= {key: getattr(self, key) for key in CLAIMS}
@@ -127,20 +130,20 @@ class Subject(Value):
         }
 
     def by_broker(self) -> bool:
-        """Whether it is the broker that decides."""
+        """Whether the broker decides."""
         return bool(self.claimed)
 
     def set_by(self, attribute: str) -> str:
-        """Who says what the `attribute` is: ADMINISTRATOR, KERNEL, ...
+        """Who has set `attribute`: ADMINISTRATOR, KERNEL, ENGINE or REQUESTER.
 
-        The broker has no engine's word for anything, only what its client claims.
+        No engine tells the broker anything, so what engines set is only the client's claim there.
         """
         who = origin(attribute, self.engine)
         return REQUESTER if self.by_broker() and who == ENGINE else who
 
 
 def origin(attribute: str, engine: str | None) -> str:
-    """Who sets `attribute` where `engine` runs the hook: ADMINISTRATOR, KERNEL, ..."""
+    """Who sets `attribute` if `engine` runs the hook: ADMINISTRATOR, KERNEL, ..."""
     if attribute in ("cdi", "engine"):
         return ADMINISTRATOR
     if attribute in _FROM_KERNEL:
@@ -153,10 +156,9 @@ def origin(attribute: str, engine: str | None) -> str:
 
 
 def identify(annotations: "Mapping[str, str]", engine: str | None) -> "dict[str, str | None]":
-    """Which names the `annotations` tell: the engine's own ones where `engine` is known.
+    """The names in the `annotations`: in those that `engine` itself sets, if it is known.
 
-    Without it the annotations of every engine are looked at, and all of that is the
-    requester's word.
+    If it isn't, the annotations of all engines are looked at, and the requester may have set them.
     """
     sources = [_SET_BY[engine]] if engine else list(_SET_BY.values())
     found: dict[str, str | None] = {}
@@ -169,7 +171,7 @@ def identify(annotations: "Mapping[str, str]", engine: str | None) -> "dict[str,
 def claims(
     annotations: "Mapping[str, str]", find_name: "Callable[[], str | None]"
 ) -> "dict[str, str | None]":
-    """What the hook tells the broker of a container with these `annotations`."""
+    """The names that the hook tells the broker for a container with these `annotations`."""
     found = identify(annotations, None)
     return {**found, "container": found["container"] or find_name()}
 
@@ -185,18 +187,19 @@ def of_container(
     device: str | None = None,
     find_name: "Callable[[], str | None]" = unnamed,
 ) -> Subject:
-    """Who asks where the hook itself decides, as far as the policy's rules look (`uses`).
+    """Who asks if the hook itself decides.
 
-    `root` is the container's root filesystem, `caller` our real user and our group, and `device`
-    the CDI device that asks.  Raises HookError (USAGE) for an engine that there isn't.
+    Only the attributes that the policy's rules are about (`uses`) are looked for.  `root` is the
+    container's root filesystem, `caller` is our real user and our group, and `device` is the CDI
+    device that asks.  Raises HookError (USAGE) for an unknown engine.
 
-    Here an engine has started us, which has just made the user namespace or joined one, and so
-    there is none of the doubt about root's that the broker has (`owner.user_behind`): root's is an
-    engine of root's, whichever ids it maps.  But what root's engine did for whoever called it by a
-    set-user-id program is that user's, who is our real user then.
+    The engine that started us has just made or joined the user namespace.  So a namespace that root
+    owns certainly comes from root's engine, whichever ids it maps; the broker can't be sure of that
+    (`running.owner.user_behind`).  But if a user has called root's engine through a set-user-id
+    program, our real user is that user, for whom the container is.
     """
     if engine is not None and engine not in ENGINES:
-        raise HookError(USAGE, f"--engine {quote(engine)} is none of {', '.join(ENGINES)}")
+        raise HookError(USAGE, f"--engine {quote(engine)} is not one of {', '.join(ENGINES)}")
     names = identify(annotations, engine)
     if "container" in uses and names["container"] is None and engine in (None, "podman"):
         names["container"] = find_name()
@@ -215,7 +218,7 @@ def of_container(
         cdi=device,
         user=container.owner() or user,
         group=(group,),
-        # Only in the initial user namespace does the hook come this far by itself.
+        # The hook decides by itself only in the initial user namespace, so the engine is root's.
         rootless=False,
         shared=shared,
         find_name=find_name,
@@ -231,10 +234,10 @@ def of_peer(
     groups: "Callable[[int], Iterable[int]]",
     shared: "Callable[[], tuple[bool, bool]]",
 ) -> Subject:
-    """Who asks the broker: the `user`, by the kernel's word; what is `claimed` gives nothing.
+    """Who asks the broker: the kernel says which `user`, and the rest is only `claimed`.
 
-    `groups` finds that user's groups, and `shared` what the container shares with the host, where
-    the policy's rules look (`uses`).  `engine` is the policy's.
+    `groups` finds the user's groups, and `shared` what the container shares with the host; they are
+    called only if the policy's rules are about that (`uses`).  `engine` is the policy's.
     """
     looks = not {"host_network", "host_cgroup"}.isdisjoint(uses)
     return _subject(
@@ -259,11 +262,10 @@ def of_running(
     groups: "Callable[[int], Iterable[int]]",
     shared: "Callable[[], tuple[bool, bool]]",
 ) -> Subject:
-    """Who gets what root delegates to a container that runs, and whose it is: the `user`.
+    """Who gets what root delegates to a running container of the `user`.
 
-    Its `names` and `engine` are believed where root's engine gave them, or it is `vouched` for;
-    `default` is the engine else.  That root's engine may have given it ids of a user's makes the
-    container that user's, and no other name.
+    The container's `names` and its `engine` are used only if the user is root or an engine of
+    root's has `vouched` for them; otherwise it has no names, and `default` is its engine.
     """
     believed = vouched or user == 0
     return _subject(
@@ -278,7 +280,7 @@ def of_running(
 
 
 def of_recording(user: int, groups: "Iterable[int]", container: "Container") -> Subject:
-    """Who records a program in a sandbox, the `container`: root, for the `user` who called."""
+    """Who records a program in a sandbox, the `container`: root, for the `user` who called it."""
     return _subject(
         {},
         annotations={},
@@ -296,12 +298,13 @@ def of_description(
     *more: "Mapping[str, Any]",
     inside: bool = False,
 ) -> Subject:
-    """Who would ask: a container of root's with nothing of the host's, but for what is said.
+    """Who would ask, for a command that is only told of a container.
 
-    `more` are attributes that a file or a command line tells, of which later ones win.
-    Of a rootless engine's, and with `inside` of a hook that is in the container, the broker
-    decides: what isn't the kernel's word is a claim there, and it doesn't take the hook's word for
-    it that a CDI device asks.
+    By default that is a container of root's that shares nothing with the host.  `more` are
+    attributes that a file or a command line gives; later ones win.
+
+    For a rootless engine, or if the hook runs `inside` the container, the broker decides.  There
+    all that doesn't come from the kernel is a claim, and that a CDI device asks counts for nothing.
     """
     said: dict[str, Any] = {"user": 0, "group": (0,), "rootless": False}
     said |= {"host_network": False, "host_cgroup": False, "cdi": None}
@@ -327,7 +330,7 @@ _CLAIMED = frozenset((*CLAIMS, "annotations", "engine"))
 
 
 def _unseen() -> tuple[None, None]:
-    """Where no rule is about what the container shares."""
+    """What the container shares with the host isn't known, because no rule is about it."""
     return None, None
 
 
@@ -344,9 +347,9 @@ def _subject(
     claimed: frozenset[str] = _NONE,
     find_name: "Callable[[], str | None]" = unnamed,
 ) -> Subject:
-    """The one that all of these make."""
-    # A user goes in and out of namespaces of their own with a token in hand: what their container
-    # doesn't see of the host's, they do.  There is no need to look.
+    """The Subject that all functions above make."""
+    # A user can take a token out of the container, to where the host's network and cgroups can be
+    # seen.  So a rootless container counts as sharing both, and nobody has to look.
     network, cgroup = (True, True) if rootless else shared()
     return Subject(
         annotations=annotations,

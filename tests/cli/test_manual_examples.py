@@ -102,7 +102,7 @@ def test_it_does_what_is_said(name: str, line: str, directory: Path) -> None:
         check=False,
     )
     allowed = CODES.get(line, {DONE})
-    if "takes the guard, which isn't in force" in done.stdout:
+    if "needs the guard, which isn't in force" in done.stdout:
         # Whether it is depends on the host, which may have no BPF LSM.
         allowed = {REFUSED}
     assert done.returncode in allowed, done.stdout + done.stderr

@@ -24,7 +24,7 @@ PROGRAMS = io(
 )
 COMMAND = "oci-bpf-hook guard on"
 TRUSTS = "which trusts the container with the kernel"
-NO_GUARD = ("takes the guard, which isn't in force: the guard isn't loaded", COMMAND, TRUSTS)
+NO_GUARD = ("needs the guard, which isn't in force: the guard isn't loaded", COMMAND, TRUSTS)
 RULE = "version: 1\nrules:\n- {name: one, allow: {%s delegate_cmds: [any], delegate_maps: [hash], \
 delegate_progs: [any], delegate_attachs: [any]}}\n"
 

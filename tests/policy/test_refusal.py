@@ -100,9 +100,7 @@ def test_nobody_in_particular() -> None:
     """It is said, as that rule would decide for everybody else too."""
     assert pasted(asker(pod=None, container=""), {"delegate_maps": 2})["match"] == {}
     grant = Grant(masks={"delegate_maps": 2}, path="/sys/fs/bpf", mode=0o1777)
-    assert "with a match that tells this container from others, - {name" in advice(
-        grant, asker(), ENUMS
-    )
+    assert "with a match that only this container meets, - {name" in advice(grant, asker(), ENUMS)
     assert "with a match" not in advice(grant, asker(pod="a"), ENUMS)
 
 

@@ -161,7 +161,7 @@ def test_what_a_name_is_found_for_changes_nothing_else() -> None:
 
 
 def test_an_engine_that_there_isn_t() -> None:
-    with pytest.raises(HookError, match='--engine "lxd" is none of cri-o') as refused:
+    with pytest.raises(HookError, match='--engine "lxd" is not one of cri-o') as refused:
         at_hook({}, engine="lxd")
     assert refused.value.code == USAGE
 

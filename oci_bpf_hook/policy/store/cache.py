@@ -1,10 +1,9 @@
-"""The policy that is in force, from its compiled form where that is in order.
+"""Loads the policy that is in force, from its compiled form if that is valid.
 
-/etc/oci-bpf-hook/policy.yaml decides; where it doesn't exist, the built-in policy does.  To
-read it takes YAML and a schema, far longer than everything else here, so its compiled form
-is kept in /run/oci-bpf-hook and used only if it belongs to exactly this file and nothing
-about it is off.  Whatever is wrong with the policy is an error: what can't be read allows
-nothing.
+/etc/oci-bpf-hook/policy.yaml is the policy; if it doesn't exist, the built-in policy is.  Reading
+it needs YAML and a JSON Schema, and takes far longer than all else that the hook does.  So its
+compiled form is kept in /run/oci-bpf-hook, and is used only if it was made from exactly this file
+and is undamaged.  A policy that can't be read allows nothing: it is an error.
 """
 
 import posix
@@ -16,7 +15,7 @@ from ...paths import CACHE, POLICY, RUN
 from ...text.strict_json import load_json
 from ..compiled import END, Compiled
 
-# Whom a name in the policy means is in these: an id may be somebody else's tomorrow.
+# The ids of the users and groups that a policy names come from these files, and may change in them.
 _OWNERS = ("/etc/passwd", "/etc/group")
 
 
@@ -25,9 +24,9 @@ def in_force(
 ) -> Compiled:
     """The policy in force, with the running kernel's names.
 
-    `header` is the C header with the names where the kernel has no BTF.  Its compiled form stays
-    open, and is read as far as it is needed, unless it is to be `in_memory`.  Raises HookError
-    (BAD_POLICY), and USAGE for the header.
+    `header` is a C header with the names, for a kernel without BTF.  With `in_memory` the compiled
+    form is read as a whole; otherwise its file stays open and is read as far as needed.  Raises
+    HookError (BAD_POLICY, or USAGE for the header).
     """
     source = open_source(etc)
     try:
@@ -57,26 +56,26 @@ def open_source(etc: str) -> int:
         from errno import ELOOP, ENOTDIR
 
         why = error.strerror
-        if error.errno in (ELOOP, ENOTDIR):  # What O_NOFOLLOW makes of a link.
+        if error.errno in (ELOOP, ENOTDIR):  # O_NOFOLLOW refuses a link with one of these.
             why = "it is a symbolic link, or what should be a directory above it is one"
         raise HookError(BAD_POLICY, f"{etc} can't be read: {why}") from None
 
 
 def identity_of(source: int, header: str | None) -> list[object]:
-    """What a compiled form belongs to: a version of ours, a kernel, and the files it is made of."""
+    """What a compiled form is made from: our version, the kernel, and the files."""
     kernel = posix.uname()
     identity: list[object] = [__version__, kernel.release, kernel.version, header]
-    # The built-in policy stands for this installation: another one's may have the same version.
+    # The built-in policy's file tells installations apart that have the same version.
     files: list[int | str] = [paths.BUILTIN]
     if header:
         files.append(header)
     if source >= 0:
-        # The last one's times are what says whether it may change unseen.
+        # The policy comes last, because `watch` looks at the last time.
         files += [*_OWNERS, source]
     for file in files:
         try:
             status = posix.stat(file)
-        except OSError:  # Whoever needs it says what is wrong.
+        except OSError:  # Whoever reads the file reports what is wrong.
             identity.append(None)
             continue
         identity += [status.st_dev, status.st_ino, status.st_size]
@@ -109,5 +108,5 @@ def _cached(run: str, identity: list[object], *, in_memory: bool) -> Compiled | 
 
 
 def _of(compiled: bytes) -> Compiled:
-    """The policy in these bytes."""
+    """The policy whose compiled form these bytes are."""
     return Compiled(lambda offset, size: compiled[offset : offset + size], load_json)

@@ -1,8 +1,8 @@
 """Reads the policy that people write, and compiles it for the hook.
 
-It is slow and thorough: it reads YAML with the place of every value, checks the JSON Schema, then
-what a schema can't say.  All faults are reported at once with file, line and column.  The hook
-comes here only if the compiled form doesn't belong to the file any more (`policycache`).
+It reads the YAML with the place of each value, checks the JSON Schema, and then what a schema can't
+express.  All faults are reported at once, with file, line and column.  This is slow, and the hook
+does it only if the file has changed since it was compiled (`cache`).
 """
 
 import grp
@@ -26,17 +26,18 @@ from ...values import Value
 from .. import doubts
 
 _HINTS = {
-    "service_account": "; no engine tells a pod's service account, so match its namespace, and the "
-    "annotation bpffs.io/service-account if contrib/kubernetes vouches for that",
+    "service_account": "; no engine tells a pod's service account, so match the pod's namespace, "
+    "and the annotation bpffs.io/service-account if contrib/kubernetes/service-account.yaml is in "
+    "force",
 }
 
 
-# The next id, (uid_t)-1, means no user at all.
+# The id after this one, (uid_t)-1, means no user at all.
 _LAST_ID = (1 << 32) - 2
 
 
 class Loaded(Value):
-    """A valid policy, ready for `policy.pack`, and what is doubtful about it.
+    """A valid policy, ready for `policy.pack`, and what is doubtful about it (`warnings`).
 
     `listed` are the rules that have lists of their own, with or without profiles.
     """
@@ -85,23 +86,23 @@ class _Checker:
         self._faults = faults
         self.warnings: list[Fault] = []
         self.listed: list[dict[str, Any]] = []
-        # The rules, profiles and keys of the file that don't fit the schema; all others are checked
-        # further all the same.
+        # The rules, profiles and keys of the file that don't fit the schema.  The others are still
+        # checked further.
         self._malformed: set[Place] = set()
         table = kernel.table()
-        # Values are the kernel's ABI, so every name of this kernel and of the table has one.
+        # A value is the kernel's ABI, so a name has the same one in this kernel and in the table.
         self._enums = _union(table.enums(KINDS), kernel.enums(KINDS))
 
     def schema(self, data: Any) -> None:
         """Note where `data` doesn't fit the schema."""
         validator = jsonschema.Draft202012Validator(schema("policy"))
         for error in sorted(validator.iter_errors(data), key=lambda error: list(error.path)):
-            # If the instance isn't a mapping at all, another fault says so.
+            # A oneOf also fails if the value isn't a mapping at all, which another fault reports.
             if error.validator != "oneOf" or isinstance(error.instance, dict):
                 self._schema_fault(error)
 
     def _schema_fault(self, error: jsonschema.ValidationError) -> None:
-        # Of alternatives, the one that fits furthest is what was meant.
+        # If there are alternatives, the one that fits best is most likely the one meant.
         deepest = jsonschema.exceptions.best_match([error]) or error
         place = tuple(deepest.absolute_path)
         self._malformed.add(place[:2])
@@ -147,7 +148,9 @@ class _Checker:
             if place in self._malformed:
                 continue
             if rule["name"] in names:
-                self._fault((*place, "name"), f"the name {quote(rule['name'])} is used already")
+                self._fault(
+                    (*place, "name"), f"another rule already has the name {quote(rule['name'])}"
+                )
             names.add(rule["name"])
             rules.append(self._rule(rule, place, profiles, engine))
         self._reached(rules)
@@ -185,7 +188,7 @@ class _Checker:
                 where = (*place, "allow", "paths", number)
                 self._warn(
                     where,
-                    f"no path is like {quote(path)}; a path begins with / and doesn't end with one",
+                    f"no path matches {quote(path)}; a path begins with / and doesn't end with /",
                 )
         modes = allow.get("modes")
         masks = self._lists(allow, (*place, "allow"), sets)
@@ -224,19 +227,20 @@ class _Checker:
         except (KeyError, ValueError):
             found = -1
         if not 0 <= found <= _LAST_ID:
-            self._fault(place, f"this host has no {key} {quote(owner)}; name one, or give its id")
+            self._fault(
+                place, f"this host has no {key} {quote(owner)}; name one that it has, or an id"
+            )
         return found
 
     def _reached(self, rules: Sequence[Mapping[str, Any]]) -> None:
         taker = ""
         for number, rule in enumerate(rules):
-            # A rule about CDI devices takes no requests, and a rule about requests takes no
-            # devices.
+            # Rules about CDI devices decide about nothing else, and other rules not about devices.
             if taker and "cdi" not in rule["match"]:
                 self._warn(
                     ("rules", number),
-                    f"no request comes to this rule: rule {quote(taker)} before it matches all of "
-                    "them",
+                    f"this rule never decides, because rule {quote(taker)} before it matches each "
+                    "request",
                 )
                 return
             if not rule["match"]:
@@ -245,7 +249,7 @@ class _Checker:
     def _lists(
         self, lists: Mapping[str, Any], place: Place, sets: Sequence[Mapping[str, int]] = ()
     ) -> dict[str, int]:
-        # As in an annotation, an item with a ! also removes what profiles give.
+        # As in an annotation, an item with a "!" also takes away what profiles give.
         masks: dict[str, int] = {}
         for kind in KINDS:
             given = taken = 0
@@ -293,15 +297,15 @@ def _near(word: str, known: Iterator[str] | Mapping[str, Any]) -> str:
 
 
 def _sentence(error: jsonschema.ValidationError) -> str:
-    """A schema's complaint in the user's words."""
+    """What the schema's `error` means, for people."""
     value = quote(str(error.instance))
     if error.instance is None:
         value = "nothing"
     elif isinstance(error.instance, dict | list):
         value = "this"
     elif isinstance(error.instance, bool):
-        # In YAML 1.1 yes, no, on and off mean these, too.
-        value = f"a plain word that means {str(error.instance).lower()}"
+        # In YAML 1.1 yes, no, on and off mean true and false, too.
+        value = f"a word without quotes that means {str(error.instance).lower()}"
     wanted: Any = error.validator_value
     match error.validator:
         case "required":
@@ -315,12 +319,12 @@ def _sentence(error: jsonschema.ValidationError) -> str:
             return f"{value} should be {_TYPES.get(str(wanted), wanted)}{_quotes(error)}"
         case "oneOf" if isinstance(error.instance, dict):
             both = {"allow", "deny"} <= error.instance.keys()
-            return "a rule has allow or deny, not both" if both else "a rule has allow or deny"
+            return "a rule has either allow or deny" + (", not both" if both else "")
         case "minItems" | "minLength" | "minProperties":
-            return "this is empty; leave it out, or say what is meant"
+            return "this is empty; leave it out, or fill it in"
         case "pattern" | "anyOf" | "minimum" | "maximum":
             form = _schema_of(error).get("description", wanted)
-            return f"{value} has the wrong form; wanted: {form}{_quotes(error)}"
+            return f"{value} should be {form}{_quotes(error)}"
         case _:
             return error.message
 

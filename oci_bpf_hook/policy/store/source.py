@@ -1,7 +1,7 @@
-"""The policy in the file that people write, or the one that is shipped, in its compiled form.
+"""Compiles the policy that people write, or the built-in one, and keeps the result for `cache`.
 
-This takes YAML and a schema, far longer than all else, and so it is done once for each file: what
-comes of it is kept (`policycache`).
+Reading YAML and checking a schema takes far longer than all else that the hook does, so each file
+is compiled only once.
 """
 
 import posix
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from ..compiled import Compiled, Rule
 
 _MAX = 16 << 20
-# A file that was changed this recently, in nanoseconds, may change again within the same
-# tick of the file system's clock and look the same.
+# In nanoseconds: a file that was changed more recently than that may change again within the same
+# tick of the file system's clock, and would then look unchanged.
 SETTLED = 2_000_000_000
 _TRIES = 100
-# Who waits longer than these seconds for somebody else's turn to end goes on without: the
-# engine waits for the hook, 15 seconds by the shipped JSON.
+# Seconds to wait while another process compiles.  After that this process compiles too, because the
+# engine waits for the hook (15 seconds, according to the JSON in hooks.d).
 _PATIENCE = 5.0
 _POLL = 0.05
 _LOCK = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
@@ -39,15 +39,16 @@ _LOCK = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_NONBLOCK | pos
 def in_turn(
     run: str, look: "Callable[[], Compiled | None]", make: "Callable[[], Compiled]"
 ) -> "Compiled":
-    """What somebody else has compiled meanwhile, as `look` finds it, or else what `make` does.
+    """What another process has compiled meanwhile, which `look` finds, or else what `make` makes.
 
-    Of fifty containers that start at once one does the work, which takes seconds for a policy of
-    thousands of rules, and would for each take fifty times that on the same processors.
+    If fifty containers start at once, the hook of one compiles and the others wait for it.  A
+    policy of thousands of rules takes seconds, and if all fifty compiled it, each would take fifty
+    times as long.
     """
     try:
         _make(run)
         fd = posix.open(f"{run}/.lock", _LOCK, 0o600)
-    except OSError:  # There is no turn to be had.
+    except OSError:  # Without a lock everybody compiles.
         return make()
     try:
         deadline = monotonic() + _PATIENCE
@@ -74,18 +75,18 @@ def _lock(fd: int) -> bool:
 def compile_policy(
     source: int, identity: list[object], header: str | None, etc: str, run: str
 ) -> bytes:
-    """The compiled form of the policy in the file `source`, -1 for the built-in one.
+    """The compiled form of the policy in the file `source`, or of the built-in one if that is -1.
 
-    `source` is open on the path `etc`, and the policy of that `identity`, which stands for the
-    kernel and the C `header` too; below `run` it is kept for the next time.  Raises HookError
-    (BAD_POLICY), and USAGE for the header.
+    `source` is an fd on the path `etc`.  `identity` is what the compiled form is made from, with
+    the kernel and the C `header`.  The result is kept in the directory `run`.  Raises HookError
+    (BAD_POLICY, or USAGE for the header).
     """
     settled = True
     if source < 0:
         head, rules = _builtin()
     else:
         text = _steady(source, etc)
-        # Not its mtime, which anybody may set to next year.
+        # The mtime doesn't tell, since anybody who may write to the file can set it to any time.
         settled = time_ns() - posix.fstat(source).st_ctime_ns > SETTLED
         head, rules = _load(text, etc)
     names = {option: enum.values for option, enum in kernel.enums(KINDS, header=header).items()}
@@ -96,29 +97,30 @@ def compile_policy(
 
 
 def _builtin() -> "tuple[dict[str, Any], list[Rule]]":
-    """The built-in policy: the shipped file, compiled by contrib/compile-builtin-policy."""
+    """The built-in policy, which contrib/compile-builtin-policy has compiled."""
     fd = posix.open(paths.BUILTIN, FILE)
     try:
         builtin = load_json(_whole(fd, paths.BUILTIN))
     finally:
         posix.close(fd)
-    assert isinstance(builtin, dict)  # It is ours.
+    assert isinstance(builtin, dict)  # The file is part of this package.
     return builtin["header"], builtin["rules"]
 
 
 def _load(text: bytes, etc: str) -> "tuple[dict[str, Any], list[Rule]]":
-    """The policy that people wrote; this alone needs what isn't in the standard library."""
+    """The policy in the YAML `text`; only this needs packages outside the standard library."""
     import site
     import sys
 
-    # The launcher leaves them out, for speed: directories of root's, and no .pth files.
+    # For speed the launcher leaves out the directories of packages.  They are root's, and their
+    # .pth files aren't run.
     sys.path += [path for path in site.getsitepackages() if path not in sys.path]
     try:
         from .file import load
     except ImportError as error:
         raise HookError(
             BAD_POLICY,
-            f"to read {etc} takes PyYAML and jsonschema for /usr/bin/python3 ({error}); "
+            f"{etc} can't be read without PyYAML and jsonschema for /usr/bin/python3 ({error}); "
             "install python3-yaml and python3-jsonschema",
         ) from None
     loaded = load(text, etc)
@@ -129,7 +131,7 @@ def _keep(run: str, compiled: bytes) -> None:
     """Keep the compiled form for the next time, whole or not at all; never an error."""
     try:
         _make(run)
-        # What a crash of the host leaves of it is found to be damaged.
+        # It needs no fsync: if the host crashes, `cache` sees that the file is damaged.
         whole.write(f"{run}/{CACHE}", compiled, mode=0o600, sync=False)
     except OSError:
         pass
@@ -138,14 +140,14 @@ def _keep(run: str, compiled: bytes) -> None:
 def _make(run: str) -> None:
     try:
         posix.mkdir(run, 0o755)
-        # Whatever the umask: the broker's socket is there as well, for everybody.
+        # Whatever the umask is: the broker's socket is here as well, and everybody may reach it.
         posix.chmod(run, 0o755)
     except FileExistsError:
         pass
 
 
 def _steady(fd: int, path: str) -> bytes:
-    """The content of `fd`, read while nobody wrote to it; replaced it may be meanwhile."""
+    """The content of the file `fd`, which nobody wrote to while it was read."""
     for _ in range(_TRIES):
         before = posix.fstat(fd)
         posix.lseek(fd, 0, 0)
@@ -153,7 +155,7 @@ def _steady(fd: int, path: str) -> bytes:
         after = posix.fstat(fd)
         if (before.st_mtime_ns, len(text)) == (after.st_mtime_ns, after.st_size):
             return text
-    raise HookError(BAD_POLICY, f"{path} changes all the time while it is read")
+    raise HookError(BAD_POLICY, f"{path} is being changed all the time, so it can't be read")
 
 
 def _whole(fd: int, path: str) -> bytes:

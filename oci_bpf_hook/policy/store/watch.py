@@ -1,4 +1,4 @@
-"""The policy in force, for a process that stays: loaded again only when its file has changed."""
+"""Keeps the policy in force up to date in a long-running process, the broker."""
 
 import posix
 from time import time_ns
@@ -12,19 +12,19 @@ from .cache import identity_of, in_force, open_source
 
 
 class Watched:
-    """The policy in force, for a process that stays: loaded again when its file has changed."""
+    """The policy in force, which is loaded again when its file has changed."""
 
     def __init__(self, *, header: str | None = None, etc: str = POLICY, run: str = RUN) -> None:
         self._header = header
         self._etc = etc
         self._run = run
         self._kept: Compiled | HookError | None = None
-        # Which file it was read from, and whether that may have changed unnoticed since then.
+        # What it was made from, and whether a change of that would certainly be noticed.
         self._identity: list[object] = []
         self._steady = False
 
     def get(self) -> "Compiled | HookError":
-        """The policy in force, or what is wrong with it; holds no fd."""
+        """The policy in force, in memory, or the error in it."""
         try:
             identity = self._now()
             if self._kept is None or not self._steady or identity != self._identity:
@@ -38,7 +38,7 @@ class Watched:
         return self._kept
 
     def forget(self) -> None:
-        """Read the file again the next time, even if it looks unchanged."""
+        """Have `get` read the file again, even if it looks unchanged."""
         self._kept = None
 
     def _load(self, identity: list[object]) -> None:

@@ -42,15 +42,15 @@ def warnings(text: str) -> list[str]:
         ),
         (
             "version: 1\nrules:\n- name: a\n  alow: {}\n",
-            ["p.yaml:3:3: a rule has allow or deny", 'p.yaml:4:3: "alow" isn\'t a key here'],
+            ["p.yaml:3:3: a rule has either allow or deny", 'p.yaml:4:3: "alow" isn\'t a key here'],
         ),
         (
             "version: 1\nrules:\n- {name: a, deny: x, allow: {}}\n",
-            ["p.yaml:3:3: a rule has allow or deny, not both"],
+            ["p.yaml:3:3: a rule has either allow or deny, not both"],
         ),
         (
             "version: 1\nrules:\n- {name: a, deny: x}\n- {name: a, deny: y}\n",
-            ['p.yaml:4:10: the name "a" is used already'],
+            ['p.yaml:4:10: another rule already has the name "a"'],
         ),
         (
             """version: 1
@@ -97,7 +97,7 @@ profiles:
                 'p.yaml:9:28: there is no profile "d"',
                 'p.yaml:9:31: there is no profile "e"',
                 'p.yaml:9:51: no map type is called "hsh"',
-                'p.yaml:10:9: the name "b" is used already',
+                'p.yaml:10:9: another rule already has the name "b"',
                 "p.yaml:11:17: this host has no user",
                 'p.yaml:14:16: "5" should be a text',
                 'p.yaml:15:24: no program type is called "xdq"',
@@ -112,12 +112,15 @@ profiles:
             [
                 "p.yaml:2:11: this should be a mapping",
                 "p.yaml:3:8: this should be a list",
-                'p.yaml:4:13: "5" has the wrong form',
+                'p.yaml:4:13: "5" should be an absolute path, syslog or none',
             ],
         ),
         ("version: 1\nrules: x\n", ['p.yaml:2:8: "x" should be a list']),
         ("version: 1\nrules: 5\n", ['p.yaml:2:8: "5" should be a list']),
-        ("version: 1\nrules: []\nprofiles: yes\n", ["p.yaml:3:11: a plain word that means true"]),
+        (
+            "version: 1\nrules: []\nprofiles: yes\n",
+            ["p.yaml:3:11: a word without quotes that means true"],
+        ),
         ("version: 1\nprofiles: {a: []}\n", ["p.yaml:1:1: rules is", "p.yaml:2:15: this should"]),
         (
             "version: 1\nversion: 1\nrules: []\n",
@@ -137,7 +140,7 @@ profiles:
         ),
         (
             "version: 1\nrules:\n- name: a\n  allow: {modes: ['9']}\n",
-            ['p.yaml:4:19: "9" has the wrong form'],
+            ['p.yaml:4:19: "9" should be '],
         ),
         ("version: 1\nengine: lxc\nrules: []\n", ['p.yaml:2:9: "lxc" is not one of podman, cri-o']),
         ("version: 1\nrules: [a]\n", ['p.yaml:2:9: "a" should be a mapping']),
@@ -160,15 +163,15 @@ profiles:
         (MATCH.format("user: 1.0"), ['p.yaml:4:17: "1.0" reads as a float']),
         (
             MATCH.format("user: on"),
-            ["p.yaml:4:17: a plain word that means true has the wrong form; wanted: a name or an"],
+            ["p.yaml:4:17: a word without quotes that means true should be a name or an"],
         ),
         (
             MATCH.format("user: -1"),
-            ['p.yaml:4:17: "-1" has the wrong form; wanted: a name or an'],
+            ['p.yaml:4:17: "-1" should be a name or an'],
         ),
         (
             MATCH.format("group: [0, []]"),
-            ["p.yaml:4:22: this has the wrong form; wanted: a name or"],
+            ["p.yaml:4:22: this should be a name or"],
         ),
         (MATCH.format("user: '٣'"), ["p.yaml:4:17: this host has no user"]),
         (MATCH.format(f"user: '{'9' * 5000}'"), ["p.yaml:4:17: this host has no user"]),
@@ -187,12 +190,15 @@ profiles:
         # Words that aren't texts.
         (
             MATCH.format("namespace: no"),
-            ["p.yaml:4:22: a plain word that means false has the wrong form"],
+            ["p.yaml:4:22: a word without quotes that means false should be "],
         ),
-        (MATCH.format("namespace: [on]"), ["p.yaml:4:23: a plain word that means true should be"]),
+        (
+            MATCH.format("namespace: [on]"),
+            ["p.yaml:4:23: a word without quotes that means true should be"],
+        ),
         (
             MATCH.format("namespace: 5"),
-            ['p.yaml:4:22: "5" has the wrong form; wanted: a text or a'],
+            ['p.yaml:4:22: "5" should be a text or a'],
         ),
         # What begins with a ! is a tag.
         (
@@ -206,7 +212,7 @@ profiles:
         # Names and forms in words.
         (
             "version: 1\nrules: []\nprofiles:\n  my profile: {}\n",
-            ['p.yaml:4:3: "my profile" has the wrong form; wanted: at most 63 letters'],
+            ['p.yaml:4:3: "my profile" should be at most 63 letters'],
         ),
         (
             'version: 1\nrules: []\nprofiles:\n  "a\\n": {}\n',
@@ -214,7 +220,7 @@ profiles:
         ),
         (
             "version: 1\nrules: []\naudit: {to: Syslog}\n",
-            ['p.yaml:3:13: "Syslog" has the wrong form; wanted: an absolute path, syslog or none'],
+            ['p.yaml:3:13: "Syslog" should be an absolute path, syslog or none'],
         ),
         (MATCH.format("namespace: ''"), ["p.yaml:4:22: this is empty"]),
         (MATCH.format("namespace: []"), ["p.yaml:4:22: this is empty"]),
@@ -245,7 +251,7 @@ profiles:
         ),
         (
             "version: 1\nrules:\n- name: a\n  allow: {modes: ['17777']}\n",
-            ['p.yaml:4:19: "17777" has the wrong form'],
+            ['p.yaml:4:19: "17777" should be '],
         ),
     ],
     ids=lambda value: value[:40] if isinstance(value, str | bytes) else "",
@@ -454,18 +460,18 @@ def test_paths_that_no_request_has() -> None:
         "version: 1\nrules:\n- name: a\n  allow:\n    paths: [/r/*, '*', '?x', sys/fs, /a/, //a]\n"
     )
     assert [one.split(";")[0] for one in warnings(text)] == [
-        '5:30: no path is like "sys/fs"',
-        '5:38: no path is like "/a/"',
-        '5:43: no path is like "//a"',
+        '5:30: no path matches "sys/fs"',
+        '5:38: no path matches "/a/"',
+        '5:43: no path matches "//a"',
     ]
     (one,) = warnings("version: 1\nrules:\n- {name: a, allow: {paths: x}}\n")
-    assert one.startswith("3:28: no path is like")
+    assert one.startswith("3:28: no path matches")
 
 
 def test_rules_that_are_never_reached_are_warned_of() -> None:
     text = "version: 1\nrules:\n- {name: all, deny: x}\n- {name: b, deny: y}\n"
     assert warnings(text) == [
-        '4:3: no request comes to this rule: rule "all" before it matches all of them'
+        '4:3: this rule never decides, because rule "all" before it matches each request'
     ]
 
 
@@ -484,4 +490,4 @@ def test_rules_about_devices_behind_one_that_takes_every_request() -> None:
     assert load(f"version: 1\nrules:\n{rules}".encode(), "policy.yaml").warnings == ()
     more = "- {name: late, match: {user: 0}, deny: nothing}\n"
     (warning,) = load(f"version: 1\nrules:\n{rules}{more}".encode(), "policy.yaml").warnings
-    assert (warning.line, "before it matches all" in warning.text) == (5, True)
+    assert (warning.line, "before it matches each request" in warning.text) == (5, True)
