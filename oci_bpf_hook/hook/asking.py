@@ -1,6 +1,7 @@
-"""The hook where it can't delegate: in the container already, or beside a rootless engine.
+"""Asks the broker to delegate, for a hook that can't do it itself.
 
-It has the broker do it, and imports this only then.
+That is a hook that a rootless engine runs, or one that already is in the container.  No other hook
+imports this module.
 """
 
 from ..errors import HookError
@@ -15,14 +16,17 @@ if TYPE_CHECKING:
 
 
 def ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
-    """Have the broker delegate what the container of `state` asks for.  Raises HookError."""
+    """Have the broker delegate what the container of `state` asks for.  Raises HookError.
+
+    `cwd` is the directory in which the runtime has started the hook.
+    """
     # 3. request
     try:
         request = request_of(state, options, lambda: podmans_name(state))
     except HookError as error:
         from ..delegation.problems import joined
 
-        # Which names there are, the policy's profiles among them, is the broker's to say.
+        # Only the broker knows the policy's profiles, so it checks the names in the correct part.
         raise joined(error, lambda rest: _send(rest, state, options, cwd, only_ask=True)) from None
     if request is not None:
         _send(request, state, options, cwd, only_ask=False)
@@ -31,7 +35,7 @@ def ask(state: "State", options: "Mapping[str, str]", cwd: str) -> None:
 def _send(
     request: "Request", state: "State", options: "Mapping[str, str]", cwd: str, *, only_ask: bool
 ) -> None:
-    """Have the broker delegate what is asked for, or with `only_ask` say what it thinks of it."""
+    """Have the broker delegate what is asked for, or with `only_ask` only decide about it."""
     from ..bpf.names import KINDS
     from ..broker.client import grant
     from ..broker.wire import make_ask
@@ -49,7 +53,7 @@ def _send(
 
         annotations = by_user(state, request, rootfs, options.get("engine"), name, rootless=True)
         names = enums(KINDS, header=options.get("header"))
-        # 6. subject: what of it the broker doesn't see for itself.
+        # 6. subject: only what the broker can't see itself
         asked = make_ask(request, state.id, claims(annotations, name))
-        # 8. halves, the other of which is the broker's, and 9. read-back
+        # 8. halves: the container's is ours, the host's is the broker; and 9. read-back
         grant(request, asked, container, rootfs.path, names, only_ask=only_ask)

@@ -1,8 +1,8 @@
-"""The hook: the OCI state on standard input, a delegated bpffs in the container.
+"""The hook: reads the OCI state on standard input, and mounts a delegated bpffs in the container.
 
-An engine runs this in front of every start of a container that asks, so a container
-that doesn't ask costs next to nothing, and what a request needs is imported when one
-is there.  Only `main` turns an error into a line and an exit code.
+The engine waits for the hook before a container starts, so it has to be fast, above all if the
+container asks for nothing.  What a request needs is imported only once there is a request.  Only
+`main` turns an error into a line and an exit code.
 """
 
 from ..delegation.annotations import asked
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 
 def main(arguments: "Sequence[str]") -> int:
-    """Run the hook with its command line's `arguments`; its exit code, one of errors.EXITS.
+    """Run the hook with its command line's `arguments`; returns one of errors.EXITS.
 
-    The steps, which have the same numbers wherever they are taken:
+    These are the steps, which have the same numbers in all modules that take them:
 
-    1. state: what the runtime tells of the container, on standard input.
-    2. annotations: a container with none of ours is let through.
-    3. request: what the annotations, or a CDI device, ask for.
-    4. policy: the administrator's, compiled for this kernel.
-    5. masks: the bits that the request's names mean here.
-    6. subject: who asks, as far as the policy's rules look.
-    7. grant: what the first rule that matches gives of it, and the guard for that.
-    8. halves: the container's opens a bpffs, the host's sets the masks and creates it.
-    9. read-back: what the kernel shows of the mount is the grant, and nothing else.
-    10. record: the grant is in the audit trail before the mount is the container's to keep.
+    1. state: the runtime describes the container on standard input.
+    2. annotations: a container without any that begin with io.bpffs. starts as it is.
+    3. request: the annotations, or a CDI device, say what the container asks for.
+    4. policy: the administrator's policy is loaded, compiled for this kernel.
+    5. masks: the names in the request become the bits that they mean on this kernel.
+    6. subject: who asks is found out, as far as the policy's rules are about that.
+    7. grant: the first rule that matches decides, and a confined grant gets the guard.
+    8. halves: the container half opens a bpffs, and the host half sets the masks and creates it.
+    9. read-back: what the kernel shows for the mount has to be the grant, and nothing more.
+    10. record: the audit trail has the grant before the container may keep the mount.
 
-    Whoever may not delegate, beside a rootless engine or in the container already, has the broker
-    take the steps from 4 on (`asking`, `session`).
+    A hook that may not delegate, because it runs for a rootless engine or already is in the
+    container, has the broker decide and be the host half (`asking`, `broker.worker`).
     """
     if arguments and arguments[0] == "precreate":
         from .precreate import main as precreate
@@ -57,7 +57,7 @@ def main(arguments: "Sequence[str]") -> int:
         return DONE
     except HookError as error:
         return report(identity, error.code, str(error))
-    except Exception as error:  # noqa: BLE001  The one place: a bug is no traceback in a log.
+    except Exception as error:  # noqa: BLE001  Only here: a bug must not put a traceback into a log.
         return report(identity, BUG, bug(error))
 
 
@@ -65,14 +65,14 @@ def _decoded(text: bytes) -> object:
     try:
         return load_json(text)
     except ValueError as error:
-        raise HookError(BAD_STATE, f"the state on stdin is no JSON: {error}") from None
+        raise HookError(BAD_STATE, f"the state on stdin isn't JSON: {error}") from None
 
 
 def _for_state(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
     """Do what the `decoded` state asks for, or raise HookError with nothing done.
 
-    Who may delegate does so, and otherwise the broker is asked.  Either is recorded by whoever
-    decides, once there is a request.
+    If this process may not delegate, it asks the broker.  Whichever of the two decides also records
+    the decision.
     """
     from ..container.namespaces import is_initial
     from ..oci.state import check
@@ -105,7 +105,7 @@ def _for_state(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
 
 
 def _delegate(state: "State", options: "Mapping[str, str]", case: "Case") -> None:
-    """Steps 3 to 10.  Raises HookError, with nothing done."""
+    """Take steps 3 to 10.  Raises HookError, with nothing done."""
     from ..container.namespaces import Container
     from ..oci.state import find_rootfs, visible
     from ..policy.subject import of_container

@@ -1,6 +1,7 @@
-"""What the hook does for a grant, as data: each step with the half that takes it, and why.
+"""Lists the system calls that the hook makes for a grant: each with its half and its reason.
 
-The order is that of `host_half`, `container_half` and `session`; a test traces real runs.
+The order is that of `mount.host_half`, `mount.container_half` and `broker.worker`; a test compares
+it with traces of real runs.
 """
 
 from ..bpf.names import KINDS, Enum
@@ -23,7 +24,8 @@ BROKERS_CHILD = "broker's child"
 CREATE_RUNTIME = "createRuntime"
 CREATE_CONTAINER = "createContainer"
 _STICKY = 0o1000
-# bpf_fill_super() gives the root directory this mode, and bpf_show_options() doesn't show it.
+# The mode that bpffs doesn't show, since it is the default (Linux: kernel/bpf/inode.c,
+# bpf_show_options).
 _UNSHOWN = 0o777
 _BENEATH = "RESOLVE_IN_ROOT|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS"
 

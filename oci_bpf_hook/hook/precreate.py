@@ -1,4 +1,4 @@
-"""The hook at podman's stage precreate: a container gets what it needs to use its token.
+"""The hook at podman's stage precreate: gives a container what it needs to use its token.
 
 podman passes the configuration that the runtime is about to get, and takes back what this prints.
 If a container asks and the policy grants it something, precreate adds CAP_BPF and the other
@@ -38,14 +38,14 @@ _LAUNCHERS = ("../oci-bpf-hook", "../hooks.d/oci-bpf-hook")
 
 
 def main(arguments: "Sequence[str]") -> int:
-    """Run it with the command line's `arguments`; returns its exit code, one of errors.EXITS.
+    """Run precreate with the command line's `arguments`; returns one of errors.EXITS.
 
-    The steps are those of `hook.main` up to the grant.
+    The steps have the numbers of `hook.main`, and end with the grant.
     """
     identity = "?"
     try:
         settle()
-        # 1. state, which is the configuration here
+        # 1. state: here it is the configuration
         text = read_in_time(_WHAT, CONFIG_MAX)
         config = _decoded(text, unique=False)
         # 2. annotations
@@ -191,8 +191,8 @@ def _given(
             # 4. policy
             if not case.policy().image_annotations:
                 raise
-            # The hook may grant what the image asks for; the rest is up to the user who runs the
-            # image.
+            # The hook may grant what the image asks for.  The user who runs the image adds the
+            # capabilities and the rest.
             return {}, {}
         with Proposed(config) as container:
 
@@ -237,10 +237,10 @@ def _asked(
     options: "Mapping[str, str]",
     identity: str,
 ) -> "tuple[dict[str, int], Mapping[str, Enum]]":
-    """The same for a rootless engine, as the broker decides: we may not read the policy.
+    """What the broker would grant, and the kernel's names, for a rootless engine.
 
-    Whether the container has a user namespace of its own or shares podman's, both are the user's,
-    and so are the capabilities in them.
+    The broker decides, because a user may not read the policy.  The container may have a user
+    namespace of its own or share podman's: both are the user's, and so are the capabilities there.
     """
     from ..bpf.names import KINDS
     from ..broker.client import decision
@@ -249,7 +249,7 @@ def _asked(
     from ..kernel.enums import enums
     from ..policy.subject import claims
 
-    # 6. subject: what of it the broker doesn't see for itself.
+    # 6. subject: only what the broker can't see itself
     annotations = _by_user(request, config, identity, rootless=True)
     found = claims(annotations, lambda: name(config))
     granted = decision(make_ask(request, identity, found))

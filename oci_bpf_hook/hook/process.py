@@ -1,7 +1,7 @@
-"""What the hook's ways in have in common: the process that they start as, and how it ends.
+"""What the hook and precreate share: cleaning up the process they start in, input, and reports.
 
-A runtime starts the hook, and podman starts precreate, with whatever they have at that moment:
-blocked signals, open files, a state or a configuration on standard input.
+A runtime starts the hook, and podman starts precreate, in a process that has inherited its blocked
+signals, open files and directory.
 """
 
 import _signal
@@ -18,21 +18,22 @@ if TYPE_CHECKING:
     from ..delegation.annotations import Request
     from ..oci.state import Rootfs, State
 
-# Seconds that the runtime has for handing over the state.
+# Seconds within which the runtime has to hand over the state.
 _DEADLINE = 4
 _OPTIONS = ("--header", "--engine", "--profile", "--path")
 
 
 def settle() -> str:
-    """Leave behind what the runtime's process was; the directory it was in."""
-    # crun runs hooks with every signal blocked, and a mask is inherited.
+    """Undo what the process has inherited from the runtime; returns the directory it was in."""
+    # crun runs hooks with all signals blocked, and a process inherits that.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    # Ignored, the kernel would reap the container half, and its pid be anybody's.
+    # If SIGCHLD were ignored, the kernel would reap the container half, and another process might
+    # get its pid.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    # Not up to the last there can be: without close_range() in libc and kernel, each of
-    # the numbers is closed by itself.
+    # The last fd may be far higher, but if libc or the kernel has no close_range(), each number
+    # costs a system call.
     posix.closerange(3, 1 << 16)
-    # What is opened from here on must not become a standard stream that the runtime closed.
+    # If the runtime has closed a standard stream, no file that is opened later may take its number.
     while posix.open("/", posix.O_PATH | posix.O_CLOEXEC) < 3:
         pass
     posix.closerange(3, 4)
@@ -59,7 +60,7 @@ def read_in_time(what: str, longest: int) -> bytes:
 
 
 def options_of(arguments: "Sequence[str]") -> dict[str, str]:
-    """The command line's options, each with a value, by their names."""
+    """The command line's options with their values.  Raises HookError (USAGE)."""
     options: dict[str, str] = {}
     rest = list(arguments)
     while len(rest) >= 2 and rest[0] in _OPTIONS:
@@ -69,25 +70,25 @@ def options_of(arguments: "Sequence[str]") -> dict[str, str]:
     if rest or relative or ("path" in options and "profile" not in options):
         raise HookError(
             USAGE,
-            f"the hook's arguments are {quote(' '.join(arguments))}; "
-            "it takes --header FILE, an absolute path, --engine NAME, and in a CDI device "
-            "--profile NAME and --path DIR",
+            f"the hook can't be run with the arguments {quote(' '.join(arguments))}; it takes "
+            "--header FILE (an absolute path), --engine NAME, and in a CDI device --profile NAME "
+            "and --path DIR",
         )
     return options
 
 
 def caller() -> tuple[int, int]:
-    """The user who has started us, also by a set-user-id program, and our group."""
+    """The user who has started us, even if through a set-user-id program, and our group."""
     return posix.getuid(), posix.getegid()
 
 
 def request_of(
     state: "State", options: "Mapping[str, str]", name: "Callable[[], str | None]"
 ) -> "Request | None":
-    """What is asked for: by the annotations, or by a CDI device's arguments alone.
+    """What is asked for, by a CDI device's arguments or else by the annotations.
 
-    The device is the administrator's word, and no annotation adds to it.  `name` finds the
-    container's name.
+    If a device asks, annotations add nothing to what the administrator has written for it.  `name`
+    finds the container's name.
     """
     from ..delegation.annotations import device, parse
 
@@ -97,7 +98,7 @@ def request_of(
 
 
 def podmans_name(state: "State") -> str | None:
-    """The name that podman gave the container, None if it isn't podman's."""
+    """The name that podman gave the container, or None if it isn't podman's."""
     from ..container.podman import container_name
 
     return container_name(state.id)
@@ -112,9 +113,12 @@ def by_user(
     *,
     rootless: bool = False,
 ) -> "Mapping[str, str]":
-    """The annotations that aren't podman's image's.  Raises HookError where those ask."""
+    """The annotations without those that podman copied from the image.
+
+    Raises HookError if the image's annotations make a difference to the request.
+    """
     bundle = state.bundle
-    # podman has its bundles in its storage, and crun makes one "/" (`find_rootfs`).
+    # podman's bundles are in its storage; crun may say "/" instead (`find_rootfs`).
     if engine not in (None, "podman") or (bundle != "/" and not bundle.endswith("/userdata")):
         return state.annotations
     from ..container.images import asked_by_user, copies
@@ -126,19 +130,19 @@ def by_user(
 
 
 def report(identity: object, code: int, text: str) -> int:
-    """Say on stderr and in the system's log why there is no container."""
+    """Say on stderr and in the system's log why the container doesn't start; returns `code`."""
 
     def too_late(number: int, frame: "FrameType | None") -> None:
         raise TimeoutError
 
-    # A full pipe, or a terminal that is stopped, would have us wait for its reader.
+    # Writing to a full pipe or a stopped terminal would wait for the reader, perhaps forever.
     _signal.signal(_signal.SIGALRM, too_late)
     _signal.alarm(1)
     name = quote(identity)[1:-1] if isinstance(identity, str) else "?"
     try:
         line = f"oci-bpf-hook: {name}: {text} (exit code {code})\n"
         posix.write(2, line.encode("utf-8", "backslashreplace"))
-        # Whatever has come by now is raised here, and nothing any more behind this.
+        # If the alarm has already come, TimeoutError is raised here at the latest.
         _signal.signal(_signal.SIGALRM, _signal.SIG_IGN)
     except OSError:  # crun has closed it, or the engine doesn't read.
         pass

@@ -39,10 +39,10 @@ def container() -> Iterator[Scratch]:
 # ---- the state -------------------------------------------------------------------------
 
 STATES = {
-    "not JSON": (b"state", "is no JSON"),
-    "empty": (b"", "is no JSON"),
-    "cut short": (b'{"id": "x", "annotations": {', "is no JSON"),
-    "not UTF-8": (b'{"id": "\xff"}', "is no JSON"),
+    "not JSON": (b"state", "isn't JSON"),
+    "empty": (b"", "isn't JSON"),
+    "cut short": (b'{"id": "x", "annotations": {', "isn't JSON"),
+    "not UTF-8": (b'{"id": "\xff"}', "isn't JSON"),
     "two values": (b"{} {}", "more than one JSON value"),
     "nested too deeply": (b"[" * 100_000, "nested too deeply"),
     "over 1 MiB": (b'{"annotations": {"io.bpffs.x": "%s"}}' % (b"x" * (1 << 20)), "bytes"),

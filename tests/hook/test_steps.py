@@ -1,4 +1,4 @@
-"""The steps of the hook: their list in `hook.main`, and the numbers at the code that takes them."""
+"""The steps of the hook: their list in `hook.main`, in docs/how-it-works.md, and at the code."""
 
 import inspect
 import re
@@ -13,6 +13,7 @@ from oci_bpf_hook.cli.commands import delegate
 from oci_bpf_hook.cli.options import trial
 from oci_bpf_hook.hook import asking, main, precreate
 from oci_bpf_hook.recording.live import run as recording
+from tests.support.places import ROOT
 
 LISTED = re.findall(r"^(\d+)\. ([\w-]+): ", inspect.getdoc(main.main) or "", re.MULTILINE)
 STEPS = {int(number): name for number, name in LISTED}
@@ -45,6 +46,17 @@ def numbered(path: Path) -> list[tuple[int, str]]:
 def test_they_are_numbered_in_their_order() -> None:
     assert list(STEPS) == list(range(1, len(STEPS) + 1))
     assert len(STEPS) == 10
+
+
+def test_the_docs_have_the_same_list() -> None:
+    """Each step is told in the same words, and the chain above the list has them in order."""
+    docs = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    told = inspect.getdoc(main.main) or ""
+    lines = re.findall(r"^(\d+\. .*)$", told, re.MULTILINE)
+    assert len(lines) == len(STEPS)
+    plain = re.sub(r"\*\*|`", "", docs)
+    assert re.findall(r"^(\d+\. .*)$", plain, re.MULTILINE) == lines
+    assert f"```text {' -> '.join(STEPS.values())} ```" in " ".join(docs.split())
 
 
 @pytest.mark.parametrize("module", TAKEN, ids=lambda module: module.__name__)
