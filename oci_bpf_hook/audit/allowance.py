@@ -1,4 +1,4 @@
-"""How much of the host's logs refusals may take: so many bytes for each user in a minute.
+"""Limits how much of the host's logs refusals take: so many bytes for each user in a minute.
 
 Whoever may ask can be refused twenty times a second, for years.  Hooks, the broker's workers and
 the broker itself all count in one small file of root's, so that all of them share one allowance.

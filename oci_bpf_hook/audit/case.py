@@ -1,11 +1,12 @@
-"""One request for a delegation, from what is asked for to what is given, and the record of it.
+"""Takes one request for a delegation through its steps, from the request to the record.
 
-It is the same walk whoever walks it: the hook, the broker's worker, `delegate`, a recording, and
-`check` and `explain`, which do nothing.  The steps have the numbers of `hook.main`.
+The hook, the broker's worker, `delegate` and `record` all use it, and so do `check` and `explain`,
+which stop before anything is mounted.  The steps have the numbers of `hook.main`.
 
-A grant is recorded before it is one: where the policy wants every grant on record, what
-can't be recorded isn't given.  A refusal costs whoever asks nothing, and so there is only so much
-room for the refusals of one user (`allowance`), and for one of them.
+A grant is recorded before the container may keep the mount: if the policy wants all grants on
+record, a grant that can't be recorded isn't given.  Asking and being refused costs a user nothing,
+so the length of a refusal's record is limited, and so is all that one user's refusals take up in a
+minute (`allowance`).
 """
 
 from ..delegation.annotations import PREFIX
@@ -28,15 +29,17 @@ if TYPE_CHECKING:
     from ..policy.subject import Subject
 
 
-# A request may be a megabyte, and a line of the trail is its author's to cause: so much of a
-# text, and so many texts of a kind, are put on record.  They are less and less until the line is
-# short enough.  The last is enough for a prefix, and for escapes of twelve characters each to fit.
+# A request may be a megabyte long, so a line of the trail has only the first characters of each
+# text, and the first texts of each kind.  These are the numbers to try until the line is short
+# enough.  With the last ones it always is, even if each character is escaped as twelve; they still
+# show the prefix of a key.
 _CUTS = ((2048, 32), (256, 32), (64, 16), (32, 8), (10, 4))
-# Bytes of a refusal's line with its end.  Others are as long as the log's, whose end would be lost.
+# Bytes of a refusal's line, with the newline.  A grant's line may be as long as a line of the log,
+# which would lose the rest (`syslog.FITS`).
 LONGEST = 4096
-# As long as an engine's ids.
+# The length of an engine's ids.
 _ID = 64
-# Longer than any text, and more than there are.
+# More than any text has characters, and more than there are texts: nothing is cut.
 _ALL = 1 << 30
 
 
@@ -50,9 +53,9 @@ def _first(texts: tuple[str, ...], most: int = LISTED) -> list[str]:
 
 
 def say_more(to: str, *, every: bool = False) -> None:
-    """Put on record, in the trail `to` and in the log, how many refusals are not.
+    """Put into the trail `to` and into the log how many refusals weren't recorded one by one.
 
-    That is of the minutes that are over, or of `every` one.
+    They are those of the minutes that are over, or with `every` of all minutes.
     """
     from ..syslog import ERROR, log
     from .allowance import due
@@ -60,25 +63,25 @@ def say_more(to: str, *, every: bool = False) -> None:
 
     for more in due(every=every):
         whose = "others" if more.user is None else f"user {more.user}"
-        said = f"and {more.count} more refusals of {whose}, which are not on record one by one"
+        said = f"{more.count} more refusals of {whose} are not on record one by one"
         fields = {"outcome": "more", "user": more.user, "refused": more.count, "problems": [said]}
         write(to, line(fields), required=False)
         log(ERROR, said)
 
 
 def table() -> "Table":
-    """The names of newer kernels, for what this one doesn't know."""
+    """The names of all kernels, for a name that this kernel doesn't know."""
     from ..kernel.enums import table
 
     return table()
 
 
 class Case:
-    """One request of one container: what is asked, who asks, what is decided, and what is told.
+    """One request of one container: what is asked for, who asks, and what is decided.
 
-    `wanted` and `dropped` are what the request means on this kernel, `subject` who asks, `decision`
-    what is given and `guard` what its mount is to be marked with: None each until the case has come
-    to that step.
+    `wanted` and `dropped` are what the request means on this kernel, `subject` is who asks,
+    `decision` is what the policy gives, and `guard` is what marks a confined mount.  Each is None,
+    and `dropped` is empty, until the step that finds it.
     """
 
     def __init__(
@@ -93,12 +96,12 @@ class Case:
         find_name: "Callable[[], str | None]" = unnamed,
         enums: "Mapping[str, Enum] | None" = None,
     ) -> None:
-        """For the container with this id, which asks by `annotations`.
+        """Begin the case of the container with the id `container`, which has these `annotations`.
 
-        `policy` finds the policy in force; `engine` is the command line's; `peer` tells of the
-        process that asked a broker, and `user` whose refusals this one's is counted among;
-        `find_name` finds the container's name where no annotation tells it; `enums` are the
-        names of another kernel than the policy was compiled for.
+        `policy` finds the policy in force.  `engine` is the command line's.  `peer` describes the
+        process that asked a broker.  A refusal counts among those of `user`.  `find_name` finds the
+        container's name if no annotation tells it.  `enums` are a kernel's names if it isn't the
+        kernel that the policy was compiled for.
         """
         self._container = container
         self._annotations = annotations
@@ -119,13 +122,13 @@ class Case:
         self._line = ""
 
     def policy(self) -> "Compiled":
-        """The policy in force, read once."""
+        """The policy in force, which is read only once."""
         if self._policy is None:
             self._policy = self._find_policy()
         return self._policy
 
     def engine(self) -> str | None:
-        """The engine that runs the hook: by the command line, or else by the policy."""
+        """The engine that runs the hook, from the command line or else from the policy."""
         return self.policy().engine if self._engine is None else self._engine
 
     def enums(self) -> "Mapping[str, Enum]":
@@ -133,15 +136,15 @@ class Case:
         return self._enums or self.policy().enums
 
     def name(self) -> str | None:
-        """The container's name where no annotation tells it, looked for once."""
+        """The name that `find_name` finds for the container; it is called only once."""
         if self._name is None:
             self._name = (self._find_name(),)
         return self._name[0]
 
     def request(self, parse: "Callable[[], Request | None]") -> "Request | None":
-        """What is asked for, as `parse` reads it; None where that is nothing.
+        """What is asked for, which `parse` reads; None if nothing is.
 
-        Raises HookError with all that is wrong, names that are unknown beside what `parse` raises.
+        Raises HookError with all problems: those that `parse` raises, and also the unknown names.
         """
         # 3. request
         try:
@@ -152,7 +155,7 @@ class Case:
             raise joined(error, self.resolve) from None
 
     def resolve(self, request: "Request") -> "tuple[Grant, tuple[str, ...]]":
-        """What is asked for on this kernel and by this policy's profiles, and what was dropped.
+        """What the request means on this kernel with this policy's profiles, and the names dropped.
 
         Raises HookError (UNKNOWN_NAME).
         """
@@ -167,10 +170,10 @@ class Case:
         *,
         guarded: bool = True,
     ) -> "Decision | None":
-        """What the policy gives of `request`; None where that asks nothing.
+        """What the policy gives of `request`; None if that asks for nothing.
 
-        `subject` says who asks.  Without `guarded` the guard is taken to be in force, for whoever
-        can't see that.  Raises HookError.
+        `subject` finds out who asks.  If not `guarded`, the guard is assumed to be in force, for a
+        caller that can't find out whether it is.  Raises HookError.
         """
         from ..policy.decide import decide
 
@@ -188,9 +191,9 @@ class Case:
         )
 
     def settle(self, decide: "Callable[[], Decision]", *, guarded: bool = True) -> "Decision":
-        """What `decide` gives the subject, with the guard that this takes.
+        """What `decide` gives the subject; also opens the guard if the decision is confined.
 
-        Raises HookError (REFUSED), where a confined grant takes a guard and none is in force, too.
+        Raises HookError (REFUSED), also if the grant needs the guard and it isn't in force.
         """
         assert self.subject is not None
         try:
@@ -200,30 +203,30 @@ class Case:
 
                 self.guard = guard_for(decision, self.subject, self.enums())
         except HookError:
-            # On record, too, the container has the name that the rule to paste has.
+            # The record has the container's name, as the rule in the advice does.
             self.subject = self.subject.named()
             raise
         return decision
 
     def close(self) -> None:
-        """Give the guard back, for whoever goes on without it."""
+        """Close the guard, for a caller that doesn't mount what was decided."""
         if self.guard is not None:
             with self.guard:
                 self.guard = None
 
     def give(self, container: "Container", root: str, *, alone: bool = False) -> bool:
-        """Mount into `container` what was decided, mark it and put it on record.
+        """Mount into `container` what was decided, mark it if confined, and put it on record.
 
-        `root` is where its root filesystem is (container_half.RUNNING once it runs); `alone` is
-        HostHalf.mount's.  Returns whether anything was mounted, which it isn't where just
-        that was there already.  Raises HookError, with nothing done.
+        `root` is where the root filesystem is (container_half.RUNNING if the container runs);
+        `alone` is as for HostHalf.mount.  Returns False if the very same mount was there already.
+        Raises HookError, with nothing done.
         """
         from ..mount.host_half import HostHalf
 
         decision = self.prepare()
-        # 8. halves: nothing of ours is in the container before it is decided.
+        # 8. halves: the container half starts only after the decision.
         with HostHalf(container, root) as half:
-            # 9. read-back: the container half doesn't mount what isn't as it was granted.
+            # 9. read-back: `mount` fails if the mount differs from the grant.
             mounted = half.mount(decision.grant, self.enums(), guard=self.guard, alone=alone)
             # 10. record
             if mounted:
@@ -233,7 +236,7 @@ class Case:
         return mounted
 
     def prepare(self) -> "Decision":
-        """Have ready what will be on record of the decision once it has been done."""
+        """Prepare what `granted` and `say` write about the decision; returns the decision."""
         from ..delegation.lint import lint
         from ..delegation.masks import show
 
@@ -251,7 +254,7 @@ class Case:
             said += f", dropped {' '.join(self.dropped)}"
         if trimmed:
             said += f", trimmed {', '.join(trimmed)}"
-        # What nothing confines is said already, and that command is asked about confined grants.
+        # Linted as if confined, like by the command: the line already says that it is unconfined.
         codes = dict.fromkeys(finding.code for finding in lint(masks, enums, confined=True))
         if codes:
             said += f"; doubtful, see oci-bpf-hook lint: {', '.join(codes)}"
@@ -266,22 +269,22 @@ class Case:
         return decision
 
     def granted(self) -> None:
-        """Record the grant that was prepared.  Raises HookError if that has to be and can't."""
+        """Record the prepared grant.  Raises HookError if the policy requires it and it fails."""
         from .write import write
 
         policy = self.policy()
         write(policy.audit_to, self._line, required=policy.audit_required)
 
     def say(self, *, mounted: bool) -> None:
-        """Log the grant that was prepared; without `mounted`, that it was there already."""
+        """Log the prepared grant; if not `mounted`, log that the container already has it."""
         from ..syslog import INFO, log
 
-        # A broker's peer may call itself what it likes.
+        # A broker's peer can choose any name.
         who = quote(self._container)[1:-1]
         log(INFO, f"{who}: {'granted' if mounted else 'already has'} {self._said}")
 
     def revoked(self, path: str) -> None:
-        """Record that what was delegated at `path` was covered, as far as that is possible."""
+        """Record that the delegation at `path` was covered; it is no error if that fails."""
         from ..syslog import INFO, log
         from .write import write
 
@@ -291,9 +294,9 @@ class Case:
         write(self.policy().audit_to, line, required=False)
 
     def refused(self, error: HookError, said: str = "") -> None:
-        """Record why there is no grant, and log what is `said` of it, as far as that is possible.
+        """Record the refusal by `error`, and log `said`; it is no error if that fails.
 
-        Whoever has been refused too often in this minute is only counted.
+        If the user has been refused too often in this minute, the refusal is only counted.
         """
         from ..syslog import ERROR, log
         from .allowance import spend
@@ -310,9 +313,9 @@ class Case:
             log(ERROR, said)
 
     def _refusals_to(self, error: HookError) -> str:
-        """Where the refusal by that `error` is recorded, as the policy's `audit.to` has it."""
-        # Without a policy nobody says where; the log still has it.  One that is no good isn't
-        # read again to find out the same.
+        """Where the refusal by `error` is recorded: the policy's `audit.to`, or "none"."""
+        # Without a valid policy there is no trail, only the log.  A policy that was found to be bad
+        # isn't read again here.
         if error.code == BAD_POLICY:
             return "none"
         try:
@@ -327,7 +330,7 @@ class Case:
     def _record(
         self, outcome: str, code: int, fields: "Mapping[str, object]", most: int = FITS
     ) -> str:
-        """The audit trail's line, of no more than `most` characters."""
+        """A line for the audit trail with at most `most` characters."""
         from .write import line
 
         text = ""
@@ -340,9 +343,9 @@ class Case:
     def _fields(
         self, outcome: str, code: int, fields: "Mapping[str, object]", longest: int, most: int
     ) -> dict[str, object]:
-        """What is on record, with no text of the request that is longer than `longest`.
+        """The fields of a line, with at most `most` texts of a kind, each cut to `longest`.
 
-        Of texts of a kind there are `most`; where something was left out that is said.
+        If anything of the request was left out, the field `cut` says so.
         """
         engine = self.subject.engine if self.subject else self.engine()
         parts = self._parts(fields, longest, most)
@@ -358,7 +361,7 @@ class Case:
         }
 
     def _parts(self, fields: "Mapping[str, object]", longest: int, most: int) -> dict[str, object]:
-        """What of the record whoever asks has a say in."""
+        """Those fields of a line that the requester can influence, and so make long."""
         known = self.subject.known() if self.subject else {}
         requester = {
             key: _shortened(value, longest, most) for key, value in known.items() if key != "engine"
@@ -366,7 +369,7 @@ class Case:
         if self.subject and self.subject.by_broker():
             requester["claimed"] = [key for key in CLAIMS if requester[key] is not None]
         asked = [(key, text) for key, text in self._annotations.items() if key.startswith(PREFIX)]
-        # KEY/NAME may be for others, and there may be any number of those.
+        # Keys of the form KEY/NAME come last: there may be any number of them for other containers.
         asked.sort(key=_is_for_one)
         return {
             "container": _cut(self._container, max(longest, _ID)),
@@ -384,7 +387,7 @@ def _is_for_one(asked: tuple[str, str]) -> bool:
 
 
 def _shortened(value: object, longest: int, most: int) -> object:
-    """A text, or texts, no longer than that; numbers are no texts, and there are fewer of them."""
+    """The text or texts of `value`, cut to `longest`; of a list, only the first `most` items."""
     if isinstance(value, str):
         return _cut(value, longest)
     if isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""What the audit trail says of a container: which rule granted it, or why it was refused."""
+"""Reads what the audit trail says of a container: which rule granted it, or why it was refused."""
 
 import bz2
 import gzip
@@ -20,7 +20,7 @@ from ..values import Value
 
 
 class Granted(Value):
-    """A grant: the `rule`, the delegate_* options as `shown`, the `path`, and when in seconds."""
+    """A grant: its `rule`, `path` and `time` (in seconds), and the masks as bpffs shows them."""
 
     __slots__ = ("path", "rule", "shown", "time")
     time: float
@@ -39,8 +39,7 @@ _BLOCK = 1 << 18
 _LINE = 1 << 20
 # By so many seconds a line may seem older than its container: the clock may have been set.
 _SLACK = 86_400
-# Only the line of a refusal has this, written like this, since a text's quotation marks are
-# escaped.
+# Only the line of a refusal has these bytes, since quotation marks in a text are escaped.
 _REFUSED = b'"outcome":"refused"'
 _Opener = Callable[[str], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]
 _OPENERS: Mapping[str, _Opener] = {
@@ -51,10 +50,10 @@ _OPENERS: Mapping[str, _Opener] = {
 
 
 def grants(wanted: Mapping[Key, float]) -> Grants:
-    """The last grant of each `wanted` container, as far as there is one and we may read it.
+    """The last grant of each `wanted` container, as far as the trail has one and we may read it.
 
-    The value in `wanted` is the time, in seconds, since which the container exists.  Other lines
-    since then don't hinder the search, nor do rotated files.
+    The value in `wanted` is the time, in seconds, at which the container was made.  Rotated files
+    are searched too, as far back as that.
     """
 
     def key(entry: _Entry) -> Key | None:
@@ -74,7 +73,7 @@ def grants(wanted: Mapping[Key, float]) -> Grants:
 
 
 def last_refusal(name: str) -> _Entry | None:
-    """The last line about the container with this id or name, if that line is a refusal."""
+    """The last entry about the container with this id or name, if that entry is a refusal."""
     as_written = json.dumps(name)[1:-1].encode()
 
     def key(entry: _Entry) -> Key | None:
@@ -95,8 +94,8 @@ def _latest(
 ) -> dict[Key, _Entry]:
     """The last entry with each `key`; lines for which `key` returns None are passed over.
 
-    At most `most` keys are expected.  Lines with `skip` in them aren't decoded, and the search
-    stops at what was written before `since`.  It takes the memory of one block and those entries.
+    The search ends once `most` keys are found, or at an entry from before `since`.  Lines for which
+    `skip` is true aren't decoded.  Only one block and the found entries are held in memory.
     """
     found: dict[Key, _Entry] = {}
     for path in _files(since):
@@ -123,7 +122,7 @@ def _latest(
 def _files(since: float) -> Iterator[str]:
     """The trail's files that were written to since then, the last one first."""
     try:
-        # This may be called again and again, and must not leave a file open.
+        # `in_memory`: a command may call this many times, and must not leave files open.
         to = in_force(in_memory=True).audit_to
     except (HookError, OSError):
         return

@@ -1,4 +1,4 @@
-"""The audit trail: one JSON line for each decision, granted or refused.
+"""Writes the audit trail: one JSON line for each decision, granted or refused.
 
 A line is one write to a file that was opened for appending, which the kernel does as a whole.  The
 file is opened for each line, so that logrotate may move it away at any time.

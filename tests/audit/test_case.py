@@ -347,7 +347,7 @@ def test_what_isn_t_on_record_is_counted() -> None:
     more = lines[-1]
     assert (more["outcome"], more["user"]) == ("more", ALICE)
     assert more["refused"] == 100 - len(of_alice) > 0
-    assert said.text.startswith(f"and {more['refused']} more refusals of user {ALICE}")
+    assert said.text.startswith(f"{more['refused']} more refusals of user {ALICE}")
 
 
 ALICE = 61_001
