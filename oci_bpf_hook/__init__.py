@@ -1,7 +1,7 @@
 """oci-bpf-hook: BPF tokens for OCI containers, through annotations.
 
-This file holds the version and nothing else: the hook imports the package in
-front of every container start, so nothing here may cost anything.
+This file holds the version and nothing else: the hook imports the package before
+every container starts, so whatever is added here makes every start slower.
 """
 
 __version__ = "0.1.0.dev0"

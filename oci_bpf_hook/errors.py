@@ -1,10 +1,10 @@
-"""What can go wrong, each with the exit code an engine's log will show.
+"""The errors of this project: the exit codes, HookError, and the Problems that it carries.
 
 crun throws a hook's output away and reports the exit code alone, so every
-outcome has a code of its own.  This module is the one place they are listed:
+outcome has a code of its own.  This module is the one place where they are listed:
 the table of docs/troubleshooting and the tests are checked against `EXITS`.
 
-The core raises; only an entry point turns an error into a line and a code.
+The other modules raise; only an entry point turns an error into a line and an exit code.
 """
 
 from .values import Value
@@ -56,11 +56,11 @@ LISTED = 20
 class Problem(Value):
     """One thing that is wrong: `text` says what and where, and `hint` what to do, or is None.
 
-    `key` and `item` say the same place to a program, which never has to read a sentence of ours.
-    `key` is an annotation's key as it is written, or an option as it is written (--attr), or, where
-    a problem is found after the annotations are read, the part of the Request: one of
-    `annotations.KEYS`.  `item` is what is wrong of the value there, in the form that it had where
-    the problem was found.  Either is None where the problem has no such place.
+    `key` and `item` say the place to a program, which so never has to parse our sentences.
+    `key` is an annotation's key or a command's option (--attr) as it is written; for a problem that
+    is found after the annotations are read, it is the part of the Request: one of
+    `annotations.KEYS`.  `item` is the part of the value that is wrong, in the form that it had when
+    the problem was found.  A problem without such a place has None for both, or for `item`.
     """
 
     __slots__ = ("hint", "item", "key", "text")
@@ -87,9 +87,9 @@ class Problem(Value):
 class HookError(Exception):
     """A request that can't be granted.
 
-    `code` is one of `EXITS`; `problems` say what is wrong, one or more (what has no place may be
-    given as its sentence alone); `hint` what to do about all of them, or None; `rule` is the rule
-    that decided it, if one did.
+    `code` is one of `EXITS`.  `problems` are one or more things that are wrong; one without a place
+    may be given as a plain sentence.  `hint` says what to do about all of them, or is None.  `rule`
+    is the rule of the policy that decided, if one did.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ def quote(text: str) -> str:
 
 
 def bug(error: Exception) -> str:
-    """What to say of an exception that nobody meant to raise."""
+    """The line to print for an exception that nobody meant to raise."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,18 +1,18 @@
-"""Reads files that must be trusted: who owns them, that they are regular, and how large they are.
+"""Reads files that must be trusted, after a check of their owner, their kind and their size.
 
-A symbolic link at the end of a path is never followed, and nobody waits for a FIFO or a device that
-stands where a file should be.
+A symbolic link at the end of a path is never followed, and a FIFO or a device that is there instead
+of a file doesn't make the reader wait.
 """
 
 import posix
 
 from .errors import BAD_POLICY, HookError, Problem
 
-# Bytes of /proc/PID/mountinfo; the sysctl fs.mount-max lets a container's root make more, and no
-# engine makes a hundredth.
+# The most bytes that are read of /proc/PID/mountinfo.  The sysctl fs.mount-max lets a container's
+# root make more, but no engine makes a hundredth of that.
 MOUNTINFO_MAX = 16 << 20
 _DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
-# What st_mode says of the kind of a file (inode(7)); the module stat isn't on the hook's way.
+# The bits of st_mode for a file's kind (inode(7)); importing `stat` would make the hook slower.
 _KIND = 0o170000
 REGULAR, DIRECTORY, LINK, CHARACTER_DEVICE = 0o100000, 0o040000, 0o120000, 0o020000
 FILE = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
@@ -24,7 +24,7 @@ def kind_of(status: posix.stat_result) -> int:
 
 
 def read_all(fd: int, limit: int | None = None) -> bytes:
-    """What is left to read of `fd`.  Raises OSError, and ValueError if it is over `limit`."""
+    """The rest of what `fd` gives.  Raises OSError, and ValueError if it is longer than `limit`."""
     pieces: list[bytes] = []
     size = 0
     while piece := posix.read(fd, 1 << 16):
@@ -36,15 +36,16 @@ def read_all(fd: int, limit: int | None = None) -> bytes:
 
 
 def read_file(path: str, limit: int, *, anybodys: bool = False) -> bytes:
-    """A file that is no larger than `limit`, and root's or, for /proc, of whoever's process it is.
+    """The content of the regular file at `path`, which belongs to root or to us.
 
-    Raises OSError, ValueError.
+    With `anybodys` the owner doesn't matter: a file in /proc belongs to the process's user.
+    Raises OSError, and ValueError if the file is another's, not regular, or larger than `limit`.
     """
     fd = posix.open(path, FILE)
     try:
         status = posix.fstat(fd)
         if kind_of(status) != REGULAR:
-            raise ValueError("no regular file")
+            raise ValueError("not a regular file")
         if not anybodys and status.st_uid not in (0, posix.geteuid()):
             raise ValueError("not root's")
         return read_all(fd, limit)
@@ -53,7 +54,10 @@ def read_file(path: str, limit: int, *, anybodys: bool = False) -> bytes:
 
 
 def open_trusted(path: str) -> int:
-    """An fd on `path` for reading; it and every directory above it are root's alone."""
+    """An fd for reading the file `path`, after a check that only root can have changed it.
+
+    The file and every directory above it belong to root, and nobody else can write them.
+    """
     directory = posix.open("/", _DIRECTORY)
     *names, last = path.strip("/").split("/")
     try:
@@ -71,7 +75,7 @@ def open_trusted(path: str) -> int:
     try:
         _check(fd, path, path)
         if kind_of(posix.fstat(fd)) != REGULAR:
-            raise HookError(BAD_POLICY, f"{path} is no regular file")
+            raise HookError(BAD_POLICY, f"{path} isn't a regular file")
     except HookError:
         posix.close(fd)
         raise

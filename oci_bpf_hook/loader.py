@@ -1,15 +1,15 @@
 """Imports this package's modules from Python's own byte code, with four system calls each.
 
-A good part of what the hook takes beyond a bare interpreter is importlib's generality: it
-looks for six kinds of file in several places, and reads what it finds through a buffer.  Here
-both files of a module follow from its name.  Byte code is taken just where importlib takes it:
-made by this Python, of the source as it is now.  All else is left to importlib, which compiles
-what is missing or old and writes it for the next time.
+importlib looks for six kinds of file in several places and reads what it finds through a buffer,
+which is a good part of the time that the hook takes beyond a bare interpreter.  Here the paths of
+a module's source and byte code follow from its name.  Byte code is used only where importlib would
+use it: it was made by this Python, from the source as it is now.  Everything else is left to
+importlib, which compiles what is missing or old and writes it for the next time.
 
-The folders that the hook takes modules from are packages whose `__init__.py` is a docstring, so
-they are made here and not looked for: finding one costs as much as a module.  What each start, or
-each grant, takes for certain is loaded here as well, in an order in which no module waits for
-another: half of what an import costs is importlib finding out that there is nothing to be done.
+The folders that the hook takes modules from are packages whose `__init__.py` is only a docstring,
+so they are made here without looking for that file: finding it costs as much as finding a module.
+The modules that every start or every grant needs are loaded here too, each after those that it
+imports: half of an import's time is spent by importlib to find out that nothing has to be done.
 """
 
 import posix
@@ -43,7 +43,7 @@ FOLDERS = (
     *("policy", "policy.store", "text"),
 )
 
-# The modules that each start takes, and those that a grant takes too, each after what it imports.
+# The modules that every start needs, and those that a grant needs too, each after those it imports.
 ASKED = (
     *("values", "errors", "bpf.names", "delegation.annotations", "text.strict_json"),
     *("oci.state", "hook.process", "hook.main"),
@@ -57,12 +57,12 @@ GRANT = (
 
 _PACKAGE = f"{__package__}."
 _SOURCES = __file__.rpartition("/")[0]
-# Where importlib keeps byte code of this file, and how it names that of any other.
+# Where importlib keeps this file's byte code; the names for other modules' are formed likewise.
 _CACHE, _, _SUFFIX = (__spec__.cached or "").removeprefix(_SOURCES).rpartition("loader")
-# The magic and no flags: byte code that goes by its source's time and size.
+# The magic number and no flags mean byte code that is valid for a source of that time and size.
 _BY_TIME = MAGIC_NUMBER + bytes(4)
 _HEADER = 16
-# Nothing in this package is that long; what is as long may be longer.
+# The most bytes to read.  No module's byte code is so long, so a full read may be a part of it.
 _LONGEST = 1 << 15
 _Module = type(sys)
 
@@ -90,7 +90,7 @@ class Loader(_Base):
             posix.close(fd)
         if len(data) == _LONGEST or data[:_HEADER] != _header(status):
             return None
-        # root's own, as trustworthy as the source beside it.
+        # The byte code is as trustworthy as the source beside it: both are root's.
         code = loads(memoryview(data)[_HEADER:])  # noqa: S302
         spec = ModuleSpec(name, self, origin=source, loader_state=code)
         spec.has_location = True
@@ -98,7 +98,7 @@ class Loader(_Base):
         return spec
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """An ordinary module."""
+        """None has the import system make an ordinary module."""
 
     def exec_module(self, module: "ModuleType") -> None:
         """Run the code that was found."""
@@ -109,7 +109,7 @@ class Loader(_Base):
 
 
 def install() -> None:
-    """Have this package's modules imported this way, with the hook's folders and ASKED there."""
+    """Import this package's modules in this way from now on, make FOLDERS, and load ASKED."""
     for folder in FOLDERS:
         name = _PACKAGE + folder
         module = sys.modules[name] = _Module(name)
@@ -121,10 +121,10 @@ def install() -> None:
 
 
 def ahead(names: "Sequence[str]") -> None:
-    """Load these modules, those of them that aren't there, as if each were imported.
+    """Load those of the modules `names` that aren't loaded yet, as importing them would.
 
-    It does nothing where the package is imported in the ordinary way.  What has to be compiled
-    first is left out, and is imported by whoever needs it.
+    It does nothing if the package is imported in the ordinary way.  A module that has to be
+    compiled first is left out here, and is imported when it is needed.
     """
     if _LOADER not in sys.meta_path:
         return
@@ -149,7 +149,7 @@ def _below(folder: str) -> str:
 
 
 def _header(status: posix.stat_result) -> bytes:
-    """What byte code begins with that was made of the source with this `status`."""
+    """The header of byte code that was made from the source with this `status`."""
     return (
         _BY_TIME
         + (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little")

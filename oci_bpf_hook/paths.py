@@ -1,20 +1,21 @@
-"""Every path of the host that is this project's own.
+"""The paths on the host that are this project's own.
 
-What is others' (the engines' directories, /proc, the host's users) stays with the module that knows
-the other.  What `install` makes below a prefix is `installation`'s.
+The paths of others (engines' directories, /proc, /etc/subuid) are in the modules that deal with
+them, and those that `install` makes below a prefix are in `install.layout`.
 """
 
-# Where this package is; resources that are no modules lie beside them.
+# The package's directory, in which the files that modules read lie beside them.
 PACKAGE = __file__.rpartition("/")[0]
 
-# The policy: an administrator's, and the one for where there is none, compiled.
+# The administrator's policy, and the compiled built-in one for a host without it.
 POLICY = "/etc/oci-bpf-hook/policy.yaml"
 BUILTIN = f"{PACKAGE}/builtin_policy.json"
 # Where the audit trail goes unless the policy says otherwise.
 AUDIT_TO = "/var/log/oci-bpf-hook/audit.jsonl"
 
-# What lasts until the host is started anew, root's alone to write, and what is in it: the compiled
-# policy, the count of refusals on record, the broker's socket, the lock of whoever loads the guard.
+# The directory that only root can write and that is gone after a reboot.  In it are the compiled
+# policy, the count of refusals on record, the broker's socket, and the lock of whoever loads the
+# guard.
 RUN = "/run/oci-bpf-hook"
 CACHE = "policy.compiled"
 REFUSALS = "refusals"

@@ -1,6 +1,6 @@
-"""What is shipped beside the modules: schemas, hooks, units, man pages, the built-in policy.
+"""Finds what is shipped beside the modules: schemas, hooks, units, man pages, the built-in policy.
 
-In a checkout these are directories of their own, and everywhere else they are in the package.
+In a checkout these are in directories outside the package; once installed they are in it.
 """
 
 import json
@@ -10,10 +10,11 @@ from typing import Any
 from . import paths
 from .errors import BAD_POLICY, HookError
 
-# Of all modules, in whatever folder; and what they read is in it too.
+# The directory of all modules' folders, and of the files that they read.
 PACKAGE = Path(paths.PACKAGE)
 BUILTIN_POLICY = PACKAGE / "policy.yaml"
-# Directories of a checkout that are in the package when it is installed.
+# Each resource's directory in a checkout; an installed package has a directory of the resource's
+# name.
 RESOURCES = {
     "hooks": "hooks.d",
     "schema": "schema",

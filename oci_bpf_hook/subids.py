@@ -1,8 +1,8 @@
-"""Whose subordinate ids are whose, in memory: cheap enough to be asked of every connection.
+"""/etc/subuid in memory, so that the broker can count each connection for the user who made it.
 
-A user has as many uids as their ranges in /etc/subuid have, and connects by whichever they like,
-so what counts connections counts them all as one.  Names stay names here: to ask the host for an
-account may take time, and who really asks is found out later (`peer`).
+A user can connect with any uid of their ranges in /etc/subuid, so the broker's limits count all
+these uids as one.  Owners stay names here: looking up an account can take time, and `broker.peer`
+finds out later who asks.
 """
 
 import os
@@ -11,24 +11,24 @@ from collections.abc import Iterable
 
 from .users import SUBUID
 
-# Ids in no range that is known are taken together by so many, which is what a container gets;
-# those below are accounts, and nobody has two.
+# Uids that no range holds are counted together in blocks of this size, which a container usually
+# gets.  Those below the first block's end are accounts, and each is counted alone.
 _BLOCK = 1 << 16
 
 
 class Ranges:
-    """The ranges of the file at `path`, which `refresh` reads again once it is another."""
+    """The ranges in the file at `path`, which `refresh` reads again when the file has changed."""
 
     def __init__(self, path: str = SUBUID) -> None:
         self._path = path
         self._identity: tuple[int, ...] = ()
-        # By their first id: that, the last, the highest last so far, and the owner.
+        # Sorted; each is the first id, the last, the highest last id up to here, and the owner.
         self._ranges: list[tuple[int, int, int, str]] = []
         self._firsts: list[int] = []
         self._standing: dict[str, int] = {}
 
     def refresh(self) -> None:
-        """Read the file, unless it is the one that was read."""
+        """Read the file again if it has changed since it was read."""
         try:
             status = os.stat(self._path)
             identity: tuple[int, ...] = (
@@ -52,7 +52,7 @@ class Ranges:
         self._standing = {owner: first for first, _, _, owner in reversed(self._ranges)}
 
     def owner(self, uid: int) -> str | None:
-        """Whom the `uid` was given to, as the file names them; None if it is in no range."""
+        """The owner of the range that `uid` is in, as the file names it, or None."""
         index = bisect_right(self._firsts, uid) - 1
         while index >= 0:
             _, last, highest, owner = self._ranges[index]
@@ -64,9 +64,9 @@ class Ranges:
         return None
 
     def group(self, uid: int) -> int:
-        """The id that stands for all among whose connections those by `uid` are counted.
+        """The uid under which the connections by `uid` are counted.
 
-        That is the first of all that were given to its owner, or of those that are taken together.
+        It is the first of its owner's uids or, if no range holds `uid`, the first of its block.
         """
         owner = self.owner(uid)
         if owner is not None:

@@ -1,7 +1,7 @@
-"""One line of syslog for each decision, since crun discards a hook's output.
+"""Sends one line to syslog for each decision, since crun discards a hook's output.
 
-libc's syslog(3) isn't used: it waits, twice, for a daemon that doesn't read, and the start of a
-container would hang with it.  A line that can't be sent at once is lost.
+libc's syslog(3) isn't used: if the daemon doesn't read it waits, and the start of the container
+would wait with it.  Here a line that can't be sent at once is lost.
 """
 
 import posix
@@ -13,9 +13,9 @@ DEV_LOG = "/dev/log"
 # RFC 3164: facility daemon (3) times 8, plus the severity.
 INFO = 3 * 8 + 6
 ERROR = 3 * 8 + 3
-# journald takes more; rsyslog's default ends a message here.
+# journald takes longer messages; rsyslog cuts them here by default.
 _LONGEST = 8192
-# What of that is left for a text in ASCII, after the timestamp and the tag.
+# The most characters of an ASCII text that fit after the timestamp and the tag.
 FITS = _LONGEST - 64
 
 

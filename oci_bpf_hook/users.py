@@ -1,18 +1,18 @@
-"""Users of the host: whom an id belongs to, by the host's database and /etc/subuid (subuid(5))."""
+"""Finds the host's user for a uid, in the user database and in /etc/subuid (subuid(5))."""
 
 import os
 import pwd
 from collections.abc import Sequence
 
 SUBUID = "/etc/subuid"
-# include/linux/highuid.h, DEFAULT_OVERFLOWUID: the user `nobody`, whom nothing is given to.
+# The user `nobody`, who is never granted anything (include/linux/highuid.h, DEFAULT_OVERFLOWUID).
 NOBODY = 65534
 
 
 def user_of(uid: int, subuid: str = SUBUID) -> int:
-    """The user whom the host's `uid` stands for: itself, or whom it was given to as a subuid.
+    """The user to whom the host's `uid` belongs: the account that has it as a subordinate uid.
 
-    An id that is an account's own, or given to several, is nobody else's.
+    A uid that is an account itself, or that no account or several have, is returned as it is.
     """
     if uid == 0 or _name(uid) is not None:
         return uid
@@ -21,7 +21,7 @@ def user_of(uid: int, subuid: str = SUBUID) -> int:
 
 
 def given_to(ids: Sequence[tuple[int, int]], subuid: str) -> set[int]:
-    """The accounts that any of these `ids`, each the first and how many, was given to."""
+    """The accounts that have any of `ids` as subordinate ids; each is a first id and a count."""
     try:
         with open(subuid, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
@@ -46,7 +46,7 @@ def given_to(ids: Sequence[tuple[int, int]], subuid: str) -> set[int]:
 
 
 def within(number: int, ranges: Sequence[tuple[int, int]]) -> bool:
-    """Whether `number` is in one of the `ranges`, each its first and how many."""
+    """Whether `number` is in one of the `ranges`; each is a first number and a count."""
     return any(first <= number < first + count for first, count in ranges)
 
 

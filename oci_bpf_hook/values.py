@@ -1,8 +1,8 @@
-"""Small immutable values, for the modules that run in front of a container start.
+"""The base class of small immutable values, cheap enough for what runs before a container starts.
 
-`dataclasses` and `typing.NamedTuple` would do the same and cost more at import
-than the hook may take as a whole.  A value names its fields in `__slots__`,
-declares their types in the class body and is made with keywords:
+`dataclasses` and `typing.NamedTuple` would do the same, but importing them takes longer
+than the whole hook may.  A subclass names its fields in `__slots__`,
+declares their types in the class body, and is made with keywords:
 
     class Point(Value):
         __slots__ = ("x", "y")
@@ -11,7 +11,7 @@ declares their types in the class body and is made with keywords:
 
     Point(x=1, y=2)
 
-The type checker sees that each field is given, no other, and each of its type.
+The type checker checks that every field is given, no other is, and each has its type.
 """
 
 TYPE_CHECKING = False
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform(**_: bool) -> "Callable[[type], type]":
-        """Nothing: the type checker's is what counts, and typing is dear to import."""
+        """Does nothing at run time; only the type checker uses it, and importing typing is slow."""
         return lambda made: made
 
 

@@ -1,9 +1,9 @@
-"""Files are written here whole or not at all: if that fails, the old file stays.
+"""Writes a file whole or not at all: if writing fails, the old file stays.
 
-Root's tools write into directories in which others may have put something before: /tmp, or a
-user's.  So the content goes to a new file, surely made by us, which is then renamed to the old
-one's name.  If a link, a FIFO or somebody's file is at either name, it is neither followed nor
-opened.  A process that is killed meanwhile leaves a file whose name begins with `.oci-bpf-hook.`.
+Root's tools also write into directories that others can write, such as /tmp or a user's.  So the
+content goes to a new file that we surely made, which then gets the old one's name.  A link, a FIFO
+or somebody's file at either name is neither followed nor opened.  A process that is killed
+meanwhile leaves a file whose name begins with `.oci-bpf-hook.`.
 """
 
 import posix
@@ -21,16 +21,16 @@ _DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 _NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 _WRITE = posix.O_WRONLY | posix.O_NOCTTY | posix.O_CLOEXEC
-# Nobody guesses a name of 64 random bits this often.
+# How many new names to try; nobody can guess so many names of 64 random bits.
 _TRIES = 16
 
 
 class Replacement:
     """A file that takes the place of the one at `path` when a `with` ends without an error.
 
-    The `with` gives its fd, to write to; after an error in it the old file stays.  `mode` and
-    `owner`, a uid and a gid, are set on the new file.  Without them the file is ours, and gets the
-    mode of the file of ours that it replaces, or else what the umask leaves.  With `sync` the
+    The `with` gives an fd to write to; after an error inside it the old file stays.  The new file
+    gets `mode` and `owner`, a uid and a gid.  Without `owner` it is ours; without `mode` it gets
+    the mode of the file of ours that it replaces, or else what the umask leaves.  With `sync` the
     content is on the disk before the name is.  With `devices` a pipe or a device of ours is written
     to directly, and so is the target of a link that only we can have made, such as /dev/stdout.
 
@@ -121,14 +121,14 @@ class Replacement:
         self._new = ""
 
     def _found(self) -> "posix.stat_result | None":
-        """What lies at the name, or None."""
+        """The status of the file that has the name now, or None."""
         try:
             return posix.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def _special(self) -> int:
-        """The flags to open what is there with, if it is written to and not replaced, or 0."""
+        """The flags to open the present file with if it is to be written to directly, or else 0."""
         found = self._found() if self._devices else None
         if found is None or kind_of(found) in (REGULAR, DIRECTORY):
             return 0
@@ -140,14 +140,17 @@ class Replacement:
         return _WRITE | posix.O_NOFOLLOW if alone or found.st_uid in ours else 0
 
     def check(self) -> None:
-        """Check, before a long work, that it can be written; changes nothing.  Raises OSError."""
+        """Check before long work that the file can be written, and change nothing.
+
+        Raises OSError.
+        """
         try:
             self._look()
             special = self._special()
             posix.close(self._directory)
         except OSError as error:
             raise self._of(error) from None
-        # A pipe's reader would take an open and close for an empty file.
+        # A pipe isn't tried: its reader would take an open and a close for an empty file.
         if not special:
             with self:
                 self._leave()
@@ -166,7 +169,7 @@ class Replacement:
 
 
 def _usual_mode(found: "posix.stat_result | None") -> int:
-    """The mode for a file whose mode nobody gave, where the file there is `found`."""
+    """The default mode for a new file that replaces the file with the status `found`."""
     if found and kind_of(found) == REGULAR and found.st_uid == posix.geteuid():
         return found.st_mode & 0o777
     mask = posix.umask(0o077)
@@ -191,11 +194,11 @@ def write(
 
 
 def is_written(path: "str | PathLike[str]", content: bytes, mode: int) -> bool:
-    """Whether `path` is a file of ours with this `content` and `mode` already.
+    """Whether `path` is already a file of ours with this `content` and `mode`.
 
-    Raises OSError if that can't be seen.
+    Raises OSError if the file can't be read.
     """
-    # Another owner could change the file later.
+    # Another user's file doesn't count, since its owner could change it later.
     try:
         fd = posix.open(path, _READ)
     except OSError as error:
@@ -206,7 +209,7 @@ def is_written(path: "str | PathLike[str]", content: bytes, mode: int) -> bool:
         status = posix.fstat(fd)
         if (status.st_mode, status.st_uid) != (REGULAR | mode, posix.geteuid()):
             return False
-        # One byte more than it should have.
+        # One byte more is read, in case the file has grown since.
         return status.st_size == len(content) and posix.read(fd, len(content) + 1) == content
     finally:
         posix.close(fd)

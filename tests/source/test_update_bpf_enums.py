@@ -164,28 +164,32 @@ def test_a_new_alias_stands_beside_what_it_repeats(checkout: Checkout) -> None:
 def test_a_header_that_contradicts_is_refused(checkout: Checkout) -> None:
     swapped = NEW.replace("BPF_OBJ_PIN,", "X,").replace("BPF_OBJ_GET,", "BPF_OBJ_PIN,")
     checkout.refused(
-        swapped.replace("\tX,", "\tBPF_OBJ_GET,"), "BPF_OBJ_PIN is 7 in it and 6 in the table"
+        swapped.replace("\tX,", "\tBPF_OBJ_GET,"),
+        "BPF_OBJ_PIN is 7 in the header and 6 in the table",
     )
     inserted = with_new("BPF_SURPRISE", "BPF_XDP")
-    checkout.refused(inserted, "BPF_SK_SKB_VERDICT is 39 in it and 38 in the table")
+    checkout.refused(inserted, "BPF_SK_SKB_VERDICT is 39 in the header and 38 in the table")
 
 
 def test_a_bit_that_means_something_else_is_refused(checkout: Checkout) -> None:
     # What the table had ahead of a release came differently.
     text = TODAY.replace("BPF_PROG_ASSOC_STRUCT_OPS,", "BPF_PROG_TELEPORT,")
     checkout.refused(
-        text, "BPF_PROG_TELEPORT is 38 in it, which is BPF_PROG_ASSOC_STRUCT_OPS in the table"
+        text, "38 is BPF_PROG_TELEPORT in the header and BPF_PROG_ASSOC_STRUCT_OPS in the table"
     )
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "enum bpf_cmd is in it 0 times, not once"),
-        ("".join(map(as_header, KINDS[:3])), "enum bpf_attach_type is in it 0 times"),
-        (TODAY + as_header(CMDS), "enum bpf_cmd is in it 2 times"),
+        ("", "enum bpf_cmd is defined 0 times, not once"),
+        ("".join(map(as_header, KINDS[:3])), "enum bpf_attach_type is defined 0 times"),
+        (TODAY + as_header(CMDS), "enum bpf_cmd is defined 2 times"),
         (TODAY.replace("\tBPF_XDP,", "#ifdef X\n\tBPF_XDP,\n#endif"), "conditional #ifdef"),
-        (TODAY.replace("\tBPF_XDP,", ""), "BPF_SK_SKB_VERDICT is 37 in it and 38 in the table"),
+        (
+            TODAY.replace("\tBPF_XDP,", ""),
+            "BPF_SK_SKB_VERDICT is 37 in the header and 38 in the table",
+        ),
     ],
 )
 def test_what_is_no_such_header_is_refused(checkout: Checkout, text: str, says: str) -> None:
@@ -200,7 +204,7 @@ def test_a_header_that_cant_be_read(checkout: Checkout) -> None:
 @pytest.mark.parametrize("release", ["", "7", "v7.3", "7.3-rc1", "7.3.1", "7.3\n", "\u0667.3"])
 def test_what_is_no_release(checkout: Checkout, release: str) -> None:
     result = checkout.run(NEW, release=release, status=2)
-    assert "is no release; write it like 7.3" in result.stderr
+    assert "isn't a release; write it as 7.3" in result.stderr
     assert checkout.text() == checkout.before
 
 
