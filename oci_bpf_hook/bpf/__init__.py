@@ -1,1 +1,1 @@
-"""What BPF delegation is made of: the kernel's names, their bits, and how far each reaches."""
+"""The kernel's names for commands, map, program and attach types, their bits and their reach."""

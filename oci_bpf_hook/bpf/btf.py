@@ -1,14 +1,14 @@
-"""BPF's enums out of BTF, the kernel's own description of its types.
+"""Reads BPF's enums from BTF, the kernel's own description of its types.
 
-`/sys/kernel/btf/vmlinux` is 5 MB and 126,000 types; a full walk in Python takes
-ten times as long as the interpreter's start.  So `enums` looks for each enum's
-name in the string section, then for a record with that name, and believes what
-it finds only if everything about it is right (`names.make_enum`); where nothing
-is, it walks.  Both give the first enum of that name, as the kernel's own search
-does (kernel/bpf/inode.c, find_bpffs_btf_enums).
+`/sys/kernel/btf/vmlinux` has 5 MB and 126,000 types; reading all of them in Python takes
+ten times as long as the interpreter's start.  So `enums` searches the string section for each
+enum's name, then the types for a record with that name, and believes the record only if
+everything about it is right (`names.make_enum`).  If no record is right it reads every type.
+Both ways give the first enum of that name, as the kernel's own search does (Linux:
+kernel/bpf/inode.c, find_bpffs_btf_enums).
 
-The data is a buffer of somebody else's making: whatever is in it, what comes out
-is the right table or a BtfError.  Format: Documentation/bpf/btf.rst.
+The data may be hostile: whatever is in it, the result is the right table or a BtfError.  The
+format is described in Documentation/bpf/btf.rst.
 """
 
 from ..values import Value
@@ -28,7 +28,8 @@ _MAGIC = 0xEB9F
 _HEADER = 24
 _KIND_ENUM = 6
 _KIND_ENUM64 = 19
-# Bytes behind a type's 12-byte record, by its kind: so many, and so many for each of its vlen.
+# The bytes after a type's 12-byte record, by its kind: a fixed number, and a number for each of its
+# vlen members.
 TAIL = {
     1: (4, 0),  # INT
     2: (0, 0),  # PTR
@@ -57,7 +58,7 @@ class BtfError(ValueError):
 
 
 class Layout(Value):
-    """Where the two sections are, as offsets into the whole, and the byte order."""
+    """The byte order, and the offsets of the two sections in the data."""
 
     __slots__ = ("order", "strings", "strings_end", "types", "types_end")
     order: "ByteOrder"
@@ -83,7 +84,7 @@ def enums(data: "Buffer", kinds: "Sequence[Kind]") -> dict[str, Enum]:
 
 
 def walk(data: "Buffer", kinds: "Sequence[Kind]") -> dict[str, Enum]:
-    """What `enums` gives, by reading every type: slow, and takes nothing for granted."""
+    """The same as `enums`, found by reading every type, which is slow but misses nothing."""
     layout = layout_of(data)
     wanted = {kind.enum: kind for kind in kinds}
     found: dict[str, Enum] = {}
@@ -97,7 +98,7 @@ def walk(data: "Buffer", kinds: "Sequence[Kind]") -> dict[str, Enum]:
         try:
             # Kernels before 6.9 have no guard at the end of most of these enums.
             found[kind.option] = _enum_at(data, layout, position, kind, guarded=False)
-        except NamesError as error:  # A forward declaration, or another of that name.
+        except NamesError as error:  # It is a forward declaration, or another enum of that name.
             why[kind.option] = str(error)
     missing = [
         why.get(kind.option, f"no enum {kind.enum} in it")
@@ -110,7 +111,7 @@ def walk(data: "Buffer", kinds: "Sequence[Kind]") -> dict[str, Enum]:
 
 
 def layout_of(data: "Buffer") -> Layout:
-    """Where the sections of the BTF `data` are.  Raises BtfError."""
+    """The layout of the BTF `data`.  Raises BtfError."""
     if len(data) < _HEADER:
         raise BtfError("too short for BTF")
     head = bytes(data[:_HEADER])
@@ -133,7 +134,7 @@ def layout_of(data: "Buffer") -> Layout:
 
 
 def _search(data: "Buffer", layout: Layout, kind: Kind) -> Enum | None:
-    """The first enum named `kind.enum`, or None where none passes every check."""
+    """The first enum named `kind.enum` that passes every check, or None."""
     needle = b"\0" + kind.enum.encode("ascii") + b"\0"
     at = data.find(needle, layout.strings, layout.strings_end)
     if at < 0:
@@ -141,8 +142,8 @@ def _search(data: "Buffer", layout: Layout, kind: Kind) -> Enum | None:
     record = (at + 1 - layout.strings).to_bytes(4, layout.order)
     position = data.find(record, layout.types, layout.types_end)
     while position >= 0:
-        # The four bytes may be anything's size, type or value: only a whole,
-        # aligned record of an enum with nothing but fitting names is a hit.
+        # These four bytes may be part of something else, so only a whole, aligned
+        # record of an enum whose names all fit counts.
         if (position - layout.types) % 4 == 0 and position + 12 <= layout.types_end:
             try:
                 return _enum_at(data, layout, position, kind, guarded=True)
@@ -197,7 +198,7 @@ def _u32(data: "Buffer", layout: Layout, position: int) -> int:
 
 
 def string(data: "Buffer", layout: Layout, offset: int) -> str:
-    """The name at `offset` in the string section.  Raises BtfError if it is outside of it."""
+    """The name at `offset` in the string section.  Raises BtfError if it isn't inside."""
     start = layout.strings + offset
     end = data.find(b"\0", start, layout.strings_end) if start < layout.strings_end else -1
     if end < 0:

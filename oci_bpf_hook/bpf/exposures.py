@@ -1,6 +1,6 @@
-"""The ways out of a container that what is delegated opens, each with what to do about it.
+"""Finds what a container reaches beyond itself through its delegation, and what to do about it.
 
-Inspect, its page, doctor and the policy's checks all say what this says.
+`inspect` and its page, `doctor`, and the checks of the policy all report what this finds.
 """
 
 from ..values import Value
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 
 class Exposure(Value):
-    """A way out of the container: `code`, the types that are it, what they can do, its `fix`."""
+    """A way out of the container.
+
+    `names` are the delegated types that open it, `what` says what they can do, and `fix` what to do
+    about that.
+    """
 
     __slots__ = ("code", "fix", "names", "what")
     code: str
@@ -37,7 +41,7 @@ class Exposure(Value):
 def exposures(
     given: "Mapping[str, Iterable[str]]", *, confined: bool, host_network: bool, host_cgroup: bool
 ) -> "Iterator[Exposure]":
-    """What a container reaches beyond itself that has these names delegated, by their options."""
+    """What a container reaches beyond itself if it is `given` these names, by their options."""
     programs = [(name, program_reach(name)) for name in given.get(PROGS.option, ())]
     network = tuple(name for name, far in programs if far == NETWORK)
     if host_network and network:
@@ -53,7 +57,7 @@ def exposures(
         yield Exposure(
             code=HOST_CGROUP,
             names=cgroups,
-            what="attach to cgroups of others, which the container or its user can see",
+            what="attach to other cgroups than the container's, which it or its user can see",
             fix="podman run --cgroupns private ...",
         )
     yield from _beyond(given, confined=confined)
@@ -67,7 +71,7 @@ def _beyond(given: "Mapping[str, Iterable[str]]", *, confined: bool) -> "Iterato
     every = tuple(dict.fromkeys(name for names in host.values() for name in names))
     if not every:
         return
-    # Of programs that nothing confines one thing is said, whatever else they are for.
+    # For programs that nothing confines one reason is enough, whatever their types are for.
     loose = [] if confined else host.get(PROGS.option, [])
     said = [UNCONFINED] if loose else []
     said += dict.fromkeys(why(name) for name in every if name not in loose)
@@ -80,7 +84,7 @@ def _beyond(given: "Mapping[str, Iterable[str]]", *, confined: bool) -> "Iterato
 
 
 def _fix(host: "Mapping[str, list[str]]") -> str:
-    """What to do about what reaches the HOST, some of which no guard would confine."""
+    """What to do about names that reach the HOST; the guard confines only some of them."""
     never = {
         option: [name for name in names if reach(option, name, confined=True) == HOST]
         for option, names in host.items()

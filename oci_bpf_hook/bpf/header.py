@@ -1,10 +1,10 @@
-"""BPF's enums out of a C header, `linux/bpf.h` or a copy of it.
+"""Reads BPF's enums from a C header, `linux/bpf.h` or a copy of it.
 
-For kernels without BTF, and to bring the shipped table up to date.  Headers hold
-what line-wise readers trip over: comments behind an enumerator, several of them
-on a line, aliases, values given as expressions, preprocessor lines.  So this
-reads what a compiler reads: comments go first, then enumerators are split at
-commas, then each value is evaluated.
+It is used for kernels without BTF, and to bring the shipped table up to date.  A header
+can't be read line by line: it has comments after enumerators, several enumerators on a
+line, aliases, values that are expressions, and preprocessor lines.  So this works as a
+compiler does: comments are removed, enumerators are split at commas, and each value is
+evaluated.
 """
 
 import ast
@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 
 from .names import Enum, Kind, NamesError, make_enum
 
-# C joins such lines first of all, and compilers allow blanks and a carriage return before the end.
+# A backslash at a line's end joins it with the next one, before anything else is done; compilers
+# allow blanks and a carriage return after the backslash.
 _JOINED = re.compile(r"\\[ \t\r]*\n")
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _DIRECTIVE = re.compile(r"^[ \t]*#[ \t]*(\w*)[^\n]*", re.MULTILINE)
@@ -25,7 +26,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Mult: lambda a, b: a * b,
     ast.BitOr: lambda a, b: a | b,
     ast.BitAnd: lambda a, b: a & b,
-    # Bounded, so that no header makes us compute a number of a gigabyte.
+    # The shift is bounded, so that no header makes us compute a number of a gigabyte.
     ast.LShift: lambda a, b: a << min(b, 64),
     ast.RShift: lambda a, b: a >> b,
 }
@@ -45,7 +46,7 @@ def enums(text: str, kinds: Sequence[Kind]) -> dict[str, Enum]:
     for kind in kinds:
         bodies = re.findall(rf"\benum\s+{kind.enum}\s*\{{([^{{}}]*)\}}", plain)
         if len(bodies) != 1:
-            raise HeaderError(f"enum {kind.enum} is in it {len(bodies)} times, not once")
+            raise HeaderError(f"enum {kind.enum} is defined {len(bodies)} times, not once")
         try:
             found[kind.option] = make_enum(kind, _enumerators(kind, bodies[0]), guarded=False)
         except NamesError as error:
@@ -55,7 +56,7 @@ def enums(text: str, kinds: Sequence[Kind]) -> dict[str, Enum]:
 
 def _enumerators(kind: Kind, body: str) -> list[tuple[str, int]]:
     for directive in _DIRECTIVE.finditer(body):
-        # What a macro stands for doesn't matter here; which branch is taken does.
+        # The value of a macro doesn't matter here, but which branch is taken does.
         if directive[1] not in ("define", "undef", "pragma", ""):
             raise HeaderError(f"enum {kind.enum} has a conditional #{directive[1]} in it")
     values: dict[str, int] = {}
@@ -69,7 +70,7 @@ def _enumerators(kind: Kind, body: str) -> list[tuple[str, int]]:
         if match is None:
             raise HeaderError(f"enum {kind.enum} has an enumerator that reads {piece[:60]!r}")
         value = following if match[2] is None else _value(match[2], values)
-        if value.bit_length() > 64:  # The square of the last one's square would fill the memory.
+        if value.bit_length() > 64:  # Repeated multiplication could fill the memory.
             raise HeaderError(f"enum {kind.enum}: the value of {match[1]} has more than 64 bits")
         values[match[1]] = value
         found.append((match[1], value))

@@ -1,9 +1,8 @@
-"""The names of the four things BPF delegation is made of, and their bits.
+"""The kernel's names for what bpffs delegates, and their bits.
 
-A `Kind` is one of the kernel's four enums; an `Enum` is what one kernel has in
-it.  Where the names come from (BTF, a C header, the shipped table) is not known
-here: `btf`, `header` and `kernel` find enumerators and hand them to `make_enum`,
-which trusts none of them.
+A `Kind` is one of the four enums: commands, map types, program types and attach types.
+An `Enum` has the names that one kernel has in it.  `btf`, `header` and `table` find the
+enumerators in BTF, a C header and the shipped table; `make_enum` checks what they find.
 """
 
 from ..values import Value
@@ -35,7 +34,8 @@ ATTACHS = Kind(option="delegate_attachs", enum="bpf_attach_type", prefix="BPF_",
 KINDS = (CMDS, MAPS, PROGS, ATTACHS)
 
 
-# The kernel's aliases, by kind: what was renamed keeps its value, and nothing else says so.
+# The kernel's aliases and the names they stand for.  A renamed enumerator keeps its value, and
+# nothing else in the enum shows that.
 _ALIASES = (
     ("prog_run", "prog_test_run"),
     ("cgroup_storage", "cgroup_storage_deprecated"),
@@ -65,7 +65,7 @@ class Enum:
         for name, value in values.items():
             names.setdefault(value, name)
         self.names = names
-        # systemd's names, once one is looked for.
+        # systemd's names, which are made when the first one is looked for.
         self._joined: dict[str, int] | None = None
 
     @property
@@ -99,12 +99,12 @@ class Enum:
 
 
 def make_enum(kind: Kind, enumerators: "Iterable[tuple[str, int]]", *, guarded: bool) -> Enum:
-    """`kind` as given by its `enumerators`: C names and values, in the enum's order.
+    """The enum of `kind` with these `enumerators`: C names and values, in the enum's order.
 
-    The `__MAX_*` guard at the end is checked and left out; with `guarded` it must
-    be there, as in every kernel that has BPF tokens (6.9).  Names must carry the
-    kind's prefix, be unique, and cover every value from 0 on: an enum that was
-    cut short, shifted or mixed up with another can't pass.  Raises NamesError.
+    The `__MAX_*` enumerator at the end is checked and left out; with `guarded` it must
+    be there, as in every kernel with BPF tokens (6.9).  Names must have the kind's
+    prefix, be unique, and cover every value from 0 on, so that an enum that was cut
+    short, shifted or mixed up with another is refused.  Raises NamesError.
     """
     prefix = kind.prefix
     guard: tuple[str, int] | None = None
@@ -112,8 +112,8 @@ def make_enum(kind: Kind, enumerators: "Iterable[tuple[str, int]]", *, guarded: 
     following = 0
     for name, value in enumerators:
         if guard is not None:
-            # A flag that is given along with a command is no command, and has no bit: Linux 7.0
-            # has BPF_COMMON_ATTRS = 1 << 16 there.
+            # A flag that is combined with a command isn't a command itself and has no bit, such as
+            # BPF_COMMON_ATTRS = 1 << 16 (Linux 7.0).
             if value > max(guard[1], 63) and not value & (value - 1):
                 continue
             raise NamesError(f"enum {kind.enum}: {name} comes after {guard[0]}")
@@ -123,7 +123,7 @@ def make_enum(kind: Kind, enumerators: "Iterable[tuple[str, int]]", *, guarded: 
         if not name.startswith(prefix):
             raise NamesError(f"enum {kind.enum}: {name} doesn't begin with {prefix}")
         short = name[len(prefix) :].lower()
-        # Aliases repeat an earlier value; anything else comes right behind the last one.
+        # An alias repeats an earlier value; any other name has the next value.
         if not short or short in values or not 0 <= value <= following:
             raise NamesError(f"enum {kind.enum}: {name} = {value} is out of place")
         values[short] = value
@@ -139,5 +139,5 @@ def make_enum(kind: Kind, enumerators: "Iterable[tuple[str, int]]", *, guarded: 
 
 
 def bit(value: int) -> int | None:
-    """The mask of the one bit that stands for `value`; None for one beyond the last."""
+    """The mask with the bit for `value`; None if there is no such bit."""
     return 1 << value if value < 64 else None

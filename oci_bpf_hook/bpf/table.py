@@ -1,7 +1,7 @@
-"""The shipped table of BPF's names: for kernels without BTF, and for good messages.
+"""The shipped table of BPF's names, used for kernels without BTF and for better messages.
 
-`bpf_enums.json` holds every enumerator of the four enums with its value and,
-where that is newer than BPF tokens themselves (6.9), the first release with it.
+`bpf_enums.json` has every enumerator of the four enums with its value and, for those that
+are newer than BPF tokens (6.9), the first release that has it.
 `contrib/update-bpf-enums` brings it up to date from a kernel's header.
 """
 
@@ -27,9 +27,9 @@ class Table:
     def enums(
         self, kinds: Sequence[Kind], *, release: tuple[int, int] | None = None
     ) -> dict[str, Enum]:
-        """The enums of `kinds`, by their option's name: of all kernels, or of that `release`.
+        """The enums of `kinds` with the names of all kernels, or of `release`, by option.
 
-        None before 6.9 can be told apart from it.
+        The table doesn't distinguish releases before 6.9 from 6.9.
         """
         return {
             kind.option: make_enum(kind, self._enumerators(kind, release), guarded=False)
@@ -37,7 +37,7 @@ class Table:
         }
 
     def since(self, kind: Kind, name: str) -> str:
-        """The first release with `name`, the kernel's short one: "7.0"; "6.9" may be older."""
+        """The first release with the kernel's short `name`, such as "7.0"; "6.9" may mean older."""
         return str(self._enums[kind.enum][kind.prefix + name.upper()].get("since", "6.9"))
 
     def _enumerators(self, kind: Kind, release: tuple[int, int] | None) -> list[tuple[str, int]]:

@@ -1,17 +1,18 @@
-"""What is known of each command, map type, program type and attach type: one table of facts.
+"""The facts about each command, map type, program type and attach type, in one table.
 
-What each asks for beside CAP_BPF, whether libbpf loads it with attach type 0, and how far it
-reaches.  `lint`, `advise`, `exposures`, the policy and the guard all take theirs from here.
+For each type it says which capabilities it needs beside CAP_BPF, whether libbpf loads it with
+attach type 0, and how far it reaches.  `lint`, `advise`, `exposures`, the policy and the guard all
+take these facts from here.
 
-How far: the masks choose types, and not what a program of a type calls: kernel functions that reach
-all of the kernel are there for every program type.  So every program type reaches the kernel,
-unless the token is confined, which is to say that the guard holds what its programs call.  Even
-then the kernel looks at no token when a program is attached; a namespace that is shared with the
-host is open to whoever holds a program of the type for it.  Facts: kernel/bpf/syscall.c,
-link_create and bpf_prog_attach, tried with each type in a shared network namespace; kernel/bpf/
-token.c; libbpf's features.c and libbpf.c (1.4 to 1.7).
+Masks choose types, but not what a program of a type calls, and programs of every type can call
+kernel functions that reach all of the kernel.  So every program type reaches the kernel, unless the
+token is confined: then the guard limits what its programs call.  But the kernel checks no token
+when a program is attached, so whoever holds a program can attach it to a namespace that is shared
+with the host.  Sources: link_create and bpf_prog_attach in Linux's kernel/bpf/syscall.c, tried with
+each type in a shared network namespace; Linux's kernel/bpf/token.c; features.c and libbpf.c of
+libbpf 1.4 to 1.7.
 
-A name that isn't in these tables belongs to a newer kernel, and reaches the kernel too.
+A name that isn't in these tables belongs to a newer kernel, and counts as reaching the kernel.
 """
 
 from .names import ATTACHS, CMDS, MAPS, PROGS
@@ -22,33 +23,35 @@ if TYPE_CHECKING:
 
     from .names import Enum
 
-# What a name reaches, from least to most: what is the container's own, everything in a network
-# namespace, every process of a cgroup, the kernel that all share.  A network namespace and a cgroup
-# are the container's own unless it shares the host's.
+# What a name reaches, from least to most: only what is the container's own, everything in a network
+# namespace, every process of a cgroup, or the kernel that all share.  The network namespace and the
+# cgroup are the container's own unless it shares the host's.
 OWN = "own"
 NETWORK = "network"
 CGROUP = "cgroup"
 HOST = "host"
 
-# The capabilities that it may take beside CAP_BPF, in the container's user namespace
-# (is_net_admin_prog_type, is_perfmon_prog_type, map_create).
+# The capabilities in the container's user namespace that a type may need beside CAP_BPF (Linux:
+# is_net_admin_prog_type, is_perfmon_prog_type, map_create).
 NET_ADMIN = "NET_ADMIN"
 PERFMON = "PERFMON"
-# Those that BPF under a token asks for, without CAP_, and their numbers (linux/capability.h).
+# All capabilities that using BPF with a token may need, without CAP_, and their numbers
+# (linux/capability.h).
 CAPABILITIES = {NET_ADMIN: 12, "SYS_ADMIN": 21, PERFMON: 38, "BPF": 39}
 
-# How libbpf loads a program: always with expected_attach_type 0, which is cgroup_inet_ingress and
-# is asked for like any other attach type; with 0 instead of the declared one where its probe of
-# that feature, a cgroup_sock program, is refused (FEAT_EXP_ATTACH_TYPE); or never so.
+# Whether libbpf loads a program with expected_attach_type 0, which is cgroup_inet_ingress and has
+# to be delegated like any other attach type.  ALWAYS: it does.  MAYBE: it does, instead of the
+# declared type, if the probe program of that feature, a cgroup_sock program, is refused
+# (FEAT_EXP_ATTACH_TYPE).  NEVER: it doesn't.
 ALWAYS = "always"
 MAYBE = "maybe"
 NEVER = "never"
 
-# Of each program type: what a confined token's reaches, which is HOST too where no confined token
-# loads it; the capabilities that loading it takes; and whether libbpf loads it with attach type 0.
-# They are in the enum's order, which is ABI: the first has the number 0.
+# For each program type: what a confined token's program reaches, or HOST if no confined token can
+# load the type; the capabilities that loading it takes; and whether libbpf loads it with attach
+# type 0.  The types are in the enum's order, which is ABI: the first has the number 0.
 PROGRAMS: "dict[str, tuple[str, tuple[str, ...], str]]" = {
-    # No program is of that type, which the kernel has no operations for.
+    # The kernel has no operations for this type, so no program is of it.
     "unspec": (OWN, (), NEVER),
     "socket_filter": (OWN, (), ALWAYS),
     "kprobe": (HOST, (PERFMON,), ALWAYS),
@@ -83,11 +86,12 @@ PROGRAMS: "dict[str, tuple[str, tuple[str, ...], str]]" = {
     "syscall": (HOST, (), ALWAYS),
     "netfilter": (NETWORK, (NET_ADMIN,), NEVER),
 }
-# What a name that isn't in the table is taken for.
+# The row for a name that isn't in the table.
 _UNKNOWN: "tuple[str, tuple[str, ...], str]" = (HOST, (), NEVER)
 
-# Maps hold data, and what they refer to whoever fills them had in hand.  Not struct_ops, whose
-# maps register with the kernel, and not insn_array, which has addresses of the kernel.
+# The maps that reach only the container itself: they hold data, or refer to objects that whoever
+# fills them has already.  struct_ops isn't among them, since its maps register with the kernel, nor
+# insn_array, which shows addresses of the kernel.
 _OWN_MAPS = frozenset(
     (
         *("unspec", "hash", "array", "prog_array", "perf_event_array", "percpu_hash"),
@@ -99,8 +103,9 @@ _OWN_MAPS = frozenset(
         *("bloom_filter", "user_ringbuf", "cgrp_storage", "arena", "rhash"),
     )
 )
-# Of these map_create, prog_load, btf_load and btf_get_fd_by_id ask for a token, and give what
-# the types say; for the others delegation does nothing.
+# The commands that reach only the container itself.  Of these map_create, prog_load, btf_load and
+# btf_get_fd_by_id check a token, and what they make reaches as far as its type; delegating the
+# others has no effect.
 _OWN_CMDS = frozenset(
     (
         *("map_create", "map_lookup_elem", "map_update_elem", "map_delete_elem"),
@@ -115,7 +120,7 @@ _OWN_CMDS = frozenset(
         "prog_assoc_struct_ops",
     )
 )
-# Why what no confined token is used with, and one command that it isn't given, reach the kernel.
+# Why these names reach the kernel: the types that a confined token is never given, and one command.
 _WHY = {
     "kprobe": "reads kernel memory",
     "tracepoint": "reads kernel memory",
@@ -132,15 +137,16 @@ _WHY = {
     "lirc_mode2": "attaches to devices of the host",
 }
 
-# Helpers that a program may call only with CAP_PERFMON, whatever its type (bpf_base_func_proto()
-# in kernel/bpf/helpers.c): trace_printk, get_current_task, probe_read_*, snprintf and its like.
+# Helpers that a program of any type may call only with CAP_PERFMON: trace_printk,
+# get_current_task, probe_read_*, snprintf and others (Linux: kernel/bpf/helpers.c,
+# bpf_base_func_proto).
 PERFMON_HELPERS = frozenset((6, 35, 112, 113, 114, 115, 149, 158, 165, 175, 177))
 
-# Map types that the kernel makes only with BTF for what is in them.
+# Map types that the kernel makes only with BTF for their values.
 MAPS_WITH_BTF = ("sk_storage", "struct_ops", "inode_storage", "task_storage", "cgrp_storage")
 MAPS_WITH_NET_ADMIN = ("sockmap", "sockhash", "devmap", "devmap_hash", "xskmap")
 
-# The commands in which the kernel looks at a token at all, by the release in which it began to.
+# The commands for which the kernel checks a token, and the first release that does.
 TOKEN_SINCE = {
     "map_create": (6, 9),
     "prog_load": (6, 9),
@@ -149,35 +155,35 @@ TOKEN_SINCE = {
 }
 WITH_TOKEN = tuple(TOKEN_SINCE)
 
-# What is said of programs that nothing confines, and what is to be done.
+# The words for programs that nothing confines, and for what to do about them.
 UNCONFINED = "nothing confines what these programs call, and so they reach the whole kernel"
 CONFINE = (
-    "turn the guard on (oci-bpf-hook guard on) and have a rule that is confined grant it, unless "
-    "the container is trusted with the kernel"
+    "turn the guard on (oci-bpf-hook guard on) and let a confined rule grant it, unless the "
+    "container is trusted with the kernel"
 )
-# What the three ways out of a container are called, wherever they are reported.
+# The codes of the three ways out of a container, wherever they are reported.
 HOST_NETWORK = "host-network"
 HOST_CGROUP = "host-cgroup"
 REACHES_BEYOND = "reaches-beyond"
 
 
 def reach(option: str, name: str, *, confined: bool) -> str:
-    """What the type `name` of the `delegate_*` option reaches: OWN, NETWORK, CGROUP or HOST.
+    """What `name`, delegated by the `delegate_*` option, reaches: OWN, NETWORK, CGROUP or HOST.
 
-    `confined` says whether the guard holds the programs; without it each reaches the HOST.
+    `confined` says whether the guard confines the programs; if not, every type reaches the HOST.
     """
     if option == PROGS.option:
         return program_reach(name) if confined or name == "unspec" else HOST
-    if option == ATTACHS.option:  # It gives nothing without a program type, which is asked about.
+    if option == ATTACHS.option:  # An attach type gives nothing without a program type.
         return OWN
     if option == MAPS.option:
         return OWN if name in _OWN_MAPS else HOST
-    # It asks for CAP_SYS_ADMIN of the container's, which the guard refuses (bpf_btf_get_fd_by_id).
+    # bpf_btf_get_fd_by_id checks CAP_SYS_ADMIN of the container's, which the guard refuses.
     return OWN if name in _OWN_CMDS and (confined or name != "btf_get_fd_by_id") else HOST
 
 
 def program_reach(name: str) -> str:
-    """What a confined token's program of this type reaches; HOST also if it never loads one."""
+    """What a confined token's program of this type reaches; HOST if it can't load the type."""
     return PROGRAMS.get(name, _UNKNOWN)[0]
 
 
@@ -197,12 +203,12 @@ def programs_that_take(capability: str) -> tuple[str, ...]:
 
 
 def why(name: str) -> str:
-    """Why it reaches the HOST by what it is for, to go after the name."""
+    """Why the type `name` reaches the HOST, as words that go after the name."""
     return _WHY.get(name, "isn't known here, and so may reach all of the kernel")
 
 
 def capabilities(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tuple[str, ...]:
-    """The capabilities, without CAP_, that it takes to use all of `masks`."""
+    """The capabilities, without CAP_, that using all of `masks` takes."""
     wanted = set()
     for name in _names(MAPS.option, masks, enums):
         if name in MAPS_WITH_NET_ADMIN:
@@ -215,7 +221,7 @@ def capabilities(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tup
 def beyond_confined(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> dict[str, int]:
     """The bits of `masks` that a confined token is never given, by their options.
 
-    Of program types that is every bit without a name as well.
+    Of program types these include every bit without a name.
     """
     found = {}
     for option in (CMDS.option, MAPS.option, PROGS.option):

@@ -1,6 +1,7 @@
-"""The types in BTF: an object's, to read its maps and variables, or a kernel's structs.
+"""Reads types from BTF: an object's, for its maps and variables, or a kernel's, for its structs.
 
-Format: Documentation/bpf/btf.rst.  As in `btf`, any bytes give either a right result or a BtfError.
+The format is described in Documentation/bpf/btf.rst.  As in `btf`, any bytes give either a right
+result or a BtfError.
 """
 
 from bisect import bisect_left
@@ -23,12 +24,13 @@ VAR = 14
 DATASEC = 15
 # The kinds that only qualify another type: TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG.
 _QUALIFIERS = {8, 9, 10, 11, 18}
-# Qualifiers that are nested deeper than this form a circle.
+# Qualifiers that are nested deeper than this refer to themselves.
 _DEEP = 64
-# No object has so many members of structs and variables, even if each counts as often as it is
-# looked at: a few bytes can say that one struct of a thousand members defines a thousand maps.
+# How many members and variables are read in all; one that is read again counts again.  No real
+# object has so many, but in a hostile one a few bytes can make one struct of a thousand members
+# define a thousand maps.
 _LOOKED_AT = 1 << 20
-# A longer name counts as several.
+# A name that is longer than this counts as several members.
 _USUAL_NAME = 64
 
 
@@ -63,8 +65,8 @@ class Types:
         self._positions = self._walk()
 
     def _walk(self) -> list[int]:
-        """Where each type is; types are decoded only when they are asked for, and few are."""
-        # `void` is nowhere.
+        """The position of each type; a type is decoded only when it is asked for, as few are."""
+        # The number 0 is `void`, which has no record.
         positions = [0]
         position, end = self._layout.types, self._layout.types_end
         unpack = self._one.unpack_from
@@ -97,7 +99,7 @@ class Types:
         return self._string(self._record(number)[0])
 
     def target(self, number: int) -> int:
-        """The type that a pointer points to, a variable has, or a qualifier is for."""
+        """The type that a pointer points to, that a variable has, or that is qualified."""
         return self._record(number)[2]
 
     def plain(self, number: int) -> int:
@@ -129,7 +131,7 @@ class Types:
         return found
 
     def section(self, name: str) -> list[Variable]:
-        """The variables in the data section of this name; none if there is no such section."""
+        """The variables in the data section of this name; [] if there is no such section."""
         for number in self._sections:
             position = self._positions[number]
             at, info, _ = self._record(number)
@@ -149,8 +151,8 @@ class Types:
     def named(self, name: str, kind: int) -> list[int]:
         """The numbers of the types of this name and kind; usually one or none.
 
-        It searches for the name and then for records that have it, which in a kernel's BTF takes a
-        hundredth of the time of asking each type for its name.
+        It searches for the name and then for records that have it.  In a kernel's BTF that takes a
+        hundredth of the time of comparing every type's name.
         """
         data, layout = self._data, self._layout
         at = data.find(b"\0" + name.encode("utf-8") + b"\0", layout.strings, layout.strings_end)
@@ -160,7 +162,7 @@ class Types:
         found = []
         position = data.find(needle, layout.types, layout.types_end)
         while position >= 0:
-            # Any four bytes may look like the name; only a record's own position is in the list.
+            # These four bytes may be part of something else, unless a record begins there.
             number = bisect_left(self._positions, position, 1)
             is_one = number < len(self) and self._positions[number] == position
             if is_one and self.kind(number) == kind:
@@ -193,7 +195,7 @@ class Types:
         return self._positions[number]
 
     def _record(self, number: int) -> tuple[int, int, int]:
-        """The name, info, and size or type of a type; not for `void`, which has no record."""
+        """The name, the info, and the size or type of a type; for `void` all three are 0."""
         if number >= len(self._positions):
             raise BtfError("a type that doesn't exist")
         if not number:
@@ -209,9 +211,9 @@ class Types:
 
 
 def struct_members(data: "Buffer", name: str) -> list[str] | None:
-    """The names of the members of `struct name` in the kernel's BTF `data`; None if there is none.
+    """The members' names of `struct name` in the kernel's BTF `data`; None without such a struct.
 
-    Walking through a kernel's 126,000 types takes a second, so this searches for the name, and then
+    Reading all of a kernel's 126,000 types takes a second, so this searches for the name, and then
     for a struct that has it.  Raises BtfError.
     """
     layout = layout_of(data)
@@ -234,7 +236,8 @@ def struct_members(data: "Buffer", name: str) -> list[str] | None:
 def _members_at(
     data: "Buffer", layout: Layout, position: int, info: int, size: int
 ) -> list[str] | None:
-    # Any four bytes may look like the name.  A struct has its members within its size, in order.
+    # These four bytes may be part of something else.  In a struct the members are in order and
+    # within its size.
     first, count = position + 12, info & 0xFFFF
     if info >> 24 & 0x1F != STRUCT or not count or first + 12 * count > layout.types_end:
         return None

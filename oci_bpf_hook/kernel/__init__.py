@@ -1,1 +1,1 @@
-"""The running kernel: its system calls, its names, its mounts and seccomp filters."""
+"""The running kernel: its system calls, its names for BPF, its mounts and its seccomp filters."""

@@ -1,8 +1,8 @@
-"""The architectures by their AUDIT_ARCH_*: the numbers of the system calls that a recording needs.
+"""The numbers of the system calls that a recording needs, for each architecture (AUDIT_ARCH_*).
 
-These are ABI and differ between architectures, so there is no default: an architecture that isn't
-in the table can't be recorded.  Source: the kernel's syscall tables; a test compares every row with
-libseccomp's.
+The numbers are ABI and differ between architectures, so there is no default: an architecture that
+isn't in the table can't be recorded.  They are from the kernel's syscall tables; a test compares
+every row with libseccomp's.
 """
 
 from ..values import Value
@@ -40,7 +40,7 @@ _POWERPC = (361, 358, 319)
 _O32, _N64, _N32 = (4355, 4352, 4333), (5315, 5312, 5292), (6319, 6316, 6296)
 _X32 = 0x40000000
 
-# A machine's native architecture comes before others that have the same name for it.
+# Where several architectures have the same machine's name, the machine's native one comes first.
 ARCHES = (
     _arch(0xC000003E, 64, (321, 317, 298), ("x86_64",)),
     # x32 differs only by a bit in the number of the call.

@@ -1,6 +1,6 @@
-"""bpf(2), for finding out what works: the hook itself makes none of these calls.
+"""bpf(2) calls that try out what works; the hook itself makes none of them.
 
-As in `syscalls`, a wrapper is the call and no more, and no ctypes type leaves the module.
+As in `syscalls`, a wrapper does nothing but the call, and no ctypes type leaves the module.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ from struct import Struct, calcsize
 from .arch import Arch, native
 from .libc import check, load
 
-# linux/bpf.h: the commands and the flag that says that there is a token.
+# The commands, a map type, and the flag that says that a token is given (linux/bpf.h).
 BPF_MAP_CREATE = 0
 BPF_PROG_LOAD = 5
 _BPF_PROG_GET_FD_BY_ID = 13
@@ -37,7 +37,7 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def arch() -> Arch:
-    """This process's numbers of calls.  Raises OSError (ENOSYS) where they aren't known."""
+    """The architecture of this process.  Raises OSError (ENOSYS) if it isn't in the table."""
     name = os.uname().machine
     known = native(name, 8 * calcsize("P"))
     if known is None:
@@ -56,13 +56,13 @@ def token_create(bpffs: int) -> int:
 
 
 def map_create(map_type: int, token: int | None) -> int:
-    """BPF_MAP_CREATE of one entry, 4 bytes for 4, through `token` if there is one."""
+    """BPF_MAP_CREATE of one entry with a key and a value of 4 bytes, with `token` if given."""
     flags = 0 if token is None else _F_TOKEN_FD
     return _bpf(BPF_MAP_CREATE, _MAP.pack(map_type, 4, 4, 1, flags, token or 0))
 
 
 def prog_load(prog_type: int, attach_type: int, token: int, program: bytes = RETURN_0) -> int:
-    """BPF_PROG_LOAD of a `program` (default: one that returns 0), through `token`."""
+    """BPF_PROG_LOAD of `program`, by default one that returns 0, with `token`."""
     code = ctypes.create_string_buffer(program, len(program))
     license_ = ctypes.create_string_buffer(b"GPL")
     attr = _PROGRAM.pack(
@@ -78,7 +78,7 @@ def prog_load(prog_type: int, attach_type: int, token: int, program: bytes = RET
 
 
 def prog_exists(number: int) -> bool:
-    """Whether there is a program with that id (BPF_PROG_GET_FD_BY_ID)."""
+    """Whether there is a program with the id `number` (BPF_PROG_GET_FD_BY_ID)."""
     try:
         os.close(_bpf(_BPF_PROG_GET_FD_BY_ID, _ID.pack(number)))
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Which names the running kernel has: from its BTF, else a C header, else the shipped table.
+"""Finds the running kernel's names for BPF: in its BTF, else in a C header or the shipped table.
 
-The kernel itself takes the names from its BTF, so that is the truth where there is
-one.  The values are the kernel's ABI and never change, so a header or the table of
-another release can only lack names or have some that this kernel doesn't.
+The kernel itself takes the names for bpffs from its BTF, so where there is BTF it decides.
+The values are the kernel's ABI and never change, so a header or a table of another
+release can only lack names, or have some that this kernel lacks.
 """
 
 import mmap
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 VMLINUX = "/sys/kernel/btf/vmlinux"
-# Of a header; what bpftool makes of a kernel's BTF, which will do, has about 4 MB.
+# The most bytes of a header; the one that bpftool makes from a kernel's BTF has about 4 MB.
 _LONGEST = 1 << 26
 _ENUMS = f"{PACKAGE}/bpf_enums.json"
 
@@ -32,8 +32,8 @@ def enums(
 ) -> dict[str, Enum]:
     """The enums of `kinds`, by their option's name.
 
-    `header` is the C header to read where the kernel has no BTF in `vmlinux`.  Raises
-    HookError (USAGE) if that is needed and can't be read.
+    `header` is the C header to read if the kernel has no BTF at `vmlinux`.  Raises
+    HookError (USAGE) if the header is needed and can't be read.
     """
     if not kinds:
         return {}
@@ -49,14 +49,14 @@ def from_btf(kinds: "Sequence[Kind]", path: str = VMLINUX) -> dict[str, Enum]:
 
 
 def btf_in(path: str = VMLINUX) -> "btf.Buffer":
-    """The BTF in the file `path`, whatever that is.  Raises OSError, and BtfError for a device."""
+    """The BTF in the file or pipe `path`.  Raises OSError, and BtfError for a device."""
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        # Which may never end; a pipe does.
+        # A device may never end; a pipe does.
         if kind_of(posix.fstat(fd)) == CHARACTER_DEVICE:
             raise btf.BtfError("it is a device")
         try:
-            # Since 6.16 (a539e2a6d51d), and only private; spares a copy of 5 MB.
+            # Linux 6.16 (a539e2a6d51d) and later map it, only privately, which spares a 5 MB copy.
             return mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
         except (OSError, ValueError):
             return _in_place(fd)
@@ -68,7 +68,7 @@ def from_header(kinds: "Sequence[Kind]", path: str) -> dict[str, Enum]:
     """The enums of `kinds` in the C header `path`.  Raises HookError (USAGE)."""
     from ..bpf import header  # Most kernels have BTF.
 
-    # Whole, since it is where to look; but no line of a log is made by a file's name.
+    # The path isn't cut, since that is where to look, but it can't add a line to a log.
     shown = path if path.isprintable() else ascii(path)
     try:
         return header.enums(_read(path).decode("utf-8", "replace"), kinds)
@@ -86,22 +86,22 @@ def table() -> "Table":
 
 
 def _read(path: str) -> bytes:
-    """The content of the file `path`.  Raises OSError, and ValueError if it is none or has no end.
+    """The content of the regular file `path`.  Raises OSError, and ValueError if it isn't one.
 
-    A pipe would have us wait for whoever writes into it, and a device may never end.
+    Nothing else is read: a pipe would make us wait for its writer, and a device may never end.
     """
     fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     try:
-        # To read a directory fails in words of its own.
+        # Reading a directory fails with an error of its own.
         if kind_of(posix.fstat(fd)) not in (REGULAR, DIRECTORY):
-            raise ValueError("no regular file")
+            raise ValueError("not a regular file")
         return read_all(fd, _LONGEST)
     finally:
         posix.close(fd)
 
 
 def _in_place(fd: int) -> bytes | bytearray:
-    """The content of `fd`, of a size that it tells: sysfs gives a page for each read."""
+    """The content of `fd` in a buffer of its size, since sysfs gives only a page for each read."""
     data = bytearray(posix.fstat(fd).st_size)
     size = 0
     with memoryview(data) as view:

@@ -1,8 +1,8 @@
-"""/proc/PID/mountinfo, line by line: which mounts a process sees, and which are covered by others.
+"""Reads /proc/PID/mountinfo: which mounts a process sees, and which are covered by others.
 
 A container's root can make as many mounts as the sysctl fs.mount-max allows, in any number of
-namespaces, so only the mounts that matter are kept.  The hook doesn't need this module: its
-read-back looks for one line.
+namespaces, so only the mounts that matter are kept.  The hook doesn't need this module: when it
+reads back its mount it looks for one line.
 """
 
 import re
@@ -12,7 +12,7 @@ from ..bpf.names import KINDS
 from ..values import Value
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
-# The most mounts to keep of one namespace; no engine makes so many that delegate.
+# The most mounts to keep of one namespace; no engine makes so many with delegate_* options.
 MOST_KEPT = 4096
 # What the kernel escapes in a path (Linux: fs/proc_namespace.c, mangle).
 _ESCAPED = {char: f"\\{ord(char):03o}" for char in " \t\n\\"}
@@ -20,13 +20,13 @@ Keep = Callable[[bytes], bool]
 
 
 class TooManyError(ValueError):
-    """More than can be kept; the text says what there are too many of."""
+    """There is more than can be kept; the text says of what."""
 
 
 class Mount(Value):
-    """A line: `point` is the mount point, `root` a part of the filesystem, `device` major:minor.
+    """One line: `point` is the mount point, and `root` the mounted part of the filesystem.
 
-    `options` are the superblock's, in order, with "" for those without a value.
+    `device` is major:minor.  `options` are the superblock's, in order; one without a value has "".
     """
 
     __slots__ = ("device", "fstype", "id", "options", "parent", "point", "root")
@@ -48,9 +48,10 @@ class Mount(Value):
 
 
 class Mounts(Value):
-    """The mounts that were kept, in order, and the ids of those that their path doesn't reach.
+    """The mounts that were kept, in order, and the ids of those among them that are covered.
 
-    Another mount covers these, at the same place or above it in the tree.
+    A covered mount can't be reached by its path, since another mount is on the same place or on a
+    directory above it.
     """
 
     __slots__ = ("covered", "kept")
@@ -59,9 +60,9 @@ class Mounts(Value):
 
 
 def of_interest(at: str | None = None, devices: Collection[str] = ()) -> Keep:
-    """Selects lines about mounts that delegate, are `at` that path, or are of the `devices`.
+    """Selects the lines of mounts that have delegate_* options, are `at` a path, or on `devices`.
 
-    `devices` are major:minor.
+    Each of `devices` is major:minor.
     """
     place = None if at is None else "".join(_ESCAPED.get(char, char) for char in at)
     point = None if place is None else b" %s " % place.encode("utf-8", "surrogateescape")
@@ -127,7 +128,7 @@ class _Tree:
     """
 
     def __init__(self) -> None:
-        # Its parent, its place, and its position in the file.
+        # Of each mount the parent, the mount point, and the position in the file.
         self._mounts: dict[int, tuple[int, bytes, int]] = {}
         # The last mount at each place of each parent.
         self._last: dict[tuple[int, bytes], int] = {}
@@ -142,7 +143,7 @@ class _Tree:
         self._last[parent, point] = number
 
     def grown(self) -> None:
-        """To be called when all mounts were added: a parent may come after its children."""
+        """To be called when all mounts are added, since a parent may come after its children."""
         self._below = {mount[0] for one, mount in self._mounts.items() if self._is_on_top(one)}
 
     def is_covered(self, one: int) -> bool:
@@ -153,7 +154,7 @@ class _Tree:
         return parent if parent in self._mounts and parent != one else None
 
     def _is_on_top(self, one: int) -> bool:
-        """Whether it is mounted on the root of its parent."""
+        """Whether the mount `one` is mounted on the root of its parent."""
         parent = self._parent(one)
         return parent is not None and self._mounts[parent][1] == self._mounts[one][1]
 
@@ -176,7 +177,7 @@ class _Tree:
         return found
 
     def _shadowed(self, one: int) -> bool:
-        """Whether a later sibling is mounted on a directory above it."""
+        """Whether a later mount on the same parent is on a directory above the mount `one`."""
         parent, point, number = self._mounts[one]
         while point:
             point = point.rpartition(b"/")[0]

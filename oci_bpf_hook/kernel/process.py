@@ -1,6 +1,6 @@
-"""A process's own capabilities, namespaces and files: capset(2), unshare(2), mount(2), statx(2).
+"""System calls about our own process and its files: capset(2), unshare(2), mount(2), statx(2).
 
-As in `syscalls`, a wrapper is the call and no more, and no ctypes type leaves the module.
+As in `syscalls`, a wrapper does nothing but the call, and no ctypes type leaves the module.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ _libc.statx.argtypes = [
 def stat_known(path: str) -> tuple[int, str]:
     """The type of the file at `path`, as in st_mode, and its device, as in mountinfo.
 
-    They are what the kernel knows already: a filesystem that never answers isn't asked.
+    The kernel answers from what it has cached, so a filesystem that hangs isn't asked.
     """
     buffer = ctypes.create_string_buffer(_STATX.size)
     name = os.fsencode(path)
@@ -57,13 +57,13 @@ def mount_bpffs(target: bytes) -> None:
 
 
 def exchange(one: bytes, other: bytes) -> None:
-    """Have each of two files or directories the other's name, in one step."""
+    """Swap the names of two files or directories in one step."""
     there = (ctypes.c_int(_AT_FDCWD), one, ctypes.c_int(_AT_FDCWD), other)
     check(_libc.renameat2(*there, ctypes.c_uint(_RENAME_EXCHANGE)), "renameat2")
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
-    """Give this thread these capabilities, each a mask with a bit for each of them."""
+    """Set this thread's capability sets; each argument is a mask with a bit for each capability."""
     header = Struct("=Ii").pack(_CAPABILITY_VERSION_3, 0)
     sets = (effective, permitted, inheritable)
     halves = [mask >> shift & 0xFFFFFFFF for shift in (0, 32) for mask in sets]

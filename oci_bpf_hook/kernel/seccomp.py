@@ -1,8 +1,8 @@
-"""What a seccomp filter answers to a system call, found by running the filter here.
+"""Runs a seccomp filter here, to find out what it answers to a system call.
 
-A filter that refuses bpf(2) with EPERM looks like a token that is refused, from inside.  From
-outside its classic BPF can be read (`probe_tracing.seccomp_filters`) and run on a call that nobody
-makes; nothing of the container is disturbed by the question.
+From inside a container, a filter that refuses bpf(2) with EPERM looks like a token that is refused.
+From outside, the filter's classic BPF can be read (`tracing.seccomp_filters`) and run on a call
+that nobody makes, so the container isn't disturbed.
 """
 
 from struct import Struct, error
@@ -15,7 +15,8 @@ _DATA = Struct("=iIQ6Q")
 _MASK = 0xFFFFFFFF
 _MEMORY = 16
 
-# linux/seccomp.h: the upper half of what a filter returns; the lower half is an errno's number.
+# The action in the upper half of what a filter returns (linux/seccomp.h); the lower half is an
+# errno.
 KILL_PROCESS = 0x80000000
 KILL_THREAD = 0x00000000
 TRAP = 0x00030000
@@ -35,11 +36,11 @@ _NAMES = {
 
 
 class FilterError(ValueError):
-    """This is no classic BPF program that the kernel would have taken."""
+    """These bytes aren't a classic BPF program that the kernel would have taken."""
 
 
 class Answer(Value):
-    """What filters do with a call: the action, and its `errno` where that is ERRNO."""
+    """What filters do with a call: the `action`, and the `errno` if the action is ERRNO."""
 
     __slots__ = ("action", "errno")
     action: int
@@ -56,10 +57,10 @@ class Answer(Value):
 
 
 def answer(filters: list[bytes], number: int, arch: int, arguments: tuple[int, ...]) -> Answer:
-    """What a process with these `filters` gets for a call; each is an array of sock_filter.
+    """What a process with these `filters`, each an array of sock_filter, gets for a call.
 
-    `arch` is an AUDIT_ARCH_*.  Of several answers the most severe one counts, as in the kernel
-    (seccomp_run_filters).  Raises FilterError.
+    `arch` is an AUDIT_ARCH_*.  If the filters answer differently the most severe answer counts, as
+    in the kernel (seccomp_run_filters).  Raises FilterError.
     """
     padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
     data = _DATA.pack(number, arch, 0, *padded)
@@ -69,7 +70,7 @@ def answer(filters: list[bytes], number: int, arch: int, arguments: tuple[int, .
 
 
 def _severity(result: int) -> int:
-    """The kernel compares actions as signed numbers: KILL_PROCESS is the smallest."""
+    """The action as a signed number, as the kernel compares them: KILL_PROCESS is the smallest."""
     action = result & _ACTION
     return action - (1 << 32) if action & 1 << 31 else action
 
@@ -83,7 +84,7 @@ def _run(program: bytes, data: bytes) -> int:
 
 
 class _Machine:
-    """Classic BPF as seccomp has it: two registers, sixteen words, jumps forward only."""
+    """Classic BPF as seccomp has it: two registers, sixteen words of memory, jumps forward only."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -138,7 +139,7 @@ class _Machine:
 
 
 def _alu(kind: int, a: int, other: int) -> int:
-    if kind == 0x30:  # DIV: a filter that divides by 0 kills, says the kernel.
+    if kind == 0x30:  # DIV; in the kernel a filter that divides by 0 returns 0, which kills.
         return a // other if other else 0
     operations = {
         0x00: a + other,
@@ -146,7 +147,7 @@ def _alu(kind: int, a: int, other: int) -> int:
         0x20: a * other,
         0x40: a | other,
         0x50: a & other,
-        # The kernel takes no shift by 32 or more.
+        # The kernel refuses a filter with a constant shift by 32 or more.
         0x60: a << (other & 31),
         0x70: a >> (other & 31),
         0x80: -a,

@@ -1,4 +1,4 @@
-"""Kernels by the names that they have: the running one, and those of the shipped table."""
+"""The BPF names of a kernel: of the running one, or of a release in the shipped table."""
 
 import os
 import re
@@ -14,7 +14,7 @@ _RELEASE = re.compile(r"(\d{1,3})\.(\d{1,3})(?:[.-].*)?")
 
 
 class Source(Value):
-    """The names of a kernel; `name` says which, and `release` is None where nobody knows."""
+    """The BPF names of the kernel called `name`; `release` is None if it isn't known."""
 
     __slots__ = ("enums", "name", "release")
     name: str
@@ -23,19 +23,19 @@ class Source(Value):
 
 
 def running() -> Source:
-    """The kernel that runs here; without BTF its names are those of the table."""
+    """The kernel that runs here; without BTF its names are taken from the table."""
     found = release(os.uname().release)
     return Source(name="this kernel", enums=kernel.enums(KINDS), release=found)
 
 
 def of_release(text: str) -> Source:
-    """The kernel of a release, by the shipped table.  Raises HookError."""
+    """The kernel of the release `text`, from the shipped table.  Raises HookError."""
     found = release(text)
     if found is None:
-        raise _wrong(USAGE, text, f"{quote(text)} is no release of Linux", "write it as 6.12")
+        raise _wrong(USAGE, text, f"{quote(text)} isn't a release of Linux", "write it as 6.12")
     if found < FIRST:
         why = f"Linux {text} can't delegate BPF"
-        raise _wrong(KERNEL_CANNOT, text, why, "it takes Linux 6.9 or later")
+        raise _wrong(KERNEL_CANNOT, text, why, "that takes Linux 6.9 or later")
     enums = kernel.table().enums(KINDS, release=found)
     return Source(name=f"Linux {found[0]}.{found[1]}", enums=enums, release=found)
 

@@ -1,14 +1,14 @@
-"""The system calls that Python has no function for; a wrapper is the call and no more.
+"""The system calls that Python has no function for; a wrapper does nothing but the call.
 
-No ctypes type leaves this module: the wrappers take and give ints, bytes and
+No ctypes type leaves this module: the wrappers take and return ints, bytes and
 tuples, in the kernel's argument order, and raise OSError with the call's name and
 its object.
 
-It is built on `_ctypes`, the C module that `ctypes` itself is made of: `ctypes`
-imports os, types and struct, a quarter of the interpreter's whole start.
+It is built on `_ctypes`, the C module under `ctypes`, because `ctypes` imports os,
+types and struct, which take a quarter of the interpreter's whole start.
 
-The numbers below are the same on every architecture but alpha, which no
-container engine runs on; a call whose number differs goes through libc.
+The numbers below are the same on every architecture but alpha, on which no container
+engine runs.  The other calls, but for bpf(2), go through libc's functions.
 """
 
 from _ctypes import (
@@ -25,7 +25,7 @@ from _ctypes import (
 from _struct import calcsize, pack, pack_into, unpack_from
 from posix import strerror, uname
 
-# What the kernel calls this machine.
+# The kernel's name for this machine's architecture.
 MACHINE = uname().machine
 
 _MOVE_MOUNT = 429
@@ -34,8 +34,8 @@ _FSCONFIG = 431
 _FSMOUNT = 432
 _FSPICK = 433
 _OPENAT2 = 437
-# bpf(2) has a number of its own on each architecture: recording/arch.py says from where, and a
-# test compares both.  A machine that isn't here can't have a guard.
+# The number of bpf(2) differs between architectures.  kernel/arch.py says where the numbers are
+# from, and a test compares both tables.  A machine that isn't here can't have a guard.
 _BPF = {
     "x86_64": 321,
     "aarch64": 280,
@@ -77,8 +77,8 @@ _STATX_MNT_ID = 0x1000
 _ENOSYS = 38
 _BPF_OBJ_GET = 7
 _BPF_OBJ_GET_INFO_BY_FD = 15
-# In the memory of a call of bpf(2): its attributes are at the beginning, and then come the path
-# or the key, and what the kernel fills in.
+# The memory for a bpf(2) call holds union bpf_attr, then the path or the key, then the value or
+# what the kernel returns.
 _AT_KEY = 64
 _AT_VALUE = 256
 _ROOM = 4096
@@ -125,7 +125,7 @@ class _Function(CFuncPtr):
     _restype_ = _Int
 
 
-# typeshed takes no None; dlopen(3) does, for what is loaded already.
+# dlopen(3) takes NULL for what is loaded already, but typeshed doesn't know that.
 _libc = dlopen(None, 0)  # type: ignore[arg-type]
 
 
@@ -163,9 +163,9 @@ def _check(result: int, call: str, where: bytes = b"") -> int:
 
 
 def _common(number: int) -> int:
-    """A number that is the same everywhere, checked: a wrong one would be another call."""
+    """`number`, unless this machine is an alpha, where the number would be another call's."""
     if MACHINE == "alpha":
-        raise OSError(_ENOSYS, "this machine has system call numbers of its own")
+        raise OSError(_ENOSYS, "this machine's system call numbers aren't known")
     return number
 
 
@@ -182,7 +182,7 @@ def fsmount(fd: int, attributes: int) -> int:
 
 
 def fspick(mount: int) -> int:
-    """A context for the filesystem whose root is the directory fd `mount`."""
+    """A context for reconfiguring the filesystem that is mounted at the directory fd `mount`."""
     flags = _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH
     return _check(_call_fspick(_common(_FSPICK), mount, b"", flags), "fspick")
 
@@ -213,8 +213,8 @@ def umount2(path: bytes, flags: int) -> None:
 def statx_mount(fd: int) -> tuple[int, bool]:
     """The id of the mount that `fd` is on, and whether `fd` is that mount's root.
 
-    The id is the one of /proc/PID/mountinfo.  Since Linux 5.8; raises OSError (ENOSYS)
-    where the kernel leaves either out.
+    The id is the one in /proc/PID/mountinfo.  Raises OSError (ENOSYS) if the kernel leaves
+    either out, as before Linux 5.8.
     """
     buffer = _Statx()
     _check(_call_statx(fd, b"", AT_EMPTY_PATH, _STATX_MNT_ID, buffer), "statx")
@@ -235,7 +235,7 @@ def _bpf(command: int, memory: _Memory) -> int:
 
 
 def bpf_obj_get(path: bytes) -> int:
-    """The program, map or link that is pinned at `path`, of at most 191 bytes."""
+    """An fd of the program, map or link that is pinned at `path`, which has at most 191 bytes."""
     data = bytearray(_ROOM)
     memory = _Memory.from_buffer(data)
     pack_into("Q", data, 0, addressof(memory) + _AT_KEY)
@@ -244,7 +244,7 @@ def bpf_obj_get(path: bytes) -> int:
 
 
 def bpf_obj_info(fd: int) -> bytes:
-    """What the kernel tells of a program, map or link: struct bpf_prog_info and the like."""
+    """What the kernel says about a program, map or link, such as a struct bpf_prog_info."""
     data = bytearray(_ROOM)
     memory = _Memory.from_buffer(data)
     pack_into("IIQ", data, 0, fd, _ROOM - _AT_VALUE, addressof(memory) + _AT_VALUE)
@@ -256,12 +256,12 @@ def bpf_obj_info(fd: int) -> bytes:
 def bpf_map(command: int, fd: int, key: bytes, value: bytes | int) -> bytes:
     """One of the BPF_MAP_*_ELEM commands on the map `fd`; `key` has at most 192 bytes.
 
-    `value` is what to write, or how many bytes the map's values have.  Returns the value.
+    `value` is the value to write or, for reading, the size of the map's values.  Returns the value.
     """
     data = bytearray(_ROOM)
     memory = _Memory.from_buffer(data)
     base = addressof(memory)
-    # A queue has no keys, and its key has to be NULL.
+    # A queue has no keys, and the kernel takes only NULL for its key.
     pack_into("IxxxxQQ", data, 0, fd, base + _AT_KEY if key else 0, base + _AT_VALUE)
     data[_AT_KEY : _AT_KEY + len(key)] = key
     size = value if isinstance(value, int) else len(value)

@@ -1,6 +1,6 @@
-"""ptrace(2), for what only a tracer is told: the seccomp filters of a process.
+"""Reads the seccomp filters of a process, which the kernel shows only to a tracer (ptrace(2)).
 
-As in `syscalls`, a wrapper is the call and no more, and no ctypes type leaves the module.
+As in `syscalls`, no ctypes type leaves the module.
 """
 
 import ctypes
@@ -28,8 +28,8 @@ _libc.ptrace.restype = ctypes.c_long
 def seccomp_filters(pid: int) -> list[bytes]:
     """The seccomp filters of the process `pid`, each an array of sock_filter.
 
-    The process stands still for as long as it takes to copy them.  Takes CAP_SYS_ADMIN in the
-    initial user namespace and a kernel with CONFIG_CHECKPOINT_RESTORE; raises OSError.
+    The process is stopped while they are copied.  That takes CAP_SYS_ADMIN in the initial user
+    namespace and a kernel with CONFIG_CHECKPOINT_RESTORE.  Raises OSError.
     """
     check(_libc.ptrace(_PTRACE_SEIZE, pid, None, None), "ptrace(SEIZE)")
     passed_on = 0
@@ -37,19 +37,20 @@ def seccomp_filters(pid: int) -> list[bytes]:
         check(_libc.ptrace(_PTRACE_INTERRUPT, pid, None, None), "ptrace(INTERRUPT)")
         passed_on = _wait_for_stop(pid)
         found: list[bytes] = []
-        # The newest first, until there is no such one.
+        # The newest filter has the index 0; the first index without a filter ends the list.
         while (program := _filter(pid, len(found))) is not None:
             found.append(program)
         return found
     finally:
-        # One that hasn't stopped stays ours until we end, and then is let go too.
+        # A process that hasn't stopped can't be detached; the kernel detaches it when we end.
         _libc.ptrace(_PTRACE_DETACH, pid, None, passed_on)
 
 
 def _wait_for_stop(pid: int) -> int:
-    """Wait until the process stands still; the signal it is to get when it goes on, 0 for none.
+    """Wait until the process has stopped, and return the signal to pass on to it then, or 0.
 
-    One in a frozen cgroup, or asleep in the kernel for good, never does.
+    Raises OSError after a deadline, since a process in a frozen cgroup, or one that sleeps
+    uninterruptibly in the kernel, never stops.
     """
     before = signal.signal(signal.SIGALRM, _too_late)
     signal.alarm(_STOP_DEADLINE)
@@ -59,13 +60,16 @@ def _wait_for_stop(pid: int) -> int:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
     if not os.WIFSTOPPED(status):
-        raise OSError(ESRCH, "it has ended")
-    # A signal that came just then would be lost: it stops for that instead.
+        raise OSError(ESRCH, "the process has ended")
+    # If a signal arrived first the process has stopped for that signal, which would be lost if it
+    # weren't passed on.
     return 0 if status >> 16 else os.WSTOPSIG(status)
 
 
 def _too_late(number: int, frame: FrameType | None) -> None:
-    raise OSError(ETIMEDOUT, f"it didn't stop within {_STOP_DEADLINE} seconds; is it paused?")
+    raise OSError(
+        ETIMEDOUT, f"the process didn't stop within {_STOP_DEADLINE} seconds; is it paused?"
+    )
 
 
 def _filter(pid: int, number: int) -> bytes | None:

@@ -202,7 +202,7 @@ def test_no_header_makes_us_compute_a_giant() -> None:
     ],
 )
 def test_an_enum_is_in_it_once(text: str, times: int) -> None:
-    with pytest.raises(HeaderError, match=f"enum bpf_cmd is in it {times} times"):
+    with pytest.raises(HeaderError, match=f"enum bpf_cmd is defined {times} times"):
         enums(text, (CMDS,))
 
 

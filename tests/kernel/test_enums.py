@@ -130,17 +130,17 @@ def test_a_header_that_cant_be_read_is_an_error(tmp_path: Path) -> None:
 def test_a_header_that_isnt_the_one_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "bpf.h"
     path.write_text("")
-    assert "enum bpf_cmd is in it 0 times" in refused(path)
+    assert "enum bpf_cmd is defined 0 times" in refused(path)
     path.write_bytes(Path("/proc/self/exe").read_bytes())
-    assert "enum bpf_cmd is in it 0 times" in refused(path)
+    assert "enum bpf_cmd is defined 0 times" in refused(path)
     path.write_text("enum bpf_cmd {\n#ifdef X\nBPF_A\n#endif\n};")
     assert "conditional #ifdef" in refused(path)
 
 
 def test_a_header_that_never_ends_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "bpf.h")
-    assert refused(tmp_path / "bpf.h").endswith("no regular file")
-    assert refused("/dev/zero").endswith("no regular file")
+    assert refused(tmp_path / "bpf.h").endswith("not a regular file")
+    assert refused("/dev/zero").endswith("not a regular file")
     with (tmp_path / "huge.h").open("wb") as file:
         file.truncate((1 << 26) + 1)
     assert refused(tmp_path / "huge.h").endswith("too large")
