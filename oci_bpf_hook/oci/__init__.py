@@ -1,1 +1,1 @@
-"""OCI's files: the state that a hook gets, config.json, CDI devices, seccomp profiles."""
+"""OCI's files: the state that a hook gets, config.json, CDI devices, and seccomp profiles."""

@@ -1,8 +1,8 @@
-"""What a config.json needs for a container to get its token and to use it, added and taken away.
+"""Adds to a config.json what a container needs to get and use a token, and removes it again.
 
-The hook, annotations, capabilities, the rule for bpf(2) and libbpf's variable.  Each thing that is
-added is noted in an annotation of the file itself, and `undo` takes away these and nothing else,
-whatever has been changed beside them since.
+That is the hook, annotations, capabilities, a seccomp rule for bpf(2), and libbpf's variable.  Each
+addition is noted in an annotation of the file itself.  `undo` removes these and nothing else, even
+if other parts of the file have changed since.
 """
 
 from ..delegation.annotations import PATH
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     # A path into the file: keys of mappings.
     Path = tuple[str, ...] | list[str]
 
-# None of the hook's own, whose keys are all known.
+# The annotation for the notes; it isn't below io.bpffs., where the hook refuses unknown keys.
 NOTES = "io.oci-bpf-hook.injected"
 _SETS = ("bounding", "effective", "permitted")
-# A process that isn't root's keeps only these.
+# A process of another user than root keeps only the capabilities in these sets.
 _KEPT_SETS = ("inheritable", "ambient")
 _SECCOMP = ("linux", "seccomp", "syscalls")
 _NOTIFY = "SCMP_ACT_NOTIFY"
@@ -33,14 +33,14 @@ def has_user_namespace(config: "Mapping[str, Any]") -> bool:
 
 
 class Additions:
-    """Adds to `config`, a decoded config.json, and notes what."""
+    """Adds to `config`, a decoded config.json, and notes each addition."""
 
     def __init__(self, config: "dict[str, Any]") -> None:
         self._config = config
         self._notes: list[list[Any]] = []
 
     def hook(self, hook: "Mapping[str, Any]") -> None:
-        """A hook at createRuntime."""
+        """Add `hook` to the createRuntime hooks."""
         self._append(("hooks", "createRuntime"), dict(hook))
 
     def annotations(self, annotations: "Mapping[str, str]") -> None:
@@ -48,7 +48,7 @@ class Additions:
             self._set(("annotations",), key, text)
 
     def capabilities(self, names: "Iterable[str]") -> None:
-        """These capabilities, without CAP_, wherever the process has to have them."""
+        """Add the capabilities `names`, without CAP_, to each set that the process needs."""
         process = self._config.get("process", {})
         root = process.get("user", {}).get("uid", 0) == 0
         for kind in _SETS if root else (*_SETS, *_KEPT_SETS):
@@ -56,15 +56,16 @@ class Additions:
                 self._append(("process", "capabilities", kind), f"CAP_{name}")
 
     def token_path(self, path: str) -> None:
-        """Tell libbpf of `path`, unless it looks there anyway or has been told another."""
+        """Tell libbpf the `path`, unless it looks there anyway or is told another path already."""
         environment = self._config.get("process", {}).get("env", [])
         if path != PATH and not any(one.startswith(f"{TOKEN_PATH}=") for one in environment):
             self._append(("process", "env"), f"{TOKEN_PATH}={path}")
 
     def bpf(self) -> None:
-        """Let bpf(2) through, if there is a filter.  Raises ValueError if that is none.
+        """Let bpf(2) through the seccomp filter, if there is one.
 
-        One that hands it to a listener, as a recording's does, is left as it is.
+        A filter that hands bpf(2) to a listener, as a recording's does, is left as it is.  Raises
+        ValueError if the filter has no list of rules.
         """
         seccomp = self._config.get("linux", {}).get("seccomp")
         if not seccomp:
@@ -84,7 +85,7 @@ class Additions:
         self._append(_SECCOMP, ALLOW)
 
     def note(self) -> None:
-        """Have it on record in the file; the last of all."""
+        """Write the notes into the file.  To be called last."""
         if self._notes:
             from json import dumps
 
@@ -92,7 +93,7 @@ class Additions:
             self._config["annotations"][NOTES] = dumps(self._notes, separators=(",", ":"))
 
     def _container(self, path: "Path", empty: "Any") -> "Any":
-        """What is at `path`, made if need be: mappings, and `empty` at its end."""
+        """What is at `path`; what is missing is made: mappings, and `empty` at its end."""
         inner: Any = self._config
         for number, key in enumerate(path, 1):
             if inner.get(key) is None:
@@ -115,11 +116,11 @@ class Additions:
 
 
 def undo(config: "dict[str, Any]") -> None:
-    """Take away from `config` what its notes say was added, as far as it is still there.
+    """Remove from `config` what its notes say was added, as far as it is still there.
 
-    Raises ValueError if the notes are none.
+    Raises ValueError if the notes can't be understood.
     """
-    from json import loads  # Not for the hook at precreate, which takes nothing away.
+    from json import loads  # Imported here, since the hook at precreate removes nothing.
 
     annotations = config.get("annotations") or {}
     if NOTES not in annotations:
@@ -144,7 +145,7 @@ def _undo(config: "dict[str, Any]", what: str, where: "Any", *values: "Any") -> 
     if what == "made" and not there:
         inner.pop(key, None)
     elif what == "added" and there and values[0] in there:
-        # The last of them: it was put behind all that were there.
+        # The last one that is equal, because it was added after all that were there.
         there.reverse()
         there.remove(values[0])
         there.reverse()
@@ -156,7 +157,7 @@ def _undo(config: "dict[str, Any]", what: str, where: "Any", *values: "Any") -> 
 
 
 def _put_back(rules: "list[dict[str, Any]]", at: int, rule: "dict[str, Any]") -> None:
-    """Have bpf in `rule` again, which was at this place, as far as it still is."""
+    """Restore `rule`, which had bpf in it, at its place `at`, or as a rule for bpf alone."""
     rest = without_bpf(rule)
     if rest is not None and rules[at : at + 1] == [rest]:
         rules[at] = rule

@@ -1,10 +1,10 @@
-"""CDI devices of the policy's profiles: what `podman run --device bpffs.io/profile=xdp` gives.
+"""CDI devices for the policy's profiles, as in `podman run --device bpffs.io/profile=xdp`.
 
-A device of the Container Device Interface is a file of the administrator's, in which an engine
-finds what to change about a container.  Ours change no more than this: the hook is run with the
-profile's name as its argument, and libbpf is told where the token is if that isn't where it looks
-by itself.  There is no device node: with one, crun before the fix of its issue 2025 hands the
-hook a wrong bundle.
+A device of the Container Device Interface is described in an administrator's file, which tells an
+engine what to change about a container.  Our devices change two things: the hook is run with the
+profile's name as an argument, and libbpf is told where the bpffs is, unless it looks there anyway.
+They have no device node: with one, crun before the fix of its issue 2025 gives the hook a wrong
+bundle.
 """
 
 from ..delegation.annotations import PATH
@@ -16,20 +16,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 KIND = "bpffs.io/profile"
-# Where Docker, podman, containerd and CRI-O look by default; the first is for administrators.
+# The directories in which Docker, podman, containerd and CRI-O look by default; administrators use
+# the first.
 DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 DIRECTORY = DIRECTORIES[0]
-# Named as the specification has it: vendor-class.json.
+# The specification's form of a name is vendor-class.json.
 FILE = "bpffs.io-profile.json"
 TOKEN_PATH = "LIBBPF_BPF_TOKEN_PATH"  # noqa: S105  A variable's name.
-# The first that takes hooks and has no flaw that concerns us; a name that begins with a digit is
-# taken since 0.5.0, and libraries refuse a file that says less than it uses.
+# The first version of the specification with hooks and without a flaw that concerns us.  Names that
+# begin with a digit need 0.5.0, and libraries refuse a file that uses more than its version has.
 _VERSION = "0.3.0"
 _VERSION_OF_DIGITS = "0.5.0"
 
 
 class Device(Value):
-    """A device: its name, which hook it runs and how, the profile and where that is mounted."""
+    """A device: its name, the hook's program and arguments, the profile, and the bpffs's path."""
 
     __slots__ = ("engine", "name", "path", "profile", "program")
     name: str
@@ -40,17 +41,17 @@ class Device(Value):
 
 
 def is_name(profile: str) -> bool:
-    """Whether a profile's name can be a device's: it ends in a letter or a digit."""
+    """Whether a profile's name can be a device's, which has to end in a letter or a digit."""
     return profile[-1:].isalnum()
 
 
 def spec(
     profiles: "Iterable[str]", hook: "Mapping[str, Any]", *, engine: str | None, path: str
 ) -> "dict[str, Any]":
-    """The CDI file with a device for each of `profiles`, which is_name() holds for.
+    """The CDI file with a device for each of `profiles`, whose names have to pass is_name().
 
-    `hook` is what runs the hook: its path, args, env and timeout.  `engine` is the name that the
-    hook is told, `path` where the bpffs is mounted.
+    `hook` has the hook's path, args, env and timeout.  `engine` is the value of its option
+    --engine, and `path` is where the bpffs is to be mounted.
     """
     names = sorted(profiles)
     return {
@@ -73,7 +74,7 @@ def _device(
 
 
 def devices(data: "Mapping[str, Any]") -> tuple[Device, ...]:
-    """The devices of the CDI file `data`, which is as schema/cdi.schema.json says."""
+    """The devices of the CDI file `data`, which has to be valid by schema/cdi.schema.json."""
     return tuple(
         _read(device["name"], device["containerEdits"]["hooks"][0]) for device in data["devices"]
     )

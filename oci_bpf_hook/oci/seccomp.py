@@ -1,8 +1,8 @@
-"""bpf(2) let through by seccomp for whoever has CAP_BPF: in an engine's profile, in a config.json.
+"""Changes an engine's seccomp profile so that bpf(2) is allowed to a process with CAP_BPF.
 
-A profile of containers-common's or moby's has rules with conditions on capabilities, of which the
-engine makes the rules that are in force; a config.json has only these.  Older profiles, Debian
-12's among them, ask for CAP_SYS_ADMIN, and then a token's holder gets EPERM from every bpf(2).
+The profiles of containers-common and moby have rules with conditions on capabilities, from which
+the engine makes the rules in a config.json.  Older profiles, such as Debian 12's, require
+CAP_SYS_ADMIN, and then a process with a token and CAP_BPF gets EPERM from every bpf(2).
 """
 
 TYPE_CHECKING = False
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-# Where podman and CRI-O have theirs: the administrator's first.
+# Where podman and CRI-O look for their profile; the administrator's comes first.
 BASES = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
 ALLOW = {"names": ["bpf"], "action": "SCMP_ACT_ALLOW"}
 _REFUSE = {"names": ["bpf"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "errno": "EPERM"}
@@ -20,9 +20,9 @@ _CAPABILITIES = ["CAP_BPF", "CAP_SYS_ADMIN"]
 def allow_bpf(profile: "Mapping[str, Any]") -> "dict[str, Any]":
     """The engine's `profile`, changed to let bpf(2) through with CAP_BPF or CAP_SYS_ADMIN.
 
-    Raises ValueError if it is none.
+    Raises ValueError if `profile` isn't a seccomp profile.
     """
-    # Out of every rule first: of two rules with different actions libseccomp takes neither.
+    # bpf is first removed from every rule, since libseccomp refuses two actions for one call.
     rules = [rest for rule in rules_of(profile) if (rest := without_bpf(rule))]
     first, second = _CAPABILITIES[:1], _CAPABILITIES[1:]
     rules += [
@@ -34,17 +34,17 @@ def allow_bpf(profile: "Mapping[str, Any]") -> "dict[str, Any]":
 
 
 def rules_of(profile: "Mapping[str, Any]") -> "Sequence[dict[str, Any]]":
-    """The rules of a profile or of linux.seccomp.  Raises ValueError if these are none."""
+    """The rules of a profile or of linux.seccomp.  Raises ValueError if it has no list of rules."""
     rules = profile.get("syscalls", []) if isinstance(profile, dict) else None
     if not isinstance(rules, list) or not all(
         isinstance(rule, dict) and isinstance(rule.get("names", []), list) for rule in rules
     ):
-        raise ValueError("it has no list of rules, syscalls, with the names of each")
+        raise ValueError("its syscalls aren't a list of rules that each have a list of names")
     return rules
 
 
 def without_bpf(rule: "Mapping[str, Any]") -> "dict[str, Any] | None":
-    """The rule for all that it names but bpf; None where that is nothing."""
+    """`rule` without bpf among its names; None if no name is left."""
     names = [name for name in rule.get("names", []) if name != "bpf"]
     if names or "names" not in rule:
         return {**rule, "names": names} if names else dict(rule)

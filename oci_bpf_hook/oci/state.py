@@ -1,9 +1,8 @@
-"""What the runtime tells a hook: the OCI state on stdin, and the bundle's config.json.
+"""Reads what the runtime tells a hook: the OCI state on stdin, and the bundle's config.json.
 
-Real runtimes bend the specification: crun may name a wrong bundle, says where the
-root filesystem is in a key of its own, and may say so relative to the bundle; a
-bundle may be unreadable.  The annotations always come with the state and are taken
-from nowhere else.
+Runtimes deviate from the specification: crun may name a wrong bundle, and it gives the root
+filesystem in a key of its own, as a path that may be relative to the bundle.  A bundle may
+also be unreadable.  The annotations are always in the state and are taken from there alone.
 """
 
 import posix
@@ -27,7 +26,7 @@ _ID_MAX = 1024
 class State(Value):
     """The OCI state (runtime-spec, runtime.md); `root` is crun's addition.
 
-    At createContainer the hook is in the container, and the pid None.
+    `pid` is None at createContainer, where the hook itself is in the container.
     """
 
     __slots__ = ("annotations", "bundle", "id", "pid", "root", "status")
@@ -40,11 +39,11 @@ class State(Value):
 
 
 class Rootfs(Value):
-    """Where the root filesystem is in the container's mount namespace, before the pivot.
+    """The path of the root filesystem in the container's mount namespace, before pivot_root(2).
 
-    `masked` are the paths that the engine covers after the hook, `remounted` those on which it
-    changes whatever mount is there, and `version` the configuration's ociVersion, as far as there
-    is a configuration.
+    From the configuration, if it was found, come `masked`, the paths that the engine covers after
+    the hook; `remounted`, the paths at which it changes the mount after the hook; and `version`,
+    the ociVersion.
     """
 
     __slots__ = ("masked", "path", "remounted", "version")
@@ -55,12 +54,11 @@ class Rootfs(Value):
 
 
 def read_stdin(what: str = "state", longest: int = STATE_MAX) -> bytes:
-    """The whole of standard input; raises HookError (BAD_STATE) if that is over `longest` bytes.
+    """The whole of standard input, which the message calls `what`.
 
-    `what` it is stands in the message.
-
-    It is read to its end in any case: crun before 1.17 fails a hook that closes the
-    pipe on it (2c4db997).
+    It is read to its end even if it is too long: before 1.17 (2c4db997) crun takes a hook that
+    closes the pipe early for one that has failed.  Raises HookError (BAD_STATE) if it is longer
+    than `longest` bytes.
     """
     pieces: list[bytes] = []
     size = 0
@@ -68,7 +66,7 @@ def read_stdin(what: str = "state", longest: int = STATE_MAX) -> bytes:
         try:
             piece = posix.read(0, 1 << 16)
         except BlockingIOError:
-            # The runtime's end of it may be its own; it is for the hook to wait.
+            # The runtime may have made the pipe nonblocking; the hook has to wait for the state.
             posix.set_blocking(0, True)
             continue
         except OSError as error:
@@ -79,17 +77,19 @@ def read_stdin(what: str = "state", longest: int = STATE_MAX) -> bytes:
         if size <= longest:
             pieces.append(piece)
     if size > longest:
-        raise HookError(BAD_STATE, f"the {what} on stdin is {size} bytes; {longest} are the most")
+        raise HookError(
+            BAD_STATE, f"the {what} on stdin has {size} bytes; at most {longest} are read"
+        )
     return b"".join(pieces)
 
 
 def annotations_of(state: object, what: str = "state") -> dict[str, str]:
-    """The annotations of the decoded JSON `state`, {} where there are none.
+    """The annotations of the decoded JSON `state`, {} if it has none.
 
-    Raises HookError (BAD_STATE), which says `what` it is.
+    Raises HookError (BAD_STATE), whose message calls it `what`.
     """
     if not isinstance(state, dict):
-        raise _bad("is no JSON object", what)
+        raise _bad("isn't a JSON object", what)
     annotations = state.get("annotations")
     if annotations is None:
         return {}
@@ -110,13 +110,13 @@ def check(state: object) -> State:
     pid, name, status = state.get("pid"), state.get("id"), state.get("status")
     bundle, root = state.get("bundle"), state.get("root")
     if not isinstance(name, str) or not 0 < len(name) <= _ID_MAX or not _ID.issuperset(name):
-        raise _bad(f"has the id {quote(str(name))}, which is none")
+        raise _bad(f"has no usable id ({quote(str(name))})")
     if name.strip(".") == "":
-        raise _bad(f"has the id {quote(name)}, which is none")
+        raise _bad(f"has no usable id ({quote(name)})")
     if type(pid) is not int:
         raise _bad("has no pid")
     if not 0 <= pid < 1 << 31:
-        raise _bad(f"has the pid {str(pid)[:24]}, which is none")
+        raise _bad(f"has no usable pid ({str(pid)[:24]})")
     if status not in ("creating", "created"):
         raise _bad(
             f"has the status {quote(str(status))}: register this hook at createRuntime or "
@@ -125,10 +125,10 @@ def check(state: object) -> State:
     if not _is_path(bundle) or not str(bundle).startswith("/"):
         raise _bad("has no bundle with an absolute path")
     if root is not None and not _is_path(root):
-        raise _bad("has a root that is no path")
+        raise _bad("has a root that isn't a path")
     return State(
         id=name,
-        # crun says 0 and runc 1, at createContainer: the pid as the container sees it.
+        # At createContainer crun gives the pid 0 and runc 1, which is the container's view of it.
         pid=pid if pid > 1 else None,
         bundle=bundle,
         status=status,
@@ -138,13 +138,14 @@ def check(state: object) -> State:
 
 
 def find_rootfs(state: State, *, cwd: str = "/", crun: str = "/run/crun") -> Rootfs:
-    """Where `state`'s container has its root filesystem.  Raises HookError (BAD_STATE).
+    """The root filesystem of the container of `state`.  Raises HookError (BAD_STATE).
 
-    Asks the bundle's config.json first, then crun's `root`, then the copy of config.json
-    that crun keeps below `crun`.  Last comes `cwd`, where the runtime has left the hook: at
-    createContainer runc does so in the root filesystem, and its bundle may be unreadable there.
+    It is looked up in the bundle's config.json first, then in crun's `root`, then in the copy of
+    config.json that crun keeps below `crun`.  The last resort is `cwd`, the hook's working
+    directory: at createContainer runc starts the hook in the root filesystem, where the bundle may
+    be unreadable.
     """
-    # crun gives "/" for the bundle of a container with a user namespace and a device.
+    # crun gives "/" as the bundle of a container with a user namespace and a device.
     if state.bundle == "/":
         reason = 'the bundle is "/" (crun before the fix of its issue 2025, with --device)'
     else:
@@ -171,7 +172,7 @@ def _bad(why: str, what: str = "state") -> HookError:
 
 
 def _is_path(value: object) -> "TypeGuard[str]":
-    """Whether this can be handed to the kernel as a path: no NUL, no half of a character."""
+    """Whether `value` can be given to the kernel as a path: it has no NUL and no lone surrogate."""
     return (
         isinstance(value, str)
         and value != ""
@@ -184,11 +185,11 @@ def _join(directory: str, path: str) -> str:
 
 
 def _config(directory: str, state: State) -> Rootfs | str:
-    """What `directory`/config.json says, or why it can't be believed."""
-    from ..files import read_file  # Most containers ask for nothing, and this is for who asks.
+    """What `directory`/config.json says, or a sentence why it can't be believed."""
+    from ..files import read_file  # Imported here, since most containers ask for nothing.
 
     file = f"{directory}/config.json"
-    # Whole, since it is where to look; but no line of a log is made by a directory's name.
+    # The path isn't cut, since that is where to look, but it can't add a line to a log.
     path = file if file.isprintable() else ascii(file)
     try:
         config = load_json(read_file(file, CONFIG_MAX))
@@ -197,10 +198,10 @@ def _config(directory: str, state: State) -> Rootfs | str:
     except ValueError as error:
         return f"{path}: {error}"
     if not isinstance(config, dict):
-        return f"{path} is no JSON object"
-    # The state was made from this configuration, so every annotation stands in both; a
-    # configuration of something else, in a bundle that isn't ours, would not agree.
-    # With none, as a CDI device may find it, neither has the key.
+        return f"{path} isn't a JSON object"
+    # The runtime makes the state from this configuration, so every annotation is in both.  The
+    # configuration of another container, in a wrong bundle, would have other annotations.
+    # If a container has none, as one with a CDI device may, neither has the key.
     annotations = config.get("annotations")
     if annotations is None:
         annotations = {}
@@ -220,10 +221,11 @@ def _config(directory: str, state: State) -> Rootfs | str:
 
 
 def remounted(mounts: object) -> tuple[str, ...]:
-    """Where runc remounts what is there once the hooks have run, of a configuration's `mounts`.
+    """The paths in a configuration's `mounts` that runc remounts after the hooks have run.
 
-    A tmpfs that is to be read-only is made writable, and then remounted by its path with the
-    flags that it is to have; crun has an fd for that (rootfs_linux.go, finalizeRootfs; 1.1.5).
+    runc mounts a read-only tmpfs writable, and later remounts whatever is at its path with the
+    flags that the tmpfs is to have (runc: rootfs_linux.go, finalizeRootfs; 1.1.5).  crun uses an fd
+    of the tmpfs for that.
     """
     return tuple(
         str(mount.get("destination"))
@@ -236,9 +238,10 @@ def remounted(mounts: object) -> tuple[str, ...]:
 
 
 def visible(target: str, masked: "Sequence[str]", remounted: "Sequence[str]") -> None:
-    """Refuse what the engine will cover: the container would find an empty directory.
+    """Refuse a `target` that the engine will cover or remount after the hook.
 
-    And what it will remount: that takes nosuid, nodev and noexec away, after we have looked.
+    If it is covered, the container finds an empty directory.  If it is remounted, the bpffs loses
+    nosuid, nodev and noexec after the hook has read them back.  Raises HookError (MOUNT_FAILED).
     """
     for path in masked:
         if f"{target}/".startswith(f"{path.rstrip('/')}/"):
@@ -261,6 +264,6 @@ def visible(target: str, masked: "Sequence[str]", remounted: "Sequence[str]") ->
                     "container's, which the engine remounts after the hook, and the bpffs with it",
                     key="path",
                     item=target,
-                    hint="take that mount away, or set io.bpffs.path elsewhere",
+                    hint="remove that mount, or set io.bpffs.path elsewhere",
                 ),
             )

@@ -1,1 +1,1 @@
-"""Text formats as they are written: strict JSON, YAML, and where in a file a value stands."""
+"""Text formats: strict JSON, YAML, and the line and column of each value in a file."""

@@ -1,8 +1,8 @@
-"""Where in a file something stands: for messages that an editor can jump to."""
+"""Lines and columns in a file, for messages that an editor can jump to."""
 
 from ..values import Value
 
-# A path into a file's data; with "key" behind it, the key itself rather than its value.
+# A path into a file's data; with "key" after it, it means the key itself and not its value.
 Place = tuple[str | int, ...]
 
 
@@ -15,7 +15,7 @@ class Spot(Value):
 
 
 class Fault(Value):
-    """Something wrong, or for a warning doubtful, at a place of the file; lines from 1."""
+    """Something wrong or, in a warning, doubtful at a line and column of the file, from 1."""
 
     __slots__ = ("column", "line", "text")
     line: int

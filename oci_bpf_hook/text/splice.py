@@ -1,15 +1,15 @@
-"""A change to a JSON text that leaves all else of it as it is written.
+"""Changes a JSON text and leaves every part that doesn't change as it is written.
 
-To decode and encode a configuration anew loses what Python's numbers and strings don't keep: how
-a number was written, half a surrogate pair, the order of what came twice.  So what is equal
-afterwards is taken from the text itself, and only what differs is written.
+Decoding and encoding a configuration would lose what Python's numbers and strings don't keep, such
+as the way a number is written, or a lone surrogate.  So the parts that stay equal are copied from
+the text, and only what differs is encoded.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    # From a text and a place in it, the value that begins there and where it ends.
+    # Takes a text and an offset, and returns the value that begins there and the offset of its end.
     Scan = Callable[[str, int], tuple[object, int]]
     Encode = Callable[[object], str]
 
@@ -17,10 +17,10 @@ _BLANK = " \t\n\r"
 
 
 def spliced(text: str, value: object, scan: "Scan", encode: "Encode") -> str:
-    """The JSON `text` with what is different in `value`, and nothing else.
+    """The JSON `text`, changed where `value` differs from it and nowhere else.
 
-    `text` is what `scan` has decoded once, and in none of its objects a key comes twice; `encode`
-    writes a value.
+    `scan` must be able to read `text`, in which no object may have a key twice; `encode` writes a
+    value.
     """
     at = _start(text, 0)
     rest = scan(text, at)[1]
@@ -28,7 +28,7 @@ def spliced(text: str, value: object, scan: "Scan", encode: "Encode") -> str:
 
 
 def _value(text: str, at: int, new: object, scan: "Scan", encode: "Encode") -> str:
-    """What stands at `at`, made `new`."""
+    """The text of the value at `at`, changed to be `new`."""
     old, end = scan(text, at)
     if _same(old, new):
         return text[at:end]
@@ -42,7 +42,7 @@ def _value(text: str, at: int, new: object, scan: "Scan", encode: "Encode") -> s
 def _members(
     text: str, at: int, new: "dict[str, object]", scan: "Scan", encode: "Encode"
 ) -> "Iterator[str]":
-    """The members of the object at `at` that `new` has too, as written, then the others."""
+    """The members of `new`: those that the object at `at` has too, as written, then the others."""
     seen: set[str] = set()
     for start in _starts(text, at, scan, pairs=True):
         key, end = scan(text, start)
@@ -74,7 +74,7 @@ def _items(
 
 
 def _starts(text: str, at: int, scan: "Scan", *, pairs: bool) -> "Iterator[int]":
-    """Where the items of the array at `at` begin, or with `pairs` the keys of the object there."""
+    """The offsets of the items of the array at `at`, or with `pairs` of the object's keys."""
     at = _start(text, at + 1)
     while text[at] not in "]}":
         yield at
@@ -87,14 +87,14 @@ def _starts(text: str, at: int, scan: "Scan", *, pairs: bool) -> "Iterator[int]"
 
 
 def _start(text: str, at: int) -> int:
-    """The first place from `at` on that isn't white space."""
+    """The first offset from `at` on that isn't white space."""
     while text[at] in _BLANK:
         at += 1
     return at
 
 
 def _same(one: object, other: object) -> bool:
-    """Whether they are the same in JSON, where 1, 1.0 and true are three."""
+    """Whether they are the same in JSON, where 1, 1.0 and true differ."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict) and isinstance(other, dict):

@@ -1,7 +1,7 @@
 """Reads and writes JSON on the hot path, without the json package.
 
-The package brings re and enum, which together take longer than the whole hook.  The reader is
-strict: it takes no NaN, nothing that is nested without end, and on request no key twice.
+The package imports re and enum, which together take longer than the whole hook.  The reader is
+strict: it refuses NaN, nesting that is too deep, and on request an object with a key twice.
 """
 
 TYPE_CHECKING = False
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def load_json(data: bytes, *, unique: bool = False) -> object:
-    """The JSON text `data`, strictly; raises ValueError.  With `unique` no key may come twice.
+    """The value of the JSON text `data`; with `unique` no object may have a key twice.
 
-    Uses the scanner of which the json package is a wrapper.
+    It uses the C scanner that the json package uses.  Raises ValueError.
     """
     text = data.decode("utf-8")
     try:
         import _json
 
-        # It takes a JSONDecoder, and of that these six attributes.
+        # The scanner is made for a JSONDecoder, of which it reads these six attributes.
         scan = _json.make_scanner(_Unique if unique else _Strict)  # type: ignore[arg-type]
     except (ImportError, AttributeError, TypeError):  # An interpreter without it.
         import json
@@ -33,12 +33,12 @@ def load_json(data: bytes, *, unique: bool = False) -> object:
         start = len(text) - len(text.lstrip(" \t\n\r"))
         value, end = scan(text, start)
     except StopIteration:
-        raise ValueError("no JSON value") from None
+        raise ValueError("it has no JSON value") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except SystemError:
-        # It leaves it to a json.decoder that is loaded already to say what is wrong, and
-        # fails without saying anything where none is (Modules/_json.c, raise_errmsg).
+        # The scanner raises json.decoder's error, and fails with a bare SystemError if that module
+        # isn't imported (Modules/_json.c, raise_errmsg).
         raise ValueError(_what_is_wrong(text)) from None
     if text[end:].strip(" \t\n\r"):
         raise ValueError("more than one JSON value")
@@ -46,7 +46,10 @@ def load_json(data: bytes, *, unique: bool = False) -> object:
 
 
 def scanner() -> "Callable[[str, int], tuple[object, int]]":
-    """What reads one value of a JSON text, as load_json() with `unique` does, and where it ends."""
+    """A function that reads one value of a JSON text as load_json() with `unique` does.
+
+    It takes the text and an offset, and returns the value and the offset of its end.
+    """
     try:
         import _json
 
@@ -59,7 +62,7 @@ def scanner() -> "Callable[[str, int], tuple[object, int]]":
 
 
 def _what_is_wrong(text: str) -> str:
-    """Why `text` is no JSON, in the words of the json package."""
+    """Why `text` isn't JSON, in the words of the json package."""
     import json
 
     try:
@@ -70,14 +73,14 @@ def _what_is_wrong(text: str) -> str:
 
 
 def _no_constant(name: str) -> "NoReturn":
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} isn't JSON")
 
 
 def _integer(text: str) -> int:
-    """What int() makes of the digits of a JSON number.
+    """The value of an integer in JSON, as int() would give it.
 
-    That takes a logarithm first, to know how long the number will be, and with it has 128 KiB of
-    libm in memory: in all of the hook nothing else does.  Numbers beyond 64 bits are left to it.
+    int() computes a logarithm to know the number's size, and so loads 128 KiB of libm, which
+    nothing else in the hook needs.  It is called only for numbers of more than 64 bits.
     """
     if len(text) > 20:
         return int(text)
@@ -96,7 +99,7 @@ def _unique(pairs: "list[tuple[str, object]]") -> dict[str, object]:
 
 
 class _Strict:
-    """What the scanner asks of a JSONDecoder."""
+    """The attributes of a JSONDecoder that the scanner reads."""
 
     strict = True
     object_hook = None
@@ -118,7 +121,7 @@ def json_object(fields: "Mapping[str, object]") -> str:
 
 
 def json_value(value: object) -> str:
-    """`value` as JSON, where it is one of those."""
+    """`value` as JSON; it is one of what `json_object` takes as values."""
     if isinstance(value, str):
         return _string(value)
     if value is None:

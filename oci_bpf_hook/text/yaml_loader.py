@@ -1,18 +1,18 @@
-"""PyYAML's safe loader, and what keeps it from ending the process."""
+"""PyYAML's safe loader, with a check for nesting that would make it crash."""
 
 from typing import Any
 
 import yaml
 
-# libyaml's, ten times as fast, where PyYAML was built with it.
+# libyaml's loader is ten times as fast, but PyYAML may have been built without it.
 LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def too_deep(text: bytes, deepest: int) -> yaml.Mark | None:
-    """Where data in `text` is nested deeper than `deepest`, None if it isn't.
+    """The first place in `text` that is nested deeper than `deepest`, or None.
 
-    PyYAML 6.0 makes nodes by recursion in C, which ends the process without a word.  Raises
-    yaml.YAMLError.
+    PyYAML 6.0 makes nodes by recursion in C, and text that is nested too deeply ends the process
+    without a message.  Raises yaml.YAMLError.
     """
     depth = 0
     event: Any

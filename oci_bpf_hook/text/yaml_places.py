@@ -1,6 +1,6 @@
-"""YAML as people write it, with the place of every value, so that a fault can be shown.
+"""Reads YAML with the line and column of every value, so that a fault can be shown at its place.
 
-Only plain data: what the safe loader takes, without aliases and without a key twice.
+Only plain data is taken: what the safe loader takes, but no aliases and no key twice.
 """
 
 from typing import Any
@@ -11,19 +11,19 @@ from ..errors import quote
 from .places import Fault, Place, fault, spot_of
 from .yaml_loader import LOADER, too_deep
 
-# The tags of plain data, behind YAML's own prefix; what doubles as something else, such as a
-# date, is meant as a text wherever it stands here.
+# The tags of plain data, after YAML's own prefix.  A value with another tag, such as a date, was
+# meant as a text, since no value here is one of these.
 _TAG = "tag:yaml.org,2002:"
 _TAKEN = ("bool", "int", "map", "null", "seq", "str")
 _DEEPEST = 32
-# Texts that people read; any other is a name, and stands in one line of a log.
+# The keys of texts for people; every other text is a name, which must fit in one line of a log.
 _PROSE = ("comment", "deny")
-_UNSEEN = "has a character that can't be seen, or ends a line"
-_QUOTES = "; what begins with a ! stands in quotes, as YAML has tags"
+_UNSEEN = "has a character that can't be printed, or a line end"
+_QUOTES = "; put a text that begins with a ! in quotes, since YAML takes it for a tag"
 
 
 def parse(text: bytes, faults: list[Fault]) -> tuple[Any, dict[Place, yaml.Mark]]:
-    """The data in `text`, and where each part of it stands."""
+    """The data in `text`, and the place of each part of it; what is wrong is added to `faults`."""
     places: dict[Place, yaml.Mark] = {}
     if unreadable := _unreadable(text):
         faults.append(unreadable)
@@ -39,7 +39,9 @@ def parse(text: bytes, faults: list[Fault]) -> tuple[Any, dict[Place, yaml.Mark]
             return None, places
         node = loader.get_single_node()
         if node is None:
-            faults.append(Fault(line=1, column=1, text="the file is empty; it takes version: 1"))
+            faults.append(
+                Fault(line=1, column=1, text="the file is empty; it has to have version: 1")
+            )
             return None, places
         _Walk(loader, places, faults).walk(node, ())
         if faults:
@@ -53,19 +55,22 @@ def parse(text: bytes, faults: list[Fault]) -> tuple[Any, dict[Place, yaml.Mark]
 
 
 def _unreadable(text: bytes) -> Fault | None:
-    """Where `text` has what is no UTF-8, or what YAML doesn't take; it says no line for these."""
+    """The first place where `text` isn't UTF-8 or has a character that YAML doesn't take, or None.
+
+    PyYAML's own errors for these don't say the line.
+    """
     try:
         found = yaml.reader.Reader.NON_PRINTABLE.search(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         before = text[: error.start].decode("utf-8")
-        return fault(spot_of(before, len(before)), "this is no UTF-8")
+        return fault(spot_of(before, len(before)), "this isn't UTF-8")
     if found is None:
         return None
     return fault(spot_of(found.string, found.start()), f"{quote(found[0])} can't stand in YAML")
 
 
 class _Walk:
-    """Notes where everything stands, and what can't stand there."""
+    """Notes the place of every value, and a fault for each value that isn't taken."""
 
     def __init__(
         self, loader: yaml.SafeLoader, places: dict[Place, yaml.Mark], faults: list[Fault]
@@ -78,7 +83,7 @@ class _Walk:
     def walk(self, node: yaml.Node, place: Place) -> None:
         self._places[place] = node.start_mark
         if id(node) in self._seen:
-            # An alias of an alias of an alias is a file of a hundred bytes and gigabytes of data.
+            # With aliases of aliases a file of a hundred bytes can mean gigabytes of data.
             self._fault(node, "aliases aren't taken; name a profile instead")
             return
         wrong = _wrong(self._loader, node, place)
@@ -104,7 +109,7 @@ class _Walk:
             if not key.value.isprintable():
                 self._fault(key, f"{quote(key.value)} {_UNSEEN}")
             if key.value in keys:
-                self._fault(key, f"{quote(key.value)} stands here twice")
+                self._fault(key, f"{quote(key.value)} is given twice")
             keys.add(key.value)
             self.walk(value, (*place, key.value))
             self._places[(*place, key.value, "key")] = key.start_mark
@@ -114,7 +119,7 @@ class _Walk:
 
 
 def _wrong(loader: yaml.SafeLoader, node: yaml.Node, place: Place) -> str:
-    """Why the loader can't or shouldn't make a value of this node, or an empty string."""
+    """A sentence why the loader can't or shouldn't make a value of `node`, or an empty string."""
     kind = node.tag.removeprefix(_TAG)
     what = quote(node.value) if isinstance(node, yaml.ScalarNode) else "this"
     if kind.startswith("!"):
@@ -129,9 +134,9 @@ def _wrong(loader: yaml.SafeLoader, node: yaml.Node, place: Place) -> str:
     try:
         number = str(loader.construct_object(node))
     except (ValueError, LookupError):
-        return f"{what} is no {kind}"
+        return f"{what} isn't of the type {kind}"
     if kind == "int" and number != node.value:
-        # YAML 1.1 has octal 0100, 1:30 of minutes and hours, and more: nobody means those.
+        # YAML 1.1 reads 0100 as an octal number and 1:30 as base 60, which nobody means here.
         return f"{what} reads as the number {number[:20]}; write that, or put a text in quotes"
     return ""
 
@@ -146,5 +151,5 @@ def _no_yaml(error: yaml.YAMLError) -> Fault:
         if what.startswith("but "):
             what = f"{error.context}, {what}"
         hint = _QUOTES if error.context == "while scanning a tag" else ""
-        return at(error.problem_mark, f"this is no YAML: {what}{hint}")
-    return Fault(line=1, column=1, text=f"this is no YAML: {' '.join(str(error).split())}")
+        return at(error.problem_mark, f"this isn't YAML: {what}{hint}")
+    return Fault(line=1, column=1, text=f"this isn't YAML: {' '.join(str(error).split())}")

@@ -446,7 +446,7 @@ def test_no_configuration(text: bytes) -> None:
 
 
 def test_one_that_is_too_large() -> None:
-    refused(BAD_STATE, b" " * (CONFIG_MAX + 1), f"{CONFIG_MAX} are the most")
+    refused(BAD_STATE, b" " * (CONFIG_MAX + 1), f"at most {CONFIG_MAX} are read")
     large = config(XDP, x="é" * 500_000)
     assert added(large) == {"CAP_BPF", "CAP_NET_ADMIN"}
 

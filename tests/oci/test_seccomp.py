@@ -63,8 +63,8 @@ def test_the_engine_s_own() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is no seccomp profile"),
-        ("[]", "no JSON object"),
+        ("{", "isn't a seccomp profile"),
+        ("[]", "isn't a JSON object"),
         ('{"syscalls": 1}', "no list of rules"),
         ('{"syscalls": [{"names": "bpf"}]}', "no list of rules"),
     ],

@@ -197,14 +197,14 @@ def test_a_hostile_pod_cant_change_whose_container_it_is() -> None:
 def unreadable(bundle: Bundle) -> str:
     bundle.file.unlink()
     bundle.file.mkdir()
-    return "no regular file"
+    return "not a regular file"
 
 
 def a_pipe(bundle: Bundle) -> str:
     # To open it without a writer must not hang.
     bundle.file.unlink()
     os.mkfifo(bundle.file)
-    return "no regular file"
+    return "not a regular file"
 
 
 def a_link(bundle: Bundle) -> str:
@@ -235,7 +235,7 @@ def not_utf_8(bundle: Bundle) -> str:
 
 def no_object(bundle: Bundle) -> str:
     bundle.file.write_text(f"[{bundle.file.read_text()}]")
-    return "is no JSON object"
+    return "isn't a JSON object"
 
 
 def huge(bundle: Bundle) -> str:
@@ -488,7 +488,7 @@ def test_the_least_that_a_state_has() -> None:
 
 @pytest.mark.parametrize("state", [None, [], "x", 1, 1.5, True, [dict(GOOD)]])
 def test_what_is_no_object(state: object) -> None:
-    assert "is no JSON object" in wrong(state)
+    assert "isn't a JSON object" in wrong(state)
     with pytest.raises(HookError):
         annotations_of(state)
 
@@ -506,7 +506,7 @@ def test_annotations_that_are_no_strings(value: object) -> None:
     ],
 )
 def test_what_is_no_id(value: object) -> None:
-    assert "which is none" in wrong({**GOOD, "id": value})
+    assert "no usable id" in wrong({**GOOD, "id": value})
 
 
 @pytest.mark.parametrize("value", ["a", "-", "a.b", "..a", "A_b+c-d.9", "0" * 64, "a" * 1024])
@@ -521,7 +521,7 @@ def test_no_pid(value: object) -> None:
 
 @pytest.mark.parametrize("value", [-1, -(10**4000), 1 << 31, 1 << 64, 10**4000])
 def test_a_number_that_is_no_pid(value: int) -> None:
-    assert "which is none" in wrong({**GOOD, "pid": value})
+    assert "no usable pid" in wrong({**GOOD, "pid": value})
 
 
 @pytest.mark.parametrize("value", [2, 4711, (1 << 31) - 1])
@@ -548,7 +548,7 @@ def test_what_is_no_bundle(value: object) -> None:
 
 @pytest.mark.parametrize("value", ["", "/r\0", "\udfff", 1, False, ["/r"]])
 def test_what_is_no_root(value: object) -> None:
-    assert "has a root that is no path" in wrong({**GOOD, "root": value})
+    assert "has a root that isn't a path" in wrong({**GOOD, "root": value})
 
 
 @settings(deadline=None)
@@ -606,7 +606,7 @@ def test_stdin_is_read_to_its_end() -> None:
     assert read(b"x" * STATE_MAX) == f"{STATE_MAX}\n"
     size = 5 * STATE_MAX + 1
     assert read(b"x" * size) == (
-        f"17 the state on stdin is {size} bytes; {STATE_MAX} are the most\n"
+        f"17 the state on stdin has {size} bytes; at most {STATE_MAX} are read\n"
     )
 
 

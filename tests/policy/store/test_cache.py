@@ -428,7 +428,7 @@ def test_links_are_not_followed(place: Place) -> None:
 def test_no_regular_file(place: Place) -> None:
     os.mkfifo(place.etc)
     place.etc.chmod(0o600)
-    assert "no regular file" in refused(place)
+    assert "isn't a regular file" in refused(place)
 
 
 def test_a_bad_file(place: Place) -> None:

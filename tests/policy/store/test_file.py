@@ -31,8 +31,8 @@ def warnings(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", ["p.yaml:1:1: the file is empty; it takes version: 1"]),
-        ("a: b: c\n", ["p.yaml:1:5: this is no YAML: mapping values are not allowed"]),
+        ("", ["p.yaml:1:1: the file is empty; it has to have version: 1"]),
+        ("a: b: c\n", ["p.yaml:1:5: this isn't YAML: mapping values are not allowed"]),
         ("version: 2\nrules: []\n", ['p.yaml:1:10: "2" should be 1']),
         ("version: 1\n", ["p.yaml:1:1: rules is missing here"]),
         ("- a\n", ["p.yaml:1:1: this should be a mapping"]),
@@ -124,7 +124,7 @@ profiles:
         ("version: 1\nprofiles: {a: []}\n", ["p.yaml:1:1: rules is", "p.yaml:2:15: this should"]),
         (
             "version: 1\nversion: 1\nrules: []\n",
-            ['p.yaml:2:1: "version" stands here twice'],
+            ['p.yaml:2:1: "version" is given twice'],
         ),
         (
             "version: 1\nprofiles: &a {}\nrules: *a\n",
@@ -145,13 +145,13 @@ profiles:
         ("version: 1\nengine: lxc\nrules: []\n", ['p.yaml:2:9: "lxc" is not one of podman, cri-o']),
         ("version: 1\nrules: [a]\n", ['p.yaml:2:9: "a" should be a mapping']),
         ("version: 1\nrules:\n", ["p.yaml:2:7: nothing should be a list"]),
-        (b"version: 1 # \xe9\n", ["p.yaml:1:14: this is no UTF-8"]),
+        (b"version: 1 # \xe9\n", ["p.yaml:1:14: this isn't UTF-8"]),
         # What YAML 1.1 takes for something else than text.
         ("version: 1.0\nrules: []\n", ['p.yaml:1:10: "1.0" reads as a float']),
         ("version: 1\nrules: []\nengine: 2020-99-99\n", ['p.yaml:3:9: "2020-99-99" reads as a']),
-        ("version: 1\nrules: []\nengine: !!int x\n", ['p.yaml:3:9: "x" is no int']),
-        ("version: 1\nrules: []\nengine: !!bool x\n", ['p.yaml:3:9: "x" is no bool']),
-        ("version: !!int\nrules: []\n", ['p.yaml:1:10: "" is no int']),
+        ("version: 1\nrules: []\nengine: !!int x\n", ['p.yaml:3:9: "x" isn\'t of the type int']),
+        ("version: 1\nrules: []\nengine: !!bool x\n", ['p.yaml:3:9: "x" isn\'t of the type bool']),
+        ("version: !!int\nrules: []\n", ['p.yaml:1:10: "" isn\'t of the type int']),
         (f"version: {'9' * 5000}\nrules: []\n", ["p.yaml:1:10: "]),
         ("version: 1\nrules: !!set {a}\n", ["p.yaml:2:8: this reads as a set"]),
         (
@@ -203,11 +203,11 @@ profiles:
         # What begins with a ! is a tag.
         (
             "version: 1\nrules:\n- name: a\n  allow: {delegate_progs: [any, !kprobe]}\n",
-            ["p.yaml:4:40: this is no YAML: did not find expected whitespace or line break; what"],
+            ["p.yaml:4:40: this isn't YAML: did not find expected whitespace or line break; put"],
         ),
         (
             "version: 1\nrules:\n- name: a\n  allow:\n    delegate_progs:\n    - any\n    - !xdp\n",
-            ['p.yaml:7:7: "!xdp" is a tag here; what begins with a ! stands in quotes'],
+            ['p.yaml:7:7: "!xdp" is a tag here; put a text that begins with a ! in quotes'],
         ),
         # Names and forms in words.
         (
@@ -232,12 +232,12 @@ profiles:
         ),
         (
             "version: 1\n---\nversion: 1\n",
-            ["p.yaml:2:1: this is no YAML: expected a single document in the stream, but found an"],
+            ["p.yaml:2:1: this isn't YAML: expected a single document in the stream, but found an"],
         ),
         # Files that are no text.
         ("version: 1\nrules: []\n# \0\n", ['p.yaml:3:3: "\\x00" can\'t stand in YAML']),
-        ("version: 1\nrules: []\n".encode("utf-16"), ["p.yaml:1:1: this is no UTF-8"]),
-        ("version: 1\n# é\n# ".encode() + b"\xe9\n", ["p.yaml:3:3: this is no UTF-8"]),
+        ("version: 1\nrules: []\n".encode("utf-16"), ["p.yaml:1:1: this isn't UTF-8"]),
+        ("version: 1\n# é\n# ".encode() + b"\xe9\n", ["p.yaml:3:3: this isn't UTF-8"]),
         # What would end a line of a log, or can't be seen there.
         (MATCH.format('user: "a\\0b"'), ['p.yaml:4:17: "a\\x00b" has a character that can']),
         (MATCH.format('image: "a\\eb"'), ['p.yaml:4:18: "a\\x1bb" has a character that can']),
