@@ -1,1 +1,1 @@
-"""Where everything is installed, and in which order."""
+"""Installs and removes everything, in an order in which no container's start can fail."""

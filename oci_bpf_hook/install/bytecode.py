@@ -1,14 +1,14 @@
-"""Byte code of the installed modules, made by and for the interpreter that the launcher names."""
+"""Compiles the installed modules to byte code, by the interpreter that the launcher names."""
 
 import subprocess
 from pathlib import Path
 
 from ..errors import USAGE, HookError
 
-# The interpreter that the launcher names; what is byte-compiled is for this one.
+# The interpreter that the launcher names.
 PYTHON = "/usr/bin/python3"
-_NEEDED = "the hook takes python3, 3.11 or later"
-# Its version, and if that will do how it marks what is compiled for it.
+_NEEDED = "the hook needs python3, 3.11 or later"
+# Prints the version and, if it is 3.11 or later, the tag in the names of .pyc files.
 _ABOUT = """
 import sys
 print("%d.%d" % sys.version_info[:2], sys.implementation.cache_tag * (sys.version_info >= (3, 11)))
@@ -16,9 +16,9 @@ print("%d.%d" % sys.version_info[:2], sys.implementation.cache_tag * (sys.versio
 
 
 def is_compiled(path: Path) -> bool:
-    """Whether each module in `path` has a form compiled for PYTHON that isn't older.
+    """Whether each module below `path` has byte code for PYTHON that isn't older than its source.
 
-    Raises HookError (USAGE) if that is none for the hook.
+    Raises HookError (USAGE) if PYTHON is missing or too old.
     """
     tag = _tag()
     for source in path.rglob("*.py"):
@@ -30,7 +30,8 @@ def is_compiled(path: Path) -> bool:
 
 def compile_all(path: Path, shown: str) -> None:
     _tag()
-    # Whatever SOURCE_DATE_EPOCH is: by hash each start would read the sources as well.
+    # With SOURCE_DATE_EPOCH set, compileall's default is byte code that is checked by the source's
+    # hash, for which each start would have to read the sources as well.
     by_time = ("--invalidation-mode", "timestamp")
     done = _python("-m", "compileall", "-q", "-f", *by_time, "-d", shown, str(path))
     if done.returncode:
@@ -38,8 +39,8 @@ def compile_all(path: Path, shown: str) -> None:
 
 
 def _tag() -> str:
-    """How PYTHON marks what is compiled for it.  Raises HookError (USAGE) if it is too old."""
-    # An older one could compile it all, and each container that asks would end in a traceback.
+    """The tag in the names of PYTHON's .pyc files.  Raises HookError (USAGE) if it is too old."""
+    # An older Python might compile everything, but each hook would end in a traceback.
     version, _, tag = _python("-c", _ABOUT).stdout.strip().partition(" ")
     if not tag:
         raise HookError(USAGE, f"{PYTHON} is Python {version or '?'}; {_NEEDED}")

@@ -1,8 +1,8 @@
-"""Where everything is installed, and in which order: `make install` and the command are this.
+"""Says what is installed where, and in which order, for `make install` and the command.
 
-An engine skips a hook whose program is missing without a word, and a JSON file that isn't valid
-stops every container: so the program comes first and the JSON last, each file whole or not at all,
-and away they go the other way round.
+An engine silently skips a hook whose program is missing, and an invalid JSON file stops every
+container.  So the program is installed first and the JSON last, each file whole or not at all, and
+they are removed in the opposite order.
 """
 
 import json
@@ -21,7 +21,7 @@ _NAMES = {
     "createRuntime": "oci-bpf-hook.json",
     "createContainer": "oci-bpf-hook-createContainer.json",
 }
-# Of the modules, what they read, and the guard's objects.
+# The suffixes of the modules, of the files that they read, and of the guard's objects.
 _SUFFIXES = (".py", ".json", ".yaml", ".o")
 _PRECREATE = "oci-bpf-hook-precreate.json"
 _COMMAND = """\
@@ -40,14 +40,17 @@ sys.exit(main())
 
 
 class Layout(Value):
-    """Where things go: below `prefix`, as whoever runs them will see it, and that below `top`."""
+    """Where files are put: below `prefix`, the path on the installed system, itself below `top`.
+
+    `top` is a directory that becomes a package (--destdir), or empty.
+    """
 
     __slots__ = ("prefix", "top")
     prefix: str
     top: str
 
     def path(self, *names: str) -> Path:
-        """Where the file is put."""
+        """The path of the file `names` below the prefix, as it is written now."""
         return Path(f"{self.top}{self.prefix}", *names)
 
     @property
@@ -57,17 +60,21 @@ class Layout(Value):
 
     @property
     def program(self) -> str:
-        """The hook's program, as whoever runs it will see it."""
+        """The path of the hook's program on the installed system."""
         return f"{self.prefix}/libexec/oci-bpf-hook/oci-bpf-hook"
 
     @property
     def hooks(self) -> Path:
-        """Where podman and CRI-O look for hooks."""
+        """The directory in which podman and CRI-O look for hooks."""
         return self.path("share", "containers", "oci", "hooks.d")
 
     @property
     def precreate(self) -> Path:
-        """Where podman alone looks, and only if it is told to: the stage breaks all others."""
+        """The directory for podman's precreate stage.
+
+        podman looks there only if it is told to.  Other engines must not see these files, since the
+        unknown stage is an error for them.
+        """
         return self.path("share", "containers", "oci", "precreate.d")
 
 
@@ -76,8 +83,8 @@ def install(
 ) -> list[Step]:
     """The steps that install everything, in their order.  Raises OSError.
 
-    `stage` is where the hook is registered, `engine` the name that it is told; `precreate` has it
-    at podman's stage of that name as well.
+    `stage` is the stage at which the hook is registered, and `engine` the value of its option
+    --engine.  With `precreate` it is registered at podman's precreate stage as well.
     """
     modules = list(_modules(layout))
     resources = list(_resources(layout))
@@ -107,7 +114,7 @@ def install(
             content=_hook(layout, resource("hooks") / _NAMES[stage], engine),
             mode=0o644,
         ),
-        # It adds nothing where the hook itself isn't run.
+        # This comes last, since what it adds has no effect unless the hook itself is run.
         *([_precreate(layout, engine)] if precreate else ()),
     ]
 
@@ -121,43 +128,44 @@ def uninstall(layout: Layout) -> list[Step]:
     paths = [step.path for step in _units(layout)]
     paths += [path for _, path in reversed(list(_documentation(layout)))]
     paths += [layout.path("bin", "oci-bpf-hook"), layout.libexec]
-    # Once nobody is granted anything that it would have to hold.
+    # The guard is unloaded only when the hook can't grant anything more that needs it.
     off = Step(action="off", path=Path(PINS), content=b"", mode=0)
     return [*map(removal, asking), *([off] if has_guard(layout) else ()), *map(removal, paths)]
 
 
 def has_guard(layout: Layout) -> bool:
-    """Whether the guard, of which a host has one, goes with what is installed there."""
+    """Whether the host's guard is to be unloaded with what is installed there."""
     return not layout.top and layout.libexec.is_dir()
 
 
 def lacks_guard() -> bool:
-    """Whether what would be installed from here has no guard, since nobody has compiled it."""
+    """Whether this checkout or package has no compiled guard to install."""
     from ..guard.lsm.lists import OBJECT
 
     return not OBJECT.exists()
 
 
 def devices(program: str, top: str = "") -> list[Path]:
-    """Our CDI files, below `top`, by which engines run the hook's `program`."""
+    """Our own CDI files below `top` that have engines run the hook's `program`."""
     return [path for path in _running(program, top) if path.name == cdi.FILE]
 
 
 def kept(program: str, top: str = "") -> list[str]:
-    """What has to go before the hook's `program` may, in sentences: CDI files that are not ours.
+    """A sentence for each CDI file below `top` that isn't ours and runs the hook's `program`.
 
-    A device whose hook is missing stops every container that has it.
+    They have to be changed before the program is removed, since a device whose hook is missing
+    stops every container that has the device.
     """
     return [
-        f"{path} has the hook {program}, and no container with a device of that file starts once "
-        "the hook is gone; take it out of there first"
+        f"{path} runs the hook {program}, and once the hook is gone no container with a device of "
+        "that file starts; remove the hook from the file first"
         for path in _running(program, top)
         if path.name != cdi.FILE
     ]
 
 
 def _running(program: str, top: str) -> Iterator[Path]:
-    """The CDI files, where engines look for them below `top`, that name the `program`."""
+    """The CDI files below `top`, in the directories that engines read, that name the `program`."""
     named = re.compile(rb"(?<![\w./-])" + re.escape(os.fsencode(program)) + rb"(?![\w./-])")
     for directory in cdi.DIRECTORIES:
         for path in sorted(Path(f"{top}{directory}").glob("*")):
@@ -183,7 +191,7 @@ def _resources(layout: Layout) -> Iterator[Step]:
 
 
 def _stale(layout: Layout, known: set[Path]) -> Iterator[Step]:
-    """What another version has left in the package."""
+    """The steps that remove what another version has left in the package."""
     for path in sorted((layout.libexec / "oci_bpf_hook").rglob("*")):
         source = path
         if path.parent.name == "__pycache__":
@@ -193,7 +201,7 @@ def _stale(layout: Layout, known: set[Path]) -> Iterator[Step]:
 
 
 def _documentation(layout: Layout) -> Iterator[tuple[Path, Path]]:
-    """The man pages and completions, and where each goes."""
+    """Each man page and completion, and the path at which it is installed."""
     for page in sorted(resource("man").iterdir()):
         yield page, layout.path("share", "man", f"man{page.suffix[1:]}", page.name)
     for name, *where in (
@@ -205,7 +213,7 @@ def _documentation(layout: Layout) -> Iterator[tuple[Path, Path]]:
 
 
 def _units(layout: Layout) -> Iterator[Step]:
-    """The broker's units and the guard's, with the command where it is."""
+    """The steps that write the broker's and the guard's units, with the command's path in them."""
     for source in sorted(resource("systemd").iterdir()):
         text = source.read_text("utf-8").replace("/usr/bin/oci-", f"{layout.prefix}/bin/oci-")
         path = layout.path("lib", "systemd", "system", source.name)
@@ -219,7 +227,7 @@ def _precreate(layout: Layout, engine: str | None) -> Step:
 
 
 def _hook(layout: Layout, source: Path, engine: str | None) -> bytes:
-    """The JSON that registers the hook, as `source` is with the hook where it is installed."""
+    """The JSON that registers the hook: `source` with the path of the installed program."""
     loaded = json.loads(source.read_bytes())
     hook = loaded["hook"]
     hook["path"] = layout.program

@@ -1,4 +1,4 @@
-"""One step of an installation: it says what it would do, knows whether it has to, and does it."""
+"""The steps of an installation; each says what it does and whether it is needed, and does it."""
 
 import os
 import shutil
@@ -11,9 +11,10 @@ from .bytecode import compile_all, is_compiled
 
 
 class Step(Value):
-    """One thing to do to `path`: `action` is write, remove, compile, or off for the guard.
+    """One thing to do to `path`: `action` is write, remove, compile, or off, for the guard.
 
-    `content` and `mode` are what a file is to have.
+    A file that is written gets `content` and `mode`; for compile, `content` is the directory that
+    tracebacks are to show.
     """
 
     __slots__ = ("action", "content", "mode", "path")
@@ -38,7 +39,7 @@ class Step(Value):
         return f"{self.action} {self.path}{mode}"
 
     def execute(self) -> None:
-        """Do it.  Raises OSError, and HookError if the interpreter can't compile."""
+        """Do the step.  Raises OSError, and HookError if the interpreter can't compile."""
         if self.action == "write":
             self.path.parent.mkdir(parents=True, exist_ok=True)
             whole.write(self.path, self.content, mode=self.mode)
@@ -55,11 +56,10 @@ class Step(Value):
 
 
 def untrusted(steps: Sequence[Step], top: str = "") -> list[str]:
-    """What of the directories that the steps write to isn't ours alone, in sentences.
+    """A sentence for each directory of the steps that others than root and we could change.
 
-    It is looked at as far up as `top`, below which everything is installed.
-
-    What is in there runs as root in front of every container that asks.
+    What is installed there is run as root, so every directory up to `top`, below which everything
+    is installed, is checked.
     """
     problems: dict[str, None] = {}
     for directory in dict.fromkeys(step.path.parent for step in steps):
@@ -79,7 +79,7 @@ def untrusted(steps: Sequence[Step], top: str = "") -> list[str]:
 
 
 def _up_to(directory: Path, top: Path) -> Iterator[Path]:
-    """`directory` and those above it as far as `top`."""
+    """`directory` and those above it, up to `top`."""
     for path in (directory, *directory.parents):
         yield path
         if path == top:
@@ -87,10 +87,10 @@ def _up_to(directory: Path, top: Path) -> Iterator[Path]:
 
 
 def removal(path: Path) -> Step:
-    """The step that removes `path`, whatever it is."""
+    """The step that removes the file or directory `path`."""
     return Step(action="remove", path=path, content=b"", mode=0)
 
 
 def copy(path: Path, source: Path, *, mode: int = 0o644) -> Step:
-    """The step that writes to `path` what is in `source`."""
+    """The step that copies the file `source` to `path`."""
     return Step(action="write", path=path, content=source.read_bytes(), mode=mode)

@@ -1,4 +1,6 @@
-"""Which containers run on this host, whatever engine started them: asks /proc, and podman's API.
+"""Finds the containers that run on this host, whatever engine started them.
+
+It asks /proc and podman's API.
 
 A container is a mount namespace in a user namespace of its own; its init is the process that has
 been in it longest.  Engines write a container's name on the command line of the process that
@@ -47,10 +49,10 @@ _HOSTS = (CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE)
 class Running(Value):
     """A container: its init's `pid`, its namespaces' inode numbers, and what it is called.
 
-    `engine` is podman, cri-o, containerd, docker, lxc, nspawn, machine or systemd, or None; `id` is
-    the engine's; `image` only podman's API tells; `vouched` says that root's own engine tells all
-    this.  `runtime` is the path that root's conmon was given for the OCI runtime; it is compared,
-    and never opened.
+    `engine` is podman, cri-o, containerd, docker, lxc, nspawn, machine or systemd, or None.  `id`
+    is the engine's id; `image` is known only from podman's API.  `vouched` means that root's own
+    engine says all this.  `runtime` is the path of the OCI runtime on the command line of root's
+    conmon; it is compared, and never opened.
     """
 
     __slots__ = ("engine", "id", "image", "mount", "name", "pid", "runtime", "user", "vouched")
@@ -66,7 +68,7 @@ class Running(Value):
 
     @property
     def label(self) -> str:
-        """What to call it: its name, its id, or its first process."""
+        """What to call the container: its name, its id, or the pid of its first process."""
         return self.name or (self.id or "")[:_SHORT] or f"pid {self.pid}"
 
 
@@ -88,7 +90,7 @@ def containers() -> list[Running]:
     for pid in pids():
         try:
             seen = _see(pid)
-        except OSError:  # It has gone, or we may not look at it.
+        except OSError:  # The process has ended, or we may not look at it.
             continue
         if seen.mount not in oldest or seen.start < oldest[seen.mount].start:
             oldest[seen.mount] = seen
@@ -125,7 +127,7 @@ def find(name: str) -> Running:
 
 
 def of_process(pid: int) -> Running:
-    """The container of the process `pid`, with that pid as its init's.
+    """The container of the process `pid`, which counts as the container's init.
 
     Raises HookError (BAD_STATE).
     """
@@ -141,7 +143,7 @@ def _called(name: str, those: list[Running]) -> list[Running]:
 
 
 def _outermost(one: Running) -> tuple[int, int]:
-    """The outermost user namespace around it, and the user who owns that."""
+    """The outermost user namespace around the container, and the user who owns that namespace."""
     try:
         with Process(one.pid) as process:
             return process.outermost()[0], user_behind(process)
@@ -189,10 +191,10 @@ _Named = tuple[str | None, str | None, str | None, str | None]
 
 
 def _by_watcher(pid: int) -> tuple[_Named, bool] | None:
-    """The engine, name, id and runtime that a container's watcher, its parent, was told.
+    """The engine, name, id and runtime on the command line of a container's watcher, its parent.
 
-    The second value says whether the watcher is root's; users may claim anything about their own
-    containers.
+    The second value says whether the watcher is root's; a user may claim anything about containers
+    of their own.
     """
     parent = pid
     for _ in range(4):
@@ -225,9 +227,10 @@ def _parent(pid: int) -> int:
 def _is_roots(watcher: int, child: int, command: str, arguments: str) -> bool:
     """Whether `watcher` belongs to the host's root, and runs the installed `command`.
 
-    A user can put any words on a set-user-id program's command line, and so can the root of a
-    container without a user namespace.  But neither can make it that program and one of the host's
-    processes.  `arguments` and `child` show that the pid still names the process that was read.
+    A user can start a set-user-id program with any command line, and the root of a container
+    without a user namespace any program.  But neither can start the installed `command` as root and
+    as one of the host's processes.  `arguments` and `child` show that the pid is still that of the
+    process that was read.
     """
     try:
         with Process(watcher) as process:
@@ -269,7 +272,7 @@ def _is_the_hosts(process: Process) -> bool:
 
 
 def _same(kind: str, proc: int) -> bool:
-    """Whether that namespace of the process of the directory fd `proc` is ours, too."""
+    """Whether the process with the /proc fd `proc` is in our own namespace of this `kind`."""
     ours = os.stat(f"/proc/self/ns/{kind}")
     return os.path.samestat(ours, os.stat(f"ns/{kind}", dir_fd=proc))
 
@@ -349,9 +352,9 @@ def _from_podman() -> dict[int, tuple[str, str, str]]:
     for url in _sockets():
         try:
             from podman import PodmanClient
-        except ImportError:  # /proc tells the names too, but not the image.
+        except ImportError:  # Without it the names come from /proc, but the image isn't known.
             return {}
-        # What is wrong with somebody else's service must not stop us from looking at containers.
+        # An error of podman's service must not stop us from looking at containers.
         with suppress(Exception), PodmanClient(base_url=url, timeout=2) as client:
             for one in client.containers.list():
                 attributes = one.attrs
@@ -363,7 +366,7 @@ def _from_podman() -> dict[int, tuple[str, str, str]]:
 
 
 def first_process(one: Running) -> str:
-    """The name of the container's first process, or "?" if that has gone."""
+    """The name of the container's first process, or "?" if the process has ended."""
     try:
         return comm(one.pid)
     except OSError:

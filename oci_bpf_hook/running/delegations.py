@@ -1,4 +1,4 @@
-"""Which containers have a delegated bpffs, and what each can do with it."""
+"""Finds the containers with a delegated bpffs, and what each can do with it."""
 
 import pwd
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,16 +35,16 @@ class Notice(Value):
 # A container's root can put a mount over the bpffs, to hide it from those who look.
 _COVERED = Notice(
     code="covered",
-    text="another mount hides it; whoever has a token of it, or can unmount that mount, can still "
-    "use it",
+    text="another mount hides this bpffs; whoever has a token from it, or can unmount the other "
+    "mount, can still use it",
 )
-# The trail has whole seconds, and the kernel's clock for processes isn't adjusted with the other
-# one.
+# Seconds by which the times of a grant and of a process's start may differ: the audit trail has
+# whole seconds, and the kernel's clock for processes isn't adjusted with the wall clock.
 _CLOCKS = 2
 _UNMOUNTED = Notice(
     code="unmounted",
-    text="this was granted, and no mount of it can be found; the container may have tokens, or the "
-    "bpffs open",
+    text="this was granted, but no mount of it can be found; the container may have tokens, or may "
+    "have the bpffs open",
 )
 # The word that says whether a container is confined.
 CONFINED = {True: "yes", False: "no", None: "?"}
@@ -54,13 +54,13 @@ _UNSEEN = "its mounts can't be looked at, and it may have any delegation"
 class Delegation(Value):
     """A bpffs with delegate_* options that a container sees.
 
-    `shown` are the options in the kernel's words and `masks` their bits; `owner` is the user, by
-    the host's ids, who owns its user namespace (owner.user_behind).  `covered` says that another
-    mount covers it; `unseen` says why its mounts can't be looked at, or is "" if they can.  If they
-    can't, everything else comes from the audit trail.  `confined` says whether the guard holds its
-    tokens, and is None if nothing tells.  `host_network` and `host_cgroup` say what it shares with
-    the host; `rule` is the policy's rule that granted it, by the audit trail, or None if unknown;
-    `warnings` are what else an administrator should know.
+    `shown` are the options as the kernel shows them, and `masks` their bits.  `owner` is the host's
+    user who owns the container's user namespace (owner.user_behind).  `covered` says that another
+    mount covers the bpffs.  `unseen` says why the container's mounts can't be looked at, or is "";
+    if they can't, everything else comes from the audit trail.  `confined` says whether the guard
+    confines the tokens, or is None if that isn't known.  `host_network` and `host_cgroup` say what
+    the container shares with the host.  `rule` is the policy's rule that granted this, by the audit
+    trail, or None.  `warnings` are what else an administrator should know.
     """
 
     __slots__ = (
@@ -107,7 +107,7 @@ def delegations(enums: Mapping[str, Enum]) -> list[Delegation]:
     patience: dict[int, Patience] = {}
     for one in every:
         for delegation in of_container(one, enums, known, patience):
-            # Nobody knows whether two that can't be seen are the same.
+            # Whether two containers with unseen mounts have the same bpffs isn't known.
             what = f"of {one.id or one.mount}" if delegation.unseen else delegation.device
             key = (delegation.user_namespace, what, delegation.path)
             if key not in seen:
@@ -122,7 +122,7 @@ def delegations(enums: Mapping[str, Enum]) -> list[Delegation]:
 
 
 def granted_to(those: Iterable[Running]) -> Grants:
-    """What each of those containers was granted, by the audit trail."""
+    """What each of these containers was granted, by the audit trail."""
     wanted: dict[Key, float] = {}
     for one in those:
         with suppress(HookError, OSError), Process(one.pid) as process:
@@ -131,10 +131,10 @@ def granted_to(those: Iterable[Running]) -> Grants:
 
 
 def _keys(one: Running, process: Process) -> list[Key]:
-    """The keys by which the audit trail may know the container `one` of that `process`, best first.
+    """The keys under which the audit trail may have the container `one`, the best first.
 
     If root owns the user namespace, root's hook has recorded root as the user; the broker records
-    the user behind the process.  Root's record counts first.
+    the user for whom the namespace was made.  Root's record counts first.
     """
     identity = one.id or f"pid-{one.pid}"
     owner = process.outermost_owner()
@@ -143,21 +143,21 @@ def _keys(one: Running, process: Process) -> list[Key]:
 
 
 def _granted(known: Grants, one: Running, process: Process) -> Granted | None:
-    """The last grant to the container `one`, if it is `known`."""
+    """The last grant to the container `one`, or None if the trail has none."""
     return next((known[key] for key in _keys(one, process) if key in known), None)
 
 
 def unmounted(one: Running, enums: Mapping[str, Enum], known: Grants) -> Iterator[Delegation]:
-    """What `one` was granted, by the audit trail, although no mount of it can be found.
+    """What `one` was granted, by the audit trail, for a container that has no such mount any more.
 
-    A container's root can keep a token, or the bpffs open, and unmount it.
+    A container's root can unmount the bpffs, and keep a token or the bpffs open.
     """
     if one.id is None:
         return
     try:
         with Process(one.pid) as process:
             granted = _granted(known, one, process)
-            # A container that was restarted since then has no token any more.
+            # A container that was restarted after the grant has no token any more.
             if (
                 granted
                 and granted.shown
@@ -177,8 +177,8 @@ def of_container(
 ) -> Iterator[Delegation]:
     """The delegations of `one`; none if it has just ended.
 
-    A container that can't be looked at has one delegation, which says why and nothing else.
-    `patience` is what is left for the containers of each owner, if several are looked at.
+    A container that can't be looked at has one delegation, which says only why.  `patience` is what
+    may still be read of each owner's containers, if several containers are looked at.
     """
     try:
         with Process(one.pid) as process:
@@ -200,7 +200,7 @@ def _of_process(
     namespace, owner = process.outermost()
     granted = _granted(known, one, process)
     try:
-        # Root's containers are of many users, who have a user namespace each.
+        # Root runs containers for many users, so each of root's user namespaces counts alone.
         whose = patience.setdefault(owner or -namespace, Patience())
         every = mounts(process, of_interest(), whose)
     except OSError as error:
@@ -227,10 +227,10 @@ def _of_process(
 
 
 def _held(process: Process, mount: Mount, patience: Patience) -> bool | None:
-    """Whether it is confined; None if the time for asking is used up.
+    """Whether the bpffs is confined; None if the time for asking is used up.
 
-    The path to it may lead through a container's own file system that doesn't answer, and there may
-    be thousands of these.
+    The path to the mount may lead through a container's own file system that doesn't answer, and
+    there may be thousands of such mounts.
     """
     began = monotonic()
     if patience.seconds <= 0:
@@ -253,7 +253,7 @@ def _delegation(
     held: bool | None = None,
     unseen: str = "",
 ) -> Delegation:
-    """The delegation of a `mount`, or what was `granted`, if that is gone or can't be seen."""
+    """The delegation of a `mount`, or what was `granted` if the mount is gone or can't be seen."""
     network, cgroup = shared
     shown = mount.delegates if mount else granted.shown if granted else {}
     masks = {option: _mask(text, enums[option]) for option, text in shown.items()}
@@ -293,7 +293,7 @@ def _refused(space: int) -> list[Notice]:
 def _mask(text: str, enum: Enum) -> int:
     try:
         return parse_shown(text, enum)
-    except ValueError:  # Only the kernel knows that name: no BTF, and a newer release.
+    except ValueError:  # A newer kernel without BTF shows a name that the table doesn't have.
         return 0
 
 
@@ -317,10 +317,7 @@ def warnings(
     host_network: bool,
     host_cgroup: bool,
 ) -> Iterator[Notice]:
-    """What a container reaches beyond itself with `masks`.
-
-    If it isn't known to be confined it counts as not confined.
-    """
+    """What a container reaches beyond itself with `masks`; `confined` None counts as False."""
     given = {option: names(mask, enums[option]) for option, mask in masks.items()}
     for one in exposures(
         given, confined=bool(confined), host_network=host_network, host_cgroup=host_cgroup

@@ -1,15 +1,15 @@
-"""Which programs of engines are installed on this host, as root may believe and run them.
+"""Finds the engines' programs that are installed on this host and that root may safely run.
 
-Where a program is must not come from anybody: neither another process's command line nor the
-environment that sudo(8) hands on is asked.  So there is a fixed list of directories, and what is
-found there counts only if nobody but root can put something else in its place.
+The path of a program must not come from others, so neither another process's command line nor the
+environment that sudo(8) hands on is used.  There is a fixed list of directories, and a program in
+one of them counts only if nobody but root can put something else in its place.
 """
 
 import os
 import stat
 from collections.abc import Iterator
 
-# Where distributions and the engines' own packages put them, in the engines' order.
+# The directories of distributions and of the engines' own packages, in the order that engines use.
 PLACES = (
     *("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/bin", "/sbin"),
     *("/usr/libexec/podman", "/usr/local/libexec/podman", "/usr/lib/podman", "/usr/libexec"),
@@ -26,20 +26,21 @@ Identity = tuple[int, int]
 
 
 def find(name: str) -> str | None:
-    """The path of the installed program `name`, the first there is; None if there is none."""
+    """The path of the first installed program `name`, or None."""
     return next((path for path in _paths(name) if trusted(path) is not None), None)
 
 
 def is_place_of(path: str, name: str) -> bool:
-    """Whether the text `path` is where the program `name` is installed; nothing else is opened."""
+    """Whether the program `name` is installed at `path`, which isn't opened if it is elsewhere."""
     return path in _paths(name) and trusted(path) is not None
 
 
 def is_program(file: os.stat_result, link: str, name: str) -> bool:
     """Whether a process's executable is the installed program `name`.
 
-    `file` is what its /proc/PID/exe is, and `link` what that link says.  One that a newer package
-    has replaced meanwhile counts as long as it has the place's name, and lies on its filesystem.
+    `file` is the status of its /proc/PID/exe, and `link` the text of that link.  An executable that
+    a newer package has replaced meanwhile also counts, if it had the path of the installed program
+    and is on the same filesystem.
     """
     for path in _paths(name):
         found = trusted(path)
@@ -52,7 +53,10 @@ def is_program(file: os.stat_result, link: str, name: str) -> bool:
 
 
 def trusted(path: str) -> Identity | None:
-    """Which file the absolute `path` leads to, if that is a program that root alone can change."""
+    """The file that the absolute `path` leads to, or None unless only root can change it.
+
+    It also has to be an executable program.
+    """
     status = roots_alone(path)
     if status is None or not _is_roots_program(status):
         return None
@@ -60,10 +64,11 @@ def trusted(path: str) -> Identity | None:
 
 
 def roots_alone(path: str) -> os.stat_result | None:
-    """What the absolute `path` leads to, if root alone decides that; None if others do, or nothing.
+    """The status of the file that `path` leads to, or None unless only root decides which it is.
 
-    Every directory and link on the way is root's, and others may write to none of the directories;
-    what is root's in one with the sticky bit, as /tmp has it, nobody else can move.
+    Every directory and link on the way has to be root's, and others may not write to any of these
+    directories.  A directory with the sticky bit, such as /tmp, may be writable: nobody else can
+    move what is root's in there.
     """
     parts = [part for part in path.split("/") if part][::-1]
     links = 0

@@ -1,8 +1,9 @@
-"""Who can still use a delegation that was taken away, as far as /proc shows it.
+"""Finds the processes that can still use a delegation after it was revoked, as /proc shows them.
 
-Whoever has a token's fd and is privileged over its user namespace can use the token, and whoever
-has a directory of the bpffs open can make tokens, whether a path leads there or not.  So processes
-are searched, not namespaces.  An fd that is on its way through a socket can't be seen.
+A process with a token's fd and privileges over its user namespace can use the token.  A process
+with an open directory of the bpffs can make tokens, even if no path leads to the bpffs.  So
+processes are searched, and not only namespaces.  An fd that is being sent through a socket can't be
+seen.
 """
 
 import os
@@ -22,9 +23,9 @@ UNSEEN = "unseen"
 
 
 class Held(Value):
-    """What a process has: a TOKEN, a DIRECTORY of the bpffs, or its MOUNT with nothing over it.
+    """What a process has: a TOKEN, an open DIRECTORY of the bpffs, or a MOUNT that isn't covered.
 
-    UNSEEN means that the process may have such a mount, among more mounts than are read.  `fd` is
+    UNSEEN means that the process has more mounts than are read, and may have such a mount.  `fd` is
     None for a mount, and for a directory that is the process's root or working directory.
     """
 
@@ -36,18 +37,18 @@ class Held(Value):
 
 
 def holders(devices: set[str], mount_namespace: int) -> Iterator[Held]:
-    """Who has anything of the bpffs `devices`, which are major:minor as mountinfo has them.
+    """The processes that have anything of the bpffs `devices`, each major:minor as in mountinfo.
 
-    A token is a file of the bpffs that it was made from.  The mount namespace with the inode
-    number `mount_namespace`, the container's own, isn't searched for mounts.  For each other one
-    that shows the bpffs, one process is named.
+    A token is a file of the bpffs that it was made from.  `mount_namespace` is the inode number of
+    the container's own mount namespace, which isn't searched for mounts.  For every other mount
+    namespace that shows the bpffs, one process is named.
     """
     namespaces = {mount_namespace}
     patience = Patience()
     for pid in sorted(pids()):
         found: set[tuple[str, int]] = set()
         name = "?"
-        with suppress(OSError):  # It has gone, or we may not look at it.
+        with suppress(OSError):  # The process has ended, or we may not look at it.
             name = comm(pid)
             for task in _tasks(pid):
                 with suppress(OSError):
@@ -62,7 +63,7 @@ def _tasks(pid: int) -> list[str]:
     """The directories of the threads that may have fds or mounts of their own."""
     directory = f"/proc/{pid}"
     ours = os.stat("/proc/self/ns/user").st_ino == os.stat(f"{directory}/ns/user").st_ino
-    if ours and os.stat(directory).st_uid == 0:  # The host's root doesn't hide from itself.
+    if ours and os.stat(directory).st_uid == 0:  # The host's root needn't hide anything from us.
         return [directory]
     return [f"{directory}/task/{tid}" for tid in os.listdir(f"{directory}/task")]
 

@@ -1,15 +1,15 @@
-"""Whose a container is: the user for whom the outermost user namespace around it was made.
+"""Finds a container's user: the one for whom the outermost user namespace around it was made.
 
-That is who made it below the initial namespace, with whose rights all that is inside was made.  The
-uid of a process in there proves nothing: in a rootful container it is a subordinate id, which may
-lie in some user's range.
+Usually that is the user who made that namespace, since everything inside was made with this user's
+rights.  The uid of a process inside proves nothing: in a rootful container it is a subordinate uid,
+which may be in some user's range.
 
-A namespace that root made isn't always made for root.  A set-user-id sandbox (firejail, or
-bubblewrap set so) makes one for its caller while its effective id is 0, and so does systemd for a
-service with PrivateUsers= and User=.  In each of them the ids of its user are mapped.  So a
-namespace is root's only if root made it and no account has an id in it.  What could be either is
-taken for the lesser of the two, and so is a rootful container whose ids lie in a user's subordinate
-range.
+A namespace that root made isn't always made for root.  A set-user-id sandbox (firejail, or a
+set-user-id bubblewrap) makes one for its caller while its effective uid is 0, and systemd makes one
+for a service with PrivateUsers= and User=.  In such a namespace the user's uid is mapped.  So a
+namespace is root's only if root made it and no account's id is mapped in it.  Where both are
+possible the less privileged user is assumed, for example for a rootful container whose ids are in
+a user's subordinate range.
 """
 
 import pwd
@@ -22,12 +22,13 @@ from .process import pids
 
 
 def user_behind(process: Process, subuid: str = SUBUID) -> int:
-    """The user for whom the outermost user namespace around `process` was made, by the host's ids.
+    """The host's uid of the user for whom the outermost user namespace around `process` was made.
 
-    That is its owner, a subordinate id being the user's that it was given to, if that isn't root.
-    Of root's it is root only if no id of an account or of its subordinate range is mapped there,
-    and else that account; NOBODY where that may be several, or can't be read any more.  To be asked
-    in the initial user namespace, by who may look at the process.  Raises OSError, HookError.
+    If the namespace's owner isn't root, it is the owner, or the user to whom the owner's uid was
+    given as a subordinate id.  If the owner is root, it is the account whose id or subordinate id
+    is mapped in the namespace, and root if there is no such account.  It is NOBODY if there are
+    several, or if the map can't be read any more.  The caller has to be in the initial user
+    namespace and must be allowed to look at the process.  Raises OSError, HookError.
     """
     number, owner = process.outermost()
     if owner != 0:
@@ -37,7 +38,7 @@ def user_behind(process: Process, subuid: str = SUBUID) -> int:
         return NOBODY
     accounts = _accounts(mapped, subuid) - {0}
     if len(accounts) > 1:
-        # Set-user-id bubblewrap maps this one for the namespace's root, beside the user's own.
+        # Set-user-id bubblewrap maps NOBODY as the namespace's root, beside the user's own id.
         accounts.discard(NOBODY)
     if not accounts:
         return 0
@@ -45,9 +46,10 @@ def user_behind(process: Process, subuid: str = SUBUID) -> int:
 
 
 def _map_of(process: Process, namespace: int) -> list[tuple[int, int]] | None:
-    """The host's ids that are mapped into the `namespace` around `process`: first and count.
+    """The ranges of the host's ids that are mapped in the `namespace` around `process`.
 
-    Only a process that is in a namespace tells its map, which is written once.  None if none is.
+    Each range is a first id and a count.  A namespace's map is written once and can be read only
+    through a process in it.  Returns None if there is no such process.
     """
     if process.user_inode() == namespace:
         mapped = process.id_map("uid")
@@ -65,10 +67,10 @@ def _map_of(process: Process, namespace: int) -> list[tuple[int, int]] | None:
 
 
 def _accounts(mapped: Sequence[tuple[int, int]], subuid: str) -> set[int]:
-    """Whose the `mapped` ids are: accounts' own, and those that accounts were given.
+    """The users to whom `mapped` ids belong, as accounts or by subordinate ranges.
 
-    A range of one is somebody's, too, if the host's database doesn't know who: processes have ids
-    that it hasn't, and no engine maps a container's ids one by one.
+    A range of a single id counts as a user's even if the host's database doesn't have the id:
+    processes can have ids without an account, and no engine maps a container's ids one by one.
     """
     found = {user_of(first, subuid) for first, count in mapped if count == 1}
     found |= {one.pw_uid for one in pwd.getpwall() if within(one.pw_uid, mapped)}

@@ -1,4 +1,4 @@
-"""The delegations of a host as one HTML page, for a security review: who may do what.
+"""Writes the delegations of a host as one HTML page, for a security review.
 
 It has a row for each container and a column for each type that any container has, coloured by how
 far the type reaches.  The page loads no other file and runs no script, and everything in it that
@@ -18,7 +18,7 @@ _TITLES = {
     "delegate_maps": "map types",
     "delegate_attachs": "attach types",
 }
-# What a reader looks for first comes first.
+# The order of the columns: what a reader looks for first comes first.
 _ORDER = ("delegate_progs", "delegate_maps", "delegate_attachs", "delegate_cmds")
 _WORDS = {
     OWN: ("own", "reaches only the container itself"),
@@ -71,7 +71,7 @@ tbody tr:last-child > * { border-bottom: 0; }
 def page(
     delegations: Sequence[Delegation], enums: Mapping[str, Enum], *, host: str, time: str
 ) -> str:
-    """The page about these `delegations` of `host`, at `time`, as text for a file in UTF-8."""
+    """The HTML of the page about the `delegations` of `host` at `time`, to be encoded in UTF-8."""
     title = f"BPF delegations on {_text(host)}"
     columns = _columns(delegations, enums)
     body = [
@@ -183,7 +183,7 @@ def _cell(one: Delegation, option: str, name: str, enum: Enum) -> str:
 
 
 def _reach(one: Delegation, option: str, name: str) -> str:
-    """How far the type reaches from this container, with the namespaces that it shares."""
+    """How far the type reaches from this container, given the namespaces that it shares."""
     kind = reach(option, name, confined=bool(one.confined))
     if kind == NETWORK:
         return NETWORK if one.host_network else OWN

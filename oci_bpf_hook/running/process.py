@@ -1,7 +1,7 @@
-"""What /proc tells of a process: credentials, seccomp, environment, and what is mapped into it.
+"""Reads what /proc says about a process: credentials, seccomp, environment, mounts, mapped files.
 
-All of it is read through the directory fd of a `container.Process`, so that it is all of the same
-process.  If something may not be read that is an OSError; the caller decides what it means.
+All of it is read through the directory fd of a `namespaces.Process`, so that it is all about the
+same process.  What may not be read raises OSError, and the caller decides what that means.
 """
 
 import errno
@@ -14,17 +14,17 @@ from ..kernel.mountinfo import Keep, Mounts, TooManyError
 from ..kernel.mountinfo import read as read_mounts
 from ..values import Value
 
-# At most so much is read of a file that a container can make longer.
+# The most bytes that are read of a file whose length a container decides.
 _MOST = 4 << 20
 _BLOCK = 1 << 16
-# For the mounts of all processes of one owner together: a container can make as many mount
-# namespaces as it likes.
+# The most bytes and seconds for the mounts of all processes of one owner together, since a
+# container can make as many mount namespaces as it likes.
 _MOST_OF_ALL = 8 * MOUNTINFO_MAX
 _SECONDS = 10.0
 
 
 class Status(Value):
-    """/proc/PID/status: ids as our own user namespace numbers them, capabilities as masks."""
+    """/proc/PID/status, with the ids of our own user namespace, and capabilities as masks."""
 
     __slots__ = (
         *("ambient", "bounding", "effective", "inheritable", "permitted"),
@@ -69,7 +69,8 @@ def status_of(pid: int | str) -> Status:
 
 def _status(text: str) -> Status:
     fields: dict[str, str] = {}
-    # Not splitlines(): people choose names, and in these only "\n" is escaped.
+    # splitlines() would also split at characters that a process's name can have; the kernel
+    # escapes only "\n".
     for line in text.split("\n"):
         key, _, value = line.partition(":")
         fields[key] = value.strip()
@@ -88,7 +89,7 @@ def _status(text: str) -> Status:
 
 
 def is_roots(process: Process) -> bool:
-    """Whether all of its user ids are root's; a set-user-id program changes only some of them.
+    """Whether all uids of the process are root's; a set-user-id program changes only some of them.
 
     Raises OSError.
     """
@@ -98,16 +99,16 @@ def is_roots(process: Process) -> bool:
 
 
 class TooManyMountsError(OSError):
-    """The process has more mounts than are read; the strerror says so."""
+    """The process has more mounts than are read, as the strerror says."""
 
     def __init__(self, what: str) -> None:
         super().__init__(errno.EFBIG, f"it has {what}")
 
 
 class Patience:
-    """How much of mountinfo is read, in bytes: of one mount namespace, and of several together.
+    """Limits how many bytes of mountinfo are read of one mount namespace, and of several together.
 
-    `seconds` is the time left for requests that may get no answer.
+    `seconds` is the time that is left for requests to filesystems that may not answer.
     """
 
     def __init__(self, of_one: int = MOUNTINFO_MAX, of_all: int = _MOST_OF_ALL) -> None:
@@ -116,13 +117,13 @@ class Patience:
         self.seconds = _SECONDS
 
     def mounts(self, path: str, directory: int | None, keep: Keep) -> Mounts:
-        """The mounts that `keep` selects of the mountinfo file at `path` in the open `directory`.
+        """The mounts that `keep` selects from the mountinfo file at `path` in the fd `directory`.
 
         Raises OSError; TooManyMountsError is one.
         """
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
         try:
-            # Most files have no mount to keep, and for these no tree is built.
+            # Most files have no mount to keep, and then building the tree isn't worth its time.
             if not any(map(keep, self._lines(fd))):
                 return Mounts(kept=[], covered=set())
             os.lseek(fd, 0, os.SEEK_SET)
@@ -141,8 +142,8 @@ class Patience:
             if size > self._of_one:
                 raise TooManyError(f"more than {self._of_one >> 10} KiB of mounts")
             if self._left < 0:
-                raise TooManyError("mounts besides too many others of the same owner")
-            # Not splitlines(): in a path only "\n" is escaped.
+                raise TooManyError("mounts, and its owner's other containers have too many already")
+            # splitlines() would also split at other characters; in a path only "\n" is escaped.
             *lines, rest = (rest + block).split(b"\n")
             yield from lines
         if rest:
@@ -150,12 +151,12 @@ class Patience:
 
 
 def mounts(process: Process, keep: Keep, patience: Patience | None = None) -> Mounts:
-    """The mounts that the process sees and `keep` selects.  Raises OSError, as Patience.mounts."""
+    """The mounts of the process that `keep` selects.  Raises OSError, as Patience.mounts does."""
     return (patience or Patience()).mounts("mountinfo", process.proc, keep)
 
 
 def started(process: Process) -> float:
-    """When the process was started, in seconds as time.time() has them.  Raises OSError."""
+    """When the process was started, in seconds since the epoch.  Raises OSError."""
     # The 22nd field; the command's name, in parentheses, may itself have blanks and parentheses.
     ticks = int(read(process, "stat").rpartition(")")[2].split()[19])
     with open("/proc/stat", encoding="ascii") as file:
@@ -170,7 +171,10 @@ def environment(process: Process) -> dict[str, str]:
 
 
 def inside_id(process: Process, kind: str, identity: int) -> int | None:
-    """What our id `identity` is in the process's user namespace, by its `uid_map` or `gid_map`."""
+    """The id in the process's user namespace of our id `identity`, or None.
+
+    `kind` is uid or gid.
+    """
     for line in read(process, f"{kind}_map").splitlines():
         inside, outside, count = map(int, line.split())
         if outside <= identity < outside + count:

@@ -1,20 +1,20 @@
-"""What the processes of a running container share with the host: its network, and its cgroups.
+"""Finds out whether a running container's processes share the host's network or see its cgroups.
 
-At createRuntime the hook looks at the only process that there is (`Container`).  Once the workload
-runs, the container chooses which of its processes is looked at, and when: one process can move to a
-network namespace of its own to ask, while all others stay in the host's.  So here every process
-counts that is in the user namespace or in one within it, with every thread.  A process that can't
-be read, or keeps changing, counts as sharing everything.  A broker's peer is always looked at in
-this way: nothing that the kernel tells distinguishes a hook at createContainer from a program in
-the container; and if it is such a hook, then the workload doesn't run yet, and the processes that
-exist have the container's namespaces.
+At createRuntime the hook looks at the container's only process (`Container`).  Once the workload
+runs, the container can choose which of its processes is looked at, and when: one process can ask
+from a network namespace of its own, while all others stay in the host's.  So here every process and
+thread counts that is in the container's user namespace or in one inside it.  A process that can't
+be read, or keeps changing, counts as sharing everything.  A process that connects to the broker is
+always looked at in this way, because the kernel can't distinguish a hook at createContainer from a
+program in the container.  If it is such a hook, the workload doesn't run yet, and the processes
+that exist have the container's namespaces.
 
-A process passes on what it shares only by fork(2): to enter a namespace of the host's again takes a
-privilege in the host's user namespace.  So to stay unseen, such a process has to fork time and
-again, and end before it is looked at.  Passes are made until one finds no new process, and no
-process that ended before it was looked at.  A listing of all pids can be evaded only when the
-kernel begins to number anew from the lowest pid; if that happens twice between the first pass and
-the last one, the result isn't believed.
+A process passes on what it shares only by fork(2), since entering a namespace of the host's again
+takes a privilege in the host's user namespace.  So to stay unseen, such a process has to fork again
+and again, and end each time before it is looked at.  Passes are made until one finds no new
+process, and no process that ended before it was looked at.  A listing of all pids can be evaded
+only when pids wrap around to the lowest; if that happens twice between the first and the last pass,
+the result isn't believed.
 
 This can't see what a process holds open from before: a directory of the host's cgroups, or a file
 of its network namespace.
@@ -38,7 +38,7 @@ from .process import Patience, pids
 
 # Linux: include/linux/proc_ns.h, PROC_PID_INIT_INO.
 _INITIAL_PID = 0xEFFFFFFC
-# How many ids the initial user namespace maps; one below it may, too, if root sets that up.
+# The number of ids that the initial user namespace maps; root can set up another one with as many.
 _EVERY_ID = 0xFFFFFFFF
 _THERE = b"t"
 # The most to look at: seconds, processes and threads, and namespaces.
@@ -53,10 +53,10 @@ _Found = TypeVar("_Found")
 def shares(process: Process) -> tuple[bool, bool]:
     """Whether the container of `process` shares the host's network, and sees the host's cgroups.
 
-    Both are True if the container is a user's: the user can enter and leave namespaces with a token
-    in hand, and so sees what the container doesn't.  Both are also True for a process in a user
-    namespace within a container's, and whenever it can't be told.  To be called in the initial user
-    namespace, for a container whose workload may run.
+    Both are True if the container is a user's, because the user can enter and leave its namespaces
+    with a token in hand.  Both are also True for a process in a user namespace inside a
+    container's, and whenever the answer can't be found.  The caller has to be in the initial user
+    namespace.
     """
     try:
         if process.is_nested() or user_behind(process) != 0 or not _sees_everybody():
@@ -68,32 +68,33 @@ def shares(process: Process) -> tuple[bool, bool]:
 
 
 def _sees_everybody() -> bool:
-    """Whether we see every process of the host, because we are in the initial pid namespace."""
+    """Whether we are in the initial pid namespace, and so see every process of the host."""
     return os.stat("/proc/self/ns/pid").st_ino == _INITIAL_PID
 
 
 class _UnclearError(OSError):
-    """There is more than is looked at, or it changes all the time."""
+    """There are more processes than are looked at, or they change all the time."""
 
 
 class _Look:
     """A look at every process of a container; to be used in a `with`.
 
-    It holds every namespace that it has seen, because the number of one that ends is used again.
+    It holds every namespace open that it has seen, because the inode number of a namespace that
+    ends is used again.
     """
 
     def __init__(self, process: Process) -> None:
         self._top = process.user_inode()
         self._everything_is_mapped = process.id_map("uid") == [(0, _EVERY_ID)]
         self._held: list[int] = []
-        # By their inode numbers: whether a user namespace is the container's or below it, whether a
-        # network namespace belongs to none of these, and which cgroups a mount namespace shows.
+        # What is known of namespaces, by their inode numbers: whether a user namespace is the
+        # container's or inside it, whether a network namespace belongs to none of these user
+        # namespaces, and which cgroups a mount namespace shows.
         self._users = {self._top: True, INITIAL_USER_NAMESPACE: False}
         self._networks: dict[int, bool] = {}
         self._mounts: dict[int, frozenset[str]] = {}
         self._patience = Patience()
-        # The newest pid before the first pass, and the latest one; how often numbering has begun
-        # anew.
+        # The newest pid before the first pass, the newest now, and how often pids wrapped around.
         self._since = self._last = self._laps = 0
         self._pids: set[int] = set()
         # The tid and start time of each thread: those that were looked at, and those that had
@@ -110,7 +111,7 @@ class _Look:
             os.close(self._held.pop())
 
     def at_all(self) -> tuple[bool, bool]:
-        """Whether some process shares the host's network, and some sees the host's cgroups."""
+        """Whether any process shares the host's network, and whether any sees its cgroups."""
         self._since = self._last = _new_pid()
         until = monotonic() + _SECONDS
         while not self._pass() and not (self._network and self._cgroup):
@@ -121,14 +122,14 @@ class _Look:
         return self._network, self._cgroup
 
     def _pass(self) -> bool:
-        """Look at all processes that exist; returns whether there was nothing new."""
+        """Look at all processes that exist.  Returns whether none of them was new."""
         listed = pids()
         if len(listed) > _MOST:
             raise _UnclearError
         settled = True
         gone: list[int] = []
         looked_at: list[int] = []
-        # The new ones first and at once, because they may be about to end.
+        # New processes are looked at first, because they may be about to end.
         for pid in sorted(listed, key=self._pids.__contains__):
             try:
                 if self._is_ours(f"/proc/{pid}/ns/user"):
@@ -165,8 +166,8 @@ class _Look:
         if key in self._tasks or key in self._ended:
             return True
         if fields[0] in (b"Z", b"X"):
-            # It has ended and shares nothing any more, but it lived when it was listed, and a child
-            # that it has made since wasn't listed.
+            # The thread has ended and shares nothing any more.  But it lived when it was listed,
+            # and a child that it has made since wasn't listed.
             self._ended.add(key)
             return False
         self._network |= self._known(f"{task}/ns/net", self._networks, self._is_foreign)
@@ -189,7 +190,7 @@ class _Look:
             os.close(owner)
 
     def _sees_more(self, task: str) -> bool:
-        """Whether a cgroup2 in its mount namespace shows more than the cgroup that it is in."""
+        """Whether a cgroup2 mount that the task sees shows more than the task's own cgroup."""
         shown = self._known(f"{task}/ns/mnt", self._mounts, self._cgroups_in)
         lines = _read(f"{task}/cgroup").decode("utf-8", "surrogateescape").split("\n")
         own = next((line[3:] for line in lines if line.startswith("0::")), "/")
@@ -214,20 +215,20 @@ class _Look:
 
 
 def _has_every_id(pid: int) -> bool:
-    """Whether the user namespace of `pid` maps all ids there are, to themselves.
+    """Whether the user namespace of `pid` maps every id to itself.
 
-    Reading that needs no privilege.  So it also works for a host's process that we may not look at
-    because it has a capability that we lack: if it maps all ids, it is in no container, which would
-    map fewer.
+    Reading the map needs no privilege, so this also works for a process of the host that we may not
+    look at because it has a capability that we lack.  If all ids are mapped the process isn't in a
+    container, whose user namespace maps fewer.
     """
     return _read(f"/proc/{pid}/uid_map").split() == [b"0", b"0", b"%d" % _EVERY_ID]
 
 
 class _Visitor(Half):
-    """A child in a mount namespace, which sees all of its mounts.
+    """A child process that joins a mount namespace, to see all mounts in it.
 
     A process of the container's may have a root directory from which some mounts can't be seen.
-    The child runs no program, and joins no other namespace.
+    The child runs no program and joins no other namespace.
     """
 
     def __init__(self, namespace: int) -> None:
@@ -248,9 +249,9 @@ class _Visitor(Half):
             os._exit(0)
 
     def cgroups(self, patience: Patience) -> frozenset[str]:
-        """The cgroups that the mounts there show; each stands for all below it.
+        """The cgroups that the mounts there show; each includes all cgroups below it.
 
-        Raises HookError, OSError; more mounts than are read are an OSError, too.
+        Raises HookError, and OSError, also if there are more mounts than are read.
         """
         self._receive(_THERE)
         mounts = patience.mounts(f"/proc/{self._pid}/mountinfo", None, _is_cgroup2)
@@ -270,9 +271,10 @@ def _read(path: str, most: int = 1 << 20) -> bytes:
 
 
 def _new_pid() -> int:
-    """The pid of a process that was started just now; earlier processes have lower ones.
+    """The pid of a process that was started just now.
 
-    Until they begin anew.  /proc/loadavg has it, too, but not for a service with ProcSubset=pid.
+    Earlier processes have lower pids, unless pids have wrapped around.  /proc/loadavg also has the
+    newest pid, but a service with ProcSubset=pid can't read it.
     """
     pid = os.fork()
     if pid == 0:
@@ -283,5 +285,5 @@ def _new_pid() -> int:
 
 
 def _is_between(since: int, pid: int, last: int) -> bool:
-    """Whether `pid` may have been given after `since`, up to `last`; pids may have begun anew."""
+    """Whether `pid` may have been given after `since`, up to `last`; pids may have wrapped."""
     return since < pid <= last if since <= last else pid > since or pid <= last

@@ -158,7 +158,7 @@ def test_so_much_of_one_owner_s() -> None:
         patience = Patience(of_all=3 * size)
         assert len(mounts(process, of_interest(), patience).kept) == 1
         # Read twice, where there is something of interest.
-        with pytest.raises(TooManyMountsError, match="too many others of the same owner"):
+        with pytest.raises(TooManyMountsError, match="its owner's other containers have too many"):
             mounts(process, of_interest(), patience)
         with pytest.raises(TooManyMountsError, match=r"more than \d+ KiB"):
             mounts(process, of_interest(), Patience(of_one=size - 1))

@@ -85,7 +85,7 @@ def case_a_token_without_a_mount(context: Context) -> str:
         pid = as_root(container, lambda: _holds_a_token(_umount))
         try:
             said = forked("guard", "off", code=16)
-            assert "1 confined tokens are held by the guard" in said, said
+            assert "the guard confines 1 tokens" in said, said
             assert forked("guard", "off", "--dry-run", code=16) == said
             guard.in_force().__exit__(None, None, None)
         finally:
