@@ -1,1 +1,1 @@
-"""The files in which other programs describe containers: a module a kind of file."""
+"""Reads and writes the files in which other programs describe containers."""

@@ -1,6 +1,6 @@
-"""Needs in the form in which somebody grants them: podman, a policy, Kubernetes, Incus, systemd.
+"""Prints needs in the form in which they are granted: podman, a policy, Kubernetes, Incus, systemd.
 
-Names of programs and files come from somebody else: characters that aren't printable become `?`.
+Names of programs and files may be hostile, so characters in them that aren't printable become `?`.
 """
 
 import json
@@ -15,12 +15,12 @@ _Lists = Mapping[str, list[str]]
 
 
 def render(form: str, needs: Needs, enums: Mapping[str, Enum], name: str) -> str:
-    """`needs` in one of FORMS; `name` is the name for its profile or container."""
+    """`needs` in one of FORMS; `name` is the name of the profile or container that is printed."""
     return "\n".join(_FORMS[form](needs, enums, name))
 
 
 def left_out(form: str, needs: Needs) -> list[str]:
-    """What to beware of, a line each, if `form` is to be pasted and has no place for it."""
+    """A line for each warning of `needs` that has no place in `form`."""
     return [] if form in _WITH_WARNINGS else [f"beware: {text}" for text in _warnings(needs)]
 
 
@@ -59,7 +59,7 @@ def _text(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
 
 
 def _annotations(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
-    # One word a line, without quotes or spaces, so that podman run $(...) takes them as they are.
+    # Each line is one word without quotes or spaces, so that podman run $(...) takes it as it is.
     for option, value in snippets.podman_options(*_asked(needs, enums)):
         yield f"{option}={value}"
 
@@ -90,7 +90,7 @@ def _kubernetes(needs: Needs, enums: Mapping[str, Enum], name: str) -> Iterator[
 
 
 def _incus(needs: Needs, enums: Mapping[str, Enum], _: str) -> Iterator[str]:
-    # Incus's containers have all capabilities of their user namespace.
+    # No capabilities are added, since Incus's containers have all of their user namespace.
     yield snippets.as_yaml({"config": snippets.incus_config(_names(needs, enums))}).rstrip("\n")
 
 
@@ -110,7 +110,7 @@ def _asked(needs: Needs, enums: Mapping[str, Enum]) -> tuple[dict[str, str], lis
 
 
 def _names(needs: Needs, enums: Mapping[str, Enum]) -> _Lists:
-    """What is delegated, by the option."""
+    """The names to delegate, by their option."""
     lists = needs.lists(enums)
     return {kind.option: lists[kind.option] for kind in KINDS}
 

@@ -1,4 +1,4 @@
-"""compose.yaml: the services of the Compose specification."""
+"""Reads compose.yaml, the services of the Compose specification."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,14 +10,14 @@ from .container import TOP, Asker, asker, lacking, no_user_namespace
 
 
 def is_compose(data: object) -> bool:
-    """Whether the document `data` is one of Compose."""
+    """Whether the document `data` is a Compose file."""
     return isinstance(data, dict) and isinstance(data.get("services"), dict)
 
 
 def read(
     data: Mapping[str, Any], spots: Mapping[Place, Spot], faults: list[Fault]
 ) -> Iterator[Asker]:
-    """The services of the document `data`; what can't be read goes to `faults`."""
+    """The services of the document `data`; what can't be read is added to `faults`."""
     for name, service in data["services"].items():
         if isinstance(service, dict):
             yield _service(str(name), service, spots, faults)
@@ -67,7 +67,7 @@ def _service(
 def _pairs(
     service: Mapping[str, Any], place: Place, spots: Mapping[Place, Spot], faults: list[Fault]
 ) -> tuple[dict[str, str], dict[str, Spot]]:
-    """A mapping, or a list of KEY=VALUE, and the spots of what is ours in it."""
+    """The pairs in a mapping or a list of KEY=VALUE, and the spots of our annotations in it."""
     given = service.get(str(place[-1]))
     found: dict[str, str] = {}
     where: dict[str, Spot] = {}
@@ -86,5 +86,5 @@ def _pairs(
             if ours:
                 where[key] = spot
         elif ours:
-            faults.append(fault(spot, f"the value of {quote(key)} is no text; put it in quotes"))
+            faults.append(fault(spot, f"the value of {quote(key)} isn't a text; put it in quotes"))
     return found, where

@@ -1,7 +1,6 @@
-"""A container as some file describes it: what it asks for, and what the file tells of it.
+"""A container as a file describes it: what it asks for, and what else the file says about it.
 
-Every reader makes these, whatever the file; what is made of them doesn't depend on where they
-come from.
+The reader of each kind of file makes these, and the rest of the program doesn't depend on the kind.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,14 +14,14 @@ from ..values import Value
 class Asker(Value):
     """One container.
 
-    `where` has the spot of the value of each of our `annotations`, and `here` the spot of the
-    container itself.  `subject` is what a policy's rules may match, as far as the file says it.
-    `user_namespace` is whether it has one of its own, None where that isn't the file's to say;
-    `masked` are the paths that the engine will cover, `remounted` those whose mount it will
-    change, `owner` the uid and gid of its root on the host, `root` the path of its root
-    filesystem; `inside` is whether the hook is in the container already, at createContainer.
-    `doubts` are what is doubtful about the file itself, and `lacks` what only a container that
-    asks for a delegation is in want of.
+    `where` has the spot of each of our `annotations`, by key, and `here` is the container's own
+    spot.  `subject` has what the file says of what a policy's rules may match.  `user_namespace`
+    says whether the container has a user namespace of its own, and is None if the file doesn't
+    decide that.  `masked` are the paths that the engine will cover, `remounted` those at which it
+    will change the mount, `owner` the host's uid and gid of the container's root, and `root` the
+    path of its root filesystem.  `inside` says that the hook runs in the container, at
+    createContainer.  `doubts` are what is doubtful about the file itself, and `lacks` what the
+    container lacks if it asks for a delegation.
     """
 
     __slots__ = (
@@ -71,7 +70,7 @@ def asker(
     doubts: Iterable[Fault] = (),
     lacks: Iterable[Fault] = (),
 ) -> Asker:
-    """An Asker of which the file says no more than this."""
+    """An Asker with defaults for what the file doesn't say."""
     return Asker(
         name=name,
         annotations=dict(annotations),
@@ -92,7 +91,7 @@ def asker(
 def lacking(
     capabilities: Iterable[Any], here: Spot, *, privileged: bool = False, user: Any = None
 ) -> list[Fault]:
-    """What a container with these capabilities and that user is in want of."""
+    """What a container with these `capabilities` and this `user` lacks to use a token."""
     names = {str(name).upper().removeprefix("CAP_") for name in capabilities}
     found: list[Fault] = []
     if not privileged and names.isdisjoint(("BPF", "ALL")):
@@ -101,15 +100,15 @@ def lacking(
         found.append(
             fault(
                 here,
-                f"it runs as the user {user}, and a capability reaches a process that isn't "
-                "root's only as an ambient one",
+                f"it runs as the user {user}, and a process that isn't root's has a capability "
+                "only if that is in its ambient set",
             )
         )
     return found
 
 
 def no_user_namespace(here: Spot, add: str) -> Fault:
-    """The want of a container that gets a user namespace only if its engine gives it one."""
+    """The fault that nothing in the file gives the container a user namespace."""
     return fault(
         here,
         f"nothing gives this container a user namespace, and BPF tokens exist only in one; {add}, "

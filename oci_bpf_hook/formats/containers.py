@@ -1,4 +1,4 @@
-"""Any of the files that describe containers, by its name and what is in it."""
+"""Reads any file that describes containers; its name and its content say of which kind it is."""
 
 from ..errors import BAD_STATE, USAGE, HookError
 from ..text.places import Fault
@@ -10,9 +10,10 @@ KINDS = "an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a
 
 
 def read(data: bytes, name: str) -> tuple[Asker, ...]:
-    """The containers that the file `name`, which has `data` in it, describes.
+    """The containers that the file `name` with the content `data` describes.
 
-    Raises HookError with every fault: BAD_STATE for what is OCI's, else USAGE.
+    Raises HookError with every fault: BAD_STATE for JSON that can't be read and OCI's files, and
+    USAGE for the others.
     """
     if name.endswith((".container", ".container.conf")):
         from . import quadlet
@@ -36,7 +37,7 @@ def _json(data: bytes, name: str) -> tuple[Asker, ...]:
     except ValueError:
         spot, why = json_places.spot_of_error(text)
         raise HookError(
-            BAD_STATE, f"{name}:{spot.line}:{spot.column}: this is no JSON: {why}"
+            BAD_STATE, f"{name}:{spot.line}:{spot.column}: this isn't JSON: {why}"
         ) from None
     if oci.is_state(decoded):
         return oci.read_state(decoded, text, name)
@@ -77,4 +78,4 @@ def _yaml(data: bytes, name: str) -> tuple[Asker, ...]:
 
 
 def _none_of_them(name: str) -> HookError:
-    return HookError(USAGE, f"{name} is none of {KINDS}")
+    return HookError(USAGE, f"{name} isn't {KINDS}")

@@ -1,4 +1,4 @@
-"""What containers get, by the configuration of each program that can be told to delegate."""
+"""Reads what containers are delegated from the configuration of each program that can delegate."""
 
 import re
 import shlex
@@ -17,14 +17,14 @@ from .faults import raise_if_any, text_of
 from .snippets import INCUS, LXD, SYSTEMD
 from .unitfile import settings
 
-# A reference to an image: no blank, and no line's end to go on behind.
+# A reference to an image.  It has no blank or line end, which could add a setting to a unit file.
 _IMAGE = re.compile(r"[\w./:@-]+", re.ASCII)
 
 
 class Found(Value):
-    """One container of a source: its annotations, or what is as good as them, and notes.
+    """One container of a source, with annotations that ask for what it is delegated, and notes.
 
-    `label` is what the engine calls it for KEY/NAME, None where it has no name yet.
+    `label` is the engine's name for it, which KEY/NAME uses, or None if it has no name yet.
     """
 
     __slots__ = ("annotations", "image", "label", "name", "notes")
@@ -53,15 +53,15 @@ def found(
 
 
 def annotations(data: bytes, name: str) -> list[Found]:
-    """Lines of KEY=VALUE, or a JSON object."""
+    """Read lines of KEY=VALUE, or a JSON object."""
     text = text_of(data, name)
     if text.lstrip()[:1] == "{":
         try:
             decoded = load_json(data)
         except ValueError as error:
-            raise HookError(USAGE, f"{name}: this is no JSON: {error}") from None
+            raise HookError(USAGE, f"{name}: this isn't JSON: {error}") from None
         if not isinstance(decoded, dict) or not all(isinstance(v, str) for v in decoded.values()):
-            raise HookError(USAGE, f"{name}: the values of annotations are strings")
+            raise HookError(USAGE, f"{name}: the values of annotations have to be strings")
         return [found("container", decoded)]
     given: dict[str, str] = {}
     wrong: list[str] = []
@@ -79,25 +79,25 @@ def annotations(data: bytes, name: str) -> list[Found]:
 
 
 def podman_command(data: bytes, name: str) -> list[Found]:
-    """A command line of podman's."""
+    """Read a command line of podman's."""
     try:
-        # To shlex a line that goes on in the next one is no different from an escaped character.
+        # shlex would take a backslash at a line's end for an escaped line end.
         words = shlex.split(text_of(data, name).replace("\\\n", " "), comments=True)
     except ValueError as error:
-        raise HookError(USAGE, f"{name}: this is no command line: {error}") from None
+        raise HookError(USAGE, f"{name}: this isn't a command line: {error}") from None
     said = podman_run.arguments(words)
     return [found(said.name or "container", said.annotations, label=said.name)]
 
 
 def manifests(data: bytes, name: str) -> list[Found]:
-    """A Kubernetes manifest, and whatever else `read` knows."""
+    """Read a Kubernetes manifest, or another file that `containers.read` knows."""
     from .containers import read
 
     return [_of_asker(one) for one in read(data, name)]
 
 
 def quadlet(data: bytes, name: str) -> list[Found]:
-    """A Quadlet *.container, whatever its name."""
+    """Read a Quadlet *.container, whatever the file's name is."""
     from . import quadlet as unit
 
     faults: list[Fault] = []
@@ -108,7 +108,7 @@ def quadlet(data: bytes, name: str) -> list[Found]:
 
 
 def systemd(data: bytes, name: str) -> list[Found]:
-    """A service, or a drop-in for one."""
+    """Read a systemd service, or a drop-in for one."""
     faults: list[Fault] = []
     lists: dict[str, list[str]] = {}
     options = {setting: option for option, setting in SYSTEMD.items()}
@@ -117,17 +117,19 @@ def systemd(data: bytes, name: str) -> list[Found]:
         if one.key == "PrivateBPF":
             private = one.value.lower() in ("1", "yes", "y", "true", "t", "on")
         elif one.key in options:
-            # An empty value takes back what was there.
+            # An empty value clears the list.
             before = lists.get(options[one.key], []) if one.value else []
             lists[options[one.key]] = [*before, one.value] if one.value else []
     raise_if_any(faults, name)
     notes: list[str] = []
     if lists and not private:
-        notes.append("without PrivateBPF=yes systemd mounts nothing, and this would delegate")
+        notes.append(
+            "without PrivateBPF=yes systemd delegates nothing, but what is printed here does"
+        )
     if any("netfilter" in text.lower() for text in lists.get("delegate_progs", ())):
         notes.append(
-            "systemd 258 to 261 takes BPFProgTypeNetfilter for the program type syscall; what is "
-            "written is netfilter, and that it is here"
+            "systemd 258 to 261 takes BPFProgTypeNetfilter for the program type syscall; here it "
+            "is converted to netfilter"
         )
     stem = name.rpartition("/")[2].partition(".")[0]
     given = {
@@ -139,7 +141,7 @@ def systemd(data: bytes, name: str) -> list[Found]:
 
 
 def _kernel_names(option: str, texts: list[str]) -> str:
-    """What systemd's list has, by the kernel's names; what is unknown stays as it is."""
+    """The kernel's names for the items in systemd's lists; an unknown item stays as it is."""
     enum = enums()[option]
     items = []
     for item in split(":".join(texts)):
@@ -149,12 +151,12 @@ def _kernel_names(option: str, texts: list[str]) -> str:
 
 
 def incus(data: bytes, name: str) -> list[Found]:
-    """Instances and profiles of Incus, as its client shows them."""
+    """Read instances and profiles of Incus, as its client shows them."""
     return _instances(data, name, _incus)
 
 
 def lxd(data: bytes, name: str) -> list[Found]:
-    """Instances and profiles of LXD, as its client shows them."""
+    """Read instances and profiles of LXD, as its client shows them."""
     return _instances(data, name, _lxd)
 
 
@@ -162,8 +164,8 @@ def _incus(config: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
     given = {PREFIX + option: str(config[key]) for option, key in INCUS.items() if config.get(key)}
     if given:
         notes.append(
-            "under Incus the bpffs is nobody's, with the mode 1777; by the hook it is the "
-            "container's root's"
+            "the bpffs that Incus mounts is owned by nobody and has the mode 1777; the hook's is "
+            "owned by the container's root"
         )
         if config.get("security.bpffs.path"):
             given[PREFIX + "path"] = str(config["security.bpffs.path"])
@@ -174,7 +176,8 @@ def _lxd(config: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
     given = {PREFIX + option: str(config[key]) for option, key in LXD.items() if config.get(key)}
     if given and str(config.get("security.delegate_bpf")).lower() not in ("true", "1", "yes", "on"):
         notes.append(
-            "without security.delegate_bpf=true LXD mounts nothing, and this would delegate"
+            "without security.delegate_bpf=true LXD delegates nothing, but what is printed here "
+            "does"
         )
     return given
 
@@ -193,7 +196,7 @@ def _instances(
             if not isinstance(one, dict):
                 continue
             config = one.get("config")
-            # A profile's are in what is expanded, and an instance's own win.
+            # expanded_config includes the profiles' settings; an instance's own override them.
             expanded = one.get("expanded_config")
             merged = {
                 **(expanded if isinstance(expanded, dict) else {}),

@@ -1,4 +1,4 @@
-"""A delegation in the words of each program that can be told to delegate: whole files."""
+"""Writes a delegation as a whole file for each program that can delegate."""
 
 import re
 import shlex
@@ -14,13 +14,13 @@ IMAGE = "IMAGE"
 
 
 def annotations(one: Delegation, profiles: Profiles) -> Written:
-    """Lines of KEY=VALUE."""
+    """Write lines of KEY=VALUE."""
     lines = (f"{key}={value}\n" for key, value in one.request.annotations().items())
     return Written(text="".join(lines), notes=())
 
 
 def podman(one: Delegation, profiles: Profiles) -> Written:
-    """A command line, for a shell."""
+    """Write a command line for a shell."""
     words = ["podman", "run", "--name", one.name, "--userns=auto"]
     for option in snippets.podman_options(one.request.annotations(), needed(one.request, profiles)):
         words += option
@@ -28,7 +28,7 @@ def podman(one: Delegation, profiles: Profiles) -> Written:
 
 
 def kubernetes(one: Delegation, profiles: Profiles) -> Written:
-    """A pod's manifest."""
+    """Write a pod's manifest."""
     name = snippets.dns_label(one.name, "container")
     metadata, spec = snippets.kubernetes_pod(
         name, one.image or IMAGE, one.request.annotations(), needed(one.request, profiles)
@@ -38,8 +38,8 @@ def kubernetes(one: Delegation, profiles: Profiles) -> Written:
 
 
 def quadlet(one: Delegation, profiles: Profiles) -> Written:
-    """A *.container file."""
-    # A name or an image with a line's end in it would be a setting of its own.
+    """Write a *.container file."""
+    # A name or an image with a line end in it could add a setting.
     name = re.sub(r"[^\w.-]+", "-", one.name)
     lines = ["[Container]", f"ContainerName={name}", f"Image={one.image or IMAGE}"]
     lines += snippets.quadlet_settings(one.request.annotations(), needed(one.request, profiles))
@@ -47,19 +47,19 @@ def quadlet(one: Delegation, profiles: Profiles) -> Written:
 
 
 def systemd(one: Delegation, profiles: Profiles) -> Written:
-    """A drop-in for a service."""
+    """Write a drop-in for a service."""
     notes: list[str] = []
     found = names(one.request, profiles, notes)
     lines = ["[Service]", *snippets.systemd_settings(found)]
     notes += snippets.systemd_notes(found)
     if one.request.path != PATH:
-        notes.append(f"systemd mounts at {PATH} alone, not at {one.request.path}")
+        notes.append(f"systemd mounts the bpffs only at {PATH}, and not at {one.request.path}")
     notes += _only_ours(one.request, "systemd")
     return Written(text="\n".join(lines) + "\n", notes=tuple(notes))
 
 
 def incus(one: Delegation, profiles: Profiles) -> Written:
-    """The configuration of an instance or profile."""
+    """Write the configuration of an instance or profile of Incus."""
     notes: list[str] = []
     config = snippets.incus_config(names(one.request, profiles, notes))
     if one.request.path != PATH:
@@ -69,11 +69,11 @@ def incus(one: Delegation, profiles: Profiles) -> Written:
 
 
 def lxd(one: Delegation, profiles: Profiles) -> Written:
-    """The configuration of an instance or profile."""
+    """Write the configuration of an instance or profile of LXD."""
     notes: list[str] = []
     config = snippets.lxd_config(names(one.request, profiles, notes))
     if one.request.path != PATH:
-        notes.append(f"LXD mounts at {PATH} alone, not at {one.request.path}")
+        notes.append(f"LXD mounts the bpffs only at {PATH}, and not at {one.request.path}")
     notes += _only_ours(one.request, "LXD")
     return Written(text=_instance(one.name, config), notes=tuple(notes))
 
@@ -83,14 +83,14 @@ def _instance(name: str, config: Mapping[str, str]) -> str:
 
 
 def _only_ours(request: Request, program: str) -> list[str]:
-    """Notes for what no other program can be asked for."""
+    """A note for each thing that only our annotations can ask for."""
     notes: list[str] = []
     if request.record:
-        notes.append(f"{program} records nothing; convert what the recording comes to")
+        notes.append(f"{program} records nothing; convert the result of the recording instead")
     if request.mode != MODE:
-        notes.append(f"{program} can't set the mode {request.mode:04o}; it is the kernel's own")
+        notes.append(f"{program} can't set the mode {request.mode:04o}; the kernel's default holds")
     if request.drop_unknown:
-        notes.append(f"{program} can't drop names that a kernel lacks; take them out")
+        notes.append(f"{program} can't drop names that a kernel lacks; leave them out yourself")
     return notes
 
 

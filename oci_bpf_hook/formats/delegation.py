@@ -1,4 +1,4 @@
-"""A delegation on its way from one program's configuration to another's."""
+"""The delegation of a container, while `convert` translates it between formats."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from ..values import Value
 
 
 class Delegation(Value):
-    """What the container `name` is to get; `image` is None where the source names none."""
+    """What the container `name` is to get; `image` is None if the source doesn't name it."""
 
     __slots__ = ("image", "name", "request")
     name: str
@@ -20,7 +20,7 @@ class Delegation(Value):
 
 
 class Written(Value):
-    """The same in the words of another program, and a note for each thing that it can't say."""
+    """The delegation in another format, with a note for each thing that the format can't say."""
 
     __slots__ = ("notes", "text")
     text: str
@@ -28,22 +28,22 @@ class Written(Value):
 
 
 def masks(request: Request, profiles: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """The masks that `request` means by the shipped table.  Raises HookError."""
+    """The masks that `request` asks for, by the shipped table.  Raises HookError."""
     return resolve(request, enums(), table, profiles)[0].masks
 
 
 def enums() -> dict[str, Enum]:
-    """The names of all kernels."""
+    """The enums with the names of all kernels, by their option."""
     return table().enums(KINDS)
 
 
 def names(
     request: Request, profiles: Mapping[str, Mapping[str, int]], notes: list[str]
 ) -> dict[str, list[str]]:
-    """The names that `request` means, by their option; ["any"] for all of them.
+    """The names that `request` asks for, by their option; ["any"] stands for all of them.
 
-    For programs that take nothing but names: profiles, masks and `!` items become the names that
-    they stand for, and what has none goes to `notes`.  Raises HookError.
+    They are for programs that take only names: profiles, masks and `!` items become the names that
+    they stand for, and `notes` gets what has no name.  Raises HookError.
     """
     known = enums()
     found: dict[str, list[str]] = {}
@@ -56,10 +56,12 @@ def names(
         if named != mask:
             notes.append(f"{option}: the bits {mask & ~named:#x} have no names and are left out")
         if named:
-            # One by one: "any" would take in what later kernels add.
+            # Each name is written out, since "any" would include names that later kernels add.
             found[option] = [enum.names[bit] for bit in sorted(enum.names) if named >> bit & 1]
         if named == enum.known:
-            notes.append(f"{option}: these are all names so far; later kernels' aren't among them")
+            notes.append(
+                f"{option}: these are all names known now; names of later kernels aren't included"
+            )
     notes.extend(
         f"the profile {profile} is written out as it is in this host's policy"
         for profile in request.profiles
@@ -68,9 +70,10 @@ def names(
 
 
 def needed(request: Request, profiles: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """The capabilities that a container takes to use what `request` asks for, without CAP_.
+    """The capabilities, without CAP_, that a container needs to use what `request` asks for.
 
-    A recording is of whatever its program does, and takes all of them.  Raises HookError.
+    A container that is recorded gets all of them, since its program may do anything.  Raises
+    HookError.
     """
     wanted = masks(request, profiles)
     if request.record:

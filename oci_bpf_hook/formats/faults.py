@@ -1,15 +1,15 @@
-"""What is wrong with a file, as an error."""
+"""Turns what is wrong with a file into a HookError."""
 
 from ..errors import USAGE, HookError
 from ..text.places import Fault
 
 
 def text_of(data: bytes, name: str) -> str:
-    """The text of the file `name`.  Raises HookError (USAGE) if it is none."""
+    """The text of the file `name` with the content `data`.  Raises HookError (USAGE)."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise HookError(USAGE, f"{name}: this is no UTF-8, from byte {error.start} on") from None
+        raise HookError(USAGE, f"{name}: byte {error.start} on isn't UTF-8") from None
 
 
 def raise_if_any(faults: list[Fault], name: str) -> None:

@@ -1,4 +1,4 @@
-"""Where in a JSON text each value stands; the data itself is `state.load_json`'s to read."""
+"""Finds the line and column of each value in a JSON text; `text.strict_json` reads the values."""
 
 import json
 import re
@@ -11,7 +11,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
 def places(text: str) -> dict[Place, Spot]:
     """The spot of each value in the valid JSON `text`, by the path to it."""
     found: dict[Place, Spot] = {}
-    # Of each object or array that is open: the key or number that comes next in it.
+    # For each open object or array the key, or the index of the item, that comes next.
     path: list[str | int] = []
     opened: list[str] = []
     key: str | None = None
@@ -45,7 +45,7 @@ def places(text: str) -> dict[Place, Spot]:
 
 
 def spot_of_error(text: str) -> tuple[Spot, str]:
-    """Where `text` stops being JSON, and why."""
+    """The first spot at which `text` isn't JSON, and why."""
     try:
         json.loads(text)
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""Kubernetes manifests: pods, and what makes pods by a template."""
+"""Reads Kubernetes manifests: pods, and objects that make pods from a template."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,12 +16,12 @@ _NO_USER_NAMESPACE = (
 
 
 def is_manifest(data: object) -> bool:
-    """Whether the document `data` is an object of Kubernetes."""
+    """Whether the document `data` is a Kubernetes object."""
     return isinstance(data, dict) and "kind" in data and "apiVersion" in data
 
 
 def read(data: object, spots: Mapping[Place, Spot], faults: list[Fault]) -> Iterator[Asker]:
-    """The containers that the manifest `data` describes; what is no manifest goes to `faults`."""
+    """The containers that the manifest `data` describes; what is wrong is added to `faults`."""
     yield from _object(data, (), spots, faults)
 
 
@@ -43,7 +43,7 @@ def _object(
 
 
 def _template(data: dict[str, Any], place: Place) -> tuple[dict[str, Any], Place] | None:
-    """The pod that `data` is or makes, and where it stands."""
+    """The pod that `data` is, or the template that it makes pods from, and its place."""
     if data.get("kind") == "Pod":
         return data, place
     for path in (("spec", "template"), ("spec", "jobTemplate", "spec", "template"), ("template",)):
@@ -56,7 +56,7 @@ def _template(data: dict[str, Any], place: Place) -> tuple[dict[str, Any], Place
 
 
 def _stray(data: dict[str, Any], place: Place, where: Place) -> list[tuple[str, Place]]:
-    """Our annotations that stand on what makes the pods, where no pod gets them."""
+    """Our annotations on an object that makes pods, which its pods don't get."""
     if where == place:
         return []
     annotations = _mapping(_mapping(data.get("metadata")).get("annotations"))
@@ -65,7 +65,7 @@ def _stray(data: dict[str, Any], place: Place, where: Place) -> list[tuple[str, 
 
 
 class _Pod:
-    """A pod, or the template of one, at `place` of the document; our annotations in it."""
+    """A pod or a pod template at `place` in the document, with our annotations in it."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class _Pod:
         doubts = [
             fault(
                 self._spot(place),
-                f"{key} stands on the {self._kind}, and its pods don't get it; put it under "
+                f"{key} is on the {self._kind}, and its pods don't get it; put it under "
                 "the template's metadata.annotations",
             )
             for key, place in stray
@@ -104,7 +104,7 @@ class _Pod:
             doubts += _doubts_of_key(key, spot, names, self._name)
         for name, data, place in containers:
             yield self._asker(name, data, place, doubts)
-            doubts = []  # Once is enough.
+            doubts = []  # Only the first container reports them.
 
     def _asker(
         self,
@@ -136,7 +136,7 @@ class _Pod:
         if not own:
             spot = self._spot((*self._place, "spec", "hostUsers"), (*self._place, "spec"))
             lacks.insert(0, fault(spot, _NO_USER_NAMESPACE))
-        # None of another type: what rules match are strings.
+        # Values of other types are left out, since rules match strings and truth values.
         known = {key: value for key, value in subject.items() if isinstance(value, (str, bool))}
         return asker(
             f"{self._kind} {quote(self._name)[1:-1]}, container {quote(name)[1:-1]}",
@@ -152,7 +152,7 @@ class _Pod:
     def _read_annotations(self) -> None:
         place = (*self._place, "metadata", "annotations")
         if self._given is not None and not isinstance(self._given, dict):
-            self._faults.append(fault(self._spot(place), "the annotations are no mapping"))
+            self._faults.append(fault(self._spot(place), "the annotations aren't a mapping"))
         for key, value in _mapping(self._given).items():
             ours = isinstance(key, str) and key.startswith(PREFIX)
             spot = self._spot((*place, str(key)))
@@ -162,7 +162,7 @@ class _Pod:
                     self._where[key] = spot
             elif ours:
                 self._faults.append(
-                    fault(spot, f"the value of {quote(key)} is no text; put it in quotes")
+                    fault(spot, f"the value of {quote(key)} isn't a text; put it in quotes")
                 )
 
     def _containers(self) -> Iterator[tuple[str, Mapping[str, Any], Place]]:
@@ -178,7 +178,7 @@ class _Pod:
 
 
 def _doubts_of_key(key: str, spot: Spot, names: set[str], pod: str) -> Iterator[Fault]:
-    """What is doubtful about an annotation KEY/NAME of the `pod` with the containers `names`."""
+    """What is doubtful about the annotation `key` of the `pod`, whose containers are `names`."""
     base, slash, container = key.partition("/")
     if not slash:
         return
@@ -192,7 +192,7 @@ def _doubts_of_key(key: str, spot: Spot, names: set[str], pod: str) -> Iterator[
     elif container not in names:
         yield fault(spot, f"{key}: this pod has no container {quote(container)}")
     if "_" in base:
-        # What stands before a slash is a DNS name there.
+        # In Kubernetes the part of a key before a slash has to be a DNS name.
         yield fault(
             spot,
             f"{key}: Kubernetes refuses a key with _ before its /; make a profile and ask for it "

@@ -1,4 +1,4 @@
-"""OCI's own files: a bundle's config.json, and the state that a runtime gives a hook."""
+"""Reads OCI's own files: a bundle's config.json, and the state that a runtime gives a hook."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,17 +22,17 @@ def is_config(data: object) -> bool:
 
 
 def read_state(data: object, text: str, name: str) -> tuple[Asker, ...]:
-    """The container that the state `data`, of the JSON `text` in the file `name`, is of."""
+    """The container of the state `data`; `text` is its JSON, from the file `name`."""
     annotations = _annotations(data, name)
     assert isinstance(data, dict)  # _annotations looked.
     where = _where(annotations, places(text))
-    # crun says 0 and runc 1 where the hook is in the container.
+    # If the hook is in the container crun gives the pid 0 and runc 1.
     inside = data.get("pid") in (0, 1)
     return (asker(_name(annotations, data.get("id")), annotations, where, inside=inside),)
 
 
 def read_config(data: object, text: str, name: str) -> tuple[Asker, ...]:
-    """The container that the config.json `data`, of the JSON `text` in the file `name`, makes."""
+    """The container of the config.json `data`; `text` is its JSON, from the file `name`."""
     annotations = _annotations(data, name)
     assert isinstance(data, dict)  # _annotations looked.
     spots = places(text)
@@ -64,7 +64,7 @@ def _annotations(data: object, name: str) -> dict[str, str]:
         return annotations_of(data)
     except HookError:
         raise HookError(
-            BAD_STATE, f"{name} is no JSON object whose annotations are strings"
+            BAD_STATE, f"{name} isn't a JSON object whose annotations are strings"
         ) from None
 
 
@@ -82,7 +82,7 @@ def _where(annotations: Mapping[str, str], spots: Mapping[Place, Spot]) -> dict[
 
 
 def _owner(linux: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The host's ids of the container's root."""
+    """The uid and gid on the host of the container's root, or None."""
     ids: list[int] = []
     for key in ("uidMappings", "gidMappings"):
         for one in _list(linux.get(key)):

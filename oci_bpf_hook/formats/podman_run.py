@@ -1,4 +1,4 @@
-"""podman's command line, as far as it is about delegation: podman-run(1)."""
+"""Reads those options of podman-run(1) that matter for a delegation."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from ..values import Value
 
 
 class Arguments(Value):
-    """What a command line says: annotations, capabilities and the rest that matters."""
+    """What a command line says about annotations, capabilities, the name and the user namespace."""
 
     __slots__ = ("annotations", "capabilities", "name", "user_namespace")
     annotations: dict[str, str]

@@ -1,4 +1,4 @@
-"""Quadlet's *.container files, podman-systemd.unit(5)."""
+"""Reads Quadlet's *.container files, which podman-systemd.unit(5) describes."""
 
 from ..delegation.annotations import PREFIX
 from ..errors import quote
@@ -12,7 +12,7 @@ _USER_NAMESPACE = ("UserNS", "UIDMap", "SubUIDMap", "RemapUsers")
 
 
 class _Unit:
-    """What the settings of a [Container] section say, one by one."""
+    """What the settings of a [Container] section say, as they are added one by one."""
 
     def __init__(self) -> None:
         self.annotations: dict[str, str] = {}
@@ -47,13 +47,16 @@ class _Unit:
 
 
 def _pair(word: str) -> tuple[str, str]:
-    # % begins a specifier of systemd's, %% is the character.
+    # % begins a specifier of systemd's, and %% stands for the character itself.
     key, _, value = word.replace("%%", "%").partition("=")
     return key, value
 
 
 def read(text: str, name: str, faults: list[Fault]) -> Asker:
-    """The container of the unit file `text`, called `name`; what is no setting goes to `faults`."""
+    """The container of the unit file `text`, called `name` unless the file names it otherwise.
+
+    Lines that aren't settings are added to `faults`.
+    """
     unit = _Unit()
     here = TOP
     for one in settings(text, faults):

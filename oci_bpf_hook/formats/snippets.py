@@ -1,8 +1,8 @@
-"""What each program's configuration says of one delegation: the part that is about it, alone.
+"""Writes the parts of each program's configuration that a delegation needs.
 
-`convert` makes whole files of these, and `advise` and `record` print them to be pasted.  The
-delegation comes as the annotations, or as names by their option for programs that take no more than
-names, and capabilities without CAP_.
+`convert` makes whole files of these parts, and `advise` and `record` print them to be pasted.  The
+delegation is given as annotations or, for programs that take only names, as names by their option;
+capabilities are given without CAP_.
 """
 
 import re
@@ -14,14 +14,14 @@ from ..errors import USAGE, HookError
 
 Lists = Mapping[str, Sequence[str]]
 
-# systemd.exec(5), since 258.
+# The settings in systemd.exec(5), since 258.
 SYSTEMD = {
     CMDS.option: "BPFDelegateCommands",
     MAPS.option: "BPFDelegateMaps",
     PROGS.option: "BPFDelegatePrograms",
     ATTACHS.option: "BPFDelegateAttachments",
 }
-# What Incus' documentation of BPF token delegation has, and LXD's.
+# The keys in Incus' and LXD's documentation of BPF token delegation.
 INCUS = {kind.option: f"security.bpffs.{kind.option}" for kind in KINDS}
 LXD = {
     CMDS.option: "security.delegate_bpf.cmd_types",
@@ -34,7 +34,7 @@ LXD = {
 def podman_options(
     annotations: Mapping[str, str], capabilities: Iterable[str]
 ) -> list[tuple[str, str]]:
-    """Options of `podman run`, each with its value."""
+    """The options of `podman run`, each with its value."""
     return [
         *(("--cap-add", name) for name in capabilities),
         *(("--annotation", f"{key}={value}") for key, value in annotations.items()),
@@ -42,7 +42,7 @@ def podman_options(
 
 
 def quadlet_settings(annotations: Mapping[str, str], capabilities: Iterable[str]) -> list[str]:
-    """Lines of a *.container file's section [Container]."""
+    """The lines for the section [Container] of a *.container file."""
     names = " ".join(capabilities)
     return [
         "UserNS=auto",
@@ -69,8 +69,9 @@ def kubernetes_pod(
 
 
 def systemd_settings(lists: Lists) -> list[str]:
-    """Lines of a service's section [Service]."""
-    # A token exists in a user namespace only; PrivateBPF= wants the mount namespace to be its.
+    """The lines for the section [Service] of a service."""
+    # A token exists only in a user namespace, and PrivateBPF= needs a mount namespace that this
+    # user namespace owns.
     lines = ["PrivateUsers=yes", "PrivateMounts=yes", "DelegateNamespaces=mnt", "PrivateBPF=yes"]
     for kind in KINDS:
         if names := lists.get(kind.option):
@@ -80,7 +81,7 @@ def systemd_settings(lists: Lists) -> list[str]:
 
 
 def systemd_notes(lists: Lists) -> list[str]:
-    """What systemd makes something else of than these settings say."""
+    """A note for each setting that systemd understands otherwise than it is meant."""
     notes = []
     programs = lists.get(PROGS.option, ())
     if "netfilter" in programs:
@@ -94,12 +95,12 @@ def systemd_notes(lists: Lists) -> list[str]:
 
 
 def incus_config(lists: Lists) -> dict[str, str]:
-    """Keys of the configuration of an instance or profile."""
+    """The keys for the configuration of an instance or profile of Incus."""
     return {INCUS[option]: ",".join(names) for option, names in lists.items() if names}
 
 
 def lxd_config(lists: Lists) -> dict[str, str]:
-    """Keys of the configuration of an instance or profile."""
+    """The keys for the configuration of an instance or profile of LXD."""
     return {
         "security.delegate_bpf": "true",
         **{LXD[option]: ":".join(names) for option, names in lists.items() if names},
@@ -111,13 +112,13 @@ def as_yaml(data: Mapping[str, Any]) -> str:
     try:
         import yaml
     except ModuleNotFoundError as error:
-        raise HookError(USAGE, f"{error}: to print YAML takes python3-yaml") from None
+        raise HookError(USAGE, f"{error}: printing YAML needs python3-yaml") from None
 
     return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=1000)
 
 
 def dns_label(text: str, otherwise: str) -> str:
-    """A name for a profile or container, as policies and Kubernetes take them, from any text."""
+    """A name that policies and Kubernetes take for a profile or container, made from any `text`."""
     plain = re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")
     return plain[:63].rstrip("-") or otherwise
 
@@ -131,7 +132,7 @@ def _quoted(text: str) -> str:
 
 
 def _systemd_name(kind: Kind, name: str) -> str:
-    """systemd's name for the kernel's: BPFMapTypeLruHash."""
+    """systemd's name for the kernel's `name`, such as BPFMapTypeLruHash."""
     if name == "any":
         return name
     first, *words = f"{kind.prefix}{name}".split("_")

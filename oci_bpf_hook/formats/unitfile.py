@@ -1,4 +1,4 @@
-"""The syntax of systemd's unit files, which Quadlet's are too: sections, keys and values."""
+"""Reads the sections, keys and values of systemd's unit files, which Quadlet's files are too."""
 
 import shlex
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from ..values import Value
 
 
 class Setting(Value):
-    """A line KEY=VALUE of a section, with its continuation lines; `spot` is the value's."""
+    """A line KEY=VALUE of a section, with its continuation lines; `spot` is where the value is."""
 
     __slots__ = ("key", "section", "spot", "value")
     section: str
@@ -19,7 +19,7 @@ class Setting(Value):
 
 
 def settings(text: str, faults: list[Fault]) -> Iterator[Setting]:
-    """The settings of the unit file `text`, in order; what is none goes to `faults`."""
+    """The settings of the unit file `text`, in order; other lines are added to `faults`."""
     section = ""
     key = ""
     value: list[str] = []

@@ -1,7 +1,7 @@
-"""YAML as other programs' files have it: several documents, aliases and merges, with places.
+"""Reads other programs' YAML files, with the line and column of each value.
 
-Whatever is in it, what comes out is the data or a fault: whoever wrote a file needn't be whoever
-looks at it.
+These files may have several documents, aliases and merges.  A file may be hostile, since whoever
+reads it needn't have written it: whatever is in it, the result is the data or a fault.
 """
 
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ from ..text.places import Fault, Place, Spot, fault
 from ..text.yaml_loader import LOADER, too_deep
 
 _DEEPEST = 64
-# So many places at most: an alias of an alias of an alias is a file of a hundred bytes and
+# The most places in a document; with aliases of aliases a file of a hundred bytes can mean
 # gigabytes of data.
 _MOST = 100_000
 _MERGE = "tag:yaml.org,2002:merge"
-# What PyYAML's constructors raise for scalars that only look like a date or a number.
+# The errors that PyYAML's constructors raise for scalars that only look like a date or a number.
 _ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
 def documents(text: bytes, faults: list[Fault]) -> list[tuple[Any, dict[Place, Spot]]]:
-    """Every document in `text` that isn't empty, and where each part of it stands.
+    """Every document in `text` that isn't empty, and the place of each part of it.
 
-    What is wrong with any of them goes to `faults`, and then nothing is sure to come back.
+    What is wrong with any of them is added to `faults`, and then the result may be incomplete.
     """
     loader: yaml.SafeLoader | None = None
     found: list[tuple[Any, dict[Place, Spot]]] = []
@@ -42,10 +42,10 @@ def documents(text: bytes, faults: list[Fault]) -> list[tuple[Any, dict[Place, S
                 found.append((data, spots))
     except yaml.MarkedYAMLError as error:
         spot = _spot(error.problem_mark) if error.problem_mark else Spot(line=1, column=1)
-        faults.append(fault(spot, f"this is no YAML: {error.problem or error.context}"))
+        faults.append(fault(spot, f"this isn't YAML: {error.problem or error.context}"))
     except yaml.YAMLError as error:
-        # A character that none may have; what it says of it takes two lines.
-        faults.append(_at_top(f"this is no YAML: {' '.join(str(error).split())}"))
+        # It has a character that YAML doesn't take; the error's text has two lines.
+        faults.append(_at_top(f"this isn't YAML: {' '.join(str(error).split())}"))
     except _ODD as error:
         faults.append(_at_top(f"a value in it can't be read: {error}"))
     finally:
@@ -55,11 +55,13 @@ def documents(text: bytes, faults: list[Fault]) -> list[tuple[Any, dict[Place, S
 
 
 def _spots(node: yaml.Node, faults: list[Fault]) -> dict[Place, Spot]:
-    """Where each part of the document `node` stands."""
+    """The place of each part of the document `node`."""
     found: dict[Place, Spot] = {}
     for number, (place, mark) in enumerate(_places(node, (), (), faults)):
         if number > _MOST:
-            faults.append(_at(node.start_mark, "this is too much; aliases of aliases?"))
+            faults.append(
+                _at(node.start_mark, "this is too large; does it have aliases of aliases?")
+            )
             break
         found.setdefault(place, _spot(mark))
     return found
@@ -68,7 +70,7 @@ def _spots(node: yaml.Node, faults: list[Fault]) -> dict[Place, Spot]:
 def _places(
     node: yaml.Node, place: Place, above: tuple[yaml.Node, ...], faults: list[Fault]
 ) -> Iterator[tuple[Place, yaml.Mark]]:
-    """The place of everything in `node`, a merged mapping's behind what overrides it."""
+    """The place of everything in `node`; what overrides a merged mapping comes before it."""
     yield place, node.start_mark
     if any(node is one for one in above):
         faults.append(_at(node.start_mark, "this is a part of itself"))
@@ -87,7 +89,7 @@ def _places(
                 faults.append(_at(key.start_mark, "a key is a plain word here"))
             else:
                 if key.value in keys:
-                    faults.append(_at(key.start_mark, f"{quote(key.value)} stands here twice"))
+                    faults.append(_at(key.start_mark, f"{quote(key.value)} is given twice"))
                 keys.add(key.value)
                 yield (*place, key.value, "key"), key.start_mark
                 yield from _places(value, (*place, key.value), above, faults)

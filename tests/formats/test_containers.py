@@ -164,12 +164,12 @@ def test_annotations_that_no_pod_gets() -> None:
 def test_values_that_are_no_text() -> None:
     text = POD.replace('other: "1"', "io.bpffs.mode: 0755")
     assert refused(text, "p.yaml") == [
-        '8:20: the value of "io.bpffs.mode" is no text; put it in quotes'
+        '8:20: the value of "io.bpffs.mode" isn\'t a text; put it in quotes'
     ]
     text = POD.replace(
         '    io.bpffs.delegate_cmds: map_create,prog_load\n    other: "1"\n', "  - a\n"
     )
-    assert refused(text, "p.yaml") == ["7:3: the annotations are no mapping"]
+    assert refused(text, "p.yaml") == ["7:3: the annotations aren't a mapping"]
 
 
 # ---- Compose
@@ -262,7 +262,7 @@ def test_quadlet_that_is_none() -> None:
         '2:1: "nonsense" should be KEY=VALUE',
         '3:12: "\\"a=b" ends within quotes',
     ]
-    assert refused(b"\xff", "x.container") == [" this is no UTF-8, from byte 0 on"]
+    assert refused(b"\xff", "x.container") == [" byte 0 on isn't UTF-8"]
 
 
 # ---- podman's command line
@@ -327,7 +327,7 @@ def test_what_is_none_of_them(text: str) -> None:
 
 def test_annotations_that_are_no_strings() -> None:
     (problem,) = refused('{"process": {}, "annotations": {"a": 1}}', "c.json", BAD_STATE)
-    assert "no JSON object whose annotations are strings" in problem
+    assert "isn't a JSON object whose annotations are strings" in problem
 
 
 # ---- places in JSON

@@ -39,10 +39,10 @@ def test_aliases_and_merges() -> None:
 
 
 def test_what_is_wrong() -> None:
-    assert faults("a: 1\na: 2\n") == ['2:1: "a" stands here twice']
+    assert faults("a: 1\na: 2\n") == ['2:1: "a" is given twice']
     assert faults("? [a]\n: 1\n") == ["1:3: a key is a plain word here"]
     (fault,) = faults("a: [")
-    assert "this is no YAML" in fault
+    assert "this isn't YAML" in fault
     assert faults("a: &a [*a]\n") == ["1:4: this is a part of itself"]
     assert faults("a: 2020-13-45\n") == ["1:1: a value in it can't be read: month must be in 1..12"]
 
