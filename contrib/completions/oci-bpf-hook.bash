@@ -1,4 +1,4 @@
-# Made by contrib/generate-docs of the table of commands.
+# Made by contrib/generate-docs from the table of commands.
 _oci_bpf_hook_words() {
     mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur")
 }
@@ -14,7 +14,7 @@ _oci_bpf_hook() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     local at=1 path='' word
     COMPREPLY=()
-    # The command, of two words where the first has commands below it.
+    # The command has two words if the first one has commands below it.
     while [ "$at" -lt "$COMP_CWORD" ]; do
         word=${COMP_WORDS[at]}
         at=$((at + 1))
@@ -25,7 +25,7 @@ _oci_bpf_hook() {
     case $path in
     'ps') path='inspect' ;;
     esac
-    # After an option that takes a value; = and : are words of their own here.
+    # The value of an option; bash makes = and : words of their own.
     case "$path $prev" in
     'advise --format') _oci_bpf_hook_words 'text annotations json policy quadlet kubernetes incus systemd'; return ;;
     'advise --loader') _oci_bpf_hook_words 'libbpf cilium aya'; return ;;

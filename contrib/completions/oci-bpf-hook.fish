@@ -1,4 +1,4 @@
-# Made by contrib/generate-docs of the table of commands.
+# Made by contrib/generate-docs from the table of commands.
 function __oci_bpf_hook_at -d 'whether the words on the command line begin with these'
     set -l words (commandline -opc)
     set -l found
@@ -7,7 +7,7 @@ function __oci_bpf_hook_at -d 'whether the words on the command line begin with 
     end
     test "$found[1..$(count $argv)]" = "$argv"
 end
-function __oci_bpf_hook_only -d 'whether these words are all there are, but for options'
+function __oci_bpf_hook_only -d 'whether these words are all on the command line but options'
     set -l words (commandline -opc)
     set -l found
     for word in $words[2..-1]
@@ -64,7 +64,7 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at advise' -l name -x -d 'the name o
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l socket -r -F -d 'the socket to listen on, unless systemd passes one (default: /run/oci-bpf-hook/broker.sock)'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l mode -x -d 'the octal mode of that socket (default: 0666)'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l group -x -d 'the group of that socket, for --mode 0660'
-complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l idle -x -d 'exit after so long without a request (default: 60 with a socket from systemd, otherwise never)'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l idle -x -d 'exit after this time without a request (default: 60 with a socket from systemd, otherwise never)'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l workers -x -d 'serve at most N requests at a time, and half as many of one user (default: 16)'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l rate -x -d 'allow each user N requests a second, and ten times as many at once (default: 20; 0 for any number)'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l header -r -F -d 'the C header with the names, for a kernel without BTF'
@@ -139,10 +139,10 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at inject' -l capabilities -d 'add C
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at inject' -l seccomp -d 'allow bpf(2) in config.json\'s seccomp filter'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at inject' -l hook -r -F -d 'the hook\'s program (default: this installation\'s)'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at inject' -l undo -d 'remove what inject has added'
-complete -c oci-bpf-hook -n '__oci_bpf_hook_at inspect' -l watch -x -d 'keep running and show what changes, looking every SECONDS (default: 2); a line for each change if the output is no terminal'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at inspect' -l watch -x -d 'keep running and show what changes, looking every SECONDS (default: 2); if the output isn\'t a terminal, a line for each change'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at inspect' -l html -r -F -d 'write a page for a security review to FILE'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at inspect' -l json -d 'print JSON'
-complete -c oci-bpf-hook -n '__oci_bpf_hook_at ps' -l watch -x -d 'keep running and show what changes, looking every SECONDS (default: 2); a line for each change if the output is no terminal'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at ps' -l watch -x -d 'keep running and show what changes, looking every SECONDS (default: 2); if the output isn\'t a terminal, a line for each change'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at ps' -l html -r -F -d 'write a page for a security review to FILE'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at ps' -l json -d 'print JSON'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l prefix -x -a '(__fish_complete_directories)' -d 'the directory to install below (default: /usr)'
@@ -156,7 +156,7 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l kernel -x -d 'the kern
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l header -r -F -d 'the kernel that this linux/bpf.h is from'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l btf -r -F -d 'the kernel that this BTF is from'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l table -d 'all kernels, from the table of this program'
-complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l diff -r -F -d 'show only the names that another kernel has and this one hasn\'t, and the reverse'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l diff -r -F -d 'show only the names that this kernel or the other one lacks'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l json -d 'print JSON'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at lint' -l annotation -x -a 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown=' -d 'an annotation, such as io.bpffs.delegate_cmds=map_create; may be repeated'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at lint' -l state -r -F -d 'an OCI state, as a hook gets it; - means stdin'

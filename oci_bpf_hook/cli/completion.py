@@ -1,4 +1,4 @@
-"""Completions for bash, zsh and fish, made of the table of commands."""
+"""Writes the completions for bash, zsh and fish from the table of commands."""
 
 import shlex
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ from .tree import (
     takes_value,
 )
 
-_MADE = "# Made by contrib/generate-docs of the table of commands."
+_MADE = "# Made by contrib/generate-docs from the table of commands."
 _TOP = ("--help", "--version")
 _ANNOTATIONS = tuple(f"{PREFIX}{key}=" for key in KEYS)
 
 
 def _below() -> dict[str, list[Leaf]]:
-    """The leaves of each first word; one that is the word itself is alone."""
+    """The leaves by their first word; a command without commands below it is its only leaf."""
     found: dict[str, list[Leaf]] = {}
     for leaf in leaves():
         found.setdefault(leaf.words[0], []).append(leaf)
@@ -65,7 +65,7 @@ _oci_bpf_hook() {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}}
     local at=1 path='' word
     COMPREPLY=()
-    # The command, of two words where the first has commands below it.
+    # The command has two words if the first one has commands below it.
     while [ "$at" -lt "$COMP_CWORD" ]; do
         word=${{COMP_WORDS[at]}}
         at=$((at + 1))
@@ -75,7 +75,7 @@ _oci_bpf_hook() {{
     done
     case $path in
 {aliases}    esac
-    # After an option that takes a value; = and : are words of their own here.
+    # The value of an option; bash makes = and : words of their own.
     case "$path $prev" in
 {values}    esac
     case $path in
@@ -100,7 +100,7 @@ def bash() -> str:
             for one in options
             if takes_value(one)
         ]
-        # What isn't an option is a file, or a command, wherever there is one.
+        # An operand is a file or a command of ours.
         kinds = [kind(one) for one in leaf.command.arguments if not is_option(one)]
         words.append(_bash_case(_quoted(path), _bash_leaf(options, kinds)))
     aliases = [
@@ -149,7 +149,7 @@ def _quoted(text: str) -> str:
 
 # --------------------------------------------------------------------- zsh
 
-# Of a command that has commands: their names, and then what each takes.
+# For a command with commands below it: their names, and then the arguments of each.
 _ZSH_COMMANDS = """\
     case $state in
     command)
@@ -177,7 +177,7 @@ _oci_bpf_hook() {{
     + """\
 }}
 {functions}
-# Loaded by the name of this file it is called at once; sourced it only says that it is there.
+# zsh's autoload runs this file as the function; if it is sourced it only registers the function.
 if [ "$funcstack[1]" = _{program} ]; then
     _oci_bpf_hook "$@"
 else
@@ -285,7 +285,7 @@ function __oci_bpf_hook_at -d 'whether the words on the command line begin with 
     end
     test "$found[1..$(count $argv)]" = "$argv"
 end
-function __oci_bpf_hook_only -d 'whether these words are all there are, but for options'
+function __oci_bpf_hook_only -d 'whether these words are all on the command line but options'
     set -l words (commandline -opc)
     set -l found
     for word in $words[2..-1]

@@ -1,7 +1,7 @@
-"""The command `oci-bpf-hook`: what people run; the hook itself has a launcher of its own.
+"""The command `oci-bpf-hook`, which people run; the hook itself has a launcher of its own.
 
-It finds the command that is called, and turns an error into a line for each problem and an exit
-code; no other command's module is imported, and for `--help` none.
+It runs the command that is called, and turns an error into an exit code and a line for each
+problem.  Only the called command's module is imported, and for `--help` none.
 """
 
 import sys
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 PROGRAM = "oci-bpf-hook"
 SUMMARY = "BPF tokens for OCI containers in user namespaces."
-# What a shell says of a program that was interrupted.
+# The exit code that shells give for a program that was interrupted.
 _INTERRUPTED = 130
 
 
 def main(arguments: "Sequence[str] | None" = None) -> int:
-    """Run the command with `arguments` (default: the process's own); its exit code."""
+    """Run the command with `arguments`, by default the process's own.  Returns the exit code."""
     words = sys.argv[1:] if arguments is None else arguments
     _have_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -36,36 +36,36 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
         _complain(error)
         return error.code
     except BrokenPipeError:
-        # Whoever read our output has seen enough; nor may the interpreter's end complain.
+        # The reader of our output wants no more of it; the interpreter must not flush the rest.
         sys.stdout = None
         return DONE
     except OSError as error:
-        # Nothing to write on, or a file that went away between two looks at it.
+        # The output can't be written, or a file disappeared while it was used.
         sys.stdout = None
         where = f"{error.filename}: " if error.filename else ""
         print(f"{PROGRAM}: {where}{error.strerror}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except Exception as error:  # noqa: BLE001  The one place: a bug is a line, no traceback.
+    except Exception as error:  # noqa: BLE001  A bug too is reported in one line.
         print(f"{PROGRAM}: {bug(error)}", file=sys.stderr)
         return BUG
     return code
 
 
 def _have_streams() -> None:
-    """Have something to write on where we were started with a standard stream closed.
+    """Open /dev/null for standard output or error if we were started with it closed.
 
-    print() takes the output for what is None, and so errors would be in it.
+    Otherwise sys.stderr would be None, and print() would write errors to the output instead.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            # Closed at an exec like all that Python opens: a program that we run has what we had.
+            # Python closes this at an exec, so a program that we run has its stream closed too.
             setattr(sys, name, open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _complain(error: HookError) -> None:
-    """A line for each problem, whatever names of files are in it."""
+    """Print a line for each problem; names of files in it can't add lines."""
     from .options.output import printable
 
     sentences = error.sentences
@@ -76,7 +76,7 @@ def _complain(error: HookError) -> None:
 
 
 def _run(words: "Sequence[str]") -> int:
-    # Most people's first call, and the one that has to be fast: argparse isn't.
+    # This is most people's first call and has to be fast, so argparse isn't used.
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return DONE if words else USAGE
@@ -90,7 +90,7 @@ def _run(words: "Sequence[str]") -> int:
 
 
 def _help() -> str:
-    """What the command has, a line each."""
+    """The text of --help: every command and every exit code, each in a line."""
     width = max(len(one.name) for one in ENTRIES) + 2
     commands: list[str] = []
     for group, about in GROUPS.items():
@@ -102,7 +102,7 @@ def _help() -> str:
             f"usage: {PROGRAM} COMMAND ...",
             f"\n{SUMMARY}",
             *commands,
-            f"\n`{PROGRAM} help COMMAND` says more, and `man {PROGRAM}-COMMAND` all.",
+            f"\n`{PROGRAM} help COMMAND` says more; `man {PROGRAM}-COMMAND` says everything.",
             "\nexit codes:",
             *exits,
         )
@@ -110,13 +110,13 @@ def _help() -> str:
 
 
 def _parser(words: "Sequence[str]") -> "argparse.ArgumentParser":
-    """The parser of the whole command, with the options of the one that `words` call."""
+    """The parser for all commands, with the options of the command that `words` call."""
     import argparse
 
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description=SUMMARY, epilog=f"`{PROGRAM} --help` lists the exit codes."
     )
-    # `help` is another call of the command.
+    # The command `help` calls this.
     parser.set_defaults(call=main)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

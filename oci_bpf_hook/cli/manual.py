@@ -1,4 +1,4 @@
-"""The man pages: what the tables say, and the words around it."""
+"""Writes the man pages from the tables, the commands' own texts, and `manual_texts`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from .options.table import ENTRIES, GROUPS, Argument, Command, Entry
 from .roff import bold, escaped, filled, italic, literally, see, tagged, wrapped
 from .tree import Leaf, is_option, leaves, metavar, repeats, synopsis, takes_value
 
-# Of the last change to what is said here.
+# The date of the last change to the pages' texts.
 _DATE = "2026-11-30"
 _TITLES = {1: "User Commands", 5: "File Formats", 8: "System Administration"}
 _MAIN = (PROGRAM, 1)
@@ -25,7 +25,7 @@ _POLICY = (f"{PROGRAM}-policy", 5)
 
 
 class Page(Value):
-    """A man page: its name and section, one line of text, and what makes the rest."""
+    """A man page: its name and section, one line of text, and a function that writes the rest."""
 
     __slots__ = ("body", "name", "section", "summary")
     name: str
@@ -43,7 +43,7 @@ class Page(Value):
         head = (
             '.\\" Made by contrib/generate-docs from the tables and texts in oci_bpf_hook.',
             f".TH {self.name.upper()} {title}",
-            # Names of options and files are to be copied as they are.
+            # No hyphens are added, so that names of options and files can be copied.
             ".nh",
             ".ad l",
             ".SH NAME",
@@ -74,7 +74,7 @@ def _main_page() -> Iterator[str]:
     yield ".PP"
     yield from filled("A request with both bad annotations and unknown names ends with 10.")
     yield ".SH ENVIRONMENT"
-    yield from _list({"NO_COLOR": "If it is set to anything, there is no colour on a terminal."})
+    yield from _list({"NO_COLOR": "If this is set, output on a terminal has no colours."})
     yield ".SH FILES"
     yield from _list(manual_texts.FILES)
     yield from _examples(PROGRAM)
@@ -152,7 +152,7 @@ def _examples(name: str) -> Iterator[str]:
 
 
 def _list(body: dict[str, str]) -> Iterator[str]:
-    """Short texts, without blank lines between them."""
+    """A list of short texts without blank lines between them."""
     yield ".PD 0"
     for tag, text in body.items():
         yield from _tagged(tag, text)

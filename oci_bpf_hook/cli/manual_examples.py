@@ -1,6 +1,6 @@
-"""The examples of the man pages: a test parses each, and runs those that change nothing."""
+"""The examples in the man pages; a test parses each, and runs those that change nothing."""
 
-# By a command's name, or the program's: what each example does, and its lines, indented.
+# By a command's or the program's name: a sentence for each example, and its lines, indented.
 EXAMPLES = {
     "oci-bpf-hook": """
 Start a container that may load XDP programs, if the policy allows it:
@@ -161,11 +161,11 @@ Show what this kernel can delegate:
 
     oci-bpf-hook kernel
 
-Show what this kernel has and 6.12 hasn't:
+Show the names that only this kernel or only 6.12 has:
 
     oci-bpf-hook kernel --diff 6.12
 
-Show what came between two releases, on any host:
+Show which names two releases don't share, on any host:
 
     oci-bpf-hook kernel --kernel 6.12 --diff 6.18
 """,

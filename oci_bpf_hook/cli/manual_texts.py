@@ -1,4 +1,4 @@
-"""What the man pages say beside what stands in tables and in the commands' own modules."""
+"""The texts of the man pages that are neither in a table nor in a command's own module."""
 
 from ..audit.allowance import OF_USER
 from ..audit.case import LONGEST as LINE
@@ -32,8 +32,8 @@ ITEMS = """
 Items are separated by commas, colons or white space. An item is a kernel's name in any case
 (`prog_load`, `BPF_PROG_LOAD`, or as systemd spells it, `BPFProgLoad`), `any`, or a hexadecimal mask
 (`0x21`). A `!` before an item removes it from the list. KEY/NAME counts for the container NAME
-alone, and overrides KEY. Any other key that begins with io.bpffs. and every unknown name is an
-error, and the container isn't started.
+alone, and overrides KEY. Any other key that begins with io.bpffs., and any unknown name, is an
+error, and then the container isn't started.
 """
 POLICY = f"""
 Annotations are a request, and {ETC} decides about it. The file and the directories above it must
@@ -74,20 +74,20 @@ With `confined: false` the administrator trusts whoever matches with the kernel.
 or depends on what the requester says or on `rootless`.
 """
 MATCH = """
-A value is a glob, or a list of globs. What a rule matches is worth as much as whoever set it, which
-each key below says. Where that is the engine, --engine or engine: must name one of those; otherwise
-it is the requester. `oci-bpf-hook policy check` warns of a rule that allows something on the word
-of the requester alone.
+A value is a glob, or a list of globs. What a rule matches can be trusted as far as whoever sets it,
+and each key below says who that is. Where it is the engine, --engine or engine: must name one of
+the engines listed there; otherwise the requester sets the value. `oci-bpf-hook policy check` warns
+of a rule that allows something on the word of the requester alone.
 """
 _WHO_ASKS = """
-The kernel's word decides. The broker holds on to the process that connected, as it was at that
+The kernel says who asks. The broker holds on to the process that connected, as it was at that
 moment. That process must be in a user namespace below the initial one, with a mount namespace of
-its own and an id that is mapped there. It asks for the user who made the outermost of its user
-namespaces. If the id of that user belongs to no account, the user is the one to whom subuid(5)
-gives it. A namespace that root made may be for somebody else, as a set-user-id sandbox makes it: it
-counts as root's only if no id of an account or of a subordinate range is mapped in it. Otherwise it
-counts as that user's, and as nobody's if there are several. The user's groups are those in the
-host's database, and those of the process itself.
+its own, and with a user id that is mapped in the user namespace. It asks for the user who made the
+outermost of its user namespaces. If the id of that user belongs to no account, the user is the one
+to whom subuid(5) gives the id. Root may have made a namespace for somebody else, as a set-user-id
+sandbox does: the namespace counts as root's only if no id of an account or of a subordinate range
+is mapped in it. Otherwise it counts as that user's, and as nobody's if there are several such
+users. The user's groups are those in the host's database, and those of the process itself.
 
 What the hook says about the container (its name, image, namespace and pod) is a claim. It goes into
 the audit trail, and a rule that denies may match it, but a rule that allows something never matches
@@ -95,24 +95,25 @@ because of it.
 
 For a rootless user's own containers host_network and host_cgroup are always true, since users can
 enter and leave their own namespaces with a token in hand. For other containers both are true unless
-every process of the user namespace, and of the user namespaces inside it, shows that they are
-false; they are also true if the process that asks is in a user namespace inside it.
+every process in the container's user namespace, and in the user namespaces inside it, shows that
+they are false. They are also true if the process that asks is in one of these inner namespaces.
 
 A container that has the socket mounted speaks for whoever made its user namespace. In a rootful
 container that is root: don't mount the socket there.
 """
 _LIMITS = f"""
-A request is one packet of at most {LONGEST} bytes; file descriptors that come with it are refused.
+A request is one packet of at most {LONGEST} bytes; one that comes with file descriptors is refused.
 A connection may be silent for {SILENCE} seconds, and its request may take {DEADLINE} seconds. One
 user may have at most {WAITING_OF_USER} connections that wait, and half of the requests that are
 served at a time. Users take turns.
 
-A user who asks more often than `--rate` allows gets an answer that says so. A user who connects
-{PATIENCE} times as often as that is dropped without an answer, and the log says how often. What
-counts is the uid that connects; all uids that subuid(5) gives to one user count as one.
+A user who asks more often than `--rate` allows gets an answer that says so. If a user connects
+{PATIENCE} times as often as that, connections are dropped without an answer, and the log says how
+many. Connections are counted by the uid that connects; all uids that subuid(5) gives to one user
+count as one.
 
-Refusals take up at most {LINE} bytes each, and {OF_USER} bytes for one user in a minute, in the
-audit trail and the log together. Of further refusals only the number is recorded.
+A refusal takes up at most {LINE} bytes, and one user's refusals in a minute at most {OF_USER}
+bytes, in the audit trail and the log together. Of further refusals only the number is recorded.
 """
 _FORMATS = {
     "annotations": "Lines of KEY=VALUE, or a JSON object.",
@@ -128,11 +129,12 @@ _SIGNALS = {
 }
 _ENVIRONMENT = {
     "LISTEN_FDS, LISTEN_PID": "One listening socket, from systemd, instead of the broker's own.",
-    "NOTIFY_SOCKET": "Where the broker tells systemd that it is ready, and that it stops.",
+    "NOTIFY_SOCKET": "The socket on which the broker tells systemd that it is ready or stops.",
 }
 FILES = {
     ETC: "The policy, oci-bpf-hook-policy(5).",
-    AUDIT_TO: "A line of JSON for each decision, unless the policy names another place.",
+    AUDIT_TO: "The audit trail, a line of JSON for each decision, unless the policy names another "
+    "file.",
     PINS: "Where the guard is pinned, so that it outlives whoever loads it.",
     "/usr/share/containers/oci/hooks.d": "Where podman and CRI-O look for the JSON of hooks.",
     "/usr/share/containers/oci/precreate.d": "Where podman looks for hooks of its precreate stage, "
@@ -140,13 +142,13 @@ FILES = {
 }
 POLICY_FILES = {
     ETC: "The policy. Without it the built-in policy holds.",
-    AUDIT_TO: "The audit trail, unless the policy names another place.",
+    AUDIT_TO: "The audit trail, unless the policy names another file.",
 }
 _BROKER_FILES = {
     ETC: "The policy, oci-bpf-hook-policy(5).",
-    SOCKET: "Where the broker listens, and the hook asks.",
+    SOCKET: "The socket on which the broker listens and the hook asks.",
 }
-# More sections of a command's page: each is text in paragraphs, or a list with a text a name.
+# Further sections of a command's page; each is text in paragraphs, or a text for each of its names.
 SECTIONS: dict[str, dict[str, str | dict[str, str]]] = {
     "convert": {"FORMATS": _FORMATS},
     "broker": {
@@ -160,7 +162,7 @@ SECTIONS: dict[str, dict[str, str | dict[str, str]]] = {
 _OTHERS = "oci-bpf-hook(1) lists the other exit codes."
 ANY_EXIT_STATUS = f"The exit code is 0 if all went well. {_OTHERS}"
 _OF_HOOK = "The exit code is the one that the hook would exit with; oci-bpf-hook(1) lists them."
-# Where more can be said of a command's exit codes.
+# The texts for commands with exit codes of their own.
 EXIT_STATUS = {
     "cdi": "The exit code is 0 if all went well. If something is wrong, `cdi check` exits with the "
     f"code of a device that would be refused, or else with 2. {_OTHERS}",
@@ -178,7 +180,7 @@ EXIT_STATUS = {
     "uninstall": "The exit code is 0 if all went well, 2 if another CDI file uses the hook, and 16 "
     f"while the guard confines containers. {_OTHERS}",
 }
-# What SEE ALSO names beside oci-bpf-hook(1): commands of ours, and pages with their section.
+# What SEE ALSO names beside oci-bpf-hook(1): our commands by name, other pages by name and section.
 _POLICY_PAGE = ("oci-bpf-hook-policy", 5)
 RELATED: dict[str, tuple[str | tuple[str, int], ...]] = {
     "advise": ("record", "convert", ("bpf", 2)),

@@ -1,22 +1,22 @@
-"""Text in the macros of man(7), as groff and mandoc read it."""
+"""Writes text with the macros of man(7), which groff and mandoc read."""
 
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
-# roff fills paragraphs itself; short lines are for people who read the source.
+# The lines' length in the source, for people who read that; roff fills paragraphs itself.
 _WIDTH = 78
 
 
 def escaped(text: str) -> str:
-    """Text in which nothing is a request or an escape of roff's; `words` become bold."""
+    """`text` with roff's escapes for its characters; words in backticks become bold."""
     plain = text.replace("\\", "\\e")
     plain = re.sub(r"`([^`]+)`", lambda match: bold(match[1]), plain)
     return re.sub(r"(?<![\w\\-])--(?=\w)", r"\\-\\-", plain)
 
 
 def dashes(text: str) -> str:
-    """Text whose dashes can be copied and pasted as what a shell takes."""
+    """`text` whose dashes stay ASCII, so that they can be pasted into a shell."""
     return text.replace("-", "\\-")
 
 
@@ -29,7 +29,7 @@ def italic(text: str) -> str:
 
 
 def wrapped(line: str) -> Iterator[str]:
-    """`line` in several lines, none of which roff takes for a request."""
+    """`line` broken into lines, none of which roff takes for a request."""
     for part in textwrap.wrap(line, _WIDTH, break_long_words=False, break_on_hyphens=False):
         yield re.sub(r"^([.'])", r"\\&\1", part)
 
@@ -46,7 +46,7 @@ def filled(text: str) -> Iterator[str]:
 
 
 def _sentences(text: str) -> Iterator[str]:
-    # Each begins a line, as roff wants it.
+    # In roff's source each sentence begins a line.
     for sentence in re.split(r"(?<=[^.]\.) (?=[A-Z`]|--|oci-)", text):
         yield from wrapped(escaped(sentence))
 
@@ -57,14 +57,14 @@ def see(pages: Iterable[tuple[str, int]]) -> str:
 
 
 def tagged(tag: str, text: str) -> Iterator[str]:
-    """A paragraph below the `tag`, which is roff already."""
+    """A paragraph under the `tag`, which is already in roff."""
     yield ".TP"
     yield tag
     yield from _sentences(text)
 
 
 def literally(text: str) -> Iterator[str]:
-    """`text` as it stands, with its line ends."""
+    """`text` that isn't filled, so that its lines stay as they are."""
     yield ".RS 4"
     yield ".nf"
     yield from (dashes(line.replace("\\", "\\e")) for line in text.split("\n"))

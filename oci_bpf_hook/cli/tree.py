@@ -1,11 +1,11 @@
-"""The whole of the command, for what describes it: man pages and completions."""
+"""Describes all commands with their arguments, for the man pages and completions."""
 
 from collections.abc import Iterator
 
 from ..values import Value
 from .options.table import ENTRIES, Argument, Command, Entry
 
-# What a value is, by its metavar, where more can be said of it than that it is one.
+# The metavars of values that are files.
 _FILES = ("FILE", "HEADER|RELEASE", "ONE OTHER", "PATH")
 COMMAND = "command"
 FILE = "file"
@@ -15,7 +15,7 @@ TEXT = "text"
 
 
 class Leaf(Value):
-    """A command that is run: its `words`, `about` in paragraphs, and what it takes."""
+    """A command that can be run: the `words` that call it, and a description in paragraphs."""
 
     __slots__ = ("about", "command", "entry", "words")
     words: tuple[str, ...]
@@ -25,7 +25,7 @@ class Leaf(Value):
 
 
 def leaves() -> Iterator[Leaf]:
-    """Every command, those below another one by one."""
+    """Every command that can be run; those below another command come one by one."""
     for entry in ENTRIES:
         for command in entry.load():
             alone = command.name == entry.name
@@ -44,17 +44,17 @@ def takes_value(one: Argument) -> bool:
 
 
 def repeats(one: Argument) -> bool:
-    """Whether it may be given again: an option, or an operand of any number."""
+    """Whether the option or operand may be given more than once."""
     return one.settings.get("action") == "append" or one.settings.get("nargs") in ("+", "*")
 
 
 def choices(one: Argument) -> tuple[str, ...]:
-    """The values that are taken, () where it can be any."""
+    """The values that are taken; () if any is."""
     return tuple(map(str, one.settings.get("choices", ())))
 
 
 def kind(one: Argument) -> str:
-    """What its value is: COMMAND (of ours), FILE, DIRECTORY, KEY (of an annotation) or TEXT."""
+    """What the value is: COMMAND (one of ours), FILE, DIRECTORY, KEY (of an annotation) or TEXT."""
     if metavar(one) == "COMMAND":
         return COMMAND
     if metavar(one) in _FILES:
@@ -65,7 +65,7 @@ def kind(one: Argument) -> str:
 
 
 def metavar(one: Argument) -> str:
-    """What stands for the value."""
+    """The word that stands for the value in usage texts."""
     if choices(one):
         return "|".join(choices(one))
     plain = one.names[-1].lstrip("-").replace("-", "_").upper()
@@ -74,7 +74,7 @@ def metavar(one: Argument) -> str:
 
 
 def others(one: Argument, command: Command) -> tuple[str, ...]:
-    """The options that can't stand beside it."""
+    """The options that can't be given together with this one."""
     return tuple(
         other.names[0]
         for other in command.arguments
@@ -83,7 +83,7 @@ def others(one: Argument, command: Command) -> tuple[str, ...]:
 
 
 def synopsis(command: Command) -> Iterator[tuple[str, list[Argument]]]:
-    """The groups of arguments that a synopsis has: "[]" for one that may be left out, else ""."""
+    """The groups of arguments in a synopsis, each with "[]" if it may be left out, else ""."""
     done: set[str] = set()
     for one in command.arguments:
         if not one.exclusive:

@@ -1,1 +1,1 @@
-"""What `oci-bpf-hook` does for people: one module for each command."""
+"""The commands of `oci-bpf-hook`, each in a module of its name."""

@@ -1,4 +1,4 @@
-"""`oci-bpf-hook advise`: which delegation compiled BPF programs need."""
+"""`oci-bpf-hook advise` says which delegation compiled BPF programs need."""
 
 import argparse
 import os
@@ -84,13 +84,13 @@ ARGUMENTS = (
     ),
     argument("--name", help="the name of the profile or container to print (default: from FILE)"),
 )
-# A program that embeds objects is seldom a tenth of it.
+# The largest file that is read; a program that embeds objects is seldom a tenth of that.
 _LARGEST = 1 << 29
-# Nor has one as many of them.
+# The most objects in a file; real programs have far fewer.
 _OBJECTS_MAX = 4096
 _ELF = (
-    "it is an ELF file, and its section .BTF alone is wanted; objcopy -O binary "
-    "--only-section=.BTF --set-section-flags .BTF=alloc VMLINUX FILE writes that"
+    "it is an ELF file, and only its section .BTF is wanted; objcopy -O binary "
+    "--only-section=.BTF --set-section-flags .BTF=alloc VMLINUX FILE writes that section"
 )
 
 
@@ -128,7 +128,7 @@ def _kernel(path: str | None) -> Kernel:
         if path:
             text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             raise HookError(USAGE, f"--btf {path}: {_ELF if _is_elf(path) else text}") from None
-        # Any host will do; what takes a kernel's own BTF says so.
+        # advise works on any host; what needs a kernel's own BTF reports that.
         return Kernel(names=table, known=table, btf=None)
     return Kernel(names=union(table, known), known=known, btf=data)
 
@@ -142,7 +142,7 @@ def _is_elf(path: str) -> bool:
 
 
 def _objects(paths: Sequence[str]) -> list[objects.Object]:
-    """What is in all files.  Raises HookError (BAD_OBJECT) with what is wrong with any."""
+    """The objects in all files.  Raises HookError (BAD_OBJECT) with everything that is wrong."""
     problems: list[str] = []
     found: list[objects.Object] = []
     for path in dict.fromkeys(paths):
@@ -150,7 +150,7 @@ def _objects(paths: Sequence[str]) -> list[objects.Object]:
         try:
             found += _read(path, shown)
         except ModuleNotFoundError as error:
-            raise HookError(USAGE, f"{error}: advise takes python3-pyelftools") from None
+            raise HookError(USAGE, f"{error}: advise needs python3-pyelftools") from None
         except OSError as error:
             problems.append(f"{shown}: {error.strerror}")
         except ElfError as error:
@@ -183,16 +183,16 @@ def _content(path: str) -> bytes:
     with open(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise ElfError("it is no regular file")
+            raise ElfError("it isn't a regular file")
         if status.st_size > _LARGEST:
-            raise ElfError(f"it is larger than {_LARGEST >> 20} MiB, which no program with BPF is")
+            raise ElfError(f"it is larger than {_LARGEST >> 20} MiB; no program with BPF is")
         return file.read(_LARGEST)
 
 
 def _check_names(found: Sequence[objects.Object], names: Sequence[str]) -> None:
     if not names:
         return
-    from difflib import get_close_matches  # Only a mistake pays for it.
+    from difflib import get_close_matches  # Imported only if names are given.
 
     known = [program.name for one in found for program in one.programs]
     problems = []

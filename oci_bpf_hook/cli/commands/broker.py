@@ -1,4 +1,4 @@
-"""`oci-bpf-hook broker`: the service that delegates BPF for rootless engines."""
+"""`oci-bpf-hook broker` runs the service that delegates BPF for rootless engines."""
 
 import argparse
 import gc
@@ -22,8 +22,9 @@ def _mode(text: str) -> int:
 
 
 ABOUT = f"""
-Delegating BPF needs CAP_SYS_ADMIN in the initial user namespace, which a rootless user doesn't
-have, nor a hook at the stage createContainer. The hook then asks this service, at {SOCKET}.
+Delegating BPF needs CAP_SYS_ADMIN in the initial user namespace. A rootless user's hook doesn't
+have it, and neither does a hook at the stage createContainer. The hook then asks this service, at
+{SOCKET}.
 
 The broker decides by oci-bpf-hook-policy(5), has the mount made in the namespaces of whoever asks,
 and sends it back unattached. The hook attaches it and reads it back.
@@ -53,7 +54,7 @@ ARGUMENTS = (
         *("--idle",),
         type=float,
         metavar="SECONDS",
-        help="exit after so long without a request (default: 60 with a socket from systemd, "
+        help="exit after this time without a request (default: 60 with a socket from systemd, "
         "otherwise never)",
     ),
     argument(
@@ -89,9 +90,9 @@ def run(options: argparse.Namespace) -> int:
     sock = passed or listening.listen(options.socket, options.mode, group)
     policy = Watched(header=options.header)
     service = broker.Broker(sock, policy, limits)
-    # One that is wrong is said now; requests are refused until it is in order.
+    # If the policy is wrong that is logged now, and requests are refused until it is corrected.
     policy.get()
-    # What is there now is never garbage, and looking at it would copy it in every child.
+    # What exists now never becomes garbage, and a collection would copy its pages in every child.
     gc.collect()
     gc.freeze()
     log(INFO, "broker: ready")

@@ -1,4 +1,4 @@
-"""`oci-bpf-hook cdi`: profiles of the policy as CDI devices, for `--device` of any engine."""
+"""`oci-bpf-hook cdi` makes CDI devices of the policy's profiles, for any engine's `--device`."""
 
 import argparse
 import json
@@ -54,8 +54,8 @@ def _generate(options: argparse.Namespace) -> int:
     text = json.dumps(data, indent=4) + "\n"
     for name in left_out:
         print(
-            f"oci-bpf-hook: profile {name} is for no confined token and is left out; "
-            f"--profile {name} takes it in, for a rule with cdi and confined: false",
+            f"oci-bpf-hook: a confined token can't use the profile {name}, which is left out; "
+            f"--profile {name} includes it, for a rule with cdi and confined: false",
             file=sys.stderr,
         )
     if options.output == "-":
@@ -67,7 +67,7 @@ def _generate(options: argparse.Namespace) -> int:
         content=text.encode(),
         mode=0o644,
     )
-    # Whoever can write there needs no device of ours: hooks in it run as root.
+    # Whoever can write to that directory can have hooks run as root.
     problems = steps.untrusted([step])
     if problems:
         raise HookError(USAGE, *problems)
@@ -78,7 +78,7 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _asked(options: argparse.Namespace, compiled: Compiled) -> tuple[list[str], list[str], str]:
-    """What `_chosen` gives, and the path.  Raises HookError with all that is wrong with either."""
+    """What `_chosen` returns, and the path.  Raises HookError with all that is wrong with both."""
     try:
         where = device("", options.path).path
     except HookError as error:
@@ -96,13 +96,13 @@ def _chosen(given: list[str], compiled: Compiled) -> tuple[list[str], list[str]]
     Raises HookError.
     """
     if given:
-        # What can't be one is that before it is unknown.
+        # A name that can't be a device's is reported as that, even if it is also unknown.
         wrong = [
             Problem(
                 f"{quote(name)} can't be a CDI device's name",
                 key="--profile",
                 item=name,
-                hint="let it end in a letter or a digit",
+                hint="it has to end in a letter or a digit",
             )
             for name in dict.fromkeys(given)
             if not cdi.is_name(name)
@@ -115,7 +115,7 @@ def _chosen(given: list[str], compiled: Compiled) -> tuple[list[str], list[str]]
         if wrong or unknown:
             raise HookError(USAGE if wrong else UNKNOWN_NAME, *wrong, *unknown)
         return given, []
-    # A profile without commands is a part of others.
+    # A profile without commands is meant to be combined with others.
     whole = {
         name: masks
         for name, masks in compiled.profiles.items()
@@ -125,8 +125,8 @@ def _chosen(given: list[str], compiled: Compiled) -> tuple[list[str], list[str]]
     if len(beyond) == len(whole):
         raise HookError(
             USAGE,
-            "the policy has no profile that a confined token can use, to make a device of without "
-            "its name; give --profile NAME",
+            "the policy has no profile that a confined token can use; give --profile NAME to make "
+            "a device of another",
         )
     return [name for name in whole if name not in beyond], beyond
 
@@ -149,15 +149,15 @@ def _list(options: argparse.Namespace) -> int:
     out.line(
         styled(
             FAINT,
-            "as a container of root's has it, with namespaces of its own; confined programs "
-            "take the guard",
+            "this is what root's containers with namespaces of their own get; confined programs "
+            "need the guard",
         )
     )
     return DONE
 
 
 def _outcome(one: cdi.Device, compiled: Compiled) -> dict[str, Any]:
-    """What `one` would give a container of root's."""
+    """What the device `one` would give a container of root's."""
     found: dict[str, Any] = {
         "device": f"{cdi.KIND}={one.name}",
         "path": one.path,
@@ -182,7 +182,7 @@ def _outcome(one: cdi.Device, compiled: Compiled) -> dict[str, Any]:
 
 
 def _decide(one: cdi.Device, compiled: Compiled) -> policy.Decision:
-    """What the policy says of `one`.  Raises HookError."""
+    """What the policy decides about the device `one`.  Raises HookError."""
     name = one.profile or ""
     if name not in compiled.profiles:
         raise HookError(UNKNOWN_NAME, no_profile(f"device {one.name}", name, compiled.profiles))
@@ -252,7 +252,7 @@ def _read(path: str) -> tuple[cdi.Device, ...]:
     try:
         data = load_json(request.read(path), unique=True)
     except ValueError as error:
-        raise HookError(BAD_STATE, f"{path}: this is no JSON: {error}") from None
+        raise HookError(BAD_STATE, f"{path}: this isn't JSON: {error}") from None
     errors = jsonschema.Draft202012Validator(schema("cdi")).iter_errors(data)
     problems = [
         f"{path}: {'.'.join(map(str, error.absolute_path)) or 'the file'}: {error.message[:200]}"

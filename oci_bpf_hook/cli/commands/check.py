@@ -1,4 +1,4 @@
-"""`oci-bpf-hook check`: whether a request would be granted, and what is doubtful about it."""
+"""`oci-bpf-hook check` says whether a request would be granted, and what is doubtful about it."""
 
 import argparse
 from typing import Any
@@ -17,12 +17,13 @@ problems are printed at once, a line each, with file, line and column.
 
 With --file it reads the annotations of every container that the file describes, and also says what
 the file lacks: a user namespace, CAP_BPF, or an annotation in a place where no container gets it.
-Of a Kubernetes manifest it reads every document, and the pod template of whatever makes pods.
+In a Kubernetes manifest it reads every document, and the pod template of each object that makes
+pods.
 
 The kernel is the running one unless --kernel, --header or --btf names another. The policy is the
-one in force unless --policy names another. --attr adds what a rule may match and no file says. A
-confined grant of prog_load needs the guard. Only root can see whether the guard is in force here;
-for other users, and for another kernel, check assumes that it is.
+one in force unless --policy names another. --attr adds what a rule may match but the file doesn't
+say. A confined grant of prog_load needs the guard. Only root can see whether the guard is in force
+here; for other users, and for another kernel, check assumes that it is.
 """
 ARGUMENTS = (
     *trial.ARGUMENTS,
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def as_json(one: trial.Trial) -> dict[str, Any]:
-    """The trial as the schema has it."""
+    """The trial in the form of schema/check.schema.json."""
     decision = one.decision
     return {
         "name": one.asker.name,
@@ -72,7 +73,7 @@ def as_json(one: trial.Trial) -> dict[str, Any]:
 
 
 def finding_as_json(finding: trial.Finding) -> dict[str, Any]:
-    """The finding as the schemas have it."""
+    """The finding in the form that the schemas describe."""
     return {
         "level": finding.level,
         "code": finding.code,
@@ -85,7 +86,7 @@ def finding_as_json(finding: trial.Finding) -> dict[str, Any]:
 
 
 def _granted(one: trial.Trial) -> dict[str, str] | None:
-    """What is granted in the kernel's words, None if nothing is."""
+    """What is granted, as the kernel shows it; None if nothing is."""
     if one.decision is None or one.code:
         return None
     enums = one.enums
@@ -93,7 +94,7 @@ def _granted(one: trial.Trial) -> dict[str, str] | None:
 
 
 def print_findings(out: Output, name: str, trials: tuple[trial.Trial, ...]) -> None:
-    """A line for each finding; what is the same for all containers of a pod is said once."""
+    """Print a line for each finding; one that all containers of a pod share is printed once."""
     for finding in dict.fromkeys(finding for one in trials for finding in one.findings):
         spot = finding.spot
         where = f"{name}:{spot.line}:{spot.column}: " if spot else ""
@@ -102,14 +103,14 @@ def print_findings(out: Output, name: str, trials: tuple[trial.Trial, ...]) -> N
 
 
 def confinement(decision: policy.Decision) -> Piece:
-    """What it means that the rule which decided is confined, or isn't."""
+    """A line that says whether the rule that decided is confined, and what that means."""
     if not decision.confined:
         return styled(WARNING, "unconfined: whoever matches is trusted with the kernel")
-    from ...guard.pinned import needed  # It brings ctypes.
+    from ...guard.pinned import needed  # This imports _ctypes, which few commands need.
 
     if needed(decision.grant.masks):
-        return "confined: the guard holds what its programs call, and has to be in force"
-    return "confined: without prog_load it takes no guard"
+        return "confined: the guard limits what its programs call, and has to be in force"
+    return "confined: without prog_load it doesn't need the guard"
 
 
 def _summary(out: Output, one: trial.Trial) -> None:

@@ -1,4 +1,4 @@
-"""`oci-bpf-hook convert`: a delegation in another program's words."""
+"""`oci-bpf-hook convert` translates a delegation into another program's configuration."""
 
 import argparse
 import sys
@@ -15,9 +15,9 @@ from ..options.output import JSON, print_json
 from ..options.table import argument
 
 ABOUT = """
-Reads a delegation in one format and prints it in another: what another program is told to delegate,
-as annotations for this hook, or the other way round. Notes on standard error say what the other
-format has no equivalent for, and what is doubtful about the delegation itself.
+Reads a delegation in one format and prints it in another, for example from another program's
+configuration to annotations for this hook, or the other way round. Notes on standard error say what
+the other format has no equivalent for, and what is doubtful about the delegation itself.
 """
 _READERS = {
     "annotations": convert_from.annotations,
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         if (result := _convert(one, options.target)) is not None
     ]
     if not results:
-        raise HookError(USAGE, f"{name}: nothing in it is delegated")
+        raise HookError(USAGE, f"{name} delegates nothing")
     if options.json:
         print_json(
             [{"name": one, "text": done.text, "notes": list(done.notes)} for one, done in results]
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _convert(one: convert_from.Found, target: str) -> tuple[str, delegation.Written] | None:
-    """The delegation of one container in the target's words, None where it has none."""
+    """One container's name and its delegation in the format `target`; None if it has none."""
     try:
         asked = parse(one.annotations, lambda: one.label)
     except HookError as error:
@@ -96,6 +96,9 @@ def _convert(one: convert_from.Found, target: str) -> tuple[str, delegation.Writ
 
 
 def _masks(asked: Request) -> tuple[dict[str, int], Mapping[str, Mapping[str, int]]]:
-    """The masks that it means, and the policy's profiles if it takes any.  Raises HookError."""
+    """The masks that are asked for, and the policy's profiles if any is asked for.
+
+    Raises HookError.
+    """
     profiles = cache.in_force().profiles if asked.profiles else {}
     return delegation.masks(asked, profiles), profiles

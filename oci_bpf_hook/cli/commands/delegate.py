@@ -1,8 +1,8 @@
-"""`oci-bpf-hook delegate`: a delegated bpffs for a container that runs already, or an end to it.
+"""`oci-bpf-hook delegate` mounts a delegated bpffs in a running container, or covers one.
 
-The way is the hook's own (`case.Case`), from the request to the record, and the steps have the
-numbers of `hook.main`.  The state is the running container's, and the annotations are those that
-the command line stands for.
+It takes the hook's own steps (`case.Case`), from the request to the audit record, with the numbers
+of `hook.main`.  The state is the running container's, and the annotations are made from the command
+line.
 """
 
 import argparse
@@ -36,8 +36,8 @@ from ..options.table import argument
 _HAS = {
     TOKEN: "has a token",
     DIRECTORY: "has the old bpffs open, and can make tokens",
-    MOUNT: "sees the old bpffs, in a mount namespace of its own, and can make tokens",
-    UNSEEN: "has too many mounts to be looked at, and may see the old bpffs and make tokens",
+    MOUNT: "sees the old bpffs in a mount namespace of its own, and can make tokens",
+    UNSEEN: "has too many mounts to look at, and may see the old bpffs and make tokens",
 }
 _LISTS = tuple((kind.option.removeprefix("delegate_"), kind.option) for kind in KINDS)
 
@@ -46,8 +46,8 @@ Mounts a delegated bpffs in a container that is already running, or covers one w
 (--revoke). It takes the same steps as the hook: the same policy, the same check of what was
 mounted, and a line in the audit trail. It needs root.
 
-A token that exists keeps what it was made with until every process that holds it has ended. Where
-there may be such tokens, delegate names the processes.
+An existing token keeps what it was made with until every process that holds it has ended. If there
+may be such tokens, delegate names the processes.
 """
 ARGUMENTS = (
     *target.ARGUMENTS,
@@ -80,15 +80,16 @@ def run(options: argparse.Namespace) -> int:
     asked = _annotations(options)
     lists = asked.keys() - {f"{PREFIX}path"}
     if options.revoke and lists:
-        raise HookError(USAGE, "--revoke takes nothing to delegate")
+        raise HookError(USAGE, "--revoke can't be combined with something to delegate")
     if not options.revoke and not lists:
         raise HookError(
             USAGE,
-            "nothing is asked for: give --profile, or some of --cmds, --maps, --progs, --attachs",
+            "nothing is asked for: give --profile, or any of --cmds, --maps, --progs, --attachs",
         )
     if os.geteuid():
-        raise HookError(NO_BROKER, "to delegate BPF takes root; run this with sudo")
-    # Ignored, the kernel would reap the container half, and its pid be anybody's.
+        raise HookError(NO_BROKER, "delegating BPF needs root; run this with sudo")
+    # If SIGCHLD were ignored the kernel would reap the container half, and its pid could be another
+    # process's.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # 1. state
     one = target.running(options)
@@ -102,8 +103,8 @@ def run(options: argparse.Namespace) -> int:
             if each.unseen:
                 raise HookError(
                     BAD_STATE,
-                    f"the mounts of {one.label} can't be looked at: {each.unseen}; what it has "
-                    "can't be said, and so nothing was done",
+                    f"the mounts of {one.label} can't be looked at: {each.unseen}; so what it has "
+                    "isn't known, and nothing was done",
                 )
         work = _revoke if options.revoke else _delegate
         answer = work(one, container, case, before, options)
@@ -116,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _annotations(options: argparse.Namespace) -> dict[str, str]:
-    """What the command line asks for, as the annotations that would."""
+    """The annotations that ask for what the command line asks for."""
     found = {
         f"{PREFIX}{option}": text
         for short, option in _LISTS
@@ -143,7 +144,7 @@ def _delegate(
     outcome = _outcome(one, container, case, asked, dry_run=options.dry_run)
     decision = case.decision
     if decision is None:
-        raise HookError(USAGE, "nothing is asked for: each list takes away what it gives")
+        raise HookError(USAGE, "nothing is asked for: each list removes all of its own items")
     return {
         **_answer(outcome, one, container, asked.path),
         "granted": {
@@ -162,7 +163,7 @@ def _delegate(
 def _outcome(
     one: Running, container: Container, case: Case, asked: Request, *, dry_run: bool
 ) -> str:
-    """Decide what is `asked` for, and unless it is a `dry_run` do it; what came of it."""
+    """Decide about what is `asked` for and, without `dry_run`, do it.  Returns the outcome."""
     try:
         # 5. masks, 6. subject, 7. grant
         decision = case.judge(asked, lambda policy: _subject(one, container, policy))
@@ -211,13 +212,15 @@ def _revoke(
         for path in dict.fromkeys(each.path for each in gone):
             try:
                 _cover(container, path, case)
-            except HookError as error:  # Its root can make one fail, and the others are to go.
+            except HookError as error:  # The container's root can make one fail; the others go on.
                 failed += error.sentences
-        # Its root may have moved them meanwhile, or bound them elsewhere before.
+        # The container's root may have moved these mounts meanwhile, or bound them elsewhere.
         devices = {each.device for each in gone}
         for each in of_container(one, case.policy().enums, {}):
             if each.unseen:
-                failed.append(f"whether it is elsewhere too can't be looked at: {each.unseen}")
+                failed.append(
+                    f"whether the bpffs is mounted elsewhere too isn't known: {each.unseen}"
+                )
             elif not each.covered and each.device in devices:
                 in_reach.append(each.path)
     return {
@@ -226,18 +229,18 @@ def _revoke(
         "covers": [each.shown for each in gone],
         "in_reach": in_reach,
         "failed": failed,
-        # Of those that were covered before there may be tokens too.
+        # There may also be tokens from those that were covered before.
         "holders": _holders(one, every),
         "uncoverable": bool(status(container).bounding >> CAP_SYS_ADMIN & 1),
     }
 
 
 def _cover(container: Container, path: str, case: Case) -> None:
-    """Mount a bpffs that delegates nothing over the one at `path`, and put it on record."""
+    """Mount a bpffs that delegates nothing over the one at `path`, and record that."""
     policy = case.policy()
     with HostHalf(container, container_half.RUNNING) as half:
         if not half.mount(Grant(masks={}, path=path, mode=MODE), policy.enums):
-            raise HookError(MOUNT_FAILED, f"{path} has an empty bpffs on it already")
+            raise HookError(MOUNT_FAILED, f"an empty bpffs is already mounted on {path}")
         half.keep()
     case.revoked(path)
 
@@ -274,32 +277,32 @@ def _print(answer: dict[str, Any]) -> None:
         out.line(styled(OK, outcome), " to ", label, f" at {answer['path']}: {words}")
         out.line(styled(FAINT, f"by rule {answer['rule']}"))
         if not answer["confined"]:
-            out.line(styled(WARNING, "unconfined"), ": it is trusted with the kernel")
+            out.line(styled(WARNING, "unconfined"), ": the container is trusted with the kernel")
         for item in answer["trimmed"]:
             out.line(styled(WARNING, "trimmed"), f": {item}")
     else:
         out.line(styled(OK, outcome), " from ", label, f" at {', '.join(answer['paths'])}")
     if answer["container"]["user"]:
-        # Whoever owns a container's engine chose its name as well.
+        # The user who runs the engine also chose the container's name.
         name = user_name(answer["container"]["user"])
         out.line(styled(WARNING, "not root's"), f": this container is {name}'s own")
     _print_old(out, answer)
 
 
 def _print_old(out: Output, answer: dict[str, Any]) -> None:
-    """What happens to the one below, and what doesn't."""
+    """Print what happens to the bpffs that is covered now, and what can still be done with it."""
     for shown in answer["covers"]:
         words = " ".join(f"{option}={text}" for option, text in shown.items())
-        out.line(f"what was there stays below it, out of reach by its path: {words}")
+        out.line(f"the old bpffs stays mounted below, where its path doesn't lead to it: {words}")
     if answer["covers"]:
         new = "get what is mounted now" if "granted" in answer else "can't be made there"
         out.line(f"new tokens {new}.")
-        out.line("tokens that exist keep what they were made with, until who holds them ends.")
-        out.line("a remount would change nothing: this kernel doesn't reconfigure a bpffs.")
+        out.line("existing tokens keep what they were made with until their holders end.")
+        out.line("a remount would change nothing, since the kernel doesn't reconfigure a bpffs.")
     for text in answer.get("failed", ()):
         out.line(styled(PROBLEM, "not revoked"), f": {text}")
     for path in answer.get("in_reach", ()):
-        out.line(styled(WARNING, "still there"), f": the same bpffs, at {path}")
+        out.line(styled(WARNING, "still there"), f": the same bpffs is mounted at {path}")
     for held in answer["holders"]:
         fd = "" if held["fd"] is None else f" (fd {held['fd']})"
         out.line(
@@ -311,8 +314,8 @@ def _print_old(out: Output, answer: dict[str, Any]) -> None:
     if answer.get("unusable"):
         out.line(
             styled(WARNING, "of no use"),
-            ": no process of this container can have CAP_BPF, which to make a token takes; start "
-            "it with --cap-add BPF",
+            ": no process of this container can have CAP_BPF, which making a token needs; start "
+            "the container with --cap-add BPF",
         )
     if answer.get("uncoverable"):
         out.line(

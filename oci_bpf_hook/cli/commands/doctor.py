@@ -1,4 +1,4 @@
-"""`oci-bpf-hook doctor`: what is wrong, why, and what to do about it."""
+"""`oci-bpf-hook doctor` finds out why BPF doesn't work, on the host or in a container."""
 
 import argparse
 from collections.abc import Iterable, Iterator
@@ -39,7 +39,7 @@ ARGUMENTS = (
 def run(options: argparse.Namespace) -> int:
     needs = None
     if options.object:
-        # It reads ELF, which takes a library that the rest of doctor does without.
+        # This reads ELF, for which it imports a library that the rest of doctor doesn't need.
         from .advise import needed
 
         needs = needed(options.object)
@@ -61,7 +61,7 @@ def _of_a_container(
     try:
         one = target.running(options)
     except HookError:
-        # One that was refused doesn't run, and the trail says why.
+        # A container that the hook refused doesn't run, and the audit trail says why.
         found = list(container.refused(options.container or ""))
         if not options.container or not found:
             raise
@@ -75,7 +75,7 @@ def _as_json(one: Finding) -> dict[str, str]:
 
 
 def _print(title: str, findings: Iterable[Finding], options: argparse.Namespace) -> list[Finding]:
-    """Print each finding as it comes; all of them."""
+    """Print each finding as it comes.  Returns all of them."""
     out = Output()
     out.line(styled(HEAD, title))
     found = []

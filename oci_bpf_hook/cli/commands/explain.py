@@ -1,4 +1,4 @@
-"""`oci-bpf-hook explain`: what the hook would do, step by step, and what would come of it."""
+"""`oci-bpf-hook explain` shows what the hook would do, step by step, and the result."""
 
 import argparse
 import json
@@ -18,9 +18,9 @@ from ..options.table import argument
 from .check import confinement, finding_as_json, print_findings
 
 ABOUT = """
-Shows what the hook would do for a request, and does nothing: who asks and who says so, the rule of
-the policy that decides, the masks, each system call of the two halves, and the line that `mount -t
-bpf` will show in the container.
+Shows what the hook would do for a request, and does nothing. It prints who asks and who says so,
+the rule of the policy that decides, the masks, each system call of the two halves, and the line
+that `mount -t bpf` will show in the container.
 
 --state replays the state of a real container, as an engine gave it to the hook. If the bundle of
 that container is gone, --config names a copy of its config.json.
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _of_state(options: argparse.Namespace) -> Asker:
-    """The container of a state, with what its bundle tells.  Raises HookError."""
+    """The container of the state, with what its bundle says.  Raises HookError."""
     from ...formats import oci
 
     data = request.read_state(options.state)
@@ -72,19 +72,19 @@ def _of_state(options: argparse.Namespace) -> Asker:
             fields[name] = getattr(known, name)
     except ValueError as error:
         if options.config:
-            raise HookError(BAD_STATE, f"{path}: this is no JSON: {error}") from None
+            raise HookError(BAD_STATE, f"{path}: this isn't JSON: {error}") from None
     except HookError:
         if options.config:
             raise
     try:
         fields["root"] = find_rootfs(state).path
-    except HookError:  # The bundle is another host's, or gone.
+    except HookError:  # The bundle is gone, or on another host.
         pass
     return Asker(**fields)
 
 
 def _attributes(one: trial.Trial, given: trial.Setting) -> dict[str, dict[str, object]]:
-    """What a rule may match, each with its value, who sets it, and whether that is only assumed."""
+    """What a rule may match: by key, the value, who sets it, and whether it is only assumed."""
     known = {"engine"} | one.asker.subject.keys() | given.attributes.keys()
     if one.subject.rootless:
         known |= {*OF_USERS}
@@ -95,7 +95,7 @@ def _attributes(one: trial.Trial, given: trial.Setting) -> dict[str, dict[str, o
 
 
 def _plan(one: trial.Trial) -> tuple[Step, ...]:
-    """The steps, none if nothing is granted."""
+    """The steps of the hook; none if nothing is granted."""
     if one.decision is None or one.code:
         return ()
     broker = one.subject.by_broker()
@@ -155,7 +155,7 @@ def _print(out: Output, one: trial.Trial, given: trial.Setting, file: str) -> No
         out.line(styled(PROBLEM, f"exit code {one.code}"), f": {why}; the container isn't started")
         return
     if one.decision is None:
-        out.line("  nothing is left of what was asked for")
+        out.line("  nothing is granted: nothing is left of what was asked for")
         return
     _print_plan(out, one)
 

@@ -1,4 +1,4 @@
-"""`oci-bpf-hook guard`: hold what confined tokens may do, by BPF LSM programs."""
+"""`oci-bpf-hook guard` loads, unloads and shows the BPF LSM programs that confine tokens."""
 
 import argparse
 import time
@@ -51,8 +51,11 @@ def _on(options: argparse.Namespace) -> int:
         return DONE
     out = Output()
     if done.changed:
-        out.line(styled(OK, "on"), ": the guard holds every confined token from now on")
-        out.line("until the next boot; for each: systemctl enable --now oci-bpf-hook-guard.service")
+        out.line(styled(OK, "on"), ": the guard confines the tokens of confined grants from now on")
+        out.line(
+            "it lasts until the next boot; systemctl enable --now oci-bpf-hook-guard.service loads "
+            "it at each boot"
+        )
     else:
         out.line(styled(OK, "on"), ": the guard of this version is in force already")
     return DONE
@@ -85,37 +88,38 @@ def _kept(*, force: bool) -> dict[str, str]:
 
 
 def held() -> dict[str, str]:
-    """What the guard holds or may hold, each with why it mustn't go, a sentence.
+    """What the guard confines or may confine, each with a sentence why the guard has to stay.
 
-    Those are containers, or tokens of whoever has none any more.
+    These are containers, and tokens that no container of today has.
     """
     if not load.there():
         return {}
     try:
         in_force().__exit__(None, None, None)
         known = True
-    except AbsentError:  # Another version's, or not whole: it may hold them all the same.
+    except AbsentError:  # It is another version's or incomplete, but may still confine tokens.
         known = False
     every = delegations(enums(KINDS))
     found = {one.container.label: _why_not(one, known) for one in every if not known or _held(one)}
     if known and not found and (count := release.lasting_tokens()):
         found[f"{count} tokens"] = (
-            f"{count} confined tokens are held by the guard, though no container is to be seen "
-            "that has them: processes have them open, or programs loaded through them run; "
-            "they would be trusted with the kernel without the guard; end those, or say --force"
+            f"the guard confines {count} tokens that no container here has: processes have them "
+            "open, or programs run that were loaded with them; without the guard these are trusted "
+            "with the kernel; end them, or give --force"
         )
     return found
 
 
 def _held(one: Delegation) -> bool:
-    # Of one whose bpffs is covered, or taken away, nobody can tell, and it may have tokens.
+    # If the bpffs is covered or unmounted it isn't known, and the container may have tokens.
     return one.confined is not False
 
 
 def _why_not(one: Delegation, known: bool) -> str:
     return (
-        f"{one.container.label} {'is' if known and one.confined else 'may be'} held by the guard, "
-        "and would be trusted with the kernel without it; stop it first, or say --force"
+        f"{one.container.label} {'is' if known and one.confined else 'may be'} confined by the "
+        "guard, and without the guard would be trusted with the kernel; stop the container first, "
+        "or give --force"
     )
 
 
@@ -153,11 +157,11 @@ def _print(answer: dict[str, Any]) -> None:
         if not answer["obstacles"]:
             out.line(styled(FAINT, "sudo oci-bpf-hook guard on"))
         return
-    out.line(styled(OK, "on"), f": {answer['tokens']} confined tokens are held")
+    out.line(styled(OK, "on"), f": {answer['tokens']} tokens are confined")
     if not answer["current"]:
         out.line(
             styled(WARNING, "older"),
-            ": another version loaded it; `oci-bpf-hook guard on` renews it",
+            ": another version loaded the guard; `oci-bpf-hook guard on` replaces it",
         )
     if answer["refusals"]:
         out.line(styled(HEAD, "refused"), ", the newest first:")
@@ -171,7 +175,7 @@ def _audit(options: argparse.Namespace) -> int:
         in_force().__exit__(None, None, None)
         count = refusals.to_trail()
     except AbsentError as error:
-        raise HookError(KERNEL_CANNOT, f"there is nothing to put on record: {error}") from None
+        raise HookError(KERNEL_CANNOT, f"there are no refusals to record: {error}") from None
     if options.json:
         print_json({"recorded": count})
     return DONE

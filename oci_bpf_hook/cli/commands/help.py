@@ -1,4 +1,4 @@
-"""`oci-bpf-hook help`: what `--help` prints, for people who ask for it in this way."""
+"""`oci-bpf-hook help COMMAND` prints the same as `oci-bpf-hook COMMAND --help`."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`oci-bpf-hook hook`: the hook, by the command's name; its launcher is faster."""
+"""`oci-bpf-hook hook` runs the hook, to try it by hand; engines run the faster launcher."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`oci-bpf-hook inject`: a bundle's config.json for runtimes without an engine, and back."""
+"""`oci-bpf-hook inject` adds the hook to a bundle's config.json, or removes it again."""
 
 import argparse
 import copy
@@ -23,8 +23,8 @@ Adds the hook to the config.json of an OCI bundle, for runc, crun and youki with
 them, and with --annotation what the container asks for. Running it again changes only what is asked
 for differently. --undo removes what it has added, and keeps what others have changed since.
 
-The container must have a user namespace. To use its token it needs CAP_BPF, for most types of
-programs another capability, and bpf(2): --capabilities and --seccomp add these to config.json.
+The container must have a user namespace. To use its token it needs CAP_BPF, another capability for
+most types of programs, and bpf(2): --capabilities and --seccomp add these to config.json.
 """
 ARGUMENTS = (
     argument("bundle", metavar="DIR", help="the bundle's directory"),
@@ -67,17 +67,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _inject(config: dict[str, Any], options: argparse.Namespace) -> None:
-    """Add what the command line says.  Raises HookError."""
+    """Add what the command line asks for.  Raises HookError."""
     if not additions.has_user_namespace(config):
         raise HookError(
             NO_USER_NAMESPACE,
-            "the container has no user namespace of its own: BPF tokens exist only in one, and "
-            "outside of one CAP_BPF is the host's; add a namespace of the type user, and mappings, "
+            "the container has no user namespace of its own; BPF tokens exist only in one, and "
+            "without one CAP_BPF is the host's; add a namespace of the type user, and mappings, "
             "to its linux section",
         )
     added = additions.Additions(config)
     added.annotations(dict(request.pair(text) for text in options.annotation))
-    # Whatever is wrong with the request is said here, not at the container's start.
+    # What is wrong with the request is reported now and not at the container's start.
     known = in_force().profiles
     asked = request.request(config.get("annotations") or {}, judge=lambda rest: needed(rest, known))
     names = needed(asked, known)
@@ -91,13 +91,13 @@ def _inject(config: dict[str, Any], options: argparse.Namespace) -> None:
 
 
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
-    """The file at `path`, and whose just that one is.  Raises HookError (USAGE)."""
+    """The content and the status of the file at `path`.  Raises HookError (USAGE)."""
     try:
-        # Whoever puts a FIFO there must not have us wait.
+        # Without O_NONBLOCK a FIFO at the path would make us wait.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise HookError(USAGE, f"{path} is no regular file")
+                raise HookError(USAGE, f"{path} isn't a regular file")
             return request.whole_of(file, str(path)), status
     except OSError as error:
         raise HookError(USAGE, f"{path}: {error.strerror}") from None
@@ -107,14 +107,14 @@ def _decoded(path: Path, text: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise HookError(BAD_STATE, f"{path}: this is no JSON: {error}") from None
+        raise HookError(BAD_STATE, f"{path}: this isn't JSON: {error}") from None
     if not isinstance(config, dict):
-        raise HookError(BAD_STATE, f"{path}: this is no JSON object")
+        raise HookError(BAD_STATE, f"{path}: this isn't a JSON object")
     return config
 
 
 def _encoded(config: dict[str, Any], text: str) -> str:
-    """`config` as the file's `text` was indented: runc's is by tabs."""
+    """`config` as JSON with the indentation of `text`; runc's files are indented by tabs."""
     second = text.split("\n")[1] if "\n" in text.strip() else ""
     indent = second[: len(second) - len(second.lstrip())]
     return json.dumps(config, indent=indent or None, ensure_ascii=False) + "\n" * text.endswith(

@@ -1,4 +1,4 @@
-"""`oci-bpf-hook inspect`: which containers have a delegation, what it is and how far it reaches."""
+"""`oci-bpf-hook inspect` shows which containers have a delegation, and how far each reaches."""
 
 import argparse
 import json
@@ -27,15 +27,15 @@ from ...running.delegations import (
 from ..options.output import FAINT, HEAD, JSON, WARNING, Output, Piece, print_json, styled
 from ..options.table import argument
 
-# Seconds between two looks; the kernel tells nobody of mounts in other namespaces.
+# Seconds between two looks; the kernel doesn't report mounts in other mount namespaces.
 _INTERVAL = 2.0
 _LONGEST = 86400
 _CONFINED = {
-    True: "confined: the guard holds what its programs call",
+    True: "confined: the guard limits what its programs call",
     False: "not confined: programs reach the whole kernel",
-    None: "perhaps not confined, as there is no mount to tell by",
+    None: "perhaps not confined: without its mount that isn't known",
 }
-# A row names so many types of a kind, and counts the others.
+# How many types of a kind a row names; it counts the others.
 _NAMED = 3
 
 ABOUT = """
@@ -52,8 +52,8 @@ ARGUMENTS = (
         type=float,
         const=_INTERVAL,
         metavar="SECONDS",
-        help="keep running and show what changes, looking every SECONDS (default: 2); a line for "
-        "each change if the output is no terminal",
+        help="keep running and show what changes, looking every SECONDS (default: 2); if the "
+        "output isn't a terminal, a line for each change",
     ),
     argument("--html", metavar="FILE", help="write a page for a security review to FILE"),
     JSON,
@@ -64,7 +64,10 @@ def run(options: argparse.Namespace) -> int:
     enums = kernel.enums(KINDS)
     if options.watch is not None:
         if options.name or options.html or not 0 <= options.watch <= _LONGEST:
-            raise HookError(USAGE, "--watch takes seconds, and neither a NAME nor --html")
+            raise HookError(
+                USAGE,
+                f"--watch takes 0 to {_LONGEST} seconds, and can't be combined with NAME or --html",
+            )
         with suppress(KeyboardInterrupt):
             _watch(options.watch, enums, as_json=options.json)
         return DONE
@@ -91,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def as_json(one: Delegation) -> dict[str, Any]:
-    """A delegation as schema/inspect.schema.json has it."""
+    """A delegation in the form of schema/inspect.schema.json."""
     container = one.container
     return {
         "container": {
@@ -118,7 +121,7 @@ def _print(found: Sequence[Delegation], enums: dict[str, Enum]) -> None:
     if not found:
         out.line("no container that we may look at has a delegation")
         if os.geteuid():
-            out.line(styled(FAINT, "those of others only root sees"))
+            out.line(styled(FAINT, "only root sees other users' containers"))
         return
     out.table(
         ("CONTAINER", "ENGINE", "PATH", "OWNER", "RULE", "CONFINED", "DELEGATED", "WARNING"),
@@ -141,7 +144,7 @@ def _cells(one: Delegation, enums: dict[str, Enum]) -> tuple[Piece, ...]:
 
 
 def _short(one: Delegation, enums: dict[str, Enum]) -> str:
-    """The masks as short text: the first names of each kind, and how many more."""
+    """The masks as short text: the first names of each kind, and how many more there are."""
     words = []
     for option, mask in one.masks.items():
         text = show(mask, enums[option])
@@ -208,7 +211,7 @@ def _show_change(
     if json_lines:
         print(json.dumps([as_json(one) for one in now]))
     elif Output().terminal:
-        # Home, and what was there away.
+        # Move the cursor home and clear the screen.
         print("\x1b[H\x1b[2J", end="")
         _print(now, enums)
     else:

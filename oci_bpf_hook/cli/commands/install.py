@@ -1,4 +1,4 @@
-"""`oci-bpf-hook install`: put the hook where engines find it."""
+"""`oci-bpf-hook install` puts the hook where engines find it."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ The JSON is written when everything else is in place, because an engine silently
 program is missing, and a broken JSON stops every container. install refuses directories that others
 than root can write to.
 
-The policy, {POLICY}, is yours: without one the built-in policy holds.
+install doesn't write the policy, {POLICY}; without it the built-in policy holds.
 `systemctl enable --now oci-bpf-hook-broker.socket` starts the broker.
 
 With --precreate podman's containers get what they need to use their token: CAP_BPF and the other
@@ -63,8 +63,8 @@ ARGUMENTS = (
     JSON,
 )
 _WITHOUT = (
-    "it isn't compiled here, and without it no confined grant has programs; run `make guard`, "
-    "which takes clang, and install again"
+    "it isn't compiled here, and without the guard no confined grant can have programs; run `make "
+    "guard`, which needs clang, and install again"
 )
 
 
@@ -82,18 +82,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def located(options: argparse.Namespace) -> Layout:
-    """Where the command line says.  Raises HookError (USAGE)."""
+    """The layout below --prefix and --destdir.  Raises HookError (USAGE)."""
     for name, path in (("--prefix", options.prefix), ("--destdir", options.destdir or "/")):
         if not path.startswith("/") or ".." in path.split("/"):
             raise HookError(
-                USAGE, Problem(f"{name} {path} is no absolute path", key=name, item=path)
+                USAGE, Problem(f"{name} {path} isn't an absolute path", key=name, item=path)
             )
     prefix, top = options.prefix.rstrip("/"), options.destdir.rstrip("/")
     return Layout(prefix=prefix, top=top)
 
 
 def take(steps: list[Step], options: argparse.Namespace, **said: object) -> None:
-    """Take the steps that are needed, and show each; with --json, `said` as well.
+    """Take the steps that are needed, and show each.  With --json, `said` is printed as well.
 
     Raises OSError, HookError.
     """

@@ -1,4 +1,4 @@
-"""`oci-bpf-hook kernel`: the names that a kernel can delegate, and what each is worth."""
+"""`oci-bpf-hook kernel` shows the names that a kernel can delegate, and what each can do."""
 
 import argparse
 from pathlib import Path
@@ -14,17 +14,17 @@ from ..options.output import FAINT, HEAD, JSON, OK, WARNING, Output, Piece, prin
 from ..options.table import argument
 
 ABOUT = """
-Shows the four enums that BPF delegation is made of: each name with its value, which is the number
-of its bit; the release of Linux that added it; whether delegating it makes a difference; and what a
-program of that type can reach.
+Shows the names in the four enums that BPF delegation uses. For each name it prints the value, which
+is the number of its bit; the release of Linux that added it; whether delegating it makes a
+difference; and for program types, what a program of that type can reach.
 
 Only four commands use a token, and delegating any other does nothing. Map types are used with
 map_create, program types and attach types with prog_load.
 
-REACH is what a program of that type can act on if the grant is confined: everything in the
-container's network namespace or cgroup, which are its own unless it shares the host's; or a
-process's own sockets; or the host, which is the kernel that everybody shares: no confined token can
-be used with such a type. If the grant isn't confined, programs of every type reach the host.
+REACH is what a program of that type can act on if the grant is confined: a process's own sockets,
+or everything in the container's network namespace or cgroup, which are its own unless it shares the
+host's. A type that reaches the host, which is the kernel that everybody shares, is never given to a
+confined token. If the grant isn't confined, programs of every type reach the host.
 """
 ARGUMENTS = (
     *source.ARGUMENTS,
@@ -37,7 +37,7 @@ ARGUMENTS = (
     argument(
         *("--diff",),
         metavar="HEADER|RELEASE",
-        help="show only the names that another kernel has and this one hasn't, and the reverse",
+        help="show only the names that this kernel or the other one lacks",
     ),
     JSON,
 )
@@ -82,7 +82,7 @@ def _other(text: str) -> Source:
 
 
 def _rows(shown: Source) -> dict[str, list[dict[str, Any]]]:
-    """The enums as JSON has them: a row a name."""
+    """The enums by their option, as JSON has them, with a row for each name."""
     table = kernel.table()
     rows: dict[str, list[dict[str, Any]]] = {}
     for kind in KINDS:
@@ -101,7 +101,7 @@ def _rows(shown: Source) -> dict[str, list[dict[str, Any]]]:
 
 
 def _token(kind: Kind, name: str, release: tuple[int, int] | None) -> bool:
-    """Whether delegating it makes a difference on a kernel of that release, or on some."""
+    """Whether delegating `name` makes a difference on that `release`, or if None on any."""
     if kind is not CMDS:
         return True
     since = TOKEN_SINCE.get(name)
@@ -137,7 +137,7 @@ def _diff(
     there: dict[str, list[dict[str, Any]]],
     options: argparse.Namespace,
 ) -> int:
-    """What only one of them has."""
+    """Print the names that only one of the two kernels has."""
     found: dict[str, dict[str, list[str]]] = {}
     for option, rows in here.items():
         ours = {row["name"] for row in rows}
@@ -163,5 +163,5 @@ def _diff(
                 release = since[option, name]
                 out.line(styled(style, f"{sign} {option} {name}"), f"  since {release or '?'}")
     if not any(names[key] for names in found.values() for key in names):
-        out.line("they have the same names")
+        out.line("both kernels have the same names")
     return DONE

@@ -1,4 +1,4 @@
-"""`oci-bpf-hook lint`: what is doubtful about a request that is valid."""
+"""`oci-bpf-hook lint` warns of what is doubtful about a valid request."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`oci-bpf-hook policy`: the policy, and what comes of a request, before it counts."""
+"""`oci-bpf-hook policy` checks and shows the policy, and tries a request against it."""
 
 import argparse
 import json
@@ -35,14 +35,14 @@ def _check(options: argparse.Namespace) -> int:
         _trusted()
     loaded = load(request.read(options.file), options.file)
     enums = kernel.enums(KINDS)
-    # A profile without commands is a part of others.
+    # A profile without commands is meant to be combined with others.
     doubtful = [
         (f"profile {name}", found)
         for name, masks in loaded.header["profiles"].items()
         if CMDS.option in masks
         for found in lint(masks, enums, confined=True)
     ]
-    # What an unconfined rule reaches its own warning says.
+    # An unconfined rule has a warning of its own about what it reaches.
     doubtful += [
         (f"rule {rule['name']}", found)
         for rule in loaded.listed
@@ -81,16 +81,16 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _trusted() -> None:
-    """Raise HookError unless the hook would take the file that is in force as whose it is."""
+    """Raise HookError unless the policy file exists and the hook would trust its owner and mode."""
     fd = cache.open_source(POLICY)
     if fd < 0:
-        built_in = "the built-in policy holds, which oci-bpf-hook policy show prints"
+        built_in = "the built-in policy holds; oci-bpf-hook policy show prints it"
         raise HookError(USAGE, f"{POLICY} doesn't exist, and so {built_in}")
     os.close(fd)
 
 
 def _show(options: argparse.Namespace) -> int:
-    # What is in force, not what is there: a file that can't be trusted is an error here too.
+    # A file that exists but can't be trusted isn't in force, and is an error here too.
     cache.in_force()
     etc = Path(POLICY)
     source = etc if etc.exists() else BUILTIN_POLICY

@@ -1,4 +1,4 @@
-"""`oci-bpf-hook record`: the delegation that a program needs, learned while it runs."""
+"""`oci-bpf-hook record` learns which delegation a program needs while it runs."""
 
 import argparse
 import json
@@ -31,22 +31,22 @@ from ...running import engines
 from ..options.output import JSON_FORM, print_json, printable
 from ..options.table import argument
 
-# The exit code of --verify where the needs aren't enough.
+# The exit code of --verify if the needs aren't enough, and of --diff if the two differ.
 NOT_ENOUGH = 1
 
 ABOUT = """
 Runs a command with everything delegated that the policy allows, watches its calls of bpf(2), and
-prints the delegation that it needs in the same formats as advise. It is for what no object file
-tells: programs that generate BPF, choose types at run time or make maps by hand.
+prints the delegation that it needs in the same formats as advise. It is for programs whose needs no
+object file shows: they generate BPF, choose types at run time, or make maps by hand.
 
 The command runs in a throw-away user namespace, as root there, with all capabilities of that
-namespace and none of the host's. Its files, network, environment, output and signals are as without
-record. With --verify the command is run again with exactly what it needs, and then once without
-each bit.
+namespace and none of the host's. Its files, network, environment, output and signals are the same
+as without record. With --verify the command is run again with exactly what it needs, and then once
+without each bit.
 
-A recording can be saved, and read again in another format. One can also be made of a container of
-podman's, of the containers of another engine that passes on seccomp profiles with a listenerPath,
-or from a trace that strace wrote.
+A recording can be saved, and later printed in another format. A recording can also be made of one
+of podman's containers, of the containers of another engine that passes on seccomp profiles with a
+listenerPath, or from a trace that strace wrote.
 """
 ARGUMENTS = (
     argument(
@@ -156,9 +156,9 @@ def _check(options: argparse.Namespace, command: list[str]) -> None:
     if runs and not command:
         raise HookError(USAGE, "there is no command to record; write it after --")
     if not runs and command:
-        raise HookError(USAGE, f"nothing is run here, and so there is no use for {command[0]}")
+        raise HookError(USAGE, f"these options run nothing, and so {command[0]} has no use")
     if options.verify and (not runs or options.container):
-        raise HookError(USAGE, "--verify takes a command, which it can run again")
+        raise HookError(USAGE, "--verify needs a command that it can run again")
 
 
 def _record(
@@ -182,7 +182,7 @@ def _settings(options: argparse.Namespace, *, silent: bool = False) -> session.S
 
 
 def _container(options: argparse.Namespace, command: list[str]) -> Recording:
-    """Record a container of podman's, which is told to do what it takes."""
+    """Record one of podman's containers; podman gets the options that recording needs."""
     name = f"record-{secrets.token_hex(4)}"
     run = _run_directory()
     base = Path(options.seccomp) if options.seccomp else receiver.default_profile()
@@ -205,17 +205,17 @@ def _container(options: argparse.Namespace, command: list[str]) -> Recording:
 
 
 def _podman() -> str:
-    """The engine: for root the one that is installed, whatever PATH sudo(8) has handed on."""
+    """The program podman; for root it is the installed one, whatever PATH sudo(8) has handed on."""
     if os.geteuid():
         return "podman"
     path = engines.find("podman")
     if path is None:
-        raise HookError(USAGE, f"podman is in none of {', '.join(engines.PLACES)}; install it")
+        raise HookError(USAGE, f"podman isn't in any of {', '.join(engines.PLACES)}; install it")
     return path
 
 
 def _run_directory() -> Path:
-    """Where a recorded container's runtime connects to: root's, or the user's own."""
+    """The directory of the sockets to which a recorded container's runtime connects."""
     above = (
         os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}") if os.geteuid() else "/run"
     )
@@ -223,13 +223,13 @@ def _run_directory() -> Path:
 
 
 def _listen(path: Path) -> Recording:
-    """Record whatever containers come, until we are told to stop."""
+    """Record every container that connects, until a signal ends this."""
     recording = Recording([f"listen {path.name}"])
     told, tell = os.pipe()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os.write(tell, b"\n"))
     with receiver.Receiver(path) as socket:
-        print(f"oci-bpf-hook: recording containers that come to {path}", file=sys.stderr)
+        print(f"oci-bpf-hook: recording containers that connect to {path}", file=sys.stderr)
         supervisor = receiver.serve(socket, recording.add)
         supervisor.serve(told)
     supervisor.close()
@@ -245,7 +245,7 @@ def _name(options: argparse.Namespace, recording: Recording) -> str:
 
 @contextmanager
 def _output(options: argparse.Namespace) -> Iterator[TextIO]:
-    """Where the outcome belongs: beside a program's own output, not into it."""
+    """The stream for the result; by default it isn't the standard output of a recorded program."""
     if options.output in (None, "-"):
         runs = not (options.recording or options.from_strace)
         yield sys.stderr if runs and not options.output else sys.stdout
@@ -282,7 +282,7 @@ def _verify(
     text: str,
     output: TextIO,
 ) -> int:
-    """Print the needs as `text`, and what comes of running the command with these."""
+    """Print the needs as `text`, and the result of running the command again with exactly these."""
 
     def again(masks: Mapping[str, int]) -> Recording:
         return session.record(command, _settings(options, silent=True), enums, masks=masks)
@@ -296,30 +296,30 @@ def _verify(
         verified = {"enough": not why, "why": why, "bits": bits}
         print(json.dumps({**json.loads(text), "verified": verified}, indent=2), file=output)
     else:
-        # Below what is to be read, and beside what is to be pasted.
+        # A format that is to be pasted gets no verdicts in it; they go to standard error.
         _print_verified(why, verdicts, output if options.format == "text" else sys.stderr)
     return NOT_ENOUGH if why else DONE
 
 
 def _print_verified(why: str, verdicts: Iterator[Verdict], output: TextIO) -> None:
-    """Print each verdict as it comes: every one is a run of the command."""
+    """Print each verdict as it comes, since the command is run for every one."""
     if why:
         print(f"not enough: with exactly this {why}", file=output)
         return
-    print("enough: with exactly this it does the same", file=output, flush=True)
+    print("enough: with exactly this the command does the same", file=output, flush=True)
     for one in verdicts:
         said = f"needed: {one.why}" if one.why else "not needed: nothing changes"
         print(f"without {one.option} {one.name}: {said}", file=output, flush=True)
 
 
 def _end_as(code: int | None) -> int:
-    """The exit code of the program, or its end by the same signal."""
+    """Return the program's exit code, or end by the same signal as the program."""
     if code is None or code >= 0:
         return code or DONE
     sys.stdout.flush()
-    # Its core is its own; ours would be of no use to anybody.
+    # The program has dumped its own core; one of ours would be of no use.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The C library keeps two for itself, which nobody can have a handler for either.
+    # The C library reserves two signals for itself, for which no handler can be set.
     if -code in signal.valid_signals() and -code != signal.SIGKILL:
         signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)

@@ -1,4 +1,4 @@
-"""`oci-bpf-hook seccomp`: the engine's own seccomp profile, with bpf(2) for CAP_BPF."""
+"""`oci-bpf-hook seccomp` prints the engine's seccomp profile, with bpf(2) for CAP_BPF."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ bpf(2) then fails with EPERM, as it does for a bit that wasn't delegated.
 Use it with `podman run --security-opt seccomp=FILE`, or as seccomp_profile in containers.conf(5).
 As {BASES[0]} it is the default of podman and CRI-O for every container.
 """
-# Engines read it, whoever runs them.
+# Every user's engine has to be able to read the profile.
 _MODE = 0o644
 ARGUMENTS = (
     argument(
@@ -44,12 +44,12 @@ def run(options: argparse.Namespace) -> int:
     if base is None:
         raise HookError(
             USAGE,
-            f"there is neither {' nor '.join(BASES)}: give the engine's profile with --base FILE",
+            f"neither {' nor '.join(BASES)} exists; give the engine's profile with --base FILE",
         )
     try:
         profile = allow_bpf(_mapping(load_json(request.read(base))))
     except ValueError as error:
-        raise HookError(USAGE, f"{base} is no seccomp profile: {error}") from None
+        raise HookError(USAGE, f"{base} isn't a seccomp profile: {error}") from None
     if options.output is None:
         print_json(profile)
         return DONE
@@ -63,5 +63,5 @@ def run(options: argparse.Namespace) -> int:
 
 def _mapping(data: object) -> dict[str, object]:
     if not isinstance(data, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it isn't a JSON object")
     return data

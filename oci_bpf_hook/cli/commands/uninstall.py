@@ -1,4 +1,4 @@
-"""`oci-bpf-hook uninstall`: take away what `install` has put there."""
+"""`oci-bpf-hook uninstall` removes what `install` has put in place."""
 
 import argparse
 from contextlib import nullcontext

@@ -1,1 +1,1 @@
-"""What the commands share: options, output, and the request or kernel that they are about."""
+"""What several commands share: their options, their output, and what those options mean."""

@@ -1,4 +1,4 @@
-"""The hook as configuration names it: its program, and how it is run."""
+"""The option --hook, and the hook's program and arguments that commands write into files."""
 
 import json
 from typing import Any
@@ -13,17 +13,17 @@ ARGUMENT = argument(
 
 
 def hook(program: str | None) -> dict[str, Any]:
-    """The path, args, env and timeout of the hook, whose `program` is this installation's if None.
+    """The path, args, env and timeout of the hook; without `program` it is this installation's.
 
     Raises HookError (USAGE).
     """
     loaded = json.loads((resources.resource("hooks") / "oci-bpf-hook.json").read_bytes())
     found: dict[str, Any] = loaded["hook"]
-    # Installed, the launcher is beside the package; a checkout's is nothing to put into files of
-    # root's, and there it is the JSON's.
+    # An installed launcher is beside the package.  A checkout's launcher shouldn't be named in
+    # root's files, so from a checkout the path is the one in the JSON.
     beside = resources.PACKAGE.parent / "oci-bpf-hook"
     found["path"] = program or (str(beside) if beside.is_file() else found["path"])
     if not found["path"].startswith("/"):
-        text = f"--hook {found['path']} is no absolute path"
+        text = f"--hook {found['path']} isn't an absolute path"
         raise HookError(USAGE, Problem(text, key="--hook", item=found["path"]))
     return found

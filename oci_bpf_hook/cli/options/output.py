@@ -1,8 +1,8 @@
-"""What the commands print: tables and colour on a terminal, plain text elsewhere, or JSON.
+"""Prints what the commands answer: tables and colour on a terminal, plain text elsewhere, or JSON.
 
-On a terminal it is rich's doing, which is imported there alone; where it isn't installed the
-text is plain.  NO_COLOR is honoured.  Names that people chose come through here to somebody's
-terminal, so whatever isn't printable is shown as its escape.
+Tables and colour are rich's, which is imported only if the output is a terminal; if rich isn't
+installed the text is plain.  NO_COLOR is honoured.  Names that other people chose are printed here,
+so characters that aren't printable are shown as escapes.
 """
 
 import json
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-# The one option that each command with an answer has.
+# The option of every command that prints an answer.
 JSON = argument("--json", action="store_true", help="print JSON")
-# Of those that have several forms, JSON among them.
+# The same option for commands with --format.
 JSON_FORM = argument(
     "--json", action="store_const", const="json", dest="format", help="the same as --format json"
 )
 
-# How a piece of text is meant; what it looks like is decided here.
+# The styles of a piece of text say what it means; _STYLES says what it looks like.
 OK = "ok"
 WARNING = "warning"
 PROBLEM = "problem"
@@ -35,7 +35,7 @@ _STYLES = {OK: "green", WARNING: "yellow", PROBLEM: "bold red", HEAD: "bold", FA
 
 
 class Styled(Value):
-    """A text that is meant as `style` says, one of OK, WARNING, PROBLEM, HEAD, FAINT."""
+    """A text with a `style`: OK, WARNING, PROBLEM, HEAD or FAINT."""
 
     __slots__ = ("style", "text")
     style: str
@@ -59,7 +59,7 @@ def printable(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as JSON, whatever the output is."""
+    """Print `value` as JSON, whether or not the output is a terminal."""
     print(json.dumps(value, indent=2))
 
 
@@ -72,11 +72,11 @@ class Output:
 
     @property
     def terminal(self) -> bool:
-        """Whether somebody looks at it and there is colour to show; decides nothing but looks."""
+        """Whether the output is a terminal with colours; this decides only how things look."""
         return self._console is not None
 
     def line(self, *pieces: Piece) -> None:
-        """One line of these pieces, never broken at a terminal's edge by us."""
+        """Print the pieces as one line, which isn't broken at the terminal's edge."""
         if self._console:
             from rich.text import Text
 
@@ -88,7 +88,7 @@ class Output:
             print("".join(_plain(piece) for piece in pieces), file=self._stream)
 
     def table(self, titles: Sequence[str], rows: Iterable[Sequence[Piece]]) -> None:
-        """A table; a column of nothing but numbers is set to the right."""
+        """Print a table; a column that has only numbers is aligned to the right."""
         cells = [tuple(row) for row in rows]
         columns = [[_plain(row[number]) for row in cells] for number in range(len(titles))]
         right = [bool(column) and all(map(str.isdecimal, column)) for column in columns]
@@ -121,12 +121,12 @@ class Output:
 
 
 def _console(stream: TextIO) -> "Console | None":
-    """rich's console if `stream` is a terminal that can do more than text, and rich is there."""
+    """rich's console, or None if `stream` isn't a capable terminal or rich isn't installed."""
     if not stream.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
         return None
     try:
         from rich.console import Console
-    except ImportError:  # A host that has the hook alone.
+    except ImportError:  # rich is optional.
         return None
     colourless = bool(os.environ.get("NO_COLOR"))
     return Console(file=stream, no_color=colourless, highlight=False, markup=False, emoji=False)

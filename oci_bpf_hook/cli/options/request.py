@@ -1,4 +1,4 @@
-"""The request that a command is asked about: annotations by hand, or a state as a hook gets it."""
+"""The options --annotation and --state, which give the request that a command is about."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ from ...oci.state import annotations_of
 from ...text.strict_json import load_json
 from .table import argument
 
-# A list of all pods of a cluster is less.
+# The largest file that is read; a list of all pods of a cluster is smaller.
 _MOST = 64 << 20
 ARGUMENTS = (
     argument(
@@ -50,7 +50,7 @@ def read_state(path: str) -> object:
 
 
 def pair(text: str) -> tuple[str, str]:
-    """KEY=VALUE, taken apart.  Raises HookError (USAGE)."""
+    """The key and the value in KEY=VALUE.  Raises HookError (USAGE)."""
     key, equals, value = text.partition("=")
     if not equals:
         raise HookError(USAGE, f"{quote(text)} should be KEY=VALUE")
@@ -58,7 +58,7 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def read(path: str) -> bytes:
-    """The file `path`, of whoever calls us, - for stdin.  Raises HookError (USAGE)."""
+    """The content of the file `path`, - for stdin.  Raises HookError (USAGE)."""
     name = "standard input" if path == "-" else path
     try:
         with ExitStack() as stack:
@@ -69,10 +69,10 @@ def read(path: str) -> bytes:
 
 
 def whole_of(file: BinaryIO, name: str) -> bytes:
-    """All of the `file` that is called `name`.  Raises OSError, and HookError (USAGE)."""
+    """The whole content of `file`, called `name`.  Raises OSError, and HookError (USAGE)."""
     data = file.read(_MOST + 1)
     if len(data) > _MOST:
-        raise HookError(USAGE, f"{name} is larger than {_MOST >> 20} MiB, which no request is")
+        raise HookError(USAGE, f"{name} is larger than {_MOST >> 20} MiB; no request is that large")
     return data
 
 
@@ -82,15 +82,17 @@ def request(
     *,
     judge: Callable[[Request], object] = lambda _: None,
 ) -> Request:
-    """What the `annotations` ask for.  Raises HookError, for nothing too.
+    """What the `annotations` ask for.  Raises HookError, also if they ask for nothing.
 
-    The container is called `name` where they don't say it.  `judge` raises HookError for names that
-    are unknown, which are told beside what else is wrong.
+    `name` is the container's name if the annotations don't have it.  If they are wrong, `judge` is
+    called to raise HookError for unknown names too, so that all problems are reported at once.
     """
     try:
         found = parse(annotations, lambda: name)
     except HookError as error:
         raise joined(error, judge) from None
     if found is None:
-        raise HookError(USAGE, f"nothing is asked for: no {PREFIX}delegate_* among the annotations")
+        raise HookError(
+            USAGE, f"nothing is asked for: there is no {PREFIX}delegate_* among the annotations"
+        )
     return found

@@ -1,4 +1,4 @@
-"""The policy that a command is asked about, and who is said to ask."""
+"""The options --policy, --engine and --attr: the policy that decides, and facts about who asks."""
 
 import argparse
 import grp
@@ -43,7 +43,7 @@ def read_policy(path: str | None) -> Compiled:
 
 
 def attributes(options: argparse.Namespace) -> dict[str, object]:
-    """What the command line says of who asks.  Raises HookError (USAGE)."""
+    """What --attr says about who asks.  Raises HookError (USAGE)."""
     found: dict[str, object] = {}
     groups: list[int] = []
     for key, value in map(request.pair, options.attr):
@@ -63,9 +63,9 @@ def _attribute(key: str, value: str) -> object:
     if key == "user":
         return _id(key, value)
     if key == "engine":
-        raise _wrong(f"--attr engine: it is --engine {quote(value)} that says so", key)
+        raise _wrong(f"--attr can't set the engine; write --engine {quote(value)}", key)
     if key not in ("cdi", "container", "image", "pod", "namespace"):
-        raise _wrong(f"--attr {quote(key)} is nothing that a rule matches", key)
+        raise _wrong(f"--attr: no rule can match {quote(key)}", key)
     return value
 
 
@@ -74,7 +74,7 @@ def _wrong(text: str, item: str) -> HookError:
 
 
 def _id(key: str, value: str) -> int:
-    """The id of a user or a group, by name or id as in a policy."""
+    """The id of a user or a group, given by name or id as in a policy."""
     if value.isascii() and value.isdecimal() and len(value) <= 10:
         return int(value)
     try:
@@ -84,7 +84,7 @@ def _id(key: str, value: str) -> int:
 
 
 def shown(subject: Subject) -> dict[str, dict[str, object]]:
-    """What a rule may match of a `subject`: by its name the value, and who sets it."""
+    """What a rule may match of `subject`: by key, the value and who sets it."""
     return {
         key: {
             "value": list(value) if isinstance(value, tuple) else value,

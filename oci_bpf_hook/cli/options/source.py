@@ -1,4 +1,4 @@
-"""Which kernel a command is asked about: the running one, or another by BTF, header, release."""
+"""The options --kernel, --header and --btf, which name another kernel than the running one."""
 
 import argparse
 

@@ -1,10 +1,9 @@
-"""The table of commands: the parser is made of it, and so are man pages and completions.
+"""The table of commands, from which the parser, the man pages and the completions are made.
 
-A command's name and help stand here, so that `--help` imports no command; its options stand in
-the module of its name, as ARGUMENTS beside the function `run`, or as COMMANDS where it has
-commands of its own; ABOUT, where a module has it, describes the command in its man page, and the
-first paragraph of it in its `--help`.  Nothing is imported here that `--help` alone would have to
-wait for.
+Each command's name and one line of help are here, so that `--help` imports no command.  The rest is
+in the module of its name: ARGUMENTS and the function `run`, or COMMANDS if it has commands below
+it, and ABOUT, the description in its man page, of which its `--help` prints the first paragraph.
+Imports here would make `--help` slower.
 """
 
 from importlib import import_module
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Argument(Value):
-    """An option or an operand: argparse's own names and settings for it.
+    """An option or an operand, with argparse's names and settings for it.
 
-    Of those with the same name in `exclusive` only one is taken; `required` then says whether
-    one has to be there.
+    Of the arguments with the same `exclusive` only one may be given; `required` says whether one of
+    them has to be.
     """
 
     __slots__ = ("exclusive", "names", "required", "settings")
@@ -35,7 +34,7 @@ class Argument(Value):
 
 
 class Command(Value):
-    """A command: what it takes, and what it does; its exit code is what `run` returns."""
+    """A command: the arguments that it takes, and `run`, which returns its exit code."""
 
     __slots__ = ("arguments", "help", "name", "run")
     name: str
@@ -56,7 +55,7 @@ _COMMANDS = f"{__package__.rpartition('.')[0]}.commands"
 class Entry(Value):
     """A command by its `name` and its one line of `help`; `load` imports the rest.
 
-    `group` is one of GROUPS, and `section` that of the manual which its page is in.
+    `group` is one of GROUPS, and `section` is the manual's section that has its page.
     """
 
     __slots__ = ("aliases", "group", "help", "name", "section")
@@ -108,7 +107,7 @@ GROUPS = {
     FIND_OUT: "what there is, and what is wrong",
     RUN: "put the hook in place, and delegate",
 }
-# System administration: what root runs.
+# The manual's section for system administration, with the commands that root runs.
 _ROOT = 8
 ENTRIES = (
     entry("advise", "say which delegation a compiled BPF program needs", ASK),
@@ -147,9 +146,9 @@ def fill(parser: "argparse.ArgumentParser", arguments: "Iterable[Argument]") -> 
 
 
 def add(parser: "argparse.ArgumentParser", one: Entry) -> None:
-    """Make `parser` the one of `one`, whose module this imports."""
+    """Add the arguments of the command `one`, whose module this imports, to `parser`."""
     found = one.load()
-    # In brief; the man page has the other paragraphs.
+    # --help is brief; the man page has the other paragraphs.
     parser.description = one.about().partition("\n\n")[0]
     parser.epilog = f"More, with examples: man {one.page}"
     if [command.name for command in found] == [one.name]:

@@ -1,4 +1,4 @@
-"""The container that a command is about: by its engine's name or id, or by a process."""
+"""The options --container and --pid, which name the running container that a command is about."""
 
 import argparse
 
@@ -32,7 +32,7 @@ def running(options: argparse.Namespace) -> Running:
     """The container that the command line names.  Raises HookError."""
     if options.pid is not None:
         if not 0 < options.pid < 1 << 31:
-            text = f"--pid {options.pid} is no process"
+            text = f"--pid {options.pid} isn't a process id"
             raise HookError(USAGE, Problem(text, key="--pid", item=str(options.pid)))
         return containers.of_process(options.pid)
     return containers.find(options.container)

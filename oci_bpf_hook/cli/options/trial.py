@@ -1,8 +1,8 @@
-"""What would come of a request: the hook's own steps, one after the other, with nothing done.
+"""Tries a request: takes the hook's own steps, but mounts nothing.
 
-The hook stops at the first step that finds something wrong; here each is tried as far as it can
-be, so that everything is said at once.  The exit code is the one that the hook would end with.
-The steps have the numbers of `hook.main`.
+The hook stops at the first step that finds something wrong.  Here every step is tried as far as
+possible, so that all problems are reported at once.  The exit code is the hook's.  The steps have
+the numbers of `hook.main`.
 """
 
 import argparse
@@ -64,9 +64,9 @@ ARGUMENTS = (
 class Finding(Value):
     """Something wrong (PROBLEM), what to do about it (HINT), or something doubtful (WARNING).
 
-    `code` is the exit code of a problem and what helps with it, DONE for a warning, and `lint` the
-    linter's code or empty; `key` is the annotation that it is about, or empty, and `spot` its
-    place in the file.
+    `code` is the exit code for a problem and its hint, and DONE for a warning.  `lint` is the
+    linter's code, or empty.  `key` is the annotation that the finding is about, or empty, and
+    `spot` its place in the file.
     """
 
     __slots__ = ("code", "key", "level", "lint", "spot", "text")
@@ -79,10 +79,10 @@ class Finding(Value):
 
 
 class Setting(Value):
-    """What requests are tried with: a kernel, a policy, and who is said to ask.
+    """What requests are tried with: a kernel, a policy, and what is known of who asks.
 
-    `here` says that the kernel is the running one and that we are root, who alone may see whether
-    the guard is in force; otherwise it is taken to be.
+    `here` says that the kernel is the running one and that we are root.  Only then can we see
+    whether the guard is in force; otherwise it is assumed to be.
     """
 
     __slots__ = ("attributes", "engine", "here", "policy", "source")
@@ -94,10 +94,10 @@ class Setting(Value):
 
 
 class Trial(Value):
-    """What came of one container's request; `code` is the hook's exit code.
+    """The result of one container's request; `code` is the hook's exit code.
 
-    `request` is None where nothing is asked for or it can't be understood, `wanted` and
-    `decision` where it didn't come to them.
+    `request` is None if nothing is asked for or the annotations are wrong; `wanted` and `decision`
+    are None if an earlier step failed.
     """
 
     __slots__ = (
@@ -117,7 +117,7 @@ class Trial(Value):
 
 
 def setting(options: argparse.Namespace) -> Setting:
-    """What the command line says that requests are tried with.  Raises HookError."""
+    """The setting that the command line asks for.  Raises HookError."""
     compiled = rules.read_policy(options.policy)
     return Setting(
         source=source.source(options),
@@ -129,14 +129,14 @@ def setting(options: argparse.Namespace) -> Setting:
 
 
 def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, str]:
-    """Who asks, by the command line; the file's name and text, empty where there is none.
+    """The containers whose requests the command line gives, and the file's name and text.
 
-    Raises HookError.
+    Name and text are empty if there is no file.  Raises HookError.
     """
     if not options.file:
         found = asker("the request", request.annotations(options), {})
         return (found,), "", ""
-    from ...formats.containers import read as read_file  # Some of these files take YAML.
+    from ...formats.containers import read as read_file  # This may import PyYAML.
 
     name = "standard input" if options.file == "-" else options.file
     data = request.read(options.file)
@@ -144,7 +144,7 @@ def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, str]:
 
 
 def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
-    """What would come of the request of `one`, from a file with that `text`."""
+    """The trial of the request of `one`, which is from a file with this `text`."""
     case = Case(one.name, one.annotations, lambda: given.policy, enums=given.source.enums)
     # 6. subject, which says what KEY/NAME is about
     more = (one.subject, given.attributes)
@@ -154,7 +154,7 @@ def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
     # 3. request
     asked = _parsed(one, case, name, findings)
     if asked is not None or findings.code:
-        # A rootless engine is in one of its own, and a container may share that.
+        # A rootless engine is in a user namespace of its own, which a container may share.
         if one.user_namespace is False and not who.rootless:
             findings.problems(HookError(NO_USER_NAMESPACE, _NO_USER_NAMESPACE))
         findings.doubts(one.lacks)
@@ -181,7 +181,7 @@ def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
 
 
 def _parsed(one: Asker, case: Case, name: str, findings: "_Findings") -> Request | None:
-    """The request, None where there is none or its annotations are wrong."""
+    """The request, or None if there is none or its annotations are wrong."""
     try:
         return parse(one.annotations, lambda: name)
     except HookError as error:
@@ -195,7 +195,7 @@ def _parsed(one: Asker, case: Case, name: str, findings: "_Findings") -> Request
 
 
 def _judge(case: Case, asked: Request, who: Subject, findings: "_Findings", given: Setting) -> None:
-    """Find what the kernel, the policy and the linter say of the request."""
+    """Add what the kernel, the policy and the linter say about the request to `findings`."""
     try:
         case.judge(asked, lambda _: who, guarded=given.here)
         case.close()
@@ -217,7 +217,7 @@ class _Findings:
         self._known: dict[str, dict[str, str]] = {}
         self.found: list[Finding] = []
         self.code = DONE
-        # The one that refused.
+        # The rule that refused.
         self.rule: str | None = None
 
     def problems(self, error: HookError) -> None:
@@ -230,7 +230,7 @@ class _Findings:
             spot = self._spot(key, [words[name] for name in names if name in words])
             self._add(PROBLEM, str(one), code=error.code, key=key, spot=spot)
         if error.hint is not None:
-            # It is about the whole request.
+            # This hint is about the whole request.
             self._add(HINT, error.hint, code=error.code, spot=self._spot("", ()))
 
     def doubts(self, doubts: Iterable[Fault]) -> None:
@@ -261,9 +261,9 @@ class _Findings:
         self.found.append(finding)
 
     def _annotation(self, key: str | None) -> str:
-        """The annotation that a problem's `key` names, or that has that part of the request.
+        """The annotation that a problem's `key` names, or that has this part of the request.
 
-        KEY/NAME counts before KEY, and a list may come from a profile.
+        KEY/NAME comes before KEY, and an item of a list may also come from a profile.
         """
         if key not in KEYS:
             return key if key in self._asker.annotations else ""
@@ -273,9 +273,9 @@ class _Findings:
         return next((one for one in found if one in self._asker.annotations), "")
 
     def _words(self, key: str) -> dict[str, str]:
-        """What stands in the annotation `key`, all of it and each item.
+        """The whole text of the annotation `key` and each of its items, as they are written.
 
-        By itself, and by the name that it is looked up by.
+        Each is found by itself, and by the name under which it is looked up.
         """
         words = self._known.get(key)
         if words is None:
@@ -287,13 +287,13 @@ class _Findings:
         return words
 
     def _spot(self, key: str, words: Iterable[str]) -> Spot | None:
-        """Where the first of the `words` stands in the annotation `key`, or else its value."""
+        """The place of the first of `words` that is in the annotation `key`, or of its value."""
         if not self._asker.where:
             return None
         spot = self._asker.where.get(key, self._asker.here)
         line = self._lines[spot.line - 1] if spot.line <= len(self._lines) else ""
         for word in words:
-            # None that is a part of another word: the file's text isn't parsed here.
+            # The file's text isn't parsed here, so a word that is part of another is skipped.
             whole = re.compile(rf"(?<![\w.!-]){re.escape(word)}(?![\w.-])")
             if at := whole.search(line, spot.column - 1):
                 return Spot(line=spot.line, column=at.start() + 1)
@@ -301,14 +301,14 @@ class _Findings:
 
 
 def _plain(word: str) -> str:
-    """An item as its name is looked up."""
+    """The name under which an item is looked up."""
     return parse_item(word, "")[0].lstrip("!")
 
 
 def exit_code(trials: Iterable[Trial], *, strict: bool = False) -> int:
-    """The exit code of a command that tried these: the first that isn't DONE.
+    """The exit code of a command with these `trials`: the first one that isn't DONE.
 
-    With `strict` a finding of the linter is a refusal.
+    With `strict` a warning counts as a refusal.
     """
     found: Sequence[Trial] = list(trials)
     code = next((one.code for one in found if one.code), DONE)

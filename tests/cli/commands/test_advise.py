@@ -133,7 +133,7 @@ def test_without_pyelftools(xdp: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (USAGE, "")
-    assert "advise takes python3-pyelftools" in done.stderr
+    assert "advise needs python3-pyelftools" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -143,7 +143,7 @@ def test_without_pyelftools(xdp: Path) -> None:
         ("/etc/passwd", "there is no BPF object in it"),
         ("/bin/true", "there is no BPF object in it"),
         ("/does/not/exist", "No such file or directory"),
-        ("/dev/zero", "it is no regular file"),
+        ("/dev/zero", "it isn't a regular file"),
         ("/tmp", "Is a directory"),
     ],
 )
@@ -165,7 +165,7 @@ def test_fifo_and_gigabytes(tmp_path: Path) -> None:
     assert done.returncode == BAD_OBJECT
     # All at once.
     for name, words in (
-        ("fifo", "no regular file"),
+        ("fifo", "isn't a regular file"),
         ("large", "larger than 512 MiB"),
         ("empty", "no BPF object"),
         ("short", "cut short"),
@@ -204,11 +204,11 @@ def test_a_file_with_an_odd_name(tmp_path: Path) -> None:
         (("--only", "at_cpus"), 'no program "at_cpus"; did you mean "at_cpu"?'),
         (("--skip", "zzz"), 'no program "zzz"'),
         (("--with", "/does/not/exist"), "--with /does/not/exist: No such file"),
-        (("--with", "/etc/passwd"), "--with /etc/passwd: this is no JSON: "),
+        (("--with", "/etc/passwd"), "--with /etc/passwd: this isn't JSON: "),
         (("--btf", "/etc/passwd"), "--btf /etc/passwd: "),
         (("--btf", "/does/not/exist"), "--btf /does/not/exist: No such file"),
         (("--btf", "/dev/zero"), "--btf /dev/zero: it is a device"),
-        (("--btf", sys.executable), "it is an ELF file, and its section .BTF alone"),
+        (("--btf", sys.executable), "it is an ELF file, and only its section .BTF"),
         (("--libbpf", "1.0"), "invalid choice"),
         (("--loader", "bcc"), "invalid choice"),
     ],

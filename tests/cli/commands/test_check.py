@@ -114,12 +114,12 @@ def test_a_confined_grant_takes_the_guard(name: str) -> None:
             assert "oci-bpf-hook guard on" in problem
             assert "confined: false" in problem
         done = command(name, "--kernel", "6.18", *annotated("profile=xdp"))
-        assert "\n  confined: the guard holds what its programs call" in done.stdout
+        assert "\n  confined: the guard limits what its programs call" in done.stdout
         # Without programs there is nothing for it to hold.
         code, found = answer(name, *annotated("delegate_cmds=map_create", "delegate_maps=hash"))
         assert (code, found["containers"][0]["confined"]) == (DONE, True)
         done = command(name, *annotated("delegate_cmds=map_create", "delegate_maps=hash"))
-        assert "\n  confined: without prog_load it takes no guard\n" in done.stdout
+        assert "\n  confined: without prog_load it doesn't need the guard\n" in done.stdout
 
 
 def test_a_user_can_not_see_the_guard() -> None:
@@ -127,7 +127,9 @@ def test_a_user_can_not_see_the_guard() -> None:
     with in_force(None):
         done = situation.command("check", *annotated("profile=socket-filter"), user=61998)
     assert done.returncode == DONE, done.stdout + done.stderr
-    assert "confined: the guard holds what its programs call, and has to be in force" in done.stdout
+    assert (
+        "confined: the guard limits what its programs call, and has to be in force" in done.stdout
+    )
 
 
 @pytest.mark.parametrize("name", ["check", "explain"])
@@ -192,7 +194,7 @@ def test_annotations_that_no_pod_gets(tmp_path: Path) -> None:
     )
     done = command("check", "--file", path)
     assert done.stdout == (
-        f"{path}:6:5: warning: io.bpffs.delegate_cmds stands on the Deployment, and its pods don't "
+        f"{path}:6:5: warning: io.bpffs.delegate_cmds is on the Deployment, and its pods don't "
         "get it; put it under the template's metadata.annotations\n"
         "Deployment web, container a: asks for nothing\n"
     )
@@ -287,7 +289,7 @@ def test_no_json_is_a_bad_state(tmp_path: Path) -> None:
     path.write_text('{\n "annotations": {,}\n}')
     done = command("check", "--file", path)
     assert done.returncode == BAD_STATE
-    assert f"{path}:2:18: this is no JSON: " in done.stderr
+    assert f"{path}:2:18: this isn't JSON: " in done.stderr
 
 
 def test_strict() -> None:

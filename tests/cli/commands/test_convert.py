@@ -115,7 +115,10 @@ def test_lxd() -> None:
     assert "without security.delegate_bpf=true" in convert("lxd", "annotations", off).stderr
     elsewhere = "io.bpffs.delegate_cmds=any\nio.bpffs.path=/run/bpf\n"
     done = convert("annotations", "lxd", elsewhere)
-    assert "note: container: LXD mounts at /sys/fs/bpf alone, not at /run/bpf\n" in done.stderr
+    assert (
+        "note: container: LXD mounts the bpffs only at /sys/fs/bpf, and not at /run/bpf\n"
+        in done.stderr
+    )
     assert yaml.safe_load(done.stdout)["config"] == {
         "security.delegate_bpf": "true",
         "security.delegate_bpf.cmd_types": "any",
@@ -329,7 +332,7 @@ def test_systemds_names() -> None:
 def test_a_recording_is_only_ours() -> None:
     done = convert("annotations", "incus", "io.bpffs.record=learn\n")
     assert "security.bpffs" not in done.stdout
-    assert "Incus records nothing; convert what the recording comes to" in done.stderr
+    assert "Incus records nothing; convert the result of the recording instead" in done.stderr
     done = convert("annotations", "podman", "io.bpffs.record=learn\n")
     for capability in ("BPF", "NET_ADMIN", "PERFMON"):
         assert f"--cap-add {capability} " in done.stdout

@@ -74,7 +74,7 @@ def test_a_process_that_runs() -> None:
         assert (answer["rule"], answer["covers"], answer["holders"]) == ("everything", [], [])
         assert answer["confined"] is False
         done = command("delegate", "--pid", str(pid), *XDP)
-        assert "\nunconfined: it is trusted with the kernel\n" in done.stdout
+        assert "\nunconfined: the container is trusted with the kernel\n" in done.stdout
         assert set(not_well(findings("--pid", str(pid)))) == SHARED
         line = audited()[-1]
         assert line["container"] == f"pid-{pid}"
@@ -200,7 +200,7 @@ def test_without_cap_bpf() -> None:
         assert not delegate(scratch.init.pid, *XDP)["unusable"]
         with scratch.running("setpriv", "--bounding-set=-bpf") as process:
             done = command("delegate", "--pid", str(process.pid), *SOCKET)
-            assert "it with --cap-add BPF" in done.stdout
+            assert "start the container with --cap-add BPF" in done.stdout
 
 
 def test_revoke_one_of_two() -> None:
@@ -308,15 +308,19 @@ def test_a_name_that_root_s_engine_gives(world: World, subuid: list[str]) -> Non
         (USAGE, "one of the arguments", ("--cmds=any",)),
         (USAGE, "not allowed with", ("--pid=1", "--container=x", "--cmds=any")),
         (USAGE, "no running container is called", ("--container=no-such", "--cmds=any")),
-        (USAGE, "--pid 0 is no process", ("--pid=0", "--cmds=any")),
-        (USAGE, "--pid -5 is no process", ("--pid=-5", "--cmds=any")),
+        (USAGE, "--pid 0 isn't a process id", ("--pid=0", "--cmds=any")),
+        (USAGE, "--pid -5 isn't a process id", ("--pid=-5", "--cmds=any")),
         (BAD_STATE, "can't be looked at", ("--pid=2147483647", "--cmds=any")),
-        (USAGE, "--revoke takes nothing to delegate", ("--pid=1", "--revoke", "--cmds=any")),
+        (
+            USAGE,
+            "--revoke can't be combined with something to delegate",
+            ("--pid=1", "--revoke", "--cmds=any"),
+        ),
         (NO_USER_NAMESPACE, "no user namespace of its own", ("--pid=self", "--cmds=any")),
         (USAGE, "nothing is asked for", ("--pid=scratch",)),
         (UNKNOWN_NAME, "map_crate", ("--pid=scratch", "--cmds=map_crate")),
         (BAD_ANNOTATION, "io.bpffs.path", ("--pid=scratch", "--cmds=any", "--path=run")),
-        (USAGE, "takes away what it gives", ("--pid=scratch", "--cmds=map_create,!map_create")),
+        (USAGE, "removes all of its own items", ("--pid=scratch", "--cmds=map_create,!map_create")),
     ],
 )
 def test_wrong_command_lines(code: int, words: str, arguments: tuple[str, ...]) -> None:
@@ -338,7 +342,7 @@ def test_wrong_command_lines(code: int, words: str, arguments: tuple[str, ...]) 
 def test_as_a_user() -> None:
     done = command("delegate", "--pid=1", "--cmds=any", user=65534)
     assert done.returncode == NO_BROKER
-    assert "takes root" in done.stderr
+    assert "needs root" in done.stderr
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

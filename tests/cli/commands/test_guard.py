@@ -186,8 +186,11 @@ def test_off_lets_go_of_nobody_who_may_be_held(place: Path) -> None:
         for arguments in ((), ("--dry-run",)):
             done = command("guard", "off", *arguments)
             assert (done.returncode, done.stdout) == (MOUNT_FAILED, "")
-            assert f"pid {scratch.init.pid} may be held by the guard, and would " in done.stderr
-            assert "say --force" in done.stderr
+            assert (
+                f"pid {scratch.init.pid} may be confined by the guard, and without the guard would "
+                in done.stderr
+            )
+            assert "give --force" in done.stderr
         for dry_run in (True, False):
             code, found = answer("off", "--force", *(("--dry-run",) if dry_run else ()))
             assert (code, found["changed"], found["dry_run"]) == (DONE, True, dry_run)
@@ -247,7 +250,7 @@ def test_nothing_is_marked_while_the_guard_is_taken_away(
 def test_audit_where_there_is_none() -> None:
     done = command("guard", "audit")
     assert done.returncode == KERNEL_CANNOT
-    assert "there is nothing to put on record: the guard isn't loaded" in done.stderr
+    assert "there are no refusals to record: the guard isn't loaded" in done.stderr
 
 
 def test_the_schema_has_all_that_is_told_of_a_refusal() -> None:

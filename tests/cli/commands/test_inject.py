@@ -129,7 +129,7 @@ def test_another_path_is_told_to_libbpf(bundle: Bundle) -> None:
         (("--annotation", "io.bpffs.profil=xdp"), 10, "no key of ours"),
         (("--annotation", "io.bpffs.delegate_cmds=x"), UNKNOWN_NAME, '"x"'),
         (("--annotation", "x"), USAGE, "KEY=VALUE"),
-        (("--annotation", XDP, "--hook", "x"), USAGE, "no absolute path"),
+        (("--annotation", XDP, "--hook", "x"), USAGE, "isn't an absolute path"),
     ],
 )
 def test_what_is_refused_is_not_written(

@@ -134,7 +134,8 @@ def test_a_user_sees_their_own() -> None:
     assert [one["container"]["pid"] for one in seen] == [process.pid]
     assert seen[0]["owner"] == 61998
     assert command("inspect", user=61998).stdout == (
-        "no container that we may look at has a delegation\nthose of others only root sees\n"
+        "no container that we may look at has a delegation\n"
+        "only root sees other users' containers\n"
     )
 
 
@@ -198,10 +199,10 @@ def test_watch_as_json() -> None:
     ("arguments", "words"),
     [
         (("no-such-container",), "no running container is called"),
-        (("--watch=-1",), "--watch takes seconds"),
-        (("--watch=nan",), "--watch takes seconds"),
-        (("--watch=inf",), "--watch takes seconds"),
-        (("--watch", "1", "--html=x"), "neither a NAME nor --html"),
+        (("--watch=-1",), "--watch takes 0 to 86400 seconds"),
+        (("--watch=nan",), "--watch takes 0 to 86400 seconds"),
+        (("--watch=inf",), "--watch takes 0 to 86400 seconds"),
+        (("--watch", "1", "--html=x"), "can't be combined with NAME or --html"),
         (("--html=/does/not/exist",), "No such file or directory"),
     ],
 )

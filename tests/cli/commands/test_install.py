@@ -78,7 +78,7 @@ def test_a_python_that_the_hook_cant_run_with(
     layout = install_layout.Layout(top=str(tmp_path), prefix="/usr")
     steps = install_layout.install(layout, "createRuntime", None)
     (step,) = (step for step in steps if step.action == "compile")
-    with pytest.raises(HookError, match="the hook takes python3") as caught:
+    with pytest.raises(HookError, match="the hook needs python3") as caught:
         step.execute()
     assert caught.value.code == USAGE
     assert f"is Python {version};" in str(caught.value) or not version
@@ -101,7 +101,9 @@ def test_devices_go_before_the_program(tmp_path: Path, directory: str) -> None:
     before = files(tmp_path)
     done = command("uninstall", "--destdir", tmp_path, "--prefix", "/opt/x")
     assert (done.returncode, done.stdout) == (USAGE, "")
-    assert f"{theirs} has the hook {program}, and no container" in done.stderr
+    assert (
+        f"{theirs} runs the hook {program}, and once the hook is gone no container" in done.stderr
+    )
     assert files(tmp_path) == before
     theirs.unlink()
     removed = uninstall(tmp_path, "--prefix", "/opt/x")
@@ -289,8 +291,8 @@ def test_a_directory_that_others_can_write(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--prefix", "usr"), "--prefix usr is no absolute path"),
-        (("--destdir", "/a/../b"), "--destdir /a/../b is no absolute path"),
+        (("--prefix", "usr"), "--prefix usr isn't an absolute path"),
+        (("--destdir", "/a/../b"), "--destdir /a/../b isn't an absolute path"),
         (("--stage", "poststop"), "invalid choice"),
         (("--engine", "docker"), "invalid choice"),
     ],

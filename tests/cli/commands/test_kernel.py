@@ -85,7 +85,7 @@ def test_diff_with_a_release() -> None:
     done = command("kernel", "--kernel", "6.13", "--diff", "6.12")
     assert done.stdout == "- delegate_attachs trace_uprobe_session  since 6.13\n"
     done = command("kernel", "--kernel", "6.13", "--diff", "6.13")
-    assert done.stdout == "they have the same names\n"
+    assert done.stdout == "both kernels have the same names\n"
 
 
 def test_diff_with_a_header() -> None:
@@ -101,7 +101,7 @@ def test_diff_with_a_header() -> None:
     ("arguments", "code", "words"),
     [
         (("--kernel", "6.8"), KERNEL_CANNOT, "Linux 6.8 can't delegate BPF"),
-        (("--kernel", "six"), USAGE, '"six" is no release of Linux'),
+        (("--kernel", "six"), USAGE, '"six" isn\'t a release of Linux'),
         (("--diff", "6.8"), KERNEL_CANNOT, "Linux 6.8 can't delegate BPF"),
         (("--diff", "/does/not/exist"), USAGE, "/does/not/exist: No such file"),
         (("--btf", "/etc/passwd"), USAGE, "--btf /etc/passwd: "),

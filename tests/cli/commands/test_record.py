@@ -64,7 +64,7 @@ def test_verified(consumer: Consumer) -> None:
     first, *verdicts = [
         line for line in done.needed.splitlines() if line.startswith(("without", "enough"))
     ]
-    assert first == "enough: with exactly this it does the same"
+    assert first == "enough: with exactly this the command does the same"
     assert len(verdicts) == 3 + 8 + 2 + 1
     assert all(": needed: it doesn't get " in line for line in verdicts), verdicts
 

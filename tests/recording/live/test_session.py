@@ -470,8 +470,8 @@ def test_what_stays_behind_holds_nothing() -> None:
 def test_wrong_use() -> None:
     for arguments, words in (
         (["record"], "there is no command"),
-        (["record", "--verify", "--from", "x"], "--verify takes a command"),
-        (["record", "--from", "x", "--", "true"], "nothing is run here"),
+        (["record", "--verify", "--from", "x"], "--verify needs a command"),
+        (["record", "--from", "x", "--", "true"], "these options run nothing"),
         (["record", "--from", "/no/such/file"], "/no/such/file: No such file"),
         (["record", "--from-strace", "/dev/null"], "there is no call of bpf(2) in it"),
     ):
