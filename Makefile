@@ -7,7 +7,7 @@ DESTDIR =
 OUTPUT = build
 
 ENGINES = python3 podman crun runc conmon catatonit busybox-static uidmap gcc libc6-dev
-TOOLS = $(ENGINES) ca-certificates python3-venv python3-yaml python3-jsonschema python3-pyelftools \
+TOOLS = $(ENGINES) ca-certificates git python3-venv python3-yaml python3-jsonschema python3-pyelftools \
 	python3-rich linux-libc-dev libbpf-dev clang gcc-bpf libbpf-tools xdp-tools libxdp1 libxdp-dev \
 	logrotate strace util-linux libcap2-bin shellcheck systemd man-db mandoc zsh fish \
 	bubblewrap firejail \

@@ -3,6 +3,12 @@
 An engine silently skips a hook whose program is missing, and an invalid JSON file stops every
 container.  So the program is installed first and the JSON last, each file whole or not at all, and
 they are removed in the opposite order.
+
+During an upgrade the hook may start between any two steps, and then a container either gets what
+the hook grants it or doesn't start.  The launcher is first: it says what is wrong if its modules
+can't be imported, and an older launcher would end in a traceback.  `loader.py` is the last of the
+modules, so that the launcher stops at an older one's until the others are there.  dpkg and rpm
+put the launcher first as well, since they go by the order of the names.
 """
 
 import json
@@ -33,7 +39,15 @@ import sys
 here = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(here), "libexec", "oci-bpf-hook"))
 
-from oci_bpf_hook.cli.main import main  # noqa: E402
+try:
+    from oci_bpf_hook.cli.main import main
+except ImportError as error:
+    sys.stderr.write(
+        f"oci-bpf-hook: its modules can't be imported, because they are being upgraded or the "
+        f"installation isn't complete; try again, and if that fails too, install it again: {error}"
+        " (exit code 70)\\n"
+    )
+    sys.exit(70)
 
 sys.exit(main())
 """
@@ -90,21 +104,21 @@ def install(
     resources = list(_resources(layout))
     known = {step.path for step in (*modules, *resources)}
     return [
-        *modules,
-        *resources,
-        *_stale(layout, known),
-        Step(
-            action="compile",
-            path=layout.libexec / "oci_bpf_hook",
-            content=f"{layout.prefix}/libexec/oci-bpf-hook/oci_bpf_hook".encode(),
-            mode=0,
-        ),
         copy(layout.libexec / "oci-bpf-hook", resource("hooks") / "oci-bpf-hook", mode=0o755),
         Step(
             action="write",
             path=layout.path("bin", "oci-bpf-hook"),
             content=_COMMAND.encode(),
             mode=0o755,
+        ),
+        *resources,
+        *modules,
+        *_stale(layout, known),
+        Step(
+            action="compile",
+            path=layout.libexec / "oci_bpf_hook",
+            content=f"{layout.prefix}/libexec/oci-bpf-hook/oci_bpf_hook".encode(),
+            mode=0,
         ),
         *(copy(path, source) for source, path in _documentation(layout)),
         *_units(layout),
@@ -175,11 +189,16 @@ def _running(program: str, top: str) -> Iterator[Path]:
 
 
 def _modules(layout: Layout) -> Iterator[Step]:
-    for source in sorted(PACKAGE.rglob("*")):
+    """The modules and what they read, `loader.py` last."""
+    # An older checkout's folder, of which git has left what it ignores, isn't the package's.
+    folders = {path.parent for path in PACKAGE.rglob("__init__.py")}
+    loader = PACKAGE / "loader.py"
+    for source in sorted(PACKAGE.rglob("*"), key=lambda path: (path == loader, path)):
         relative = source.relative_to(PACKAGE)
         if relative.parts[0] in RESOURCES or source.suffix not in _SUFFIXES:
             continue
-        yield copy(layout.libexec / "oci_bpf_hook" / relative, source)
+        if source.parent in folders:
+            yield copy(layout.libexec / "oci_bpf_hook" / relative, source)
 
 
 def _resources(layout: Layout) -> Iterator[Step]:
@@ -191,12 +210,19 @@ def _resources(layout: Layout) -> Iterator[Step]:
 
 
 def _stale(layout: Layout, known: set[Path]) -> Iterator[Step]:
-    """The steps that remove what another version has left in the package."""
-    for path in sorted((layout.libexec / "oci_bpf_hook").rglob("*")):
-        source = path
-        if path.parent.name == "__pycache__":
-            source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
-        if source not in known and not path.is_dir():
+    """The steps that remove the files and directories that another version has left."""
+    package = layout.libexec / "oci_bpf_hook"
+    folders = {parent for path in known for parent in path.parents}
+    folders |= {path.parent / "__pycache__" for path in known if path.suffix == ".py"}
+    for path in sorted(package.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            kept = path in folders
+        elif path.parent.name == "__pycache__":
+            kept = path.parent.parent / f"{path.name.partition('.')[0]}.py" in known
+        else:
+            kept = path in known
+        # What is in a directory that goes is gone with it.
+        if not kept and path.parent in folders:
             yield removal(path)
 
 

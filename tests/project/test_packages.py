@@ -1,46 +1,39 @@
 """The Debian and the RPM package: built, looked into, installed for real, upgraded and removed."""
 
-import os
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook.guard import pinned as guard
-from oci_bpf_hook.guard.lsm import load
-from oci_bpf_hook.paths import GUARD, PINS
+from oci_bpf_hook.paths import GUARD
 from tests.support import policy
 from tests.support.docs import PAGES, broken, pages
 from tests.support.packages import (
+    ALONE,
+    ASK,
+    EPOCH,
     HOOK_JSON,
     LIBEXEC,
+    MOUNTED,
+    NEWER,
     PACKAGE,
+    booted,
     changes,
-    fresh,
+    granted,
+    manager,
+    package,
     podman_as_installed,
     run,
-    source_of,
     stale,
+    traced,
     written,
 )
 from tests.support.pins import bpffs, pin
 from tests.support.places import ROOT
-from tests.support.podman import IMAGE, World
+from tests.support.podman import IMAGE
 
-NEWER = "9.0.0"
-EPOCH = "1750000000"
-# What the README has first, and the built-in rules allow.
-ASK = {
-    "io.bpffs.delegate_cmds": "map_create:prog_load:btf_load",
-    "io.bpffs.delegate_maps": "hash",
-    "io.bpffs.delegate_progs": "socket_filter:xdp",
-    "io.bpffs.delegate_attachs": "cgroup_inet_ingress",
-}
-MOUNTED = "delegate_cmds=map_create:prog_load:btf_load"
 DEVICE = ("--device", "bpffs.io/profile=xdp")
 # PyPI's names, and those of the two distributions.
 NAMES = {
@@ -53,62 +46,10 @@ NAMES = {
 OPTIONAL = {"pyelftools", "rich"}
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with both packages, as make leaves them."""
-    output = tmp_path_factory.mktemp("an output")
-    run("make", "deb", "rpm", f"OUTPUT={output}", epoch=EPOCH)
-    return output
-
-
-@pytest.fixture(scope="module")
-def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with both packages of another version."""
-    directory = tmp_path_factory.mktemp("newer")
-    tree = source_of(NEWER, directory)
-    run("make", "deb", "rpm", f"OUTPUT={directory}", cwd=tree)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with both packages as they were before there was a guard."""
-    directory = tmp_path_factory.mktemp("bare")
-    tree = source_of("0.0.1", directory)
-    (tree / "contrib" / "build-guard").write_text("#!/bin/sh\n")
-    for path in (*tree.rglob("guard.*.o"), *tree.rglob("oci-bpf-hook-guard*")):
-        path.unlink()
-    (tree / "contrib" / "debian" / "lintian-overrides").write_text("")
-    spec = tree / "contrib" / "rpm" / "oci-bpf-hook.spec"
-    spec.write_text(spec.read_text().replace("/usr/lib/systemd/system/oci-bpf-hook-guard*\n", ""))
-    run("make", "deb", "rpm", f"OUTPUT={directory}", cwd=tree)
-    return directory
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Path]:
-    """A host without the hook; the directory is what written() looks into."""
-    with fresh(tmp_path):
-        # Its rules are the built-in policy's, but for the guard: that takes BPF LSM.
-        policy.write(policy.UNCONFINED)
-        yield tmp_path
-
-
-def package(directory: Path, suffix: str) -> str:
-    (path,) = directory.glob(f"*.{suffix}")
-    return str(path)
-
-
 def dependencies() -> set[str]:
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     return {re.split("[>=]", one)[0] for one in project["dependencies"]}
-
-
-def granted(world: World) -> bool:
-    done = world.run("crun", command=["cat", "/proc/mounts"], annotations=ASK)
-    assert done.returncode == 0, done.stderr
-    return MOUNTED in done.stdout
 
 
 # ---- what is in them ---------------------------------------------------------------------------
@@ -252,14 +193,12 @@ def test_dpkg_installs_upgrades_removes_and_purges(built: Path, newer: Path, hos
 
 def test_dpkg_puts_the_json_last_and_takes_it_first(built: Path, host: Path) -> None:
     trace = host / "trace"
-    calls = ("-e", "trace=rename,unlink,unlinkat,rmdir")
-    strace = ("strace", "-f", "--seccomp-bpf", "-qq", "-s", "300", *calls, "-o", str(trace), "--")
-    run(*strace, "dpkg", "-i", package(built, "deb"))
+    run(*traced(trace), "dpkg", "-i", package(built, "deb"))
     placed = [path for call, path in changes(trace) if call == "rename" and ".pyc" not in path]
     ours = [path for path in placed if path.startswith(f"{LIBEXEC}/")]
     assert len(ours) > 50
     assert placed.index(str(HOOK_JSON)) > max(map(placed.index, ours))
-    run(*strace, "dpkg", "-P", "oci-bpf-hook")
+    run(*traced(trace), "dpkg", "-P", "oci-bpf-hook")
     removed = [path for _, path in changes(trace) if path.startswith("/usr")]
     program = [
         path for path in removed if path.startswith(str(LIBEXEC)) and "__pycache__" not in path
@@ -336,20 +275,6 @@ def test_it_stays_for_a_device_that_isn_t_ours(kind: str, built: Path, host: Pat
     assert list(theirs.parent.iterdir()) == []
 
 
-RPM = ("rpm", "--nodeps")
-# Where no container is to be seen that anybody else runs on this host.
-ALONE = ("unshare", "--pid", "--fork", "--mount-proc", "--")
-
-
-def manager(kind: str, host: Path) -> tuple[list[str], list[str]]:
-    """How the package is installed or upgraded, and how it is removed."""
-    rpm = [*RPM, "--dbpath", str(host / "db")]
-    return {
-        "deb": (["dpkg", "-i"], ["dpkg", "-r", "oci-bpf-hook"]),
-        "rpm": ([*rpm, "-U", "--oldpackage"], [*rpm, "-e", "oci-bpf-hook"]),
-    }[kind]
-
-
 @pytest.mark.parametrize("kind", ["deb", "rpm"])
 def test_it_stays_while_the_guard_holds_somebody(kind: str, built: Path, host: Path) -> None:
     """Or may hold: the guard is of another version, and so nothing says whom it doesn't."""
@@ -371,62 +296,6 @@ def test_it_stays_while_the_guard_holds_somebody(kind: str, built: Path, host: P
         run(*ALONE, *remove)
         assert {path.name for path in place.iterdir()} <= {"maps.debug", "progs.debug"}
     assert not LIBEXEC.exists()
-
-
-@pytest.mark.parametrize("kind", ["deb", "rpm"])
-def test_an_upgrade_goes_on_where_the_guard_can_t_be_renewed(
-    kind: str, built: Path, newer: Path, host: Path
-) -> None:
-    """As on this kernel. The older one is left as it was, and whoever upgrades is told."""
-    install, remove = manager(kind, host)
-    run(*install, package(built, kind))
-    with bpffs(), booted():
-        pin()
-        done = subprocess.run(
-            [*install, package(newer, kind)], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "the guard isn't renewed, and the older one is left as it was" in done.stderr
-        assert set(os.listdir(GUARD)) == {*guard.LINKS, *load.MAPS}
-        assert os.listdir(PINS) == ["guard"]
-        # Where there is none, nobody turns one on.
-        run(*ALONE, *remove)
-        run(*install, package(built, kind))
-        run(*install, package(newer, kind))
-        assert not Path(PINS).exists()
-
-
-@pytest.mark.parametrize("kind", ["deb", "rpm"])
-def test_an_upgrade_from_a_package_without_the_guard(
-    kind: str, built: Path, bare: Path, host: Path
-) -> None:
-    install, remove = manager(kind, host)
-    run(*install, package(bare, kind))
-    unit = Path("/usr/lib/systemd/system/oci-bpf-hook-guard.service")
-    assert not unit.exists()
-    assert not list((PACKAGE / "guard" / "lsm").glob("*.o"))
-    run(*install, package(built, kind))
-    assert unit.exists()
-    assert len(list((PACKAGE / "guard" / "lsm").glob("*.o"))) == 2
-    # It is there, and neither enabled nor on.
-    assert not list(Path("/etc/systemd/system").rglob("oci-bpf-hook-guard*"))
-    assert '"in_force": false' in run("sh", "-c", "oci-bpf-hook guard status --json || [ $? = 20 ]")
-    run(*remove)
-    assert not unit.exists()
-    assert not LIBEXEC.exists()
-
-
-@contextmanager
-def booted() -> Iterator[None]:
-    """What says that systemd runs, which it doesn't: as in a chroot."""
-    place = Path("/run/systemd/system")
-    made = not place.exists()
-    place.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        if made:
-            place.rmdir()
 
 
 @pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])

@@ -49,7 +49,9 @@ def test_the_program_comes_first_and_the_json_last(tmp_path: Path) -> None:
     compiled = steps.index(("compile", f"{LIBEXEC}/oci_bpf_hook"))
     launcher = paths.index(f"{LIBEXEC}/oci-bpf-hook")
     modules = [n for n, path in enumerate(paths) if path.endswith(".py")]
-    assert max(modules) < compiled < launcher < len(paths) - 1
+    # An older one doesn't know how to say that its modules are being replaced.
+    assert launcher < min(modules) <= max(modules) < compiled < len(paths) - 1
+    assert paths[max(modules)] == f"{LIBEXEC}/oci_bpf_hook/loader.py"
     removed = uninstall(tmp_path)
     assert removed[0] == f"{HOOKS}/oci-bpf-hook.json"
     assert removed[-1] == LIBEXEC
@@ -195,20 +197,28 @@ def test_twice_is_once(tmp_path: Path) -> None:
 def test_what_is_different_is_put_right(tmp_path: Path) -> None:
     install(tmp_path)
     package = tmp_path / LIBEXEC / "oci_bpf_hook"
-    (package / "hook.py").write_text("")
-    (package / "masks.py").chmod(0o666)
+    (package / "hook" / "main.py").write_text("")
+    (package / "delegation" / "masks.py").chmod(0o666)
     (package / "of_another_version.py").write_text("")
     (package / "__pycache__" / "of_another_version.cpython-311.pyc").write_text("")
+    (package / "folder" / "below" / "__pycache__").mkdir(parents=True)
+    (package / "folder" / "below" / "of_another_version.py").write_text("")
+    (package / "schema" / "__pycache__").mkdir()
+    (package / "link").symlink_to("policy")
     (tmp_path / "usr/bin/oci-bpf-hook").unlink()
     (tmp_path / "usr/bin/oci-bpf-hook").symlink_to("/bin/true")
     assert install(tmp_path) == [
-        ("write", f"{LIBEXEC}/oci_bpf_hook/hook/main.py"),
-        ("write", f"{LIBEXEC}/oci_bpf_hook/delegation/masks.py"),
-        ("remove", f"{LIBEXEC}/oci_bpf_hook/__pycache__/of_another_version.cpython-311.pyc"),
-        ("remove", f"{LIBEXEC}/oci_bpf_hook/of_another_version.py"),
-        ("compile", f"{LIBEXEC}/oci_bpf_hook"),
         ("write", "usr/bin/oci-bpf-hook"),
+        ("write", f"{LIBEXEC}/oci_bpf_hook/delegation/masks.py"),
+        ("write", f"{LIBEXEC}/oci_bpf_hook/hook/main.py"),
+        ("remove", f"{LIBEXEC}/oci_bpf_hook/__pycache__/of_another_version.cpython-311.pyc"),
+        ("remove", f"{LIBEXEC}/oci_bpf_hook/folder"),
+        ("remove", f"{LIBEXEC}/oci_bpf_hook/link"),
+        ("remove", f"{LIBEXEC}/oci_bpf_hook/of_another_version.py"),
+        ("remove", f"{LIBEXEC}/oci_bpf_hook/schema/__pycache__"),
+        ("compile", f"{LIBEXEC}/oci_bpf_hook"),
     ]
+    assert (package / "policy" / "decide.py").exists()
     assert install(tmp_path) == []
 
 
