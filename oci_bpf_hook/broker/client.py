@@ -1,7 +1,8 @@
-"""The hook's side of the broker: a request goes out, a detached mount comes back.
+"""The hook's side of the broker: sends a request, and gets a detached mount or a refusal.
 
-The hook has no privilege on the host here: it is in the container already, or beside a rootless
-engine.  The connection is the container half's own, since the broker looks at who has made it.
+A hook uses the broker if it has no privilege on the host, because a rootless engine runs it or
+because it already is in the container.  The container half makes the connection, since the broker
+looks at the process that has connected.
 """
 
 import posix
@@ -47,15 +48,15 @@ def grant(
     broker: str = SOCKET,
     only_ask: bool = False,
 ) -> None:
-    """Mount into `container`, with its root filesystem at `root`, what the broker gives.
+    """Mount what the broker gives into `container`, whose root filesystem is at `root`.
 
-    `ask` is what it is told of the `request`; `enums` are the kernel's names.  With `only_ask`
-    nothing is mounted.  Raises HookError, with nothing left behind.
+    `ask` is the message for the `request`; `enums` are the kernel's names.  With `only_ask` nothing
+    is mounted.  Raises HookError, with everything undone.
     """
     with HostHalf(container, root, broker) as half:
         connection = half.aim(request.path, request.mode)
         if connection < 0:
-            # The hook's other stage has done it where there needs to be no broker.
+            # If the hook of another stage has already delegated, no broker is needed.
             if half.has_any():
                 return
             raise half.failure()
@@ -73,10 +74,7 @@ def grant(
 
 
 def decision(ask: wire.Ask, *, broker: str = SOCKET) -> wire.Granted:
-    """What the broker would give, by whoever this process is; nothing is made of it.
-
-    Raises HookError.
-    """
+    """What the broker would give this process for `ask`; nothing is mounted.  Raises HookError."""
     try:
         sock = connect(broker, ASKING)
     except OSError as error:
@@ -89,11 +87,11 @@ def decision(ask: wire.Ask, *, broker: str = SOCKET) -> wire.Granted:
 
 
 def connect(broker: str, seconds: int) -> socket:
-    """A connection to the broker at that path, which may take so many seconds.  Raises OSError."""
+    """A connection to the broker at that path, with a timeout of `seconds`.  Raises OSError."""
     sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
     try:
-        # While as many wait to be accepted as the kernel keeps, a socket that doesn't block gets
-        # EAGAIN at once, and has no place among those that wait.
+        # The socket blocks, because a non-blocking connect(2) fails with EAGAIN at once if the
+        # broker's queue is full, while a blocking one waits for room.
         sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, _TIME.pack(seconds, 0))
         sock.connect(broker)
         sock.settimeout(seconds)
@@ -104,7 +102,7 @@ def connect(broker: str, seconds: int) -> socket:
 
 
 class _Broker:
-    """The connection with the fd `connection`, which stays its owner's; to be used in a `with`."""
+    """The connection with the fd `connection`, which its owner closes; to be used in a `with`."""
 
     def __init__(self, connection: int, seconds: float) -> None:
         self._socket = socket(AF_UNIX, SOCK_SEQPACKET, 0, connection)
@@ -117,12 +115,12 @@ class _Broker:
         self._socket.detach()
 
     def ask(self, ask: wire.Ask) -> wire.Granted:
-        """What the broker decides.  Raises HookError."""
+        """The broker's decision about `ask`.  Raises HookError."""
         answer, _ = self._exchange(wire.ask(ask))
         return wire.read_granted(answer)
 
     def mount(self) -> int:
-        """The mount that was decided, for the caller to close.  Raises HookError."""
+        """An fd on the mount that was granted; the caller closes it.  Raises HookError."""
         answer, fd = self._exchange(wire.go_on())
         try:
             wire.read_mounted(answer)
@@ -139,28 +137,29 @@ class _Broker:
         if len(data) > wire.LONGEST:
             raise HookError(
                 BAD_ANNOTATION,
-                f"the request is {len(data)} bytes long and the broker takes {wire.LONGEST}; name "
-                "fewer items, or a profile",
+                f"the request is {len(data)} bytes long and the broker takes at most "
+                f"{wire.LONGEST}; name fewer items, or a profile",
             )
         try:
             answer, fd = self._send(data)
-        except OSError as error:  # Among them TimeoutError.
+        except OSError as error:  # Also TimeoutError.
             raise no_broker(error.strerror or "it is too slow") from None
         if not answer:
-            raise no_broker("it hung up, as it does on whoever asks far too often")
+            raise no_broker("it hung up, which it does if somebody asks far too often")
         try:
             return load_json(answer, unique=True), fd
         except ValueError as error:
-            raise no_broker(f"its answer is no JSON: {error}") from None
+            raise no_broker(f"its answer isn't JSON: {error}") from None
 
     def _send(self, data: bytes) -> tuple[bytes, int]:
-        """Send `data`; the answer, and the fd beside it or -1.  Raises OSError."""
+        """Send `data`; returns the answer, and the fd that came with it or -1.  Raises OSError."""
         try:
             self._socket.send(data)
         except BrokenPipeError:
-            pass  # It has hung up, and said why before.
+            pass  # The broker has hung up; its last message, which is read next, says why.
         try:
             return container_half.receive(self._socket, wire.LONGEST)
         except ConnectionResetError:
-            # It hung up without reading ours, which the kernel tells before its last words.
+            # It hung up without reading our message.  The kernel reports that once, and then gives
+            # the broker's last message.
             return container_half.receive(self._socket, wire.LONGEST)

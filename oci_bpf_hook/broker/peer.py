@@ -1,8 +1,8 @@
-"""Who has connected to the broker, by the kernel's word alone.
+"""Finds out who has connected to the broker, from what the kernel says and nothing else.
 
-The process is held by the pidfd that the kernel took when it connected, so that its pid can't
-become somebody else's, and by its namespaces.  Whose they are decides (`owner`), and not the
-peer's own uid.
+The peer is held by the pidfd that the kernel took when it connected, so that its pid can't be
+another process's meanwhile, and by its namespaces.  The policy decides for the owner of these
+namespaces (`running.owner`), whatever the peer's own uid is.
 """
 
 import os
@@ -15,7 +15,7 @@ from ..errors import BAD_STATE, KERNEL_CANNOT, NO_USER_NAMESPACE, HookError
 from ..running.owner import user_behind
 from ..users import NOBODY, groups_of, within
 
-# No user's id.
+# Stands for all users in a namespace within one of root's; no user has this id.
 _WITHIN_ROOTS = -1
 # asm-generic/socket.h; parisc and sparc have numbers of their own.
 _SO_PEERGROUPS = 59
@@ -23,25 +23,26 @@ _SO_PEERPIDFD = 77
 _OWN_NUMBERS = ("parisc", "sparc")
 _CREDENTIALS = struct.Struct("=iII")
 _ID = struct.Struct("=I")
-# Python gives no more room to an option's value.
+# The largest size that Python's getsockopt() takes.
 _ROOM = 1024
 
 
 class Peer:
-    """The process at the other end of a socket; `pid`, `uid` and `gid` are those it had then.
+    """The process at the other end of a socket; to be used in a `with`.
 
-    To be used in a `with`; owns `container`, its namespaces.
+    `pid`, `uid` and `gid` are those that the process had when it connected.  This object owns
+    `container`, the process's namespaces.
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        """Find out who it is.  Raises HookError if it is in no container, or gone."""
+        """Find out who it is.  Raises HookError if it isn't in a container, or has ended."""
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         self.pid, self.uid, self.gid = _CREDENTIALS.unpack(credentials)
         self._sock = sock
         self._pidfd = _pidfd(sock)
         try:
             if not self.pid:
-                raise _gone()  # It can't be seen from here: in no pid namespace below ours.
+                raise _gone()  # It is in no pid namespace below ours, and so has no pid here.
             self.container = Container(self.pid)
         except BaseException:
             os.close(self._pidfd)
@@ -52,7 +53,7 @@ class Peer:
             if not within(self.uid, self.container.id_map("uid")):
                 raise HookError(
                     NO_USER_NAMESPACE,
-                    "whoever asks the broker has no id in its own user namespace: map one "
+                    "the process that asks the broker has no id in its own user namespace; map one "
                     "(uid_map) before asking",
                 )
         except BaseException:
@@ -71,8 +72,8 @@ class Peer:
         os.close(self._pidfd)
 
     def unchanged(self) -> bool:
-        """Whether it lives, in the namespaces in which it was found."""
-        # In this order: while it hasn't ended its pid is nobody else's.
+        """Whether it is still running, in the namespaces in which it was found."""
+        # The pidfd is checked last: if the process hasn't ended then, its pid was its own before.
         return self.container.alive() and not select.select([self._pidfd], [], [], 0)[0]
 
     def user(self) -> int:
@@ -80,10 +81,11 @@ class Peer:
         return user_behind(self.container)
 
     def share(self) -> int:
-        """The user whose share of the broker it takes, by ids alone: accounts take time to ask for.
+        """The user whose share of the broker it takes: the owner of its outermost user namespace.
 
-        That is who made the outermost user namespace.  Root's for somebody else maps that one's id
-        by itself; and whoever is in one within root's has a share with all others who are.
+        If root made that namespace for a user, a range of one id maps that user.  All processes in
+        namespaces within one of root's take the same share.  Only ids are looked at, since looking
+        up accounts may take time.
         """
         owner = self.container.outermost_owner()
         if owner != 0:
@@ -94,10 +96,10 @@ class Peer:
         return next((uid for uid in alone if uid not in (0, NOBODY)), 0)
 
     def groups(self, user: int) -> tuple[int, ...]:
-        """The groups of that `user`: what the host's database says, and what the peer brings along.
+        """The groups of `user`: those in the host's database, and some of the peer's own groups.
 
-        Of its own groups only those count that its namespace doesn't map: no process in there
-        can give itself one, so it had it before.
+        Of the peer's own groups only those count that its user namespace doesn't map: no process in
+        the namespace can give itself such a group, so the peer had it before it entered.
         """
         mapped = self.container.id_map("gid")
         brought = [gid for gid in (self.gid, *self._supplementary()) if not within(gid, mapped)]
@@ -106,7 +108,7 @@ class Peer:
     def _supplementary(self) -> list[int]:
         try:
             value = self._sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _ROOM)
-        except OSError:  # ERANGE: more than anybody's rule is about.
+        except OSError:  # ERANGE: it has more groups than fit, and then none of them counts.
             return []
         return [gid for (gid,) in _ID.iter_unpack(value)]
 
@@ -121,9 +123,11 @@ def _pidfd(sock: socket.socket) -> int:
             raise _gone() from None
         raise HookError(
             KERNEL_CANNOT,
-            f"the kernel doesn't tell who asks the broker ({error.strerror}); it takes Linux 6.5",
+            f"the kernel doesn't tell who asks the broker ({error.strerror}); this needs Linux 6.5",
         ) from None
 
 
 def _gone() -> HookError:
-    return HookError(BAD_STATE, "whoever asked the broker has ended, or changed its namespaces")
+    return HookError(
+        BAD_STATE, "the process that asked the broker has ended, or changed its namespaces"
+    )

@@ -1,6 +1,6 @@
 """The broker: a small service of root's that delegates BPF for engines that can't do it themselves.
 
-This process accepts, waits, and counts; each request is served by a process of its own (`session`),
+This process accepts, waits, and counts; each request is served by a process of its own (`worker`),
 so that no peer can stop, confuse or fill this one.  A silent connection costs a file descriptor,
 and no user gets more than a share of these, of the processes and of the time.
 
@@ -34,8 +34,8 @@ from .waiting import Connection, User, Waiting
 
 # How many connections may wait, in all.
 WAITING = 512
-# How many connections are accepted in one turn, when the kernel may hold a few times as many, and
-# of how many of these the user is found out.
+# How many connections are accepted in one turn (the kernel may hold a few times as many), and for
+# how many of these the user is found out.
 _ACCEPTED = 1024
 _LOOKED_AT = 16
 # One user may have this part, a half, of all the requests that are served at a time.

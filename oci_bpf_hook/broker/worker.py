@@ -1,8 +1,8 @@
-"""One request to the broker, in a process of its own that ends with it.
+"""Serves one request to the broker, in a process of its own that ends with the request.
 
-It finds out who asks, decides with the hook's own policy code, and has a child make the bpffs in
-the peer's namespaces; what goes back is one mount that nobody has attached.  No fd of the peer's
-is ever taken, and nothing of ours but a sentence is ever told.
+It finds out who asks, decides with the same policy code as the hook, and has a child make the bpffs
+in the peer's namespaces.  The peer gets one mount that isn't attached anywhere.  The broker accepts
+no fd from the peer, and tells it nothing more than the decision or why there is none.
 """
 
 import _socket
@@ -32,7 +32,7 @@ from ..errors import (
 from ..guard.pinned import Guard
 from ..kernel.syscalls import PR_SET_PDEATHSIG, prctl
 
-# What the hook imports only when it is needed is here before the first request is.
+# The hook imports these only when they are needed; the broker has them before the first request.
 from ..mount import container_half
 from ..mount.child import Half, create
 from ..mount.host_half import mark
@@ -44,15 +44,15 @@ from ..text.strict_json import json_object, load_json
 from . import wire
 from .peer import Peer
 
-# Seconds for the peer to go on, and for all of it.
+# Seconds within which the peer has to send a message, and within which all has to be done.
 _PEER_DEADLINE = 5
 DEADLINE = 10
 
-# What a peer is told where the reason is the administrator's business.
+# What a peer is told instead of the reason, which only the administrator may know.
 _PRIVATE = {
-    BAD_POLICY: "the administrator's policy isn't in order, and so nothing is delegated; the "
-    "host's log says what is wrong",
-    BUG: "a bug of the broker's; the host's log says where",
+    BAD_POLICY: "the administrator's policy has an error, and so nothing is delegated; the host's "
+    "log says what is wrong",
+    BUG: "the broker has a bug; the host's log says where",
 }
 
 
@@ -67,7 +67,7 @@ class _Making(Half):
         container_half.make(sock, self._container, parent, self.seconds)
 
     def make(self, grant: Grant, guard: Guard | None = None) -> int:
-        """A detached mount of what `grant` says, marked for `guard`; it stays this object's."""
+        """A detached mount for `grant`, marked for `guard` if any; this object owns the fd."""
         self._send(container_half.MODE.pack(grant.mode))
         self._receive(container_half.CONTEXT)
         create(self._fds[0], grant)
@@ -83,7 +83,7 @@ class _Making(Half):
 def serve(sock: socket.socket, policy: Compiled | HookError, parent: int) -> NoReturn:
     """Serve the peer at the other end of `sock`, and end.
 
-    `policy` is the one in force, or what is wrong with it; `parent` is the broker's pid.
+    `policy` is the policy in force, or the error in it; `parent` is the broker's pid.
     """
     try:
         _settle(sock, parent)
@@ -91,28 +91,29 @@ def serve(sock: socket.socket, policy: Compiled | HookError, parent: int) -> NoR
         if refused:
             answer(sock, refused)
     except OSError:
-        pass  # It has hung up, or doesn't read.
+        pass  # The peer has hung up, or doesn't read.
     finally:
         os._exit(0)
 
 
 def _refusal(sock: socket.socket, policy: Compiled | HookError) -> Mapping[str, object] | None:
-    """Serve the peer; what to tell it if it gets nothing."""
+    """Serve the peer; returns the refusal to send if the peer gets nothing, or else None."""
     try:
         _serve(sock, policy)
     except HookError as error:
         return wire.refused(error.code, _told(error))
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001  A bug is no traceback, and not the broker's end.
+    except Exception as error:  # noqa: BLE001  A bug must not put a traceback into the log.
         log(ERROR, f"broker: a bug of ours: {type(error).__name__}: {quote(str(error))}")
         return wire.refused(BUG, [_PRIVATE[BUG]])
     return None
 
 
 def _settle(sock: socket.socket, parent: int) -> None:
-    """Have nothing of the broker's but its standard streams and `sock`, and end with it."""
-    # Over before there is any garbage worth looking for, and to look copies what is shared.
+    """Keep only `sock` and the standard streams of the broker, and end when the broker ends."""
+    # This process is over before there is much garbage, and collecting it would copy the pages that
+    # it shares with the broker.
     gc.disable()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -135,9 +136,10 @@ def _serve(sock: socket.socket, policy: Compiled | HookError) -> None:
     try:
         with Peer(sock) as peer:
             who = f"of uid {peer.uid}"
-            # Of whoever made all that is around it, who can't be another the next time.
+            # Refusals are counted for the outermost namespace's owner, since a user could make any
+            # number of inner namespaces with other owners.
             owner = peer.container.outermost_owner()
-            # 1. state and 2. annotations, as the hook has read them
+            # 1. state and 2. annotations: the hook has read them, and sends what matters
             ask = wire.read_ask(_decoded(_receive(sock)))
             who = quote(ask.id)[1:-1]
             case = Case(
@@ -158,8 +160,8 @@ def _serve(sock: socket.socket, policy: Compiled | HookError) -> None:
 
 
 def _delegate(sock: socket.socket, peer: Peer, ask: wire.Ask, case: Case) -> None:
-    """Steps 3 to 10, of which the peer takes its own half, and the read-back."""
-    # 4. policy, whose faults the host's log has whatever is asked for
+    """Take steps 3 to 10, except for the peer's own half and the read-back."""
+    # 4. policy: first, so that the host's log has its faults even if the request is wrong
     case.policy()
     # 3. request
     request = case.request(lambda: parse(ask.annotations, unnamed))
@@ -181,22 +183,23 @@ def _delegate(sock: socket.socket, peer: Peer, ask: wire.Ask, case: Case) -> Non
     answer(sock, wire.granted(given))
     message = _receive(sock)
     if not message:
-        # It has what was decided already.
+        # The peer only wanted the decision, which it has.
         return
     wire.read_go_on(_decoded(message))
-    # 8. halves: the peer opens what it is to be mounted on, and this is the host's.
+    # 8. halves: this is the host half; the peer holds the directory and will attach the mount.
     with _Making(peer.container) as half:
         mount = half.make(decision.grant, case.guard)
         if not peer.unchanged():
             raise HookError(BAD_STATE, "whoever asked the broker has changed its namespaces")
-        # 10. record: before the peer has the mount, of which 9. read-back is its own to do
+        # 10. record: before the peer has the mount; 9. read-back is the peer's step
         _record(case)
         answer(sock, wire.mounted(), mount)
     case.say(mounted=True)
 
 
 def _subject(peer: Peer, claimed: Mapping[str, str], policy: Compiled) -> Subject:
-    # The hook before the pivot sees the host's cgroups still, and is a peer like any other.
+    # A hook is looked at like any other peer: before pivot_root(2) it still sees the host's
+    # cgroups, and so counts as sharing them.
     return of_peer(
         claimed,
         peer.user(),
@@ -214,7 +217,7 @@ def _record(case: Case) -> None:
         log(ERROR, f"broker: {error}")
         raise HookError(
             REFUSED,
-            "this grant can't be put on record, as the policy wants; the host's log says why",
+            "this grant can't be recorded, which the policy requires; the host's log says why",
         ) from None
 
 
@@ -225,17 +228,19 @@ def _in_order(policy: Compiled | HookError) -> Compiled:
 
 
 def _told(error: HookError) -> tuple[str, ...]:
-    """What the peer is told of an `error`."""
+    """The sentences that the peer may read of an `error`."""
     private = _PRIVATE.get(error.code)
     return error.sentences if private is None else (private,)
 
 
 def _receive(sock: socket.socket) -> bytes:
     """The next message, b"" at the end.  Raises HookError, TimeoutError."""
-    # Without room for them the kernel closes the fds that come along, and says so.
+    # There is no room for fds, so the kernel closes those that come along, and sets MSG_CTRUNC.
     data, _, flags, _ = sock.recvmsg(wire.LONGEST + 1)
     if flags & socket.MSG_CTRUNC:
-        raise HookError(BAD_STATE, "the request to the broker has fds with it, and none is taken")
+        raise HookError(
+            BAD_STATE, "the request to the broker came with fds, and the broker takes none"
+        )
     if len(data) > wire.LONGEST:
         raise HookError(BAD_STATE, f"the request to the broker has more than {wire.LONGEST} bytes")
     return data
@@ -245,10 +250,10 @@ def _decoded(data: bytes) -> object:
     try:
         return load_json(data, unique=True)
     except ValueError as error:
-        raise HookError(BAD_STATE, f"the request to the broker is no JSON: {error}") from None
+        raise HookError(BAD_STATE, f"the request to the broker isn't JSON: {error}") from None
 
 
 def answer(sock: socket.socket, message: Mapping[str, object], fd: int = -1) -> None:
-    """Send `message`, with `fd` beside it.  Raises OSError."""
+    """Send `message`, together with `fd` if that isn't -1.  Raises OSError."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
     sock.sendmsg([json_object(message).encode()], ancillary)

@@ -195,7 +195,7 @@ def test_the_brokers_reason_is_the_hooks(broker: Broker, container: Scratch) -> 
     for annotations, code, words in (
         ({**wanted, **io(delegate_maps="hsah")}, UNKNOWN_NAME, 'did you mean "hash"'),
         ({**wanted, **io(profile="no-such")}, UNKNOWN_NAME, "no profile"),
-        ({**wanted, **io(mode="9")}, BAD_ANNOTATION, "no octal mode"),
+        ({**wanted, **io(mode="9")}, BAD_ANNOTATION, "isn't an octal mode"),
     ):
         assert_failed(inside(container, annotations), code, words, container=container)
     with in_force("version: 1\nrules: [{name: shut, deny: not today}]\n"):
@@ -277,10 +277,10 @@ def _answer(listening: socket.socket, answers: tuple[object, ...], fds: tuple[in
 
 ODD = {
     "nothing": ((), "hung up"),
-    "no JSON": ((b"x",), "is no JSON"),
-    "a list": (([],), "is no JSON object"),
+    "no JSON": ((b"x",), "isn't JSON"),
+    "a list": (([],), "isn't a JSON object"),
     "version 2": (({**GRANTED, "version": 2},), "different releases"),
-    "another kind": (({**GRANTED, "granted": {"delegate": "0x1"}},), "grants what isn't known"),
+    "another kind": (({**GRANTED, "granted": {"delegate": "0x1"}},), "grants an unknown option"),
     "an error without a reason": (({"version": 1, "code": 0, "problems": []},), "restart"),
     "no mount": ((GRANTED, MOUNTED), "sent no mount"),
     "a mount too early": ((MOUNTED,), "has the keys"),

@@ -262,7 +262,7 @@ def test_claims_give_nothing_and_may_take_away(broker: Broker) -> None:
 
 def test_a_claim_of_another_user_is_none_that_there_is(broker: Broker) -> None:
     with by(BOB) as peer:
-        refused(peer.ask(ASK, user=ALICE.name), BAD_STATE, "claims what isn't known")
+        refused(peer.ask(ASK, user=ALICE.name), BAD_STATE, "has an unknown claim")
 
 
 def test_nothing_is_left_of_a_request(broker: Broker) -> None:
@@ -311,7 +311,7 @@ def test_what_cant_be_recorded_isnt_given(broker: Broker) -> None:
         assert "granted" in peer.ask(ASK)
         answer, fds = peer.mount()
         # Where the record is, is the administrator's business.
-        refused(answer, REFUSED, "can't be put on record")
+        refused(answer, REFUSED, "can't be recorded, which the policy requires")
         assert "/proc" not in json.dumps(answer)
         assert fds == []
 
@@ -330,7 +330,7 @@ def test_the_policy_is_read_again_when_it_changes(broker: Broker) -> None:
 def test_a_policy_out_of_order_gives_nothing_and_tells_nobody(broker: Broker) -> None:
     with in_force("version: 1\nrules: [{secret}]\n"), by(ALICE) as peer:
         answer = peer.ask(ASK)
-        refused(answer, BAD_POLICY, "isn't in order")
+        refused(answer, BAD_POLICY, "policy has an error")
         assert "secret" not in json.dumps(answer)
         assert "/etc" not in json.dumps(answer)
     with by(ALICE) as peer:
@@ -366,22 +366,26 @@ def test_the_hosts_mount_namespace(broker: Broker) -> None:
 
 GOOD = json.dumps(request(ASK)).encode()
 MESSAGES = {
-    "half a message": (GOOD[: len(GOOD) // 2], BAD_STATE, "is no JSON"),
-    "two messages": (GOOD + GOOD, BAD_STATE, "is no JSON"),
-    "not UTF-8": (b"\xff" * 9, BAD_STATE, "is no JSON"),
-    "nested": (b"[" * 60_000, BAD_STATE, "is no JSON"),
-    "a list": (b"[]", BAD_STATE, "is no JSON object"),
-    "null": (b"null", BAD_STATE, "is no JSON object"),
+    "half a message": (GOOD[: len(GOOD) // 2], BAD_STATE, "isn't JSON"),
+    "two messages": (GOOD + GOOD, BAD_STATE, "isn't JSON"),
+    "not UTF-8": (b"\xff" * 9, BAD_STATE, "isn't JSON"),
+    "nested": (b"[" * 60_000, BAD_STATE, "isn't JSON"),
+    "a list": (b"[]", BAD_STATE, "isn't a JSON object"),
+    "null": (b"null", BAD_STATE, "isn't a JSON object"),
     "a key twice": (GOOD[:-1] + b', "id": "y"}', BAD_STATE, "comes twice"),
     "no version": ({"id": "x", "annotations": {}, "claims": {}}, BAD_STATE, "has no version"),
     "version true": ({**request(ASK), "version": True}, BAD_STATE, "has no version"),
     "version 2": ({**request(ASK), "version": 2}, NO_BROKER, "different releases"),
     "another key": ({**request(ASK), "root": "/"}, BAD_STATE, "has the keys"),
     "a key missing": ({"version": 1, "id": "x", "claims": {}}, BAD_STATE, "has the keys"),
-    "id a number": ({**request(ASK), "id": 7}, BAD_STATE, "id that is no string"),
-    "id long": ({**request(ASK), "id": "x" * 1025}, BAD_STATE, "id that is no string"),
-    "a number asked for": ({**request(ASK), "annotations": {"a": 1}}, BAD_STATE, "aren't strings"),
-    "another claim": ({**request(ASK), "claims": {"uid": "0"}}, BAD_STATE, "isn't known"),
+    "id a number": ({**request(ASK), "id": 7}, BAD_STATE, "id that isn't a string"),
+    "id long": ({**request(ASK), "id": "x" * 1025}, BAD_STATE, "id that isn't a string"),
+    "a number asked for": (
+        {**request(ASK), "annotations": {"a": 1}},
+        BAD_STATE,
+        "whose values aren't all strings",
+    ),
+    "another claim": ({**request(ASK), "claims": {"uid": "0"}}, BAD_STATE, "has an unknown claim"),
     "going on at once": (GO_ON, BAD_STATE, "has the keys"),
     "too long": (b" " * (LONGEST + 1), BAD_STATE, f"more than {LONGEST} bytes"),
     "a megabyte of items": (
@@ -425,10 +429,10 @@ def test_fds_are_closed_and_refused(broker: Broker) -> None:
             peer.do("connect")
             # It returns only once nobody holds them.
             assert peer.send(request(ASK), fds=count) == {"closed": [True] * count}
-            refused(peer.receive()[0], BAD_STATE, "fds with it")
+            refused(peer.receive()[0], BAD_STATE, "came with fds")
         peer.ask(ASK)
         assert peer.send(GO_ON, fds=1) == {"closed": [True]}
-        refused(peer.receive()[0], BAD_STATE, "fds with it")
+        refused(peer.receive()[0], BAD_STATE, "came with fds")
 
 
 def test_it_ends_after_asking(broker: Broker) -> None:

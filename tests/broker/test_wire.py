@@ -146,5 +146,5 @@ def test_an_error_without_a_reason(code: object) -> None:
 
 @pytest.mark.parametrize("mask", ["0x", "1", "0x1g", "0x" + "f" * 17, "0X1", "0x-1", ""])
 def test_a_mask_that_is_none(mask: str) -> None:
-    with pytest.raises(HookError, match="a mask that is none"):
+    with pytest.raises(HookError, match="a mask that isn't 0x and"):
         wire.read_granted({**GRANTED, "granted": {"delegate_cmds": mask}})
