@@ -1,9 +1,9 @@
-"""Tells what the user who starts a podman container asks for from what its image asks for.
+"""Separates what the user of a podman container asks for from what the container's image asks for.
 
-podman before 4.6 copies the annotations of an image's manifest to the container's, unless the user
-gives the same key, and nothing in the container's tells which is which.  But podman's storage has
-the manifest: an annotation that is there with exactly the same text counts as the image's.  podman
-never copies labels.
+podman before 4.6 copies the annotations of an image's manifest to the container, except those whose
+key the user gives too, and the copies can't be told from the user's own.  But podman's storage has
+the manifest, so an annotation counts as the image's if the manifest has it with exactly the same
+text.  podman never copies labels.
 """
 
 import posix
@@ -125,11 +125,11 @@ def asked_by_user(
     *,
     rootless: bool = False,
 ) -> dict[str, str]:
-    """The `annotations` without the image's, if these make no difference to the `request`.
+    """The `annotations` without the image's, if the image's make no difference to the `request`.
 
-    `name` is as for parse().  Raises HookError (REFUSED) if they do make one, and if that can't be
-    told; but if it can't be told and the engine is `rootless`, all annotations count as the user's,
-    to whom the broker grants them.
+    `name` is as for parse().  Raises HookError (REFUSED) if they make a difference, or if it can't
+    be told which are the image's.  For a `rootless` engine, in the latter case, all annotations
+    count as the user's, since the broker grants only what that user may have.
     """
     allow = "" if rootless else f"; {_ALLOW}"
     try:
@@ -139,8 +139,8 @@ def asked_by_user(
             return dict(annotations)
         raise HookError(
             REFUSED,
-            "podman before 4.6 copies an image's annotations to the container's, and it can't be "
-            f"told whether these are the image's ({error}){allow}",
+            "podman before 4.6 copies an image's annotations to the container, and it can't be "
+            f"told whether the annotations here are the image's ({error}){allow}",
         ) from None
     try:
         if len(theirs) == len(annotations) or parse(theirs, name) == request:
@@ -151,7 +151,8 @@ def asked_by_user(
     shown = ", ".join(map(quote, keys[:LISTED])) or "what the container is called"
     raise HookError(
         REFUSED,
-        f"the image itself says {shown}, which podman before 4.6 copies to the container's "
-        "annotations, and an image's own word grants nothing; the user who starts the container "
-        f"asks by its name ({PREFIX}profile/NAME), or for nothing by an empty annotation{allow}",
+        f"the image itself says {shown}, which podman before 4.6 copies to the container, and an "
+        "image's annotations grant nothing; the user who starts the container can ask with the "
+        f"container's name ({PREFIX}profile/NAME), or ask for nothing with an empty "
+        f"annotation{allow}",
     )

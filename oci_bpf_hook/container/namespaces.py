@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # The initial user namespace's inode number (Linux: include/linux/proc_ns.h, PROC_USER_INIT_INO).
 INITIAL_USER_NAMESPACE = 0xEFFFFFFD
-# _IO(0xb7, 1), 2 and 4 of linux/nsfs.h; the architectures below spell "no direction" as 1 << 29.
+# _IO(0xb7, 1), _IO(0xb7, 2) and _IO(0xb7, 4) (Linux: include/uapi/linux/nsfs.h).  On the
+# architectures below _IO adds 1 << 29 to the number (Linux: arch/*/include/uapi/asm/ioctl.h).
 _NS_GET_USERNS = 0xB701
 _NS_GET_PARENT = 0xB702
 _NS_GET_OWNER_UID = 0xB704
@@ -164,11 +165,11 @@ class Process:
         return user_namespace_of(self.mount) == self._user_id
 
     def is_nested(self) -> bool:
-        """Whether its user namespace was made within another one than ours.  Raises OSError."""
+        """Whether its user namespace was made within one that isn't ours.  Raises OSError."""
         try:
             parent = fcntl.ioctl(self.user, _request(_NS_GET_PARENT))
         except PermissionError:
-            # It is ours, or one above ours.
+            # The kernel doesn't show us a parent above our own user namespace.
             return False
         try:
             return _identity(posix.fstat(parent)) != _identity(posix.stat("/proc/self/ns/user"))
@@ -287,9 +288,9 @@ class Process:
 
 
 class Container(Process):
-    """A process in a container, or this one if the pid is None and we are in the container.
+    """A process in a container, or this process if the pid is None and we are in the container.
 
-    Its user namespace isn't the host's, nor is its mount namespace, which its user namespace owns.
+    Neither its user nor its mount namespace is the host's, and the former owns the latter.
     """
 
     def _check(self, *, inside: bool) -> None:
@@ -301,9 +302,7 @@ class Container(Process):
                 "userns-remap (Docker)",
             )
         if not inside and not self.joins_mount:
-            raise HookError(
-                NO_USER_NAMESPACE, "the container has no mount namespace of its own to mount in"
-            )
+            raise HookError(NO_USER_NAMESPACE, "the container has no mount namespace of its own")
         if not self.owns_its_mounts():
             raise HookError(
                 NO_USER_NAMESPACE,

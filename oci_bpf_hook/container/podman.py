@@ -1,8 +1,9 @@
-"""The name that podman gave a container: no annotation and no state has it, but conmon does.
+"""Finds the name that podman gave a container: it is only on the command line of conmon.
 
-Only the process that started us is asked, which the kernel names as our ancestor, and only for the
-id that the runtime told.  On the host that process has to be root's, as we are: a user who calls
-root's engine may choose any name.  Nothing that its command line names is opened or run.
+conmon has started the runtime, and so is our ancestor; no other process is looked at, and the name
+counts only if conmon has the id that the runtime told us.  On the host conmon has to run as root,
+because a user who calls root's engine could start a conmon with any name.  Nothing that its command
+line names is opened or run.
 """
 
 from ..files import read_file

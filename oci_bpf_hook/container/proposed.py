@@ -1,8 +1,8 @@
-"""A proposed container of podman's: what its configuration says before the container exists.
+"""Describes a container of podman's that doesn't exist yet, from its configuration.
 
-It answers the policy's questions as Container does for a container that exists.  Its answers are
-only the configuration's; that is enough to tell what will be granted, because the hook that grants
-it looks at the container itself.
+A Proposed has the methods that the policy needs of a Container.  They rely on the configuration
+alone, which is enough to foresee the grant: the hook that grants later looks at the container
+itself.
 """
 
 import posix
@@ -67,7 +67,7 @@ class Proposed:
             self._user = -1
 
     def owner(self) -> int:
-        """The user, by the host's ids, who has made its user namespace, or is about to."""
+        """The user, by the host's ids, who has made its user namespace, or will make it."""
         return posix.geteuid() if self._user < 0 else self._owner
 
     def has_host_network(self) -> bool:
@@ -76,7 +76,7 @@ class Proposed:
         if len(kinds) != 1:
             return True
         if not kinds[0]:
-            # The runtime makes it in the user namespace.
+            # The runtime makes it in the container's user namespace.
             return False
         if self._user < 0:
             return True
@@ -159,6 +159,6 @@ def _odd(what: str) -> HookError:
 def _no_user_namespace() -> HookError:
     return HookError(
         NO_USER_NAMESPACE,
-        "the container has no user namespace of its own: BPF tokens exist only in one, and "
-        "outside of one CAP_BPF is the host's; add --userns=auto or --uidmap",
+        "the container has no user namespace of its own: BPF tokens exist only in one, and without "
+        "one CAP_BPF would hold on the host; add --userns=auto or --uidmap",
     )
