@@ -1,9 +1,9 @@
-"""The guard that a confined grant needs, looked up before anything is granted.
+"""Finds the guard that a confined grant needs, before anything is granted.
 
-The masks choose types of programs, not what a program calls: a token that may load any program is
-trusted with the kernel, unless the guard, a set of BPF LSM programs, holds it.  So a confined grant
-of prog_load is made only where the guard is in force.  A confined grant of anything else is made
-everywhere, and is marked where the guard is in force.
+The masks choose types of programs, not what a program calls.  So whoever has a token that may load
+programs is trusted with the kernel, unless the guard, a set of BPF LSM programs, holds the token.
+A confined grant of prog_load is made only if the guard is in force.  A confined grant of anything
+else is always made, and its mount is marked if the guard is in force.
 """
 
 from ..errors import REFUSED, HookError
@@ -23,8 +23,8 @@ def guard_for(
 ) -> "Guard | None":
     """The open guard for what was decided for `subject`; the caller closes it.
 
-    None if the grant isn't confined, or if it doesn't need the guard and none is in force.  Raises
-    HookError (REFUSED), naming both ways out, if the grant needs the guard and none is in force.
+    Returns None if the grant isn't confined.  If no guard is in force, returns None too if the
+    grant doesn't need one, and otherwise raises HookError (REFUSED) with both ways out.
     """
     if not decision.confined:
         return None

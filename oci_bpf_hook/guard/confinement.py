@@ -1,8 +1,8 @@
-"""Whether a container's bpffs is confined: whether the guard holds the tokens made from it.
+"""Finds out whether a bpffs is confined, that is whether the guard holds the tokens made from it.
 
-Only the mark tells, which the guard has put on the mount's root for whoever granted it.  All
-commands that describe a running container ask here.  The root is found by its path in the
-container; if another mount covers it, nobody can tell.
+Only the mark on the bpffs's root directory tells; it was set when the bpffs was granted.  All
+commands that describe a running container ask here.  The directory is found by its path in the
+container; if another mount covers it, it can't be told.
 """
 
 import os
@@ -23,8 +23,8 @@ _NOT_MARKED, _MARKED, _UNKNOWN = range(3)
 def confined(process: Process, mount: Mount) -> bool | None:
     """Whether the bpffs `mount` that `process` sees is confined; None if that can't be told.
 
-    A bpffs without a mark isn't confined, and without a guard none is.  The mark is on the root of
-    the bpffs; for a directory of it that is bind-mounted elsewhere it can't be told.
+    A bpffs without a mark isn't confined, and if no guard is in force no bpffs is.  If `mount` is a
+    bind mount of a directory below the bpffs's root, it can't be told.
     """
     try:
         guard = in_force()

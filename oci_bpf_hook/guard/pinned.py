@@ -1,9 +1,9 @@
-"""Whether the guard is in force, and the mark by which it knows a confined bpffs.
+"""Checks whether the guard is in force, and sets the mark by which it knows a confined bpffs.
 
-The guard is a set of BPF LSM programs (`lsm/guard.bpf.c`): it holds every token that is made from a
+The guard is a set of BPF LSM programs (`lsm/guard.bpf.c`): it holds each token that is made from a
 bpffs whose root directory is marked.  The programs' links are pinned in a directory of root's, so
-that they outlive the process that loaded them.  Without them a confined grant would not be
-confined, so they are checked anew before each.
+that they outlive the process that loaded them.  Without the links nothing would be confined, so
+they are checked before each confined grant.
 
 The hook imports this module; what loads the guard and reports on it is in `lsm`.
 """
@@ -148,7 +148,7 @@ def is_roots(directory: str) -> bool:
 
 
 def _whole(directory: str) -> Guard:
-    # Who owns the directory above controls the names in it.
+    # The owner of the directory above could put another directory in the place of this one.
     for one in (directory.rpartition("/")[0], directory):
         if not is_roots(one):
             raise AbsentError(f"{one} isn't root's own directory")

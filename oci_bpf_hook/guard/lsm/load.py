@@ -1,10 +1,11 @@
-"""Turning the guard on, and off: its programs are loaded, tried and pinned, or removed again.
+"""Turns the guard on and off: loads, tries and pins its programs, or removes them again.
 
-What is pinned in one directory is in force, and that directory appears and is exchanged in one step
-each (renameat2).  A new guard is complete, attached and tried before it replaces the old one, and
-shares the old one's marks and tokens; the old one's links are removed after that.  So whenever this
-process is killed, the old or the new guard is in force.  Leftovers are removed the next time; until
-then, if there are two guards, a load is refused if either of them refuses it.
+The guard that is pinned in one certain directory is in force.  That directory appears, or is
+exchanged for another one, in one step (renameat2).  A new guard is complete, attached and tried
+before it replaces the old one, and shares the marks and tokens of the old one, whose links are
+removed after that.  So whenever this process is killed, the old or the new guard is in force.
+Leftovers are removed the next time; until then, if there are two guards, a load is refused if
+either of them refuses it.
 """
 
 import fcntl
@@ -52,12 +53,12 @@ EVENTS = "events"
 NUMBERS = "numbers"
 # The maps that a new guard takes over from the old one: who is held, and what has been refused.
 SHARED = (MARKS, TOKENS, SPACES, USERS, EVENTS, NUMBERS)
-# If these were lost, those who are held now wouldn't be held any more.
+# If these were lost, the tokens that are held now wouldn't be held any more.
 _KEPT_FOR_SURE = (MARKS, TOKENS)
 MAPS = (*SHARED, CONFIG, KFUNCS, HELPERS)
 
 # Everything here is ours: the guard's own directory, one that is being made, and one being removed.
-# Seconds; the kernel needs a few tenths of one.  A guard holds those whom it holds until its end.
+# Seconds to wait for the end of a guard's programs, for which the kernel needs a few tenths of one.
 _PATIENCE = 10
 # A name in a bpffs can't contain a dot.
 _NEXT = f"{GUARD}-next"
@@ -93,17 +94,17 @@ def obstacles() -> list[Problem]:
     try:
         btf = kernel.btf_in()
     except (OSError, ValueError) as error:
-        text = f"this kernel has no BTF ({error}), which the guard needs to adapt to it"
+        text = f"this kernel has no BTF ({error}), without which the guard can't adapt to it"
         return [*found, Problem(text)]
     # The kernel has a function of this name for each LSM hook that programs can be attached to.
     if any(btf.find(f"\0bpf_lsm_bpf_{name}\0".encode()) < 0 for name in LINKS):
         text = "this kernel has no LSM hooks for BPF tokens"
-        found.append(Problem(f"{text}: that takes Linux 6.9 or later with CONFIG_BPF_LSM"))
+        found.append(Problem(f"{text}, which needs Linux 6.9 or later with CONFIG_BPF_LSM"))
     return found
 
 
 def unready() -> list[Problem]:
-    """What this installation lacks to turn the guard on, each with what to do."""
+    """What this installation lacks to turn the guard on; each problem says what to do."""
     found: list[Problem] = []
     for look in (digest, Libbpf):
         try:
@@ -120,9 +121,9 @@ def read(path: str) -> str:
 
 
 def turn_on() -> Outcome:
-    """Have the guard of this version in force.  If it raises HookError, the old one is unchanged.
+    """Put the guard of this version in force; if exactly this guard is already, do nothing.
 
-    If exactly this guard is in force already, nothing is done.
+    Raises HookError, and then the old guard is unchanged.
     """
     _require_host()
     problems = obstacles()
@@ -131,7 +132,7 @@ def turn_on() -> Outcome:
     wanted = digest()
     with _alone():
         if loaded() == wanted:
-            # Two guards would both count each token, but only one of them would see its end.
+            # Leftovers go: two guards would both count each token, but only one would see its end.
             _sweep()
             return Outcome(changed=False, digest=wanted.hex())
         enums = kernel.enums(KINDS)
@@ -150,7 +151,7 @@ def turn_on() -> Outcome:
 def turn_off() -> bool:
     """Remove the guard; returns whether there was one.  Raises HookError.
 
-    The caller has checked who is held by it, because from now on nobody is.
+    The caller has to check before whom the guard holds, because after this it holds nobody.
     """
     _require_host()
     if not there():
@@ -218,13 +219,13 @@ def keys(fd: int, size: int) -> Iterator[bytes]:
 def _require_host() -> None:
     if os.geteuid() or not is_initial():
         raise HookError(
-            NO_BROKER, "run this as root (sudo) in the initial user namespace; the guard is there"
+            NO_BROKER, "the guard is loaded as root in the initial user namespace; use sudo there"
         )
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Only one process does this at a time, and only where nobody else's pins are."""
+    """Let only one process do this at a time, and only if nobody else has pinned anything here."""
     os.makedirs(os.path.dirname(GUARD_LOCK), exist_ok=True)
     fd = os.open(GUARD_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -247,7 +248,7 @@ def _mount_bpffs() -> None:
 
 
 def _sweep() -> None:
-    """Remove what is left besides the guard in force; links end when their names are removed."""
+    """Remove all but the guard in force; a link ends when its name is removed."""
     ended: list[int] = []
     for directory in (_NEXT, _GONE):
         if not os.path.isdir(directory):
@@ -358,8 +359,9 @@ def _share(object_: Object, name: str) -> None:
         elif name in _KEPT_FOR_SURE:
             raise HookError(
                 KERNEL_CANNOT,
-                f"the guard in force is of another kind ({name}), so those whom it holds can't be "
-                "taken over; stop the containers that it holds, and then guard off and guard on",
+                f"the guard in force has a map {name} of another form, so the new guard can't take "
+                "over what it holds; stop the containers that it holds, and then run guard off and "
+                "guard on",
             )
     finally:
         os.close(fd)
