@@ -1,8 +1,8 @@
-"""A half that runs inside a container, as the process outside sees it: a forked child.
+"""Starts, talks to and ends a forked child that runs inside a container.
 
-The parent speaks with the child through a socket, for a bounded time.  Whatever happens, no process
-and no fd is left over.  What the child does is in `container_half`, and what it is told is in the
-subclasses.
+The parent and the child exchange messages through a socket, for a bounded time.  Whatever happens,
+no process and no fd is left over.  `container_half` has what the child does, and the subclasses
+have what the parent sends.
 """
 
 import posix
@@ -79,7 +79,7 @@ class Half:
         try:
             self._sock.sendmsg([message], ancillary)
         except OSError:
-            # The message that it sent before it went says why.
+            # If the child sent a message before it ended, that says why.
             self._receive(container_half.FAILED)
             raise self._died() from None
 
@@ -108,9 +108,9 @@ class Half:
         try:
             message, fd = container_half.receive(self._sock)
         except ConnectionResetError:
-            # It has gone without reading our last message.  The kernel reports that once, and only
-            # then gives the message that the child had sent before (Linux: net/unix/af_unix.c,
-            # unix_release_sock; include/net/sock.h, sock_error).
+            # The child has ended without reading our last message.  The kernel reports that once,
+            # and only then gives the message that the child had sent before (Linux:
+            # net/unix/af_unix.c, unix_release_sock; include/net/sock.h, sock_error).
             return self._message()
         if fd >= 0:
             self._fds.append(fd)
@@ -132,8 +132,8 @@ class Half:
         if not gone:
             self._until = monotonic() + _KILL_DEADLINE
             gone = self._gone()
-        # If a file system doesn't answer, the child waits in the kernel, and not even SIGKILL ends
-        # it before that.  It does nothing more then, so we don't wait for it.
+        # If a file system doesn't answer, the child hangs in the kernel, and SIGKILL ends it only
+        # once there is an answer.  It does nothing more then, so we don't wait for it.
         status = posix.waitpid(self._pid, 0)[1] if gone else int(SIGKILL)
         self._pid = 0
         self._sock.close()

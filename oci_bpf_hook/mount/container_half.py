@@ -19,11 +19,11 @@ It speaks with the host half (`host_half`) through one socket:
     ATTACHED                  -->  for the host to read back
     (ends)                    <--  KEEP, or anything else to detach the mount
 
-Where a broker delegates (`client`), the first fd is a connection to the broker instead.  This half
-makes the connection, since the broker looks at who has connected.  If it sends no fd, there is no
-broker, and the answer to CREATED says why.  The broker's mount comes with CREATED; if it is to be
-marked, it already is.  The broker's own child (`session`) is in the container only to make the
-filesystem context:
+If a broker delegates (`broker.client`), the first fd is a connection to the broker instead.  This
+half makes the connection, since the broker looks at who has connected.  If it sends no fd, there is
+no broker, and the answer to CREATED says why.  The broker's mount comes with CREATED, and if it is
+confined it is marked already.  The broker's own child (`broker.worker`) is in the container only to
+make the filesystem context and the mount:
 
     (joins, waits)            <--  the mode
     CONTEXT, fd               -->  a filesystem context
@@ -332,7 +332,7 @@ def _resolve(directory: int, path: bytes) -> int:
 
 
 def _owned(mount: int) -> bool:
-    """Whether the bpffs at `mount` belongs to our user namespace; others make no tokens here."""
+    """Whether the bpffs at `mount` belongs to our user namespace, as tokens in it require."""
     # The kernel doesn't tell, but only the owner's root may reconfigure a mount; for a bpffs that
     # changes nothing (Linux: fs/fsopen.c, vfs_cmd_reconfigure; bpf_context_ops has no reconfigure).
     try:

@@ -2,8 +2,9 @@
 
 The kernel wants fsopen() to be called from inside the container's user and mount namespaces, and
 the delegation to be set from the initial user namespace (Linux: kernel/bpf/inode.c,
-bpf_fill_super).  So this process starts the container half (`container_half`), configures the
-filesystem context that it makes, or has a broker do that, and reads back what the kernel has done.
+bpf_fill_super).  So this process starts the container half (`container_half`), which makes the
+filesystem context; it configures the context, or has a broker do all that; and it reads back what
+the kernel has done.
 """
 
 import posix
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ..guard.pinned import Guard
 
 
-# Seconds that asking a broker may take, which serves others too; hooks.d's JSON allows more.
+# Seconds that asking a broker may take, which serves others too.  The JSON in hooks.d allows more.
 ASKING = 8
 # Seconds for undoing what a killed container half has left.
 _UNDO_DEADLINE = 0.5
@@ -182,7 +183,7 @@ class HostHalf(Half):
         if wrong or dead:
             self._end()
         if dead:
-            raise HookError(BAD_STATE, "the container's process died while we mounted")
+            raise HookError(BAD_STATE, "the container's process died before the mount was done")
         if wrong:
             raise HookError(
                 NOT_AS_GRANTED,
@@ -209,7 +210,7 @@ class HostHalf(Half):
         message = super()._message()
         if message.startswith(container_half.MAKING):
             _, missing, mount = container_half.MISSING.unpack(message)
-            # With a mount, the child waits for leave and hasn't made anything yet.
+            # If a mount is given, the child waits for MAKE and hasn't made anything yet.
             self._making = 0 if mount else missing
         return message
 
@@ -233,8 +234,8 @@ class HostHalf(Half):
 
     def _is_containers_own(self, mount: int) -> bool:
         """Whether the file system of the container's `mount` certainly is the container's alone."""
-        # A bind mount's source is also mounted where the runtime runs, and so do we, unless we are
-        # in the container.
+        # The source of a bind mount is also mounted in the runtime's mount namespace, which is ours
+        # unless we are in the container.
         fields = self._fields(mount)
         if not fields or not self._container.joins_mount:
             return False
@@ -284,8 +285,8 @@ class HostHalf(Half):
         ]
         if not groups:
             return
-        # The kernel numbers peer groups for all mount namespaces alike.  From within the container
-        # nobody sees who else is in a group.
+        # A peer group has the same number in all mount namespaces.  From within the container it
+        # can't be seen who else is in the group, so each group counts as the host's.
         receiving = {kind + groups[0] for kind in _RECEIVING}
         if not self._container.joins_mount or any(
             not receiving.isdisjoint(_optional(line.split(" ")))
@@ -311,7 +312,7 @@ class HostHalf(Half):
         """The container's mounts, read from the host's /proc.
 
         The child is in the container's mount namespace, and keeps its pid until we reap it.  If we
-        are in the container ourselves, that namespace is ours, and this /proc has other pids.
+        are in the container ourselves, that namespace is ours too, and /proc/self shows the same.
         """
         try:
             return _mountinfo(str(self._pid) if self._container.joins_mount else "self")

@@ -1,8 +1,7 @@
-"""A user namespace to try things in: a child of ours, with a bpffs and a token.
+"""Makes a scratch user namespace for trials: a child in it gets a bpffs, makes a token and uses it.
 
-The hook's own two halves do the mounting; the child does in the scratch namespaces what a
-container's program would do.  If something works here and not in a container, that container is the
-reason.
+The hook's own two halves mount the bpffs, and the child does what a container's program would do.
+So if something works here and not in a container, the reason is in that container.
 """
 
 import os
