@@ -44,16 +44,16 @@ _BPF_COOKIE = Probe(
     "tracepoint",
     ZERO,
     (),
-    f"libbpf's probe for {_COOKIE}, which is false without it",
+    f"libbpf's probe for {_COOKIE}, which is false if the probe fails",
 )
 # FEAT_EXP_ATTACH_TYPE, the only probe that isn't included unless it is asked for.
 ATTACH_TYPES = Probe(
     "cgroup_sock",
     "cgroup_inet_sock_create",
     (),
-    "libbpf's probe for attach types, without which it replaces optional ones by 0",
+    "libbpf's probe for attach types; if it fails, libbpf replaces optional ones by 0",
 )
-_FIRST = "libbpf's first probe, without which versions up to 1.7 give up"
+_FIRST = "libbpf's first probe; if it fails, versions up to 1.7 load nothing"
 _CILIUM_READ = Probe(
     "kprobe",
     ZERO,

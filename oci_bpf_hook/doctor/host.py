@@ -133,7 +133,7 @@ def _policy() -> Iterator[Finding]:
         yield problem("policy", f"{error}; no container is given anything", _policy_fix(error))
         yield guarded.of_host(None)
         return
-    where = POLICY if os.path.exists(POLICY) else "the built-in one"
+    where = POLICY if os.path.exists(POLICY) else "the built-in policy"
     yield ok("policy", f"in order: {where}")
     yield guarded.of_host(policy)
 

@@ -22,21 +22,21 @@ _REFUSED = ("EPERM", "EACCES")
 _XDP_HAS_FRAGS = 1 << 5
 # The findings of the other probes change names, messages or how libbpf attaches, or they need
 # nothing that the program itself doesn't need.
-_FIRST_PROBE_WHY = "libbpf 1.4 to 1.7 loads one before anything else, and gives up if it can't"
+_FIRST_PROBE_WHY = "libbpf 1.4 to 1.7 first loads one, and loads nothing else if that fails"
 _PROBE_WHY = {
-    feature_probes.GLOBAL_DATA: "libbpf tries whether maps can hold global data, which the "
+    feature_probes.GLOBAL_DATA: "libbpf probes whether maps can hold global data, which the "
     "program has",
-    feature_probes.PROBE_READ_KERN: "libbpf tries bpf_probe_read_kernel(), and without it uses "
-    "bpf_probe_read() instead",
-    feature_probes.BPF_COOKIE: "libbpf tries whether there are cookies, and without it says that "
-    "there are none",
+    feature_probes.PROBE_READ_KERN: "libbpf probes for bpf_probe_read_kernel(), and uses "
+    "bpf_probe_read() if the probe fails",
+    feature_probes.BPF_COOKIE: "libbpf probes for BPF cookies, and tells the program that there "
+    "are none if the probe fails",
 }
 # bpf_probe_read_user() and _kernel(), and the same for strings.
 _READS = {112, 113, 114, 115}
 # PROG_ATTACH and LINK_CREATE.
 _ATTACHING = (8, 28)
 _EXACT_WHY = (
-    "libbpf tries whether the kernel takes attach types, or else replaces optional ones by 0"
+    "libbpf probes for attach types, and loads with 0 instead of optional ones if the probe fails"
 )
 # The kernel replaces 0 by these before it looks at the token (Linux: kernel/bpf/syscall.c,
 # bpf_prog_load_fixup_attach_type).
@@ -52,7 +52,7 @@ def learn(recording: Recording, enums: Mapping[str, Enum], *, exact: bool = Fals
 
 
 def attach_type_is_optional(entry: Entry, enums: Mapping[str, Enum]) -> bool:
-    """Whether libbpf would load this program with 0, if its probe of attach types were refused."""
+    """Whether libbpf would load this program with attach type 0 if its probe of these failed."""
     if not entry.optional or entry.prog_type is None or entry.attach_type is None:
         return False
     prog = enums[PROGS.option].names.get(entry.prog_type, "")
