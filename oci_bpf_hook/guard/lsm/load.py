@@ -219,7 +219,7 @@ def keys(fd: int, size: int) -> Iterator[bytes]:
 def _require_host() -> None:
     if os.geteuid() or not is_initial():
         raise HookError(
-            NO_BROKER, "the guard is loaded as root in the initial user namespace; use sudo there"
+            NO_BROKER, "run this as root (sudo) in the initial user namespace, where the guard is"
         )
 
 
