@@ -126,7 +126,7 @@ def test_another_path_is_told_to_libbpf(bundle: Bundle) -> None:
     [
         ((), USAGE, "nothing is asked for"),
         (("--annotation", "io.bpffs.profile=xpd"), UNKNOWN_NAME, 'did you mean "xdp"?'),
-        (("--annotation", "io.bpffs.profil=xdp"), 10, "no key of ours"),
+        (("--annotation", "io.bpffs.profil=xdp"), 10, "isn't a known key"),
         (("--annotation", "io.bpffs.delegate_cmds=x"), UNKNOWN_NAME, '"x"'),
         (("--annotation", "x"), USAGE, "KEY=VALUE"),
         (("--annotation", XDP, "--hook", "x"), USAGE, "isn't an absolute path"),
