@@ -102,7 +102,7 @@ def _help() -> str:
             f"usage: {PROGRAM} COMMAND ...",
             f"\n{SUMMARY}",
             *commands,
-            f"\n`{PROGRAM} help COMMAND` says more; `man {PROGRAM}-COMMAND` says everything.",
+            f"\n`{PROGRAM} help COMMAND` says more; see also `man {PROGRAM}-COMMAND`.",
             "\nexit codes:",
             *exits,
         )

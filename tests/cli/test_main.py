@@ -115,7 +115,7 @@ def test_a_locale_that_has_no_such_letters(tmp_path: Path) -> None:
     )
     assert done.returncode == USAGE
     assert done.stderr.startswith(b"oci-bpf-hook: ")
-    assert b"d.yaml is none of an OCI config.json" in done.stderr
+    assert b"d.yaml isn't an OCI config.json" in done.stderr
 
 
 def test_a_file_name_is_no_line_of_ours(tmp_path: Path) -> None:

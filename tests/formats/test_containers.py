@@ -316,13 +316,13 @@ def test_a_config_that_lacks_everything() -> None:
 def test_what_is_no_json(text: str) -> None:
     (problem,) = refused(text, "config.json", BAD_STATE)
     assert "1:" in problem
-    assert "no JSON" in problem
+    assert "this isn't JSON" in problem
 
 
 @pytest.mark.parametrize("text", ["", "a: 1\n", "- a\n", "kind: Pod\n", '{"a": 1}'])
 def test_what_is_none_of_them(text: str) -> None:
     (problem,) = refused(text, "x.yaml")
-    assert "x.yaml is none of an OCI config.json" in problem
+    assert "x.yaml isn't an OCI config.json" in problem
 
 
 def test_annotations_that_are_no_strings() -> None:

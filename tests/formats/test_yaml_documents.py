@@ -50,10 +50,10 @@ def test_what_is_wrong() -> None:
 def test_a_bomb() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
-    assert any("too much" in fault for fault in faults("\n".join(lines)))
+    assert any("too large" in fault for fault in faults("\n".join(lines)))
     lines = ["a0: &a0 {x: 1}"]
     lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 10)]
-    assert any("too much" in fault for fault in faults("\n".join(lines)))
+    assert any("too large" in fault for fault in faults("\n".join(lines)))
 
 
 @pytest.mark.parametrize("text", ["[" * 900, "[" * 5000])

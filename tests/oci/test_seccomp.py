@@ -65,8 +65,8 @@ def test_the_engine_s_own() -> None:
     [
         ("{", "isn't a seccomp profile"),
         ("[]", "isn't a JSON object"),
-        ('{"syscalls": 1}', "no list of rules"),
-        ('{"syscalls": [{"names": "bpf"}]}', "no list of rules"),
+        ('{"syscalls": 1}', "aren't a list of rules"),
+        ('{"syscalls": [{"names": "bpf"}]}', "aren't a list of rules"),
     ],
 )
 def test_no_profile(tmp_path: Path, text: str, words: str) -> None:

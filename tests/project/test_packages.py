@@ -288,7 +288,7 @@ def test_it_stays_while_the_guard_holds_somebody(kind: str, built: Path, host: P
         for command in (remove, ["make", "uninstall"], ["oci-bpf-hook", "uninstall"]):
             done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
             assert done.returncode != 0
-            said = "held may be held by the guard, and would be trusted with the kernel without it"
+            said = "held may be confined by the guard, and without the guard would be trusted"
             assert said in done.stdout + done.stderr
             assert Path(GUARD).is_dir()
             assert written(host) - {str(policy.AUDIT), str(policy.AUDIT.parent)} == before

@@ -23,11 +23,11 @@ def _mode(text: str) -> int:
 
 ABOUT = f"""
 Delegating BPF needs CAP_SYS_ADMIN in the initial user namespace. A rootless user's hook doesn't
-have it, and neither does a hook at the stage createContainer. The hook then asks this service, at
-{SOCKET}.
+have it, and neither does a hook at the stage createContainer. Such a hook asks this service.
 
-The broker decides by oci-bpf-hook-policy(5), has the mount made in the namespaces of whoever asks,
-and sends it back unattached. The hook attaches it and reads it back.
+The broker listens at {SOCKET}. It decides by oci-bpf-hook-policy(5),
+has the mount made in the namespaces of whoever asks, and sends the mount back unattached. The hook
+attaches it and reads it back.
 
 The broker runs as root in the initial user namespace. Usually systemd starts it when the first hook
 asks: `systemctl enable --now oci-bpf-hook-broker.socket`. By hand it is started without options.

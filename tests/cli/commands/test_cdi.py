@@ -222,7 +222,7 @@ def test_remove_where_somebody_else_has_the_hook(directory: Path, name: str) -> 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "no JSON"),
+        ("{", "this isn't JSON"),
         ("[]", "the file: [] is not of type 'object'"),
         ("{}", "'cdiVersion' is a required property"),
         ('{"cdiVersion": "0.3.0", "kind": "nvidia.com/gpu", "devices": []}', "kind: "),

@@ -154,9 +154,8 @@ def test_nothing_goes_while_the_guard_holds_somebody(opt: Path) -> None:
         pin()
         done = command("uninstall", *prefix)
         assert (done.returncode, done.stdout) == (MOUNT_FAILED, "")
-        assert (
-            f"pid {scratch.init.pid} may be held by the guard, and would be trusted" in done.stderr
-        )
+        held = f"pid {scratch.init.pid} may be confined by the guard, "
+        assert f"{held}and without the guard would be trusted" in done.stderr
         assert files(opt) == before
         assert Path(GUARD).is_dir()
         assert command("uninstall", "--force", *prefix).returncode == DONE

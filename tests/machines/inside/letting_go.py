@@ -110,7 +110,7 @@ def case_a_directory_of_the_bpffs(context: Context) -> str:
         (one,) = (row for row in forked("inspect") if row["container"]["pid"] == pid)
         assert one["confined"] is None
         said = forked("guard", "off", code=16)
-        assert f"pid {pid} may be held by the guard" in said, said
+        assert f"pid {pid} may be confined by the guard" in said, said
         guard.in_force().__exit__(None, None, None)
     return str(said)
 
