@@ -158,7 +158,7 @@ def test_pip_install(tmp_path: Path) -> None:
     # From a copy: setuptools builds in the source tree.
     source = tmp_path / "source"
     source.mkdir()
-    names = ("oci_bpf_hook", "schema", "hooks.d", "contrib", "docs", "pyproject.toml")
+    names = ("oci_bpf_hook", "schema", "hooks.d", "contrib", "docs", "pyproject.toml", "setup.py")
     run("cp", "-r", *(str(ROOT / name) for name in (*names, *BESIDE)), str(source))
     run(str(source / "contrib" / "build-guard"))
     target = tmp_path / "target"
