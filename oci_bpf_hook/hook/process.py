@@ -118,7 +118,7 @@ def by_user(
     Raises HookError if the image's annotations make a difference to the request.
     """
     bundle = state.bundle
-    # podman's bundles are in its storage; crun may say "/" instead (`find_rootfs`).
+    # podman's bundles are in its storage; crun may say "/" instead (`state.find_rootfs`).
     if engine not in (None, "podman") or (bundle != "/" and not bundle.endswith("/userdata")):
         return state.annotations
     from ..container.images import asked_by_user, copies

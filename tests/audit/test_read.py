@@ -1,4 +1,4 @@
-"""audited.py: what is read back of an audit trail, whatever is in the file."""
+"""audit/read.py: what is read back of an audit trail, whatever is in the file."""
 
 import gzip
 import json

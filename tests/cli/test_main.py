@@ -1,4 +1,4 @@
-"""cli.py: what the command does about itself, in processes of its own."""
+"""cli/main.py: what the command does about itself, in processes of its own."""
 
 import os
 import signal

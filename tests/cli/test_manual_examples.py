@@ -1,4 +1,4 @@
-"""manualexamples.py: what the man pages show, run as it stands, wherever it changes no host."""
+"""manual_examples.py: what the man pages show, run as it stands, wherever it changes no host."""
 
 import os
 import re

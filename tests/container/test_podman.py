@@ -1,4 +1,4 @@
-"""conmon.py: podman's name for a container, from real processes that look like conmon."""
+"""container/podman.py: podman's name for a container, from real processes that look like conmon."""
 
 import json
 import os

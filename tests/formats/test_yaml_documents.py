@@ -1,4 +1,4 @@
-"""formats/documents.py: several documents, aliases and merges, and what must not hurt."""
+"""yaml_documents.py: several documents, aliases and merges, and what must not hurt."""
 
 import pytest
 from hypothesis import given, settings

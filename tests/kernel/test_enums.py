@@ -1,4 +1,4 @@
-"""kernel.py: which names the running kernel has, from each of the places that say so."""
+"""enums.py: which names the running kernel has, from each of the places that say so."""
 
 import mmap
 import os

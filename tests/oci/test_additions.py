@@ -1,4 +1,4 @@
-"""bundle.py: what is added to a config.json is noted, and goes away again."""
+"""additions.py: what is added to a config.json is noted, and goes away again."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""running.py: real containers of podman's, by /proc and by its API, and others by what they are."""
+"""containers.py: real containers of podman's, by /proc and its API, and others by what they are."""
 
 import os
 import re

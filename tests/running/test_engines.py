@@ -1,4 +1,4 @@
-"""installed.py: which file root may run, on real directories, links and modes."""
+"""engines.py: which file root may run, on real directories, links and modes."""
 
 import os
 import shutil

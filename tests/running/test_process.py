@@ -1,4 +1,4 @@
-"""processes.py: what /proc tells of real processes."""
+"""process.py: what /proc tells of real processes."""
 
 import pytest
 

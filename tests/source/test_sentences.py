@@ -1,7 +1,8 @@
 """Nothing parses a sentence of ours: what it says has fields, and the words may change any day.
 
 Held as far as looking at the source can hold it.  mypy does more: a Problem is no text.
-`test_command_places` does the rest: with every sentence replaced the commands answer the same.
+tests/cli/commands/test_places.py does the rest: if every sentence is replaced the commands answer
+the same.
 """
 
 import ast

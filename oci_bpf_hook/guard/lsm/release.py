@@ -25,7 +25,7 @@ def nothing_marked(*, force: bool = False) -> Iterator[None]:
     """
     try:
         fd = os.open(PINS, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:  # There is no guard, or `turn_off` says what is there instead.
+    except OSError:  # There is no guard, or `load.turn_off` says what is there instead.
         yield
         return
     try:

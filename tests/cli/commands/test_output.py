@@ -1,4 +1,4 @@
-"""commands/output.py: on a real terminal, through a pipe, and without rich."""
+"""cli/options/output.py: on a real terminal, through a pipe, and without rich."""
 
 import subprocess
 import sys
