@@ -99,7 +99,7 @@ def test_incus() -> None:
         "io.bpffs.path": "/run/bpf",
     }
     notes = convert("incus", "kubernetes", INCUS).stderr
-    assert "note: c1: under Incus the bpffs is nobody's" in notes
+    assert "note: c1: the bpffs that Incus mounts is owned by nobody and has the mode 1777" in notes
     assert "note: c1: delegate_progs-without-prog_load: " in notes
     listed = yaml.safe_dump([{"name": "a", "config": {}, "expanded_config": {}}, *[_data(INCUS)]])
     assert annotations("incus", listed)["io.bpffs.delegate_progs"] == "socket_filter"
