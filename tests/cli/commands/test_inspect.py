@@ -76,7 +76,7 @@ def test_what_is_covered_is_there_still(world: World) -> None:
         assert above["delegated"] == {"delegate_cmds": "any", "delegate_maps": "any"}
         assert (below["covered"], above["covered"]) == (True, False)
         assert inspect(name) == [below, above]
-        assert "warning covered: another mount hides it; " in command("ps", name).stdout
+        assert "warning covered: another mount hides this bpffs; " in command("ps", name).stdout
 
 
 def test_a_container_s_root_hides_nothing_below_a_mount() -> None:
