@@ -56,7 +56,15 @@ def dependencies() -> set[str]:
 
 
 def test_lintian(built: Path) -> None:
-    assert run("lintian", "--allow-root", package(built, "deb")) == ""
+    deb = package(built, "deb")
+    assert run("lintian", "--allow-root", deb) == ""
+    # And nothing is overridden that lintian wouldn't say.
+    overrides = (ROOT / "contrib" / "debian" / "lintian-overrides").read_text()
+    show = ["lintian", "--allow-root", "--show-overrides", deb]
+    # It fails for what is overridden, once that is to be shown.
+    shown = subprocess.run(show, capture_output=True, text=True, check=False).stdout
+    tags = re.findall(r"(?m)^oci-bpf-hook: (\S+)", overrides)
+    assert set(re.findall(r"(?m)^O: oci-bpf-hook: (\S+)", shown)) == set(tags)
 
 
 def test_what_debian_asks_of_every_package(built: Path) -> None:
