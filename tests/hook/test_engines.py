@@ -14,7 +14,7 @@ import pytest
 
 from oci_bpf_hook.errors import DONE, REFUSED
 from oci_bpf_hook.oci import cdi
-from tests.oci.test_state import STATES
+from tests.support.captured import STATES
 from tests.support.command import answer, command
 from tests.support.policy import UNCONFINED, audited, in_force, trusting
 from tests.support.scratch import Scratch, assert_failed, io, run_hook
