@@ -8,10 +8,10 @@ import pytest
 
 from oci_bpf_hook.errors import BAD_ANNOTATION, UNKNOWN_NAME, USAGE
 from tests.broker.test_client import inside
-from tests.hook.test_precreate import config
 from tests.support.broker import Broker, Peer
 from tests.support.command import command
 from tests.support.policy import audited, in_force
+from tests.support.precreate import config
 from tests.support.scratch import Scratch, io, run_hook
 
 PREFIX = "io.bpffs."
