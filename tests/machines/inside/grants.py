@@ -22,9 +22,18 @@ from tests.support.scratch import Scratch, io, run_hook
 
 from . import bpf
 from .cases import Context, on
-from .guarded import LOADED, REFUSED, SOCKET_FILTER, built_in_policy, command, kfuncs, last, loads
+from .guarded import (
+    LOADED,
+    NOT_LISTED,
+    REFUSED,
+    SOCKET_FILTER,
+    built_in_policy,
+    command,
+    kfuncs,
+    last,
+    loads,
+)
 
-NOT_LISTED: Final = ("bpf_preempt_disable", "bpf_preempt_enable")
 ASKED: Final = io(
     delegate_cmds="map_create:prog_load:btf_load",
     delegate_maps="hash:array",

@@ -31,6 +31,8 @@ from .container import as_root
 
 SOCKET_FILTER, SCHED_CLS, TRACEPOINT = 1, 3, 5
 HASH = 1
+# A confined program may not call them.
+NOT_LISTED: Final = ("bpf_preempt_disable", "bpf_preempt_enable")
 REFUSED: Final = (errno.EPERM, "")
 LOADED: Final = (0, "")
 EVERYTHING: Final = Grant(
