@@ -1,12 +1,7 @@
-"""The policy in force: who may have written it, and when its compiled form is believed."""
+"""The policy in force, and when its compiled form is believed."""
 
-import multiprocessing
 import os
 import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
 from contextlib import suppress
 from mmap import PAGESIZE
 from pathlib import Path
@@ -15,23 +10,16 @@ from typing import Any
 import pytest
 
 from oci_bpf_hook import paths
-from oci_bpf_hook.errors import BAD_POLICY, HookError
+from oci_bpf_hook.errors import HookError
 from oci_bpf_hook.files import read_all
 from oci_bpf_hook.kernel import enums as kernel
 from oci_bpf_hook.policy.compiled import END, MAGIC, PREAMBLE, Compiled
 from oci_bpf_hook.policy.store import cache, source
 from oci_bpf_hook.policy.store.cache import in_force
 from oci_bpf_hook.policy.store.watch import Watched
-from tests.support.policyplace import DENY, Place, a_place
+from tests.policy.store.test_source import refused
+from tests.support.policyplace import DENY, Place
 from tests.support.subjects import subject as asker
-
-
-@pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    # The change time can't be set back, and so nothing here would ever be settled.
-    monkeypatch.setattr(source, "SETTLED", -1)
-    with a_place() as one:
-        yield one
 
 
 def test_without_a_file_the_built_in_policy_holds(place: Place) -> None:
@@ -300,162 +288,3 @@ def test_a_compiled_form_behind_a_link_is_not_believed(place: Place, tmp_path: P
     place.cache.symlink_to(place.run / "elsewhere")
     assert place.name() == "one"
     assert not place.cache.is_symlink()
-
-
-def test_one_compiles_for_all_who_start_at_once(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place.write(DENY.format(name="one"))
-    done = place.run.with_name("done")
-    compile_policy = source.compile_policy
-
-    def slow(*arguments: Any) -> bytes:
-        with done.open("a") as file:
-            file.write("x")
-        time.sleep(0.3)
-        return compile_policy(*arguments)
-
-    monkeypatch.setattr(source, "compile_policy", slow)
-    context = multiprocessing.get_context("fork")
-    hooks = [context.Process(target=place.policy) for _ in range(8)]
-    for hook in hooks:
-        hook.start()
-    for hook in hooks:
-        hook.join()
-        assert hook.exitcode == 0
-    assert done.read_text() == "x"
-    assert place.name() == "one"
-
-
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_turn_that_doesn_t_end(
-    place: Place, monkeypatch: pytest.MonkeyPatch, *, kept: bool
-) -> None:
-    """Who holds it may have been stopped: nobody's container waits for that."""
-    place.write(DENY.format(name="one"))
-    place.policy()
-    whole = place.cache.read_bytes()
-    place.cache.unlink()
-    monkeypatch.setattr(source, "_PATIENCE", 0.3)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, place.cache.with_name(".lock")], stdout=subprocess.PIPE
-    )
-    with holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        since = time.monotonic()
-        if kept:
-            place.cache.write_bytes(whole)
-            place.cache.chmod(0o600)
-            monkeypatch.setattr(source, "compile_policy", None)
-        assert place.name() == "one"
-        assert (time.monotonic() - since >= 0.3) is not kept
-        holder.kill()
-
-
-HOLD = """
-import os, sys, time
-file = open(sys.argv[1], "r+")
-os.lockf(file.fileno(), os.F_LOCK, 0)
-print(flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("what", ["directory", "link"])
-def test_no_turn_to_be_had(place: Place, what: str) -> None:
-    place.write(DENY.format(name="one"))
-    place.run.mkdir()
-    lock = place.run / ".lock"
-    if what == "directory":
-        lock.mkdir()
-    else:
-        lock.symlink_to(place.etc)
-    assert place.name() == "one"
-    assert place.cache.exists()
-
-
-def refused(place: Place) -> str:
-    with pytest.raises(HookError) as error:
-        place.policy()
-    assert error.value.code == BAD_POLICY
-    return str(error.value)
-
-
-def test_who_may_have_written_the_policy(place: Place) -> None:
-    place.write(DENY.format(name="one"))
-    for mode in (0o664, 0o646):
-        place.etc.chmod(mode)
-        assert f"chmod go-w {place.etc}" in refused(place)
-    place.etc.chmod(0o644)
-    os.chown(place.etc, 1000, 0)
-    assert "isn't root's" in refused(place)
-    os.chown(place.etc, 0, 0)
-    place.etc.parent.chmod(0o777)
-    assert f"chmod go-w {place.etc.parent}" in refused(place)
-    place.etc.parent.chmod(0o755)
-    assert place.name() == "one"
-
-
-@pytest.mark.parametrize("mode", [0o775, 0o757])
-def test_the_root_directory_is_one_of_those_above_it(place: Place, mode: int) -> None:
-    place.write(DENY.format(name="one"))
-    place.etc.parent.parent.chmod(mode)
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            os.chroot(place.etc.parent.parent)
-            cache.open_source("/etc/policy.yaml")
-        except HookError as error:
-            code = 0 if "can write /, and so" in str(error) else 1
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
-
-
-def test_links_are_not_followed(place: Place) -> None:
-    place.write(DENY.format(name="one"))
-    place.etc.rename(place.etc.with_name("real"))
-    place.etc.symlink_to("real")
-    assert "can't be read: it is a symbolic link" in refused(place)
-    place.etc.unlink()
-    place.etc.parent.rename(place.etc.parent.with_name("real"))
-    place.etc.parent.symlink_to("real")
-    assert "can't be read: it is a symbolic link" in refused(place)
-
-
-def test_no_regular_file(place: Place) -> None:
-    os.mkfifo(place.etc)
-    place.etc.chmod(0o600)
-    assert "isn't a regular file" in refused(place)
-
-
-def test_a_bad_file(place: Place) -> None:
-    place.write("version: 1\nrule: []\n")
-    assert f"{place.etc}:2:1:" in refused(place)
-
-
-def test_a_policy_is_seen_whole_while_it_changes(place: Place) -> None:
-    names = ["a" * 20, "b" * 40]
-    texts = [
-        "version: 1\nrules:\n" + "".join(f"- name: {name}{n}\n  deny: x\n" for n in range(50))
-        for name in names
-    ]
-    place.write(texts[0])
-    stop = threading.Event()
-
-    def change() -> None:
-        while not stop.is_set():
-            for text in texts:
-                place.write(text)
-
-    thread = threading.Thread(target=change)
-    thread.start()
-    try:
-        for _ in range(50):
-            seen = {rule["name"].rstrip("0123456789") for rule in place.policy().rules(asker())}
-            assert len(seen) == 1
-    finally:
-        stop.set()
-        thread.join()

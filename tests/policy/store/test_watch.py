@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,16 +10,8 @@ from oci_bpf_hook.policy.compiled import Compiled
 from oci_bpf_hook.policy.store import source
 from oci_bpf_hook.policy.store import watch as policywatch
 from oci_bpf_hook.policy.store.watch import Watched
-from tests.support.policyplace import DENY, Place, a_place
+from tests.support.policyplace import DENY, Place
 from tests.support.subjects import subject as asker
-
-
-@pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    # The change time can't be set back, and so nothing here would ever be settled.
-    monkeypatch.setattr(source, "SETTLED", -1)
-    with a_place() as one:
-        yield one
 
 
 @pytest.fixture
