@@ -18,8 +18,8 @@ from oci_bpf_hook.errors import BAD_STATE, DONE, REFUSED, USAGE
 from oci_bpf_hook.kernel import enums as kernel
 from oci_bpf_hook.oci.cdi import TOKEN_PATH
 from oci_bpf_hook.running import containers
-from tests.running.test_containers import WITHOUT_A_USER_NAMESPACE, conmon, impostor, watched
 from tests.running.test_delegations import with_pid
+from tests.support.conmon import WITHOUT_A_USER_NAMESPACE, conmon, impostor, watched
 from tests.support.engines import RUNTIMES
 from tests.support.podman import IMAGE, World
 from tests.support.policy import UNCONFINED, in_force

@@ -2,40 +2,28 @@
 
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from oci_bpf_hook.errors import BAD_STATE, USAGE, HookError
 from oci_bpf_hook.running import containers
+from tests.support.conmon import (
+    NOBODYS,
+    WITHOUT_A_USER_NAMESPACE,
+    children,
+    conmon,
+    impostor,
+    watched,
+)
 from tests.support.engines import RUNTIMES, Runtime, make_work_directory, remove_work_directory
 from tests.support.places import ROOT
-from tests.support.podman import IMAGE, World
-from tests.support.scratch import LIMIT, Scratch
-
-
-@contextmanager
-def started(world: World, name: str, runtime: Runtime = "crun", *options: str) -> Iterator[str]:
-    """A container of podman's that runs; its id."""
-    mapping = "0:100000:65536"
-    done = world.podman(
-        *("run", "--detach", "--name", name, "--pull", "never"),
-        *("--uidmap", mapping, "--gidmap", mapping, "--cgroup-parent", f"/{world.cgroup_parent}"),
-        *options,
-        *(IMAGE, "sh", "-c", "trap exit TERM; sleep 1000 & wait"),
-        runtime=runtime,
-    )
-    try:
-        yield done.stdout.strip()
-    finally:
-        world.podman("rm", "--force", "--time", "0", name, check=False)
+from tests.support.podman import IMAGE, World, started
+from tests.support.scratch import Scratch
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -145,31 +133,6 @@ def test_two_users_with_one_name() -> None:
     assert f"same (pid {second})" in str(caught.value)
 
 
-NOBODYS = ("setpriv", "--reuid=61996", "--regid=61996", "--clear-groups")
-
-
-@contextmanager
-def watched(
-    scratch: Scratch, name: str, identity: str, runtime: str = "/usr/bin/crun"
-) -> Iterator[int]:
-    """A process in namespaces of its own within a container, and one that calls itself conmon."""
-    words = ("-n", name, "-c", identity, "-r", runtime, "libpod", "-n", "of-no-account")
-    program = scratch.outside / "watch.py"
-    program.write_text(
-        "import os, subprocess\n"
-        "inner = ['unshare', '-U', '-r', '-m', 'cat']\n"
-        "pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}\n"
-        "with subprocess.Popen(inner, bufsize=0, **pipes) as one:\n"
-        "    while data := os.read(0, 1):\n"
-        "        one.stdin.write(data)\n"
-        "        os.write(1, one.stdout.read(1))\n"
-    )
-    shell = f"exec -a conmon {sys.executable} -IS {program} {' '.join(words)}"
-    with scratch.running("bash", "-c", shell) as process:
-        (child,) = _children(process.pid)
-        yield child
-
-
 def test_a_program_of_root_s_that_a_user_runs_is_not_believed(tmp_path: Path) -> None:
     """A set-user-id program runs as root, and who starts it says what its command line is."""
     program = tmp_path / "python3"
@@ -193,58 +156,13 @@ def test_a_program_of_root_s_that_a_user_runs_is_not_believed(tmp_path: Path) ->
             assert process.stdout
             assert process.stdout.readline() == b"ready\n"
             assert os.stat(f"/proc/{process.pid}").st_uid == 0
-            (child,) = _children(process.pid)
+            (child,) = children(process.pid)
             found = containers.of_process(child)
             assert (found.name, found.runtime) == ("web", None)
         finally:
-            for child in _children(process.pid):
+            for child in children(process.pid):
                 os.kill(child, signal.SIGKILL)
             process.kill()
-
-
-# What an engine leaves to a container that has no user namespace of its own, as far as it matters.
-CONFINED = ("setpriv", "--bounding-set=-sys_admin,-sys_ptrace", "--")
-# The two kinds of container that there are of these: with the host's pid namespace, and without.
-WITHOUT_A_USER_NAMESPACE = (
-    ("unshare", "--mount", "--", *CONFINED),
-    ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--", *CONFINED),
-)
-
-
-@contextmanager
-def impostor(
-    directory: Path, words: Sequence[str], prefix: Sequence[str], program: str = ""
-) -> Iterator[int]:
-    """A process in namespaces of its own, and above it a `program` that says that it is conmon.
-
-    By default that is a file of that name.  `words` are its arguments, and `prefix` is a command
-    that puts it where it is to be.
-    """
-    named = directory / "conmon"
-    shutil.copy(os.path.realpath(sys.executable), named)
-    watch = directory / "watch.py"
-    watch.write_text(
-        "import os, subprocess\n"
-        "inner = ['unshare', '-U', '-r', '-m', 'cat']\n"
-        "pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}\n"
-        "with subprocess.Popen(inner, bufsize=0, **pipes) as one:\n"
-        "    while data := os.read(0, 1):\n"
-        "        one.stdin.write(data)\n"
-        "        os.write(1, one.stdout.read(1))\n"
-    )
-    shell = 'exec -a conmon "$0" "$@"'
-    command = [*prefix, "bash", "-c", shell, program or str(named), "-IS", str(watch), *words]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin
-        assert process.stdout
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == b"\n"
-        child = process.pid
-        while below := _children(child):
-            (child,) = below
-        assert Path(f"/proc/{child}/comm").read_text() == "cat\n"
-        yield child
 
 
 @pytest.mark.parametrize("prefix", WITHOUT_A_USER_NAMESPACE, ids=["host-pids", "own-pids"])
@@ -279,49 +197,6 @@ pivot_root "$0" "$0/old"
 cd /
 exec "$@"
 """
-# The real conmon runs this as its runtime, and waits for it.
-_STAYS = """#!/bin/sh
-if test "$1" = --version; then
-    exec touch {0}/asked
-fi
-exec unshare -U -r -m sh -c 'echo > {0}/ready; read _ < {0}/end'
-"""
-
-
-@contextmanager
-def conmon(directory: Path, prefix: Sequence[str], identity: str) -> Iterator[int]:
-    """A process in namespaces of its own below the real conmon, where `prefix` puts that."""
-    runtime = directory / "crun"
-    runtime.write_text(_STAYS.format(directory))
-    runtime.chmod(0o755)
-    command = [
-        *(*prefix, "/usr/bin/conmon", "--api-version", "1", "-c", identity, "-u", identity),
-        *("-n", "web", "-r", str(runtime), "-b", str(directory), "-p", str(directory / "pid")),
-        *("-l", f"k8s-file:{directory}/log", "--socket-dir-path", str(directory), "--sync"),
-        *("--exit-dir", str(directory), "--exit-command", "/bin/true"),
-    ]
-    ready, end = (_fifo(directory / name) for name in ("ready", "end"))
-    status = directory.stat()
-    for name in ("ready", "end"):
-        os.chown(directory / name, status.st_uid, status.st_gid)
-    try:
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as one:
-            assert select.select([ready], [], [], LIMIT)[0], "conmon has started nothing"
-            child = one.pid
-            while below := _children(child):
-                (child,) = below
-            try:
-                yield child
-            finally:
-                os.write(end, b"\n")
-    finally:
-        os.close(ready)
-        os.close(end)
-
-
-def _fifo(path: Path) -> int:
-    os.mkfifo(path)
-    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
 
 @pytest.mark.parametrize(
@@ -364,10 +239,6 @@ def test_the_real_conmon_of_a_user_s() -> None:
             assert (found.name, found.runtime, found.vouched) == ("web", None, False)
     finally:
         remove_work_directory(directory)
-
-
-def _children(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_mount_namespace_more_in_a_container(world: World) -> None:

@@ -12,9 +12,8 @@ import pytest
 from oci_bpf_hook.container.namespaces import Process
 from oci_bpf_hook.running import sharing
 from oci_bpf_hook.running.sharing import shares
-from tests.running.test_containers import started
 from tests.support.places import ROOT
-from tests.support.podman import World
+from tests.support.podman import World, started
 from tests.support.scratch import Scratch
 
 # What a container's init does: start a process that does something first, and stays.

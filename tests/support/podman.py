@@ -271,3 +271,20 @@ def as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
     return member
+
+
+@contextmanager
+def started(world: World, name: str, runtime: Runtime = "crun", *options: str) -> Iterator[str]:
+    """A container of podman's that runs; its id."""
+    mapping = "0:100000:65536"
+    done = world.podman(
+        *("run", "--detach", "--name", name, "--pull", "never"),
+        *("--uidmap", mapping, "--gidmap", mapping, "--cgroup-parent", f"/{world.cgroup_parent}"),
+        *options,
+        *(IMAGE, "sh", "-c", "trap exit TERM; sleep 1000 & wait"),
+        runtime=runtime,
+    )
+    try:
+        yield done.stdout.strip()
+    finally:
+        world.podman("rm", "--force", "--time", "0", name, check=False)

@@ -21,11 +21,11 @@ from oci_bpf_hook.errors import (
     USAGE,
 )
 from oci_bpf_hook.kernel import bpf
-from tests.running.test_containers import WITHOUT_A_USER_NAMESPACE, impostor, started
 from tests.running.test_holders import HOLDS
+from tests.support.conmon import WITHOUT_A_USER_NAMESPACE, impostor
 from tests.support.engines import RUNTIMES, Runtime
 from tests.support.places import ROOT
-from tests.support.podman import World
+from tests.support.podman import World, started
 from tests.support.policy import audited, in_force
 from tests.support.scratch import Scratch, bpf_mounts, hooks_alive
 from tests.support.situation import BPFFS, command, findings, not_well

@@ -14,10 +14,9 @@ import pytest
 
 from oci_bpf_hook.errors import DONE, USAGE
 from tests.doctor.test_container import detached
-from tests.running.test_containers import started
 from tests.support.engines import RUNTIMES, Runtime
 from tests.support.places import ROOT
-from tests.support.podman import World
+from tests.support.podman import World, started
 from tests.support.policy import AUDIT
 from tests.support.scratch import Scratch
 from tests.support.situation import BPFFS, SOCKET, command, delegate, workload
