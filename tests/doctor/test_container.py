@@ -1,12 +1,11 @@
 """doctor --container and --pid: each situation arranged for real, and its cause named, only it."""
 
-import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,31 +19,22 @@ from oci_bpf_hook.oci.cdi import TOKEN_PATH
 from oci_bpf_hook.running import containers
 from tests.running.test_delegations import with_pid
 from tests.support.conmon import WITHOUT_A_USER_NAMESPACE, conmon, impostor, watched
-from tests.support.engines import RUNTIMES
-from tests.support.podman import IMAGE, World
 from tests.support.policy import UNCONFINED, in_force
 from tests.support.scratch import Scratch, io
 from tests.support.situation import (
+    BEYOND,
     BPFFS,
     SOCKET,
     command,
     delegate,
     findings,
     not_well,
+    others,
     with_filter,
     workload,
 )
 
 SOCKET_IO = io(**SOCKET)
-
-
-# Nothing marks what is delegated here, and of every program that isn't confined it is said.
-BEYOND = "reaches-beyond"
-
-
-def others(found: list[dict[str, str]]) -> dict[str, Mapping[str, str]]:
-    """What isn't well among what was found, but BEYOND."""
-    return {name: one for name, one in not_well(found).items() if name != BEYOND}
 
 
 def causes(pid: int) -> set[str]:
@@ -389,73 +379,3 @@ def test_another_user_s_container() -> None:
         done = command("doctor", "--pid", str(pid), user=61998)
     assert (done.returncode, done.stdout) == (BAD_STATE, "")
     assert "can't be looked at: Permission denied" in done.stderr
-
-
-# ---- with a real engine ----
-
-
-@contextmanager
-def detached(world: World, *arguments: str, runtime: str = "crun") -> Iterator[str]:
-    """A container of podman's that runs, with a delegation by the hook; its name."""
-    name = "doctored"
-    annotations = [
-        part
-        for option, text in SOCKET.items()
-        for part in ("--annotation", f"io.bpffs.{option}={text}")
-    ]
-    mapping = "0:100000:65536"
-    world.podman(
-        *("run", "--detach", "--name", name, "--pull", "never"),
-        *("--uidmap", mapping, "--gidmap", mapping, "--cgroup-parent", f"/{world.cgroup_parent}"),
-        *annotations,
-        *arguments,
-        *(IMAGE, "sh", "-c", "trap exit TERM; sleep 1000 & wait"),
-        runtime="crun" if runtime == "crun" else "runc",
-    )
-    try:
-        yield name
-    finally:
-        world.podman("rm", "--force", "--time", "0", name, check=False)
-
-
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_a_container_of_podman_s(world: World, runtime: str) -> None:
-    with detached(world, "--cap-add=BPF", runtime=runtime) as name:
-        assert others(findings("--container", name)) == {}
-
-
-def test_podman_without_the_capability(world: World) -> None:
-    with detached(world) as name:
-        found = others(findings("--container", name))
-    # Its seccomp profile refuses too, because of that.
-    assert set(found) == {"cap-bpf"}
-    assert found["cap-bpf"]["fix"].startswith("podman run --cap-add BPF")
-
-
-def test_podman_with_a_profile_that_refuses(world: World) -> None:
-    profile = world.directory / "refuses.json"
-    rules = json.loads(world.seccomp.read_text())
-    rules["syscalls"] = [rule for rule in rules["syscalls"] if "bpf" not in rule["names"]]
-    profile.write_text(json.dumps(rules))
-    with detached(world, "--cap-add=BPF", f"--security-opt=seccomp={profile}") as name:
-        assert set(others(findings("--container", name))) == {"seccomp"}
-
-
-def test_crun_with_a_device(world: World) -> None:
-    with detached(world, "--cap-add=BPF", "--device=/dev/null:/dev/mine") as name:
-        found = others(findings("--container", name))
-    assert set(found) == {"crun-device"}
-    assert "wrong bundle" in found["crun-device"]["why"]
-
-
-def test_podman_with_the_host_s_network(world: World) -> None:
-    lists = {
-        "delegate_progs": "socket_filter:xdp",
-        "delegate_attachs": "any",
-    }
-    annotations = [f"--annotation=io.bpffs.{option}={text}" for option, text in lists.items()]
-    with detached(
-        world, "--cap-add=BPF", "--cap-add=NET_ADMIN", "--network=host", *annotations
-    ) as name:
-        found = findings("--container", name)
-    assert set(others(found)) == {"host-network"}

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from oci_bpf_hook.errors import BAD_OBJECT
-from tests.doctor.test_container import others
 from tests.support.consumer import SOURCES
-from tests.support.situation import SOCKET, command, findings, workload
+from tests.support.situation import SOCKET, command, findings, others, workload
 
 XDP = {
     "delegate_cmds": "map_create:prog_load:btf_load",

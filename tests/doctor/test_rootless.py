@@ -10,12 +10,11 @@ import pytest
 
 from oci_bpf_hook.errors import DONE
 from tests.cli.commands.test_inspect import inspect
-from tests.doctor.test_container import others
 from tests.support.broker import Broker
 from tests.support.podman import IMAGE, World
 from tests.support.policy import audited, in_force
 from tests.support.scratch import LAUNCHER, install, io
-from tests.support.situation import SOCKET, command, findings, not_well
+from tests.support.situation import SOCKET, command, findings, not_well, others
 from tests.support.users import ALICE, users
 
 

@@ -17,6 +17,7 @@ from oci_bpf_hook.kernel import enums as kernel
 from oci_bpf_hook.mount import container_half
 from oci_bpf_hook.mount.host_half import HostHalf
 from tests.support.places import ROOT
+from tests.support.podman import IMAGE, World
 
 from .scratch import Scratch
 
@@ -119,3 +120,36 @@ def with_filter(*how: str) -> list[str]:
         "os.execvp(sys.argv[2], sys.argv[2:])\n"
     )
     return [sys.executable, "-IS", "-c", code, str(bpf.arch().bpf), *how]
+
+
+# Nothing marks what is delegated here, and of every program that isn't confined it is said.
+BEYOND = "reaches-beyond"
+
+
+def others(found: list[dict[str, str]]) -> dict[str, Mapping[str, str]]:
+    """What isn't well among what was found, but BEYOND."""
+    return {name: one for name, one in not_well(found).items() if name != BEYOND}
+
+
+@contextmanager
+def detached(world: World, *arguments: str, runtime: str = "crun") -> Iterator[str]:
+    """A container of podman's that runs, with a delegation by the hook; its name."""
+    name = "doctored"
+    annotations = [
+        part
+        for option, text in SOCKET.items()
+        for part in ("--annotation", f"io.bpffs.{option}={text}")
+    ]
+    mapping = "0:100000:65536"
+    world.podman(
+        *("run", "--detach", "--name", name, "--pull", "never"),
+        *("--uidmap", mapping, "--gidmap", mapping, "--cgroup-parent", f"/{world.cgroup_parent}"),
+        *annotations,
+        *arguments,
+        *(IMAGE, "sh", "-c", "trap exit TERM; sleep 1000 & wait"),
+        runtime="crun" if runtime == "crun" else "runc",
+    )
+    try:
+        yield name
+    finally:
+        world.podman("rm", "--force", "--time", "0", name, check=False)

@@ -13,13 +13,12 @@ import jsonschema
 import pytest
 
 from oci_bpf_hook.errors import DONE, USAGE
-from tests.doctor.test_container import detached
 from tests.support.engines import RUNTIMES, Runtime
 from tests.support.places import ROOT
 from tests.support.podman import World, started
 from tests.support.policy import AUDIT
 from tests.support.scratch import Scratch
-from tests.support.situation import BPFFS, SOCKET, command, delegate, workload
+from tests.support.situation import BPFFS, SOCKET, command, delegate, detached, workload
 from tests.support.terminal import on_terminal
 
 SCHEMA = json.loads((ROOT / "schema" / "inspect.schema.json").read_text())
