@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,91 +13,11 @@ import pytest
 from oci_bpf_hook.doctor.engines import ETC, SHARED
 from oci_bpf_hook.paths import POLICY
 from oci_bpf_hook.paths import SOCKET as BROKER
-from tests.support.engines import make_work_directory, remove_work_directory
 from tests.support.places import ROOT
-from tests.support.podman import seccomp_profile
-from tests.support.scratch import LAUNCHER, install
-from tests.support.situation import command, findings, not_well, with_filter
+from tests.support.situation import command, not_well, with_filter
+from tests.support.well import HOOK_JSON, NO_RULE, Host, causes
 
-HOOK_JSON = LAUNCHER.with_suffix(".json")
-LSMS = "/sys/kernel/security"
-NO_RULE = "version: 1\nrules: []\n"
-PROGRAMS = "delegate_cmds: [prog_load], delegate_progs: [xdp]"
-CONFINED = "version: 1\nrules:\n- {name: own, match: {%s}, allow: {%s}}\n"
-OTHERS = f"""\
-version: 1
-rules:
-- {{name: maps, match: {{user: root}}, allow: {{delegate_cmds: [map_create]}}}}
-- {{name: trusted, match: {{user: root}}, allow: {{{PROGRAMS}, confined: false}}}}
-- {{name: nobody, deny: because}}
-"""
-SUBORDINATE = "containers:2147483648:2147483647\n"
 UNIT = "/etc/systemd/system/oci-bpf-hook-broker.socket"
-
-
-class Host:
-    """A host on which everything is well, for one run of doctor; what a test changes isn't.
-
-    `files` are laid over the host's own in a mount namespace of that run, by their paths;
-    `containers` is what /usr/share/containers is there.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self.files: dict[str, str] = dict.fromkeys(("/etc/subuid", "/etc/subgid"), SUBORDINATE)
-        self.launcher = install(directory / "libexec")
-        self.containers = directory / "containers"
-        shutil.copytree("/usr/share/containers", self.containers)
-        (self.containers / "seccomp.json").write_text(json.dumps(seccomp_profile()))
-        self.json = self.containers / "oci" / "hooks.d" / HOOK_JSON.name
-        self.json.parent.mkdir(parents=True, exist_ok=True)
-        self.config = json.loads(HOOK_JSON.read_text())
-        self.config["hook"]["path"] = str(self.launcher)
-        self.write()
-
-    def write(self) -> None:
-        self.json.write_text(json.dumps(self.config))
-
-    def doctor(
-        self,
-        *prefix: str,
-        first: str = "",
-        env: Mapping[str, str] | None = None,
-        user: int | None = None,
-    ) -> list[dict[str, str]]:
-        """What doctor finds there; `first` is shell that runs before, in the same namespace."""
-        # The session's /etc is shared, and this one is thrown away.
-        lines = [
-            "mount -t tmpfs none /mnt && mkdir /mnt/etc /mnt/work",
-            "mount -t overlay none -o lowerdir=/etc,upperdir=/mnt/etc,workdir=/mnt/work /etc",
-            f"mount --bind {self.containers} /usr/share/containers",
-        ]
-        for number, (name, text) in enumerate(self.files.items()):
-            source = self._directory / str(number)
-            source.write_text(text)
-            source.chmod(0o644)
-            lines.append(f"mkdir -p {os.path.dirname(name)} && touch {name}")
-            lines.append(f"mount --bind {source} {name}")
-        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-        script = "\n".join([*lines, first, 'exec "$@"'])
-        inside = ["unshare", "--mount", "sh", "-ec", script, "sh"]
-        return findings(prefix=[*inside, *prefix, *(become if user else ())], env=env)
-
-
-@pytest.fixture
-def host() -> Iterator[Host]:
-    directory = make_work_directory()
-    # A broker of another test's leaves its socket behind.
-    Path(BROKER).unlink(missing_ok=True)
-    yield Host(directory)
-    remove_work_directory(directory)
-
-
-def causes(found: list[dict[str, str]]) -> set[str]:
-    """The names of what isn't well, each with words and something to do."""
-    wrong = not_well(found)
-    assert all(one["why"] and one["fix"] for one in wrong.values()), wrong
-    return set(wrong)
 
 
 def test_nothing_is_wrong(host: Host) -> None:
@@ -138,68 +57,6 @@ def test_a_policy_that_can_t_be_read(host: Host, change: str, fix: str) -> None:
     found = host.doctor(first="\n".join(lines))
     assert causes(found) == {"policy"}
     assert not_well(found)["policy"]["fix"] == fix.replace("FILE", POLICY)
-
-
-def about_the_guard(found: list[dict[str, str]]) -> dict[str, str]:
-    (one,) = (one for one in found if one["what"] == "guard")
-    return one
-
-
-@pytest.mark.parametrize("match", ["", "user: root", "namespace: [a, b]"])
-def test_rules_that_take_the_guard(host: Host, match: str) -> None:
-    """A host that hasn't turned it on is told so, and has no problem."""
-    host.files[POLICY] = CONFINED % (match, PROGRAMS)
-    found = host.doctor()
-    assert causes(found) == {"guard"}
-    one = about_the_guard(found)
-    assert one["state"] == "warning"
-    assert one["why"].startswith("the guard isn't loaded, and ")
-    assert one["why"].endswith("; without it no confined rule lets a program be loaded")
-
-
-def test_the_built_in_policy_takes_the_guard(host: Host) -> None:
-    found = host.doctor(first=f"rm {POLICY}")
-    assert causes(found) == {"guard"}
-    assert about_the_guard(found)["state"] == "warning"
-
-
-@pytest.mark.parametrize("policy", [NO_RULE, OTHERS])
-def test_rules_that_do_without_the_guard(host: Host, policy: str) -> None:
-    host.files[POLICY] = policy
-    found = host.doctor()
-    assert causes(found) == set()
-    assert about_the_guard(found)["why"].endswith("; no rule of the policy needs it")
-
-
-def test_what_to_put_on_the_kernel_s_command_line(host: Host) -> None:
-    host.files[POLICY] = CONFINED % ("", PROGRAMS)
-    lines = (
-        f"mount -t tmpfs none {LSMS}",
-        f"printf capability,lockdown,yama,apparmor > {LSMS}/lsm",
-    )
-    found = host.doctor(first="\n".join(lines))
-    assert causes(found) == {"guard"}
-    one = about_the_guard(found)
-    assert f"can't be turned on: BPF programs can't be LSMs on this host: {LSMS}/lsm" in one["why"]
-    assert one["fix"] == (
-        "put lsm=lockdown,yama,apparmor,bpf on the kernel's command line and reboot"
-    )
-
-
-def test_a_kernel_that_can_have_no_guard(host: Host) -> None:
-    host.files |= {POLICY: CONFINED % ("", PROGRAMS), "/sys/kernel/btf/vmlinux": "no BTF\n"}
-    found = host.doctor()
-    assert causes(found) == {"btf", "guard"}
-    one = about_the_guard(found)
-    assert "can't be turned on: this kernel has no LSM hooks for BPF tokens" in one["why"]
-    assert "confined: false" in one["fix"]
-
-
-def test_who_can_t_tell_whether_there_is_a_guard(host: Host) -> None:
-    host.files[POLICY] = CONFINED % ("", PROGRAMS)
-    one = about_the_guard(host.doctor(user=65534))
-    assert (one["state"], one["fix"]) == ("ok", "")
-    assert one["why"] == "only root on the host can tell whether it is in force"
 
 
 @pytest.mark.parametrize("line", ["mitigations=off", "quiet mitigations=off lsm=bpf"])
