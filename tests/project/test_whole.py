@@ -1,14 +1,12 @@
-"""Files that root's tools write where somebody else has been before: whole, ours, or not at all."""
+"""Files that root's tools write where somebody else has been before: ours, and no other harmed."""
 
 import json
 import os
 import posix
 import socket
 import stat
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,10 @@ import pytest
 from oci_bpf_hook import whole
 from oci_bpf_hook.broker import listening
 from oci_bpf_hook.errors import DONE, USAGE
-from oci_bpf_hook.install.steps import Step
 from tests.support.command import Done, command
 from tests.support.places import ROOT
 from tests.support.policy import in_force
+from tests.support.writers import Write, seccomp, writers
 
 OTHER = 61_001
 SECRET = "of root's alone"
@@ -95,55 +93,6 @@ planted = pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
 Plant = Callable[[Path, Path], None]
 
 
-# ---- the commands ------------------------------------------------------------------------------
-
-
-def _seccomp(path: Path) -> Done:
-    return command("seccomp", "--output", path)
-
-
-def _recording(path: Path) -> Path:
-    """A recording beside the directory that `path` is in."""
-    source = path.parent.parent / "recording.json"
-    if not source.exists():
-        assert command("record", "--save", source, "--", "true").returncode == DONE
-    return source
-
-
-def _save(path: Path) -> Done:
-    return command("record", "--from", _recording(path), "--save", path)
-
-
-def _output(path: Path) -> Done:
-    return command("record", "--from", _recording(path), "--json", "--output", path)
-
-
-def _html(path: Path) -> Done:
-    return command("inspect", "--html", path)
-
-
-def _step(path: Path) -> Done:
-    step = Step(action="write", path=path, content=b"content", mode=0o755)
-    assert step.needed()
-    try:
-        step.execute()
-    except OSError as error:
-        return Done(USAGE, "", f"oci-bpf-hook: {error.filename}: {error.strerror}\n")
-    assert not step.needed()
-    return Done(DONE, "", "")
-
-
-WRITERS = {
-    "seccomp --output": _seccomp,
-    "record --save": _save,
-    "record --output": _output,
-    "inspect --html": _html,
-    "a step": _step,
-}
-writers = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-Write = Callable[[Path], Done]
-
-
 def within(write: Write, path: Path) -> Done:
     """What comes of `write`, which isn't to wait for anybody."""
     done: list[Done] = []
@@ -199,14 +148,14 @@ def test_a_directory_at_the_target(theirs: Path, write: Write) -> None:
 def test_a_file_of_another_s_isn_t_taken_for_written(theirs: Path, content: str) -> None:
     """It is as it should be, and whoever owns it can change that at any time."""
     path = theirs / "profile.json"
-    assert _seccomp(path).returncode == DONE
+    assert seccomp(path).returncode == DONE
     if content == "another":
         path.write_bytes(path.read_bytes()[:-1] + b" ")
     os.chown(path, OTHER, OTHER)
-    done = _seccomp(path)
+    done = seccomp(path)
     assert done.stdout == f"write {path} (0644)\n"
     assert path.stat().st_uid == 0
-    assert _seccomp(path).stdout == ""
+    assert seccomp(path).stdout == ""
 
 
 def test_inject_keeps_whose_it_is(theirs: Path, victim: Path) -> None:
@@ -256,119 +205,6 @@ def test_a_socket_that_is_swapped(
         assert (theirs / "aside").stat().st_mode & 0o777 == 0o666
 
 
-# ---- what the user means -----------------------------------------------------------------------
-
-
-def test_a_pipe_of_ours_is_written_to(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE, text=True) as reader:
-        assert _seccomp(fifo).returncode == DONE
-        assert reader.stdout
-        assert "syscalls" in json.loads(reader.stdout.read())
-    assert stat.S_ISFIFO(fifo.lstat().st_mode)
-
-
-@pytest.mark.parametrize("target", ["a pipe", "a file"])
-def test_dev_stdout_stays_what_it_is(tmp_path: Path, target: str) -> None:
-    """It is a link, and root could replace it."""
-    before = os.lstat("/dev/stdout")
-    argv = [sys.executable, "-m", "oci_bpf_hook", "record", "--output", "/dev/stdout", "--json"]
-    with (tmp_path / "out").open("w+") as file:
-        subprocess.run(
-            [*argv, "--", "true"],
-            stdout=file if target == "a file" else subprocess.PIPE,
-            check=True,
-            cwd=ROOT,
-        )
-        if target == "a file":
-            assert json.loads((tmp_path / "out").read_text())
-    assert os.lstat("/dev/stdout") == before
-    assert command("record", "--output", "/dev/null", "--", "true").returncode == DONE
-    assert stat.S_ISCHR(os.lstat("/dev/null").st_mode)
-
-
-def test_our_own_link_is_followed(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("real")
-    assert _html(tmp_path / "link").returncode == DONE
-    assert (tmp_path / "link").is_symlink()
-    assert "<html" in (tmp_path / "real").read_text()
-
-
-def test_a_file_of_ours_keeps_its_mode(tmp_path: Path) -> None:
-    path = tmp_path / "page.html"
-    path.write_text("of last week")
-    path.chmod(0o640)
-    assert _html(path).returncode == DONE
-    assert path.lstat().st_mode == 0o100640
-
-
-@pytest.mark.parametrize("mask", [0o022, 0o077, 0o027])
-def test_a_new_file_has_what_the_umask_leaves(tmp_path: Path, mask: int) -> None:
-    before = os.umask(mask)
-    try:
-        whole.write(tmp_path / "new", b"x")
-        assert os.umask(mask) == mask
-    finally:
-        os.umask(before)
-    assert (tmp_path / "new").lstat().st_mode == 0o100666 & ~mask
-
-
-# ---- whole or not at all -----------------------------------------------------------------------
-
-
-def test_an_error_leaves_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def half() -> None:
-        with whole.Replacement(path) as fd:
-            os.write(fd, b"half of")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        half()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_record_leaves_the_old_one_where_it_is_stopped(tmp_path: Path) -> None:
-    path = tmp_path / "needs"
-    path.write_text("of last week")
-    argv = [sys.executable, "-m", "oci_bpf_hook", "record", "--output", str(path), "--"]
-    script = "echo runs; exec cat"
-    with subprocess.Popen(
-        [*argv, "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
-    ) as process:
-        assert process.stdout
-        assert process.stdout.readline() == b"runs\n"
-        # Neither is it there before its time, nor is the old one gone.
-        assert path.read_text() == "of last week"
-        process.kill()
-    assert path.read_text() == "of last week"
-
-
-@pytest.fixture
-def full(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for next to nothing."""
-    directory = tmp_path / "full"
-    directory.mkdir()
-    size = "size=16k"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", directory], check=True)
-    yield directory
-    subprocess.run(["umount", directory], check=True)
-
-
-def test_no_room(full: Path) -> None:
-    path = full / "profile.json"
-    path.write_text("old")
-    path.chmod(0o644)
-    done = _seccomp(path)
-    assert done.returncode == USAGE
-    assert "No space left on device" in done.stderr
-    assert (path.read_text(), list(full.iterdir())) == ("old", [path])
-
-
 @pytest.mark.parametrize("planted_as", [*PLANTS, "directory"])
 def test_a_name_that_was_guessed(
     theirs: Path, victim: Path, monkeypatch: pytest.MonkeyPatch, planted_as: str
@@ -392,28 +228,3 @@ def test_a_name_that_was_guessed(
     assert caught.value.filename == str(theirs / "other")
     assert_unharmed(victim)
     assert not (theirs / "other").exists()
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "a/", "missing/file", "file/below"])
-def test_paths_that_are_no_files(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").write_text("")
-    path = f"{tmp_path}/{name}"
-    with pytest.raises(OSError, match="directory") as caught:
-        whole.write(path, b"")
-    assert caught.value.filename == path
-    with pytest.raises(OSError, match="directory"):
-        whole.Replacement(path).check()
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
-
-
-def test_no_fd_is_left(tmp_path: Path) -> None:
-    before = os.listdir("/proc/self/fd")
-    whole.write(tmp_path / "a", b"x")
-    whole.Replacement(tmp_path / "a", devices=True).check()
-    for name in ("a/b", "", "none/x"):
-        with pytest.raises(OSError, match="directory"):
-            whole.write(f"{tmp_path}/{name}", b"x")
-    assert len(os.listdir("/proc/self/fd")) == len(before)
-    assert whole.is_written(tmp_path / "a", b"x", 0o100644 & 0o777)
-    assert not whole.is_written(tmp_path / "b", b"x", 0o644)
-    assert len(os.listdir("/proc/self/fd")) == len(before)
