@@ -47,20 +47,20 @@ EXITS = {
     BUG: "a bug of ours",
 }
 
-# Text that came from a container's author ends up in root's logs: one item of
-# it is never longer than this, and a report never lists more problems.
+# Text that came from a container's author ends up in root's logs.  So no item of it has more
+# characters than this, and no report has more problems than that.
 _QUOTED = 64
 LISTED = 20
 
 
 class Problem(Value):
-    """One thing that is wrong: `text` says what and where, and `hint` what to do, or is None.
+    """One thing that is wrong: `text` says what and where, and `hint`, if any, what to do.
 
-    `key` and `item` say the place to a program, which so never has to parse our sentences.
+    `key` and `item` tell the place to a program, so that no program has to parse our sentences.
     `key` is an annotation's key or a command's option (--attr) as it is written; for a problem that
     is found after the annotations are read, it is the part of the Request: one of
     `annotations.KEYS`.  `item` is the part of the value that is wrong, in the form that it had when
-    the problem was found.  A problem without such a place has None for both, or for `item`.
+    the problem was found.  They are None if the problem has no such place.
     """
 
     __slots__ = ("hint", "item", "key", "text")
@@ -87,9 +87,9 @@ class Problem(Value):
 class HookError(Exception):
     """A request that can't be granted.
 
-    `code` is one of `EXITS`.  `problems` are one or more things that are wrong; one without a place
-    may be given as a plain sentence.  `hint` says what to do about all of them, or is None.  `rule`
-    is the rule of the policy that decided, if one did.
+    `code` is one of `EXITS`.  `problems` are one or more things that are wrong; a problem without a
+    place may be given as a plain sentence.  `hint`, if any, says what to do about all of them.
+    `rule` is the name of the policy's rule that decided, or None.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class HookError(Exception):
 
 
 def once(problems: "Iterable[Problem]") -> "Iterable[Problem]":
-    """The `problems` without those that read like an earlier one."""
+    """The `problems` without those that have the same sentence as an earlier one."""
     found: dict[str, Problem] = {}
     for one in problems:
         found.setdefault(str(one), one)
@@ -127,7 +127,7 @@ def once(problems: "Iterable[Problem]") -> "Iterable[Problem]":
 
 
 def quote(text: str) -> str:
-    """`text` in double quotes, printable ASCII only and cut to a sane length.
+    """`text` in double quotes, in printable ASCII, cut after the first 64 characters.
 
     Whoever wrote an annotation must not be able to write a line of a log.
     """
@@ -137,7 +137,7 @@ def quote(text: str) -> str:
 
 
 def bug(error: Exception) -> str:
-    """The line to print for an exception that nobody meant to raise."""
+    """The sentence to print for an `error` that nobody meant to raise, with its place in code."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

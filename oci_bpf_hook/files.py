@@ -19,12 +19,15 @@ FILE = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 
 
 def kind_of(status: posix.stat_result) -> int:
-    """The kind of a file that has this status: REGULAR, DIRECTORY, LINK, or another."""
+    """The kind of the file with this `status`: REGULAR, DIRECTORY, LINK, CHARACTER_DEVICE, ..."""
     return status.st_mode & _KIND
 
 
 def read_all(fd: int, limit: int | None = None) -> bytes:
-    """The rest of what `fd` gives.  Raises OSError, and ValueError if it is longer than `limit`."""
+    """All that can still be read from `fd`.
+
+    Raises OSError, and ValueError if that is more than `limit` bytes.
+    """
     pieces: list[bytes] = []
     size = 0
     while piece := posix.read(fd, 1 << 16):
@@ -39,7 +42,8 @@ def read_file(path: str, limit: int, *, anybodys: bool = False) -> bytes:
     """The content of the regular file at `path`, which belongs to root or to us.
 
     With `anybodys` the owner doesn't matter: a file in /proc belongs to the process's user.
-    Raises OSError, and ValueError if the file is another's, not regular, or larger than `limit`.
+    Raises OSError, and ValueError if the file is another user's, isn't regular, or is larger than
+    `limit` bytes.
     """
     fd = posix.open(path, FILE)
     try:
@@ -54,9 +58,10 @@ def read_file(path: str, limit: int, *, anybodys: bool = False) -> bytes:
 
 
 def open_trusted(path: str) -> int:
-    """An fd for reading the file `path`, after a check that only root can have changed it.
+    """An fd for reading the file at the absolute `path`, which only root can have changed.
 
-    The file and every directory above it belong to root, and nobody else can write them.
+    The file and every directory above it belong to root, and nobody else can write them.  Raises
+    HookError (BAD_POLICY) if that isn't so, and OSError, also for a link or a missing file.
     """
     directory = posix.open("/", _DIRECTORY)
     *names, last = path.strip("/").split("/")

@@ -9,7 +9,7 @@ importlib, which compiles what is missing or old and writes it for the next time
 The folders that the hook takes modules from are packages whose `__init__.py` is only a docstring,
 so they are made here without looking for that file: finding it costs as much as finding a module.
 The modules that every start or every grant needs are loaded here too, each after those that it
-imports: half of an import's time is spent by importlib to find out that nothing has to be done.
+imports, because importlib spends half of an import's time on finding out that it has nothing to do.
 """
 
 import posix
@@ -28,19 +28,8 @@ else:
 
 # The hook's folders, each after the one that it is in.
 FOLDERS = (
-    *(
-        "audit",
-        "bpf",
-        "broker",
-        "container",
-        "delegation",
-        "guard",
-        "hook",
-        "kernel",
-        "mount",
-        "oci",
-    ),
-    *("policy", "policy.store", "text"),
+    *("audit", "bpf", "broker", "container", "delegation", "guard", "hook", "kernel", "mount"),
+    *("oci", "policy", "policy.store", "text"),
 )
 
 # The modules that every start needs, and those that a grant needs too, each after those it imports.
@@ -57,23 +46,24 @@ GRANT = (
 
 _PACKAGE = f"{__package__}."
 _SOURCES = __file__.rpartition("/")[0]
-# Where importlib keeps this file's byte code; the names for other modules' are formed likewise.
+# The directory of this file's byte code, and the end of its name.  Those of the other modules are
+# formed in the same way.
 _CACHE, _, _SUFFIX = (__spec__.cached or "").removeprefix(_SOURCES).rpartition("loader")
 # The magic number and no flags mean byte code that is valid for a source of that time and size.
 _BY_TIME = MAGIC_NUMBER + bytes(4)
 _HEADER = 16
-# The most bytes to read.  No module's byte code is so long, so a full read may be a part of it.
+# The most bytes to read.  All byte code is shorter, so after a full read a part may be missing.
 _LONGEST = 1 << 15
 _Module = type(sys)
 
 
 class Loader(_Base):
-    """For the beginning of sys.meta_path: finds and loads modules of this package."""
+    """Finds and loads modules of this package; `install` puts it first in sys.meta_path."""
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> ModuleSpec | None:
-        """The module `name` and its code, or None where importlib has to see to it."""
+        """The module `name` with its code, or None to leave it to importlib."""
         if not name.startswith(_PACKAGE):
             return None
         folder, _, stem = name[len(_PACKAGE) - 1 :].replace(".", "/").rpartition("/")
@@ -98,14 +88,14 @@ class Loader(_Base):
         return spec
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """None has the import system make an ordinary module."""
+        """Return None, so that the import system makes an ordinary module."""
 
     def exec_module(self, module: "ModuleType") -> None:
         """Run the code that was found."""
         spec = module.__spec__
         assert spec is not None
         code, spec.loader_state = spec.loader_state, None
-        exec(code, module.__dict__)  # noqa: S102  What importing is.
+        exec(code, module.__dict__)  # noqa: S102  Importing a module runs it.
 
 
 def install() -> None:

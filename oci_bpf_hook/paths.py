@@ -13,9 +13,9 @@ BUILTIN = f"{PACKAGE}/builtin_policy.json"
 # Where the audit trail goes unless the policy says otherwise.
 AUDIT_TO = "/var/log/oci-bpf-hook/audit.jsonl"
 
-# The directory that only root can write and that is gone after a reboot.  In it are the compiled
-# policy, the count of refusals on record, the broker's socket, and the lock of whoever loads the
-# guard.
+# The directory that only root can write and that is gone after a reboot.  In it are the files
+# CACHE, the compiled policy, and REFUSALS, the count of each user's refusals (`audit.allowance`);
+# the broker's socket; and the lock that whoever loads the guard holds.
 RUN = "/run/oci-bpf-hook"
 CACHE = "policy.compiled"
 REFUSALS = "refusals"

@@ -10,7 +10,7 @@ from typing import Any
 from . import paths
 from .errors import BAD_POLICY, HookError
 
-# The directory of all modules' folders, and of the files that they read.
+# The directory of the package.
 PACKAGE = Path(paths.PACKAGE)
 BUILTIN_POLICY = PACKAGE / "policy.yaml"
 # Each resource's directory in a checkout; an installed package has a directory of the resource's
@@ -26,13 +26,13 @@ RESOURCES = {
 
 
 def resource(name: str) -> Path:
-    """One of the directories beside the modules: in the package, or in its checkout."""
+    """The directory of the resource `name`, one of RESOURCES; it isn't checked that it exists."""
     inside = PACKAGE / name
     return inside if inside.is_dir() else PACKAGE.parent / RESOURCES[name]
 
 
 def schema(name: str) -> dict[str, Any]:
-    """One of the shipped schemas.  Raises HookError (BAD_POLICY) if it isn't there."""
+    """The shipped schema `name`, decoded.  Raises HookError (BAD_POLICY) if it is missing."""
     path = resource("schema") / f"{name}.schema.json"
     if not path.exists():
         raise HookError(BAD_POLICY, f"{path.name} is missing from this installation")

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from .users import SUBUID
 
-# Uids that no range holds are counted together in blocks of this size, which a container usually
-# gets.  Those below the first block's end are accounts, and each is counted alone.
+# A uid that is in no range is counted together with the others of its block.  Containers usually
+# get a block of this size.  The uids of the first block are accounts, and each is counted alone.
 _BLOCK = 1 << 16
 
 
@@ -22,7 +22,8 @@ class Ranges:
     def __init__(self, path: str = SUBUID) -> None:
         self._path = path
         self._identity: tuple[int, ...] = ()
-        # Sorted; each is the first id, the last, the highest last id up to here, and the owner.
+        # Sorted by the first id.  Each has its first id, its last one, the highest last id of this
+        # and all earlier ranges, and its owner.
         self._ranges: list[tuple[int, int, int, str]] = []
         self._firsts: list[int] = []
         self._standing: dict[str, int] = {}

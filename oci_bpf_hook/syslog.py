@@ -1,7 +1,7 @@
 """Sends one line to syslog for each decision, since crun discards a hook's output.
 
-libc's syslog(3) isn't used: if the daemon doesn't read it waits, and the start of the container
-would wait with it.  Here a line that can't be sent at once is lost.
+libc's syslog(3) isn't used, because it waits if the daemon doesn't read, and the start of the
+container would wait with it.  Here a line that can't be sent at once is lost.
 """
 
 import posix
@@ -20,7 +20,10 @@ FITS = _LONGEST - 64
 
 
 def log(priority: int, text: str) -> None:
-    """Send `text`, one line, to the system's log if a daemon listens."""
+    """Send `text`, one line, to the system's log with the `priority` INFO or ERROR.
+
+    If no daemon takes it, the line is lost, without an error.
+    """
     try:
         send(priority, text)
     except OSError:

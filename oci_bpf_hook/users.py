@@ -10,9 +10,9 @@ NOBODY = 65534
 
 
 def user_of(uid: int, subuid: str = SUBUID) -> int:
-    """The user to whom the host's `uid` belongs: the account that has it as a subordinate uid.
+    """The uid of the account that has the host's `uid` as a subordinate uid, by the file `subuid`.
 
-    A uid that is an account itself, or that no account or several have, is returned as it is.
+    A uid that is an account's own, or that no account or several have, is returned as it is.
     """
     if uid == 0 or _name(uid) is not None:
         return uid
@@ -21,7 +21,10 @@ def user_of(uid: int, subuid: str = SUBUID) -> int:
 
 
 def given_to(ids: Sequence[tuple[int, int]], subuid: str) -> set[int]:
-    """The accounts that have any of `ids` as subordinate ids; each is a first id and a count."""
+    """The uids of the accounts that have any of `ids` as subordinate ids, by the file `subuid`.
+
+    Each of `ids` is a first id and a count.  None are found if the file can't be read.
+    """
     try:
         with open(subuid, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
@@ -51,7 +54,7 @@ def within(number: int, ranges: Sequence[tuple[int, int]]) -> bool:
 
 
 def groups_of(user: int) -> list[int]:
-    """The groups that the host's database gives the `user`."""
+    """The gids that the host's database gives the uid `user`; none if it doesn't have the uid."""
     try:
         account = pwd.getpwuid(user)
     except KeyError:

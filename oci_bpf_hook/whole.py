@@ -1,9 +1,9 @@
 """Writes a file whole or not at all: if writing fails, the old file stays.
 
-Root's tools also write into directories that others can write, such as /tmp or a user's.  So the
-content goes to a new file that we surely made, which then gets the old one's name.  A link, a FIFO
-or somebody's file at either name is neither followed nor opened.  A process that is killed
-meanwhile leaves a file whose name begins with `.oci-bpf-hook.`.
+Root's tools also write into directories that others can write, such as /tmp or a user's own.  So
+the content goes to a new file that we certainly made, which then gets the old file's name.  A link,
+a FIFO or another user's file that has one of these names is neither followed nor opened.  A process
+that is killed meanwhile leaves a file whose name begins with `.oci-bpf-hook.`.
 """
 
 import posix
@@ -128,7 +128,7 @@ class Replacement:
             return None
 
     def _special(self) -> int:
-        """The flags to open the present file with if it is to be written to directly, or else 0."""
+        """The flags for opening the present file if it is to be written to directly, or else 0."""
         found = self._found() if self._devices else None
         if found is None or kind_of(found) in (REGULAR, DIRECTORY):
             return 0
@@ -140,9 +140,9 @@ class Replacement:
         return _WRITE | posix.O_NOFOLLOW if alone or found.st_uid in ours else 0
 
     def check(self) -> None:
-        """Check before long work that the file can be written, and change nothing.
+        """Check that the file can be written, for a caller with long work before it.
 
-        Raises OSError.
+        It changes nothing.  Raises OSError.
         """
         try:
             self._look()
@@ -150,7 +150,7 @@ class Replacement:
             posix.close(self._directory)
         except OSError as error:
             raise self._of(error) from None
-        # A pipe isn't tried: its reader would take an open and a close for an empty file.
+        # A pipe isn't tried, because its reader would take that for an empty file.
         if not special:
             with self:
                 self._leave()
