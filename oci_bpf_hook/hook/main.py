@@ -1,8 +1,8 @@
 """The hook: reads the OCI state on standard input, and mounts a delegated bpffs in the container.
 
-The engine waits for the hook before a container starts, so it has to be fast, above all if the
-container asks for nothing.  What a request needs is imported only once there is a request.  Only
-`main` turns an error into a line and an exit code.
+The engine waits for the hook before a container starts, so the hook has to be fast, above all for a
+container that asks for nothing.  What a request needs is imported only once there is a request.
+Only `main` turns an error into a line and an exit code.
 """
 
 from ..delegation.annotations import asked
@@ -37,8 +37,8 @@ def main(arguments: "Sequence[str]") -> int:
     9. read-back: what the kernel shows for the mount has to be the grant, and nothing more.
     10. record: the audit trail has the grant before the container may keep the mount.
 
-    A hook that may not delegate, because it runs for a rootless engine or already is in the
-    container, has the broker decide and be the host half (`asking`, `broker.worker`).
+    A hook that may not delegate, because it runs for a rootless engine or is already in the
+    container, asks the broker, which decides and is the host half (`asking`, `broker.worker`).
     """
     if arguments and arguments[0] == "precreate":
         from .precreate import main as precreate
@@ -71,8 +71,7 @@ def _decoded(text: bytes) -> object:
 def _for_state(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
     """Do what the `decoded` state asks for, or raise HookError with nothing done.
 
-    If this process may not delegate, it asks the broker.  Whichever of the two decides also records
-    the decision.
+    A process that may not delegate asks the broker.  Whoever decides also records the decision.
     """
     from ..container.namespaces import is_initial
     from ..oci.state import check

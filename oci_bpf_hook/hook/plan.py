@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# The two halves.  If a broker delegates, the broker is the host half, and has a child of its own in
-# the container's namespaces.
+# Who takes a step.  If a broker delegates, the broker is the host half, and it has a child of its
+# own in the container's namespaces.
 HOST = "host"
 CONTAINER = "container"
 BROKER = "broker"
@@ -48,10 +48,10 @@ def steps(
     broker: bool,
     confined: bool = False,
 ) -> "tuple[Step, ...]":
-    """What the hook does at `stage` to mount `grant` below the container's root at `root`.
+    """What the hook does at `stage` to mount `grant` in the container with the root at `root`.
 
-    With `broker` the hook may not delegate itself; at CREATE_CONTAINER it never may.  If
-    `confined`, the mount is marked for the guard.
+    With `broker` a broker delegates, as always at CREATE_CONTAINER.  If `confined`, the mount is
+    marked for the guard.  `enums` are the kernel's names.
     """
     if broker:
         return tuple(_by_broker(grant, root, enums, stage, confined=confined))
@@ -198,9 +198,10 @@ def _attach(half: str, mountinfo: str) -> "Iterator[Step]":
 
 
 def mount_line(grant: Grant, enums: "Mapping[str, Enum]", owner: tuple[int, int] | None) -> str:
-    """What `mount -t bpf` will show in the container, to the letter (bpf_show_options).
+    """The line that `mount -t bpf` will print in the container (bpf_show_options).
 
-    `owner` are the host's ids of the container's root; if it is None, UID and GID stand for them.
+    `owner` has the host's uid and gid of the container's root; if it is None, the line has the
+    words UID and GID instead.
     """
     uid, gid = owner or ("UID", "GID")
     options = ["rw", "nosuid", "nodev", "noexec", "relatime", f"uid={uid}", f"gid={gid}"]

@@ -6,8 +6,9 @@ capabilities that its types need, a filter that lets bpf(2) through, and libbpf'
 Everything else in the configuration stays as it was written.
 
 Nothing is delegated here.  The hook does that at createRuntime, when it looks at the container
-itself and not at its configuration: if the two don't agree, the container doesn't start.  So
-nothing is added unless the configuration names that hook; while it is uninstalled, it doesn't.
+itself and not at its configuration; if the container isn't what the configuration says, it doesn't
+start.  So nothing is added to a configuration that doesn't run that hook, such as one that podman
+makes while the hook is being uninstalled.
 """
 
 import posix
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from ..policy.subject import Subject
 
 _WHAT = "configuration"
-# A CDI device's hook reads no annotations, and precreate itself looks at no container.
+# A hook with one of these arguments doesn't delegate what annotations ask for: a CDI device's hook
+# reads no annotations, and precreate delegates nothing.
 _NOT_OURS = frozenset(("--profile", "precreate"))
 _STAGES = ("prestart", "createRuntime", "createContainer")
-# Where the launcher is, seen from the package: beside it, or in a checkout.
+# Where the launcher is, relative to the package's directory: once installed, and in a checkout.
 _LAUNCHERS = ("../oci-bpf-hook", "../hooks.d/oci-bpf-hook")
 
 
@@ -83,7 +85,9 @@ def _decoded(text: bytes, *, unique: bool) -> "dict[str, Any]":
 def _options(arguments: "Sequence[str]") -> dict[str, str]:
     options = options_of(arguments)
     if "profile" in options:
-        raise HookError(USAGE, "precreate takes no --profile: a CDI device adds all of it itself")
+        raise HookError(
+            USAGE, "precreate takes no --profile: a CDI device adds what it needs itself"
+        )
     return options
 
 
@@ -179,7 +183,7 @@ def _given(
     options: "Mapping[str, str]",
     identity: str,
 ) -> "tuple[dict[str, int], Mapping[str, Enum]]":
-    """What the policy grants, and the kernel's names; a refusal is recorded."""
+    """The masks that the policy grants, and the kernel's names; a refusal is recorded."""
     from ..container.proposed import Proposed
     from ..policy.subject import of_container
 
@@ -191,8 +195,8 @@ def _given(
             # 4. policy
             if not case.policy().image_annotations:
                 raise
-            # The hook may grant what the image asks for.  The user who runs the image adds the
-            # capabilities and the rest.
+            # The hook may grant what the image asks for, but an image's word adds nothing here: the
+            # user who runs it adds the capabilities and the rest.
             return {}, {}
         with Proposed(config) as container:
 
@@ -218,7 +222,10 @@ def _given(
 def _by_user(
     request: "Request", config: "dict[str, Any]", identity: str, *, rootless: bool = False
 ) -> "Mapping[str, str]":
-    """The annotations that aren't the image's.  Raises HookError if the image's ask, too."""
+    """The annotations that aren't the image's.
+
+    Raises HookError (REFUSED) if the image's annotations make a difference to the `request`.
+    """
     from ..container.images import asked_by_user, copies
     from ..container.proposed import name
 
@@ -237,10 +244,11 @@ def _asked(
     options: "Mapping[str, str]",
     identity: str,
 ) -> "tuple[dict[str, int], Mapping[str, Enum]]":
-    """What the broker would grant, and the kernel's names, for a rootless engine.
+    """The masks that the broker would grant, and the kernel's names, for a rootless engine.
 
     The broker decides, because a user may not read the policy.  The container may have a user
-    namespace of its own or share podman's: both are the user's, and so are the capabilities there.
+    namespace of its own or share podman's.  Both belong to the user, so that capabilities in them
+    give nothing that the user doesn't have.
     """
     from ..bpf.names import KINDS
     from ..broker.client import decision

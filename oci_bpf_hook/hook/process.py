@@ -1,4 +1,4 @@
-"""What the hook and precreate share: cleaning up the process they start in, input, and reports.
+"""What the hook and precreate share: a process without inherited state, their input and reports.
 
 A runtime starts the hook, and podman starts precreate, in a process that has inherited its blocked
 signals, open files and directory.
@@ -24,13 +24,16 @@ _OPTIONS = ("--header", "--engine", "--profile", "--path")
 
 
 def settle() -> str:
-    """Undo what the process has inherited from the runtime; returns the directory it was in."""
+    """Undo what the process has inherited from whoever started it; returns the directory it was in.
+
+    Afterwards no signal is blocked, only the standard streams are open, and the directory is "/".
+    """
     # crun runs hooks with all signals blocked, and a process inherits that.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     # If SIGCHLD were ignored, the kernel would reap the container half, and another process might
     # get its pid.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    # The last fd may be far higher, but if libc or the kernel has no close_range(), each number
+    # fds with higher numbers stay open: if libc or the kernel has no close_range(), each number
     # costs a system call.
     posix.closerange(3, 1 << 16)
     # If the runtime has closed a standard stream, no file that is opened later may take its number.
@@ -47,7 +50,10 @@ def settle() -> str:
 
 
 def read_in_time(what: str, longest: int) -> bytes:
-    """The `what` on standard input, of at most `longest` bytes.  Raises HookError (BAD_STATE)."""
+    """All of standard input, which is the `what` in messages.
+
+    Raises HookError (BAD_STATE) if it has more than `longest` bytes, or doesn't end in time.
+    """
 
     def too_late(number: int, frame: "FrameType | None") -> None:
         raise HookError(BAD_STATE, f"the {what} on stdin didn't end within {_DEADLINE} seconds")
@@ -60,7 +66,10 @@ def read_in_time(what: str, longest: int) -> bytes:
 
 
 def options_of(arguments: "Sequence[str]") -> dict[str, str]:
-    """The command line's options with their values.  Raises HookError (USAGE)."""
+    """The command line's options, without their "--", with their values.
+
+    Raises HookError (USAGE) for a wrong command line.
+    """
     options: dict[str, str] = {}
     rest = list(arguments)
     while len(rest) >= 2 and rest[0] in _OPTIONS:
@@ -78,17 +87,18 @@ def options_of(arguments: "Sequence[str]") -> dict[str, str]:
 
 
 def caller() -> tuple[int, int]:
-    """The user who has started us, even if through a set-user-id program, and our group."""
+    """Our real uid, which is the user's even if a set-user-id program started us, and our gid."""
     return posix.getuid(), posix.getegid()
 
 
 def request_of(
     state: "State", options: "Mapping[str, str]", name: "Callable[[], str | None]"
 ) -> "Request | None":
-    """What is asked for, by a CDI device's arguments or else by the annotations.
+    """What is asked for, by the `options` of a CDI device or else by the annotations of `state`.
 
     If a device asks, annotations add nothing to what the administrator has written for it.  `name`
-    finds the container's name.
+    finds the container's name.  Returns None if nothing is asked for; raises HookError with all
+    that is wrong.
     """
     from ..delegation.annotations import device, parse
 
@@ -113,9 +123,11 @@ def by_user(
     *,
     rootless: bool = False,
 ) -> "Mapping[str, str]":
-    """The annotations without those that podman copied from the image.
+    """The annotations of `state` without those that podman copied from the image.
 
-    Raises HookError if the image's annotations make a difference to the request.
+    `engine` is the one that runs the hook, or None if that isn't known; the rest is as for
+    `images.asked_by_user`.  Raises HookError (REFUSED) if the image's annotations make a difference
+    to the `request`.
     """
     bundle = state.bundle
     # podman's bundles are in its storage; crun may say "/" instead (`state.find_rootfs`).
@@ -130,7 +142,10 @@ def by_user(
 
 
 def report(identity: object, code: int, text: str) -> int:
-    """Say on stderr and in the system's log why the container doesn't start; returns `code`."""
+    """Say on stderr and in the system's log why the container doesn't start; returns `code`.
+
+    `identity` is the container's id as the runtime gave it, and `text` the sentence to print.
+    """
 
     def too_late(number: int, frame: "FrameType | None") -> None:
         raise TimeoutError
