@@ -1,9 +1,9 @@
-"""Limits how much of the host's logs refusals take: so many bytes for each user in a minute.
+"""Limits how many bytes of the host's logs the refusals of one user take in a minute.
 
 Whoever may ask can be refused twenty times a second, for years.  Hooks, the broker's workers and
-the broker itself all count in one small file of root's, so that all of them share one allowance.
-If that file can't be opened nothing is counted, and every refusal is recorded.  The file holds a
-fixed number of users, and is locked only as long as it takes to read and write it.
+the broker itself all count in one small file of root's, so that a user's allowance is the same for
+all of them.  If that file can't be opened, nothing is counted, and every refusal is recorded.  The
+file holds a fixed number of users, and is locked only as long as it takes to read and write it.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ from time import sleep, time
 from ..paths import REFUSALS, RUN
 from ..values import Value
 
-# Bytes in a minute, for a user and for root, whose engines start the containers of many users.
+# Bytes in a minute, for each other user and for root, whose engines start the containers of many.
 OF_USER = 64 << 10
 OF_ROOT = 1 << 20
 MINUTE = 60
@@ -40,7 +40,10 @@ class More(Value):
 
 
 def spend(user: int, size: int, *, run: str = RUN) -> bool:
-    """Count a refusal of `user` with `size` bytes; returns whether it may be recorded."""
+    """Count a refusal of the uid `user`, whose record has `size` bytes.
+
+    `run` is the directory of the file.  Returns whether the refusal may be recorded.
+    """
     try:
         with _Table(run) as table:
             return table.spend(user, size, int(time()))
@@ -49,7 +52,10 @@ def spend(user: int, size: int, *, run: str = RUN) -> bool:
 
 
 def due(*, every: bool = False, run: str = RUN) -> "list[More]":
-    """What was left out in minutes that are over, or with `every` in all; each is returned once."""
+    """The refusals that were left out in minutes that are over, or with `every` in all minutes.
+
+    Each is returned only once.  `run` is the directory of the file.
+    """
     try:
         with _Table(run) as table:
             return table.due(int(time()), every=every)
@@ -89,7 +95,7 @@ class _Table:
         return room
 
     def _index(self, user: int, now: int) -> int:
-        """The slot of `user`, taking a free one; the first slot if all others are taken."""
+        """The slot of `user`: its own, or else a free one, or else the first slot."""
         free = 0
         for index, (mark, since, _, more) in enumerate(self._slots[1:], 1):
             if mark == user + 1:
@@ -125,8 +131,7 @@ def _open(run: str) -> int:
     except FileNotFoundError:
         try:
             posix.mkdir(run, 0o755)
-            # Whatever the umask is: the broker's socket is here as well, and everybody may reach
-            # it.
+            # mkdir has applied the umask, and everybody has to reach the broker's socket in here.
             posix.chmod(run, 0o755)
         except FileExistsError:  # Another process has just made it.
             pass

@@ -39,7 +39,7 @@ _CUTS = ((2048, 32), (256, 32), (64, 16), (32, 8), (10, 4))
 LONGEST = 4096
 # The length of an engine's ids.
 _ID = 64
-# More than any text has characters, and more than there are texts: nothing is cut.
+# With this number as the limit nothing is cut.
 _ALL = 1 << 30
 
 
@@ -70,7 +70,7 @@ def say_more(to: str, *, every: bool = False) -> None:
 
 
 def table() -> "Table":
-    """The names of all kernels, for a name that this kernel doesn't know."""
+    """The table of all kernels' names, to look up a name that this kernel doesn't know."""
     from ..kernel.enums import table
 
     return table()
@@ -98,10 +98,10 @@ class Case:
     ) -> None:
         """Begin the case of the container with the id `container`, which has these `annotations`.
 
-        `policy` finds the policy in force.  `engine` is the command line's.  `peer` describes the
-        process that asked a broker.  A refusal counts among those of `user`.  `find_name` finds the
-        container's name if no annotation tells it.  `enums` are a kernel's names if it isn't the
-        kernel that the policy was compiled for.
+        `policy` finds the policy in force.  `engine` is the engine that the command line names.
+        `peer` has the pid, uid and gid of the process that asked a broker.  A refusal counts among
+        those of the uid `user`.  `find_name` finds the container's name if no annotation tells it.
+        `enums` are the kernel's names, if it isn't the kernel that the policy was compiled for.
         """
         self._container = container
         self._annotations = annotations
@@ -172,8 +172,8 @@ class Case:
     ) -> "Decision | None":
         """What the policy gives of `request`; None if that asks for nothing.
 
-        `subject` finds out who asks.  If not `guarded`, the guard is assumed to be in force, for a
-        caller that can't find out whether it is.  Raises HookError.
+        `subject` finds out who asks.  If not `guarded`, it isn't checked whether the guard is in
+        force, for a caller that can't find that out.  Raises HookError.
         """
         from ..policy.decide import decide
 
@@ -203,7 +203,7 @@ class Case:
 
                 self.guard = guard_for(decision, self.subject, self.enums())
         except HookError:
-            # The record has the container's name, as the rule in the advice does.
+            # The record has the container's name, and so has the rule that the refusal advises.
             self.subject = self.subject.named()
             raise
         return decision
@@ -254,7 +254,7 @@ class Case:
             said += f", dropped {' '.join(self.dropped)}"
         if trimmed:
             said += f", trimmed {', '.join(trimmed)}"
-        # Linted as if confined, like by the command: the line already says that it is unconfined.
+        # Whether it is unconfined is said already, so it is linted as a confined grant would be.
         codes = dict.fromkeys(finding.code for finding in lint(masks, enums, confined=True))
         if codes:
             said += f"; doubtful, see oci-bpf-hook lint: {', '.join(codes)}"
@@ -279,12 +279,12 @@ class Case:
         """Log the prepared grant; if not `mounted`, log that the container already has it."""
         from ..syslog import INFO, log
 
-        # A broker's peer can choose any name.
+        # A broker's peer can choose any id.
         who = quote(self._container)[1:-1]
         log(INFO, f"{who}: {'granted' if mounted else 'already has'} {self._said}")
 
     def revoked(self, path: str) -> None:
-        """Record that the delegation at `path` was covered; it is no error if that fails."""
+        """Log and record that the delegation at `path` was covered.  A failure is ignored."""
         from ..syslog import INFO, log
         from .write import write
 
@@ -294,9 +294,9 @@ class Case:
         write(self.policy().audit_to, line, required=False)
 
     def refused(self, error: HookError, said: str = "") -> None:
-        """Record the refusal by `error`, and log `said`; it is no error if that fails.
+        """Record the refusal by `error`, and log the sentence `said`.  A failure is ignored.
 
-        If the user has been refused too often in this minute, the refusal is only counted.
+        If the user's refusals have used up this minute's allowance, the refusal is only counted.
         """
         from ..syslog import ERROR, log
         from .allowance import spend

@@ -29,15 +29,16 @@ class Granted(Value):
     path: str
 
 
-# A container as the trail knows it: by its id and its user.  A client tells the broker any id it
-# likes, so an id counts only together with the user who asked.
+# A container as the trail knows it, by its id and the uid of its user.  A client tells the broker
+# any id it likes, so an id counts only together with the user who asked.
 Key = tuple[str, int]
 Grants = Mapping[Key, Granted]
 _Entry = dict[str, Any]
-# The trail is read in blocks; a line that is longer than any that was ever written is skipped.
+# The trail is read in blocks of so many bytes.  A line that is longer than _LINE bytes isn't one of
+# ours and is skipped.
 _BLOCK = 1 << 18
 _LINE = 1 << 20
-# By so many seconds a line may seem older than its container: the clock may have been set.
+# A line may seem this many seconds older than its container, because the clock may have been set.
 _SLACK = 86_400
 # Only the line of a refusal has these bytes, since quotation marks in a text are escaped.
 _REFUSED = b'"outcome":"refused"'
@@ -73,7 +74,10 @@ def grants(wanted: Mapping[Key, float]) -> Grants:
 
 
 def last_refusal(name: str) -> _Entry | None:
-    """The last entry about the container with this id or name, if that entry is a refusal."""
+    """The last entry about a container, if that entry is a refusal, or else None.
+
+    `name` is the container's name, or the beginning of its id.
+    """
     as_written = json.dumps(name)[1:-1].encode()
 
     def key(entry: _Entry) -> Key | None:
@@ -120,7 +124,7 @@ def _latest(
 
 
 def _files(since: float) -> Iterator[str]:
-    """The trail's files that were written to since then, the last one first."""
+    """The trail's files that were written to after the time `since`, the last one first."""
     try:
         # `in_memory`: a command may call this many times, and must not leave files open.
         to = in_force(in_memory=True).audit_to
@@ -147,7 +151,7 @@ def _files(since: float) -> Iterator[str]:
 
 
 def _lines(path: str) -> tuple[Iterator[bytes], bool]:
-    """The lines of a file, and whether they begin with its last one."""
+    """The lines of the file at `path`, and whether the last one comes first."""
     opener = _OPENERS.get(os.path.splitext(path)[1])
     return (_forwards(path, opener), False) if opener else (_backwards(path), True)
 
@@ -229,7 +233,7 @@ def _path(entry: _Entry) -> str:
 
 
 def asker(entry: _Entry) -> int | None:
-    """The user for whom somebody asked, as the kernel said; None if the line doesn't say."""
+    """The uid of the user who asked, as the kernel said; None if the `entry` doesn't have it."""
     requester = entry.get("requester")
     user = requester.get("user") if isinstance(requester, dict) else None
     return user if isinstance(user, int) else None

@@ -26,14 +26,15 @@ _APPEND = (
 
 
 def line(fields: "Mapping[str, object]") -> str:
-    """The line for `fields`, with the present time."""
+    """The line of JSON for `fields`, with the present time in UTC and without a newline."""
     return json_object({"time": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), **fields})
 
 
 def write(to: str, text: str, *, required: bool) -> None:
-    """Append `text`, a line, to the file `to`, or send it to "syslog"; with "none" do nothing.
+    """Append the line `text` to the file `to`, or send it to syslog.
 
-    Raises HookError (REFUSED) if that fails and is `required`.
+    `to` is an absolute path, "syslog", or "none", with which nothing is done.  Raises HookError
+    (REFUSED) if that fails and is `required`.
     """
     try:
         if to == "syslog":
@@ -63,7 +64,7 @@ def _append(path: str, line: bytes) -> None:
         if written != len(line):
             from errno import ENOSPC
 
-            # The disk is full.  The next line must not be appended to a half of this one.
+            # The disk is full.  The next line must not be appended to a part of this one.
             end = posix.lseek(fd, 0, 1)
             if posix.fstat(fd).st_size == end:
                 posix.ftruncate(fd, end - written)
