@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAGIC = b"OBPFPOL4"
 # The magic, the length of the header, and the number of buckets.
 PREAMBLE = Struct("<8sII")
-# A bucket's offset from the end of the header, and its length.
+# A bucket's offset from the end of the header, and its length, both in bytes.
 BUCKET = Struct("<II")
 # The last field of the compiled form: the length of all that is before it.  It shows that the file
 # is complete; otherwise a missing bucket would be noticed only when a request needs it.
@@ -32,7 +32,13 @@ INDEXED = ("namespace", "user")
 
 
 class Compiled:
-    """A compiled policy, read by `read(offset, size)`.  Raises ValueError for anything else."""
+    """A compiled policy, of which `read(offset, size)` gives bytes; `load_json` decodes JSON.
+
+    Raises ValueError if it isn't a compiled policy.  The attributes are the fields of its header:
+    `identity` is what it was made from (`store.cache.identity_of`), `enums` are the kernel's names,
+    `engine` is the engine that runs the hook, or None, `profiles` have their masks by option, and
+    `uses` are the attributes that the rules match.
+    """
 
     def __init__(
         self, read: "Callable[[int, int], bytes]", load_json: "Callable[[bytes], Any]"
@@ -90,5 +96,8 @@ class Compiled:
 
 
 def bucket(key: str, count: int) -> int:
-    """The bucket of `key` among `count`; unlike with hash(), the same one in each process."""
+    """The number of the bucket of `key` among `count`.
+
+    It is the same in each process, which Python's hash() wouldn't be.
+    """
     return int.from_bytes(key.encode("utf-8", "surrogatepass"), "big") % count

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def holds(rule: "Rule", subject: "Subject") -> bool:
     """Whether everything in the rule's match holds for `subject`.
 
-    Attributes that the requester only claims may make a rule hold that denies, but never one that
-    allows.
+    A rule that denies may match by attributes that the requester only claims; a rule that allows
+    never holds by one of these.
     """
     if rule["deny"] is None and not subject.claimed.isdisjoint(rule["match"]):
         return False
@@ -96,7 +96,7 @@ def decide(
     wanted: Grant,
     enums: "Mapping[str, Enum]",
 ) -> Decision:
-    """What `subject` gets of `wanted`, the bits that its `request` means on this kernel.
+    """What `subject` gets of `wanted`, the masks that its `request` means on the kernel of `enums`.
 
     A CDI device is a file of the administrator's, so only rules that match devices decide about it.
     If the policy has none of these, the device gets its profile, as if a confined rule allowed
@@ -124,9 +124,10 @@ def _implicit(name: str, masks: "Mapping[str, int]") -> "Rule":
 
 
 def everything(policy: Compiled, subject: "Subject", path: str, mode: int = MODE) -> Decision:
-    """All that `subject` may have at `path`, for a recording by the administrator.
+    """The decision that gives `subject` all that the policy allows, for a recording by root.
 
-    Raises HookError (REFUSED) if the policy allows nothing.
+    `path` and `mode` are those of the mount.  Raises HookError (REFUSED) if the policy allows
+    nothing.
     """
     for rule in policy.rules(subject):
         if holds(rule, subject):
@@ -135,7 +136,7 @@ def everything(policy: Compiled, subject: "Subject", path: str, mode: int = MODE
 
 
 def _allowed(rule: "Rule", enums: "Mapping[str, Enum]") -> dict[str, int]:
-    """The most that `rule` gives: its masks, without what a confined token is never given."""
+    """The masks that `rule` gives at the most; a confined rule gives less than it lists."""
     masks: dict[str, int] = rule["masks"]
     less = beyond_confined(masks, enums) if rule["confined"] else {}
     return {option: mask & ~less.get(option, 0) for option, mask in masks.items()}

@@ -35,7 +35,10 @@ class Given(Value):
 
 
 def of(match: Mapping[str, Any], engine: str | None, given: Given) -> Iterator[tuple[Place, str]]:
-    """The doubts about a rule with this `match`, each with its place in the rule."""
+    """The doubts about a rule with this `match` that gives `given`, each with its place.
+
+    A place begins at the rule.  `engine` is the engine that the policy says runs the hook, or None.
+    """
     if not given.allow.get("confined", True):
         yield ("allow", "confined"), _trusted(match, engine)
         return

@@ -16,7 +16,7 @@ def pack(header: "Mapping[str, Any]", rules: "Sequence[Rule]") -> bytes:
     """The compiled form of a policy with this `header` and these `rules`, in their order.
 
     Each enum in the header's `names` becomes two texts: the names, and a character for each value.
-    The enums are most of what is read before each grant, and two texts are read fastest.
+    The enums are most of what is read before each grant, and in this form they are read fastest.
     """
 
     def text(value: object) -> bytes:
@@ -29,7 +29,10 @@ def pack(header: "Mapping[str, Any]", rules: "Sequence[Rule]") -> bytes:
         keyed += [(number, key, rule) for key in keys]
         if not keys:
             general.append((number, rule))
-    buckets: list[list[tuple[int, str, Rule]]] = [[] for _ in range(len(keyed) | bool(keyed))]
+    # The number of buckets is odd, because a remainder by an even one would depend more on the last
+    # characters of a key than on the others.
+    count = len(keyed) | 1 if keyed else 0
+    buckets: list[list[tuple[int, str, Rule]]] = [[] for _ in range(count)]
     for entry in keyed:
         buckets[bucket(entry[1], len(buckets))].append(entry)
     texts = [text(entries) if entries else b"" for entries in buckets]

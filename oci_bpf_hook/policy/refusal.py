@@ -19,7 +19,11 @@ _LONGEST = 253
 
 
 def items(request: Request, option: str, excess: int, enum: Enum | None) -> list[Problem]:
-    """The items of a request that ask for bits of `excess`, in the request's own words."""
+    """The items of `request` that ask for bits of `excess`, each as a Problem.
+
+    A Problem's text is a noun phrase in the request's own words, with the annotation's key.
+    `option` is the `delegate_*` option, and `enum` has its names on this kernel, if it is known.
+    """
     found: list[Problem] = []
     rest = excess
     for item in request.lists.get(option, ()):
@@ -50,9 +54,10 @@ def advice(wanted: Grant, subject: "Subject", enums: "Mapping[str, Enum]") -> st
 def without_guard(
     name: str, grant: Grant, why: str, subject: "Subject", enums: "Mapping[str, Enum]"
 ) -> Problem:
-    """The problem that the rule `name` gives a confined `grant` that needs the guard.
+    """The problem that the confined `grant` of the rule `name` needs the guard.
 
-    `why` says why the guard isn't in force.  The hint has both ways out.
+    `why` says why the guard isn't in force.  The hint tells both things that an administrator can
+    do about it.
     """
     rule = _rule(grant, subject, enums, unconfined=True)
     return Problem(
@@ -70,7 +75,7 @@ def _rule(
     *,
     unconfined: bool,
 ) -> str:
-    """The words that tell an administrator which rule gives `subject` what is `wanted`."""
+    """The rest of a hint: the rule by which an administrator gives `subject` what is `wanted`."""
     lists = ", ".join(
         f"{option}: [{', '.join(_items(mask, enums[option]))}]"
         for option, mask in wanted.masks.items()
@@ -95,7 +100,7 @@ def _rule(
 
 
 def _items(mask: int, enum: Enum) -> list[str]:
-    """The items of a policy's list that mean `mask`; masks are quoted, since YAML has numbers."""
+    """The items of a policy's list that mean `mask`; YAML would take a mask for a number."""
     shown = show(mask, enum)
     # bpffs shows "any" if all bits with a name are set, but in a policy "any" means all 64 bits.
     if shown.startswith("any") and mask != ALL_BITS:

@@ -35,9 +35,9 @@ ENGINE = "engine"
 REQUESTER = "requester"
 
 # For each engine, the annotations that the engine itself always sets, so that the requester can't
-# change them; this was tried with a pod whose author sets each of them.  podman and Docker have no
-# such annotation, since podman's --annotation overrides what podman sets.  podman's name for a
-# container comes from conmon instead (container.podman).
+# change them; each was tried with a pod whose author sets it.  podman and Docker have no such
+# annotation, since podman's --annotation overrides what podman sets.  podman's name for a container
+# comes from conmon instead (`container.podman`).
 _SET_BY = {
     "cri-o": {
         "container": "io.kubernetes.container.name",
@@ -63,7 +63,7 @@ _FROM_KERNEL = ("group", "user", *OF_USERS)
 
 
 def unnamed() -> str | None:
-    """None: a container whose annotations don't tell its name has no other source for it here."""
+    """None, for a container whose name nothing but an annotation can tell."""
     return None
 
 
@@ -80,7 +80,7 @@ class Subject(Value):
     are those that rules about annotations look at.
     `claimed` are the attributes that only the requester says; no rule that allows something matches
     by one of these.
-    `find_name` finds the container's name if `container` is None.
+    `find_name` finds the container's name if `container` is None; `named` calls it.
     """
 
     __slots__ = (
@@ -156,9 +156,10 @@ def origin(attribute: str, engine: str | None) -> str:
 
 
 def identify(annotations: "Mapping[str, str]", engine: str | None) -> "dict[str, str | None]":
-    """The names in the `annotations`: in those that `engine` itself sets, if it is known.
+    """The CLAIMS that the `annotations` tell, each None if it isn't there.
 
-    If it isn't, the annotations of all engines are looked at, and the requester may have set them.
+    If the `engine` is known, only the annotations that it sets itself count.  Otherwise those of
+    all engines count, and the requester may have set them.
     """
     sources = [_SET_BY[engine]] if engine else list(_SET_BY.values())
     found: dict[str, str | None] = {}
@@ -303,8 +304,8 @@ def of_description(
     By default that is a container of root's that shares nothing with the host.  `more` are
     attributes that a file or a command line gives; later ones win.
 
-    For a rootless engine, or if the hook runs `inside` the container, the broker decides.  There
-    all that doesn't come from the kernel is a claim, and that a CDI device asks counts for nothing.
+    For a rootless engine, or if the hook runs `inside` the container, the broker decides.  Then all
+    that doesn't come from the kernel is a claim, and it doesn't count that a CDI device asks.
     """
     said: dict[str, Any] = {"user": 0, "group": (0,), "rootless": False}
     said |= {"host_network": False, "host_cgroup": False, "cdi": None}
@@ -330,7 +331,7 @@ _CLAIMED = frozenset((*CLAIMS, "annotations", "engine"))
 
 
 def _unseen() -> tuple[None, None]:
-    """What the container shares with the host isn't known, because no rule is about it."""
+    """Nobody has looked at what the container shares with the host, because no rule is about it."""
     return None, None
 
 

@@ -15,7 +15,7 @@ from ...paths import CACHE, POLICY, RUN
 from ...text.strict_json import load_json
 from ..compiled import END, Compiled
 
-# The ids of the users and groups that a policy names come from these files, and may change in them.
+# The ids of the users and groups that a policy names come from these files, which may change.
 _OWNERS = ("/etc/passwd", "/etc/group")
 
 
@@ -24,8 +24,9 @@ def in_force(
 ) -> Compiled:
     """The policy in force, with the running kernel's names.
 
-    `header` is a C header with the names, for a kernel without BTF.  With `in_memory` the compiled
-    form is read as a whole; otherwise its file stays open and is read as far as needed.  Raises
+    `header` is the path of a C header with the names, for a kernel without BTF.  `etc` is the
+    policy's file, and `run` the directory of its compiled form.  With `in_memory` the compiled form
+    is read as a whole; otherwise its file stays open and is read as far as needed.  Raises
     HookError (BAD_POLICY, or USAGE for the header).
     """
     source = open_source(etc)
@@ -47,7 +48,10 @@ def in_force(
 
 
 def open_source(etc: str) -> int:
-    """An fd on the policy's file, -1 if there is none.  Raises HookError (BAD_POLICY)."""
+    """An fd for reading the policy's file `etc`, for the caller to close; -1 if there is none.
+
+    Raises HookError (BAD_POLICY) if it can't be read or trusted.
+    """
     try:
         return open_trusted(etc)
     except FileNotFoundError:
@@ -62,7 +66,11 @@ def open_source(etc: str) -> int:
 
 
 def identity_of(source: int, header: str | None) -> list[object]:
-    """What a compiled form is made from: our version, the kernel, and the files."""
+    """What a compiled form is made from: our version, the kernel, and the state of the files.
+
+    `source` is the fd of the policy's file, or -1 for the built-in policy.  A compiled form is
+    valid as long as this is the same list.
+    """
     kernel = posix.uname()
     identity: list[object] = [__version__, kernel.release, kernel.version, header]
     # The built-in policy's file tells installations apart that have the same version.
@@ -70,7 +78,7 @@ def identity_of(source: int, header: str | None) -> list[object]:
     if header:
         files.append(header)
     if source >= 0:
-        # The policy comes last, because `watch` looks at the last time.
+        # The policy's file comes last, because `watch` takes the last item for its time of change.
         files += [*_OWNERS, source]
     for file in files:
         try:
@@ -84,7 +92,7 @@ def identity_of(source: int, header: str | None) -> list[object]:
 
 
 def _cached(run: str, identity: list[object], *, in_memory: bool) -> Compiled | None:
-    """The compiled form that belongs to the file of that `identity`, or None."""
+    """The policy from the compiled form kept in `run` if that has this `identity`, or None."""
     try:
         fd = open_trusted(f"{run}/{CACHE}")
     except (OSError, HookError):
@@ -108,5 +116,5 @@ def _cached(run: str, identity: list[object], *, in_memory: bool) -> Compiled | 
 
 
 def _of(compiled: bytes) -> Compiled:
-    """The policy whose compiled form these bytes are."""
+    """The policy in the bytes of its `compiled` form."""
     return Compiled(lambda offset, size: compiled[offset : offset + size], load_json)

@@ -30,9 +30,7 @@ _HINTS = {
     "and the annotation bpffs.io/service-account if contrib/kubernetes/service-account.yaml is in "
     "force",
 }
-
-
-# The id after this one, (uid_t)-1, means no user at all.
+# The largest id of a user or a group; the next number, (uid_t)-1, means none.
 _LAST_ID = (1 << 32) - 2
 
 
@@ -50,7 +48,7 @@ class Loaded(Value):
 
 
 def load(text: bytes, name: str) -> Loaded:
-    """The policy in the YAML `text` of the file `name`.
+    """The policy in the YAML `text` of the file that messages call `name`.
 
     Raises HookError (BAD_POLICY) with every fault.
     """
@@ -90,7 +88,7 @@ class _Checker:
         # checked further.
         self._malformed: set[Place] = set()
         table = kernel.table()
-        # A value is the kernel's ABI, so a name has the same one in this kernel and in the table.
+        # Values are the kernel's ABI, so a name has the same value in this kernel and in the table.
         self._enums = _union(table.enums(KINDS), kernel.enums(KINDS))
 
     def schema(self, data: Any) -> None:
@@ -128,7 +126,7 @@ class _Checker:
             place = place[:-1]
         return self._places[place]
 
-    # -- what a schema can't say, and the compiled form
+    # -- the checks that a schema can't express, and the compiled form
 
     def compile(self, data: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The header and the rules of the compiled form."""
@@ -235,7 +233,7 @@ class _Checker:
     def _reached(self, rules: Sequence[Mapping[str, Any]]) -> None:
         taker = ""
         for number, rule in enumerate(rules):
-            # Rules about CDI devices decide about nothing else, and other rules not about devices.
+            # A rule about CDI devices decides only about devices, and any other rule never does.
             if taker and "cdi" not in rule["match"]:
                 self._warn(
                     ("rules", number),

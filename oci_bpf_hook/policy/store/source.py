@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..compiled import Compiled, Rule
 
+# The most bytes of a policy's file.
 _MAX = 16 << 20
 # In nanoseconds: a file that was changed more recently than that may change again within the same
 # tick of the file system's clock, and would then look unchanged.
@@ -39,8 +40,9 @@ _LOCK = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_NONBLOCK | pos
 def in_turn(
     run: str, look: "Callable[[], Compiled | None]", make: "Callable[[], Compiled]"
 ) -> "Compiled":
-    """What another process has compiled meanwhile, which `look` finds, or else what `make` makes.
+    """The policy that another process has compiled meanwhile, or else the one that we compile.
 
+    `look` finds the first, and `make` makes the second.  `run` is the directory of the lock.
     If fifty containers start at once, the hook of one compiles and the others wait for it.  A
     policy of thousands of rules takes seconds, and if all fifty compiled it, each would take fifty
     times as long.
@@ -86,7 +88,7 @@ def compile_policy(
         head, rules = _builtin()
     else:
         text = _steady(source, etc)
-        # The mtime doesn't tell, since anybody who may write to the file can set it to any time.
+        # The mtime isn't used, since anybody who may write to the file can set it to any time.
         settled = time_ns() - posix.fstat(source).st_ctime_ns > SETTLED
         head, rules = _load(text, etc)
     names = {option: enum.values for option, enum in kernel.enums(KINDS, header=header).items()}
@@ -140,7 +142,7 @@ def _keep(run: str, compiled: bytes) -> None:
 def _make(run: str) -> None:
     try:
         posix.mkdir(run, 0o755)
-        # Whatever the umask is: the broker's socket is here as well, and everybody may reach it.
+        # mkdir has applied the umask, and everybody has to reach the broker's socket in here.
         posix.chmod(run, 0o755)
     except FileExistsError:
         pass

@@ -7,7 +7,7 @@ from ...errors import HookError
 from ...paths import POLICY, RUN
 from ...syslog import ERROR, INFO, log
 from ..compiled import Compiled
-from . import source as policysource
+from . import source
 from .cache import identity_of, in_force, open_source
 
 
@@ -19,7 +19,7 @@ class Watched:
         self._etc = etc
         self._run = run
         self._kept: Compiled | HookError | None = None
-        # What it was made from, and whether a change of that would certainly be noticed.
+        # What the policy was made from, and whether a change of that would certainly be noticed.
         self._identity: list[object] = []
         self._steady = False
 
@@ -46,15 +46,15 @@ class Watched:
         now = time_ns()
         self._kept = in_force(header=self._header, etc=self._etc, run=self._run, in_memory=True)
         changed = identity[-1]
-        self._steady = not isinstance(changed, int) or now - changed > policysource.SETTLED
+        self._steady = not isinstance(changed, int) or now - changed > source.SETTLED
         if before is None or identity != self._identity:
             log(INFO, "broker: the policy is in order and in force")
         self._identity = identity
 
     def _now(self) -> list[object]:
-        source = open_source(self._etc)
+        fd = open_source(self._etc)
         try:
-            return identity_of(source, self._header)
+            return identity_of(fd, self._header)
         finally:
-            if source >= 0:
-                posix.close(source)
+            if fd >= 0:
+                posix.close(fd)
