@@ -36,8 +36,10 @@ class Request(Value):
     """What a container asks for, by name; which bits the names mean depends on the kernel.
 
     `lists` has the items, in lower case, of each `delegate_*` option that asks for something;
-    `profiles` are the names of sets in the policy that are asked for as well.  If `record`, the
-    name of a recording, is set, the container asks for all that the policy allows instead.
+    `profiles` are the policy's profiles that are asked for as well, by name.  If `record`, the name
+    of a recording, isn't empty, the container asks for all that the policy allows instead.  `path`
+    and `mode` are those of the mount.  With `drop_unknown`, a name that only newer kernels have is
+    left out and isn't an error.
     """
 
     __slots__ = ("drop_unknown", "lists", "mode", "path", "profiles", "record")
@@ -130,7 +132,7 @@ def parse(
 
 
 def device(profile: str, path: str | None) -> Request:
-    """What a CDI device with this `profile` asks for, at `path`, or at PATH if that is None.
+    """What a CDI device with this `profile` asks for, with the mount at `path`, by default at PATH.
 
     Raises HookError (USAGE) for a wrong path, because the path comes from a command line.
     """
@@ -148,7 +150,7 @@ def _given(
     engine_name: "Callable[[], str | None]",
     problems: list[Problem],
 ) -> dict[str, tuple[str, str]]:
-    """The annotations for this container: each known key, with the key as written and its text."""
+    """The annotations for this container, by KEYS: each key as it is written, and its text."""
     plain: dict[str, tuple[str, str]] = {}
     named: dict[str, tuple[str, str]] = {}
     name = container_name(annotations)
@@ -189,7 +191,7 @@ def _nearest(base: str, suffix: str) -> str:
 
 
 def split(text: str) -> list[str]:
-    """The items of a list, which commas, colons or white space separate; none is empty."""
+    """The items of the list `text`, which commas, colons or white space separate; none is empty."""
     return text.replace(",", " ").replace(":", " ").split()
 
 
@@ -216,7 +218,7 @@ def _wrong(key: str, item: str, why: str, hint: str | None = None) -> Problem:
 
 
 def parse_item(written: str, what: str) -> tuple[str, Problem | None]:
-    """The item in the form that a Request has, and the problem with it, or None.
+    """The item that is `written`, in the form that a Request has, and the problem with it, or None.
 
     The problem's text is the rest of a sentence that begins with the item; `what` is the kind of
     name that the item should be.

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class Finding(Value):
-    """A doubt about the delegate_* `option`, or only about the `names` in it if any are given."""
+    """A doubt about the `names` in the delegate_* `option`, or about all of it if there are none.
+
+    `code` is the doubt's name for programs; `reason` and `fix` are the two halves of a sentence.
+    """
 
     __slots__ = ("code", "fix", "names", "option", "reason")
     code: str
@@ -45,7 +48,7 @@ class Finding(Value):
 
 
 class _Delegation:
-    """Which names the masks delegate on a kernel with these enums."""
+    """The names that `masks` delegate on a kernel with these `enums`."""
 
     def __init__(self, masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> None:
         self._masks = masks
@@ -73,7 +76,7 @@ class _Delegation:
 def lint(
     masks: "Mapping[str, int]", enums: "Mapping[str, Enum]", *, confined: bool
 ) -> tuple[Finding, ...]:
-    """What is doubtful about delegating `masks` on a kernel with all these `enums`.
+    """What is doubtful about delegating `masks` on the kernel of `enums`.
 
     `confined` says whether the grant is confined, or would be if it hasn't been decided yet.
     """

@@ -1,7 +1,7 @@
 """Turns a Request into the kernel's four 64-bit masks, and reads masks from what bpffs shows.
 
 The kernel gets masks from us, never names: its parser lets a number overwrite the names that stand
-before it in the same list (Linux: kernel/bpf/inode.c, bpf_parse_param).
+before it in the same list (Linux: kernel/bpf/inode.c, bpf_parse_param; 6.9).
 """
 
 from ..bpf.names import ALL_BITS, KINDS, Enum, bit
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Grant(Value):
-    """What is delegated: `masks` has each `delegate_*` option whose mask isn't 0."""
+    """What is delegated: `masks` has each `delegate_*` option whose mask isn't 0.
+
+    `path` and `mode` are those of the mount.
+    """
 
     __slots__ = ("masks", "mode", "path")
     masks: dict[str, int]
@@ -75,7 +78,7 @@ def _unknown(request: Request, table: "Callable[[], Table]") -> "Unknown":
 def bits(item: str, enum: Enum | None) -> int | None:
     """The bits that `item` means; None for an unknown name.
 
-    Only a name needs `enum`: "any" and a mask mean the same on each kernel.
+    Only a name needs `enum`, the kernel's names: "any" and a mask mean the same on each kernel.
     """
     if item == "any":
         return ALL_BITS
@@ -87,7 +90,7 @@ def bits(item: str, enum: Enum | None) -> int | None:
 
 
 def show(mask: int, enum: Enum) -> str:
-    """`mask` as bpffs's mount options show it (Linux: kernel/bpf/inode.c, seq_print_delegate_opts).
+    """The `mask` as bpffs shows it (Linux: kernel/bpf/inode.c, seq_print_delegate_opts; 6.9).
 
     Bits without a name, which bpffs itself leaves out, come last, as `0x..`.
     """

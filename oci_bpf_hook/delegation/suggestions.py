@@ -1,4 +1,4 @@
-"""What to say about an unknown name: the names like it, and the first Linux that has it.
+"""What to say about an unknown name: the names that are like it, or the first Linux that has it.
 
 This module and what it imports are loaded only for a wrong name.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Unknown:
-    """The unknown names of one request: a problem for each, or the name among those `dropped`."""
+    """The unknown names of one request: each is a problem, or one of the `dropped`."""
 
     def __init__(self, table: "Callable[[], Table]", *, drop: bool) -> None:
         """With `drop`, names that only newer kernels have are dropped and aren't problems.
