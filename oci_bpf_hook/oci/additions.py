@@ -1,8 +1,8 @@
 """Adds to a config.json what a container needs to get and use a token, and removes it again.
 
-That is the hook, annotations, capabilities, a seccomp rule for bpf(2), and libbpf's variable.  Each
-addition is noted in an annotation of the file itself.  `undo` removes these and nothing else, even
-if other parts of the file have changed since.
+These are the hook, annotations, capabilities, a seccomp rule for bpf(2), and libbpf's variable.
+Each addition is noted in an annotation of the file itself.  `undo` removes what is noted and
+nothing else, even if other parts of the file have changed since.
 """
 
 from ..delegation.annotations import PATH
@@ -33,7 +33,10 @@ def has_user_namespace(config: "Mapping[str, Any]") -> bool:
 
 
 class Additions:
-    """Adds to `config`, a decoded config.json, and notes each addition."""
+    """Adds to `config`, a decoded config.json, and notes each addition.
+
+    Nothing is added that is there already.  `note` writes the notes, and has to be called last.
+    """
 
     def __init__(self, config: "dict[str, Any]") -> None:
         self._config = config
@@ -44,6 +47,7 @@ class Additions:
         self._append(("hooks", "createRuntime"), dict(hook))
 
     def annotations(self, annotations: "Mapping[str, str]") -> None:
+        """Set the `annotations`, instead of others with the same keys."""
         for key, text in annotations.items():
             self._set(("annotations",), key, text)
 
@@ -85,7 +89,7 @@ class Additions:
         self._append(_SECCOMP, ALLOW)
 
     def note(self) -> None:
-        """Write the notes into the file.  To be called last."""
+        """Write the notes into `config`, if anything was added."""
         if self._notes:
             from json import dumps
 
@@ -93,7 +97,7 @@ class Additions:
             self._config["annotations"][NOTES] = dumps(self._notes, separators=(",", ":"))
 
     def _container(self, path: "Path", empty: "Any") -> "Any":
-        """What is at `path`; what is missing is made: mappings, and `empty` at its end."""
+        """What is at `path`.  Missing mappings on the way are made, and `empty` at its end."""
         inner: Any = self._config
         for number, key in enumerate(path, 1):
             if inner.get(key) is None:
@@ -145,7 +149,7 @@ def _undo(config: "dict[str, Any]", what: str, where: "Any", *values: "Any") -> 
     if what == "made" and not there:
         inner.pop(key, None)
     elif what == "added" and there and values[0] in there:
-        # The last one that is equal, because it was added after all that were there.
+        # Of equal items the last one is removed, because ours was added after the others.
         there.reverse()
         there.remove(values[0])
         there.reverse()
@@ -157,7 +161,10 @@ def _undo(config: "dict[str, Any]", what: str, where: "Any", *values: "Any") -> 
 
 
 def _put_back(rules: "list[dict[str, Any]]", at: int, rule: "dict[str, Any]") -> None:
-    """Restore `rule`, which had bpf in it, at its place `at`, or as a rule for bpf alone."""
+    """Restore `rule`, which had bpf among its names, at its place `at`.
+
+    If the rest of it isn't there any more, a rule for bpf alone is inserted.
+    """
     rest = without_bpf(rule)
     if rest is not None and rules[at : at + 1] == [rest]:
         rules[at] = rule

@@ -3,8 +3,8 @@
 A device of the Container Device Interface is described in an administrator's file, which tells an
 engine what to change about a container.  Our devices change two things: the hook is run with the
 profile's name as an argument, and libbpf is told where the bpffs is, unless it looks there anyway.
-They have no device node: with one, crun before the fix of its issue 2025 gives the hook a wrong
-bundle.
+They have no device node: for a container with one, crun before the fix of its issue 2025 gives the
+hook a wrong bundle.
 """
 
 from ..delegation.annotations import PATH
@@ -16,21 +16,26 @@ if TYPE_CHECKING:
     from typing import Any
 
 KIND = "bpffs.io/profile"
-# The directories in which Docker, podman, containerd and CRI-O look by default; administrators use
-# the first.
+# The directories in which Docker, podman, containerd and CRI-O look by default.  The first one is
+# for administrators' files.
 DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 DIRECTORY = DIRECTORIES[0]
 # The specification's form of a name is vendor-class.json.
 FILE = "bpffs.io-profile.json"
 TOKEN_PATH = "LIBBPF_BPF_TOKEN_PATH"  # noqa: S105  A variable's name.
-# The first version of the specification with hooks and without a flaw that concerns us.  Names that
-# begin with a digit need 0.5.0, and libraries refuse a file that uses more than its version has.
+# The version of the specification that a file of ours names is the lowest that has all it uses,
+# because libraries refuse a file that uses more than its version has.  Hooks need 0.3.0, the first
+# version without a flaw that concerns us, and names that begin with a digit need 0.5.0.
 _VERSION = "0.3.0"
 _VERSION_OF_DIGITS = "0.5.0"
 
 
 class Device(Value):
-    """A device: its name, the hook's program and arguments, the profile, and the bpffs's path."""
+    """A device `name`, with the `program` of its hook and the arguments that it gives the hook.
+
+    `profile` is None if the hook gets none; `engine` is None if no engine is named; `path` is where
+    the bpffs is mounted.
+    """
 
     __slots__ = ("engine", "name", "path", "profile", "program")
     name: str
@@ -50,8 +55,8 @@ def spec(
 ) -> "dict[str, Any]":
     """The CDI file with a device for each of `profiles`, whose names have to pass is_name().
 
-    `hook` has the hook's path, args, env and timeout.  `engine` is the value of its option
-    --engine, and `path` is where the bpffs is to be mounted.
+    `hook` has the hook's path, args, env and timeout.  `engine` is the value of the hook's option
+    --engine, or None, and `path` is where the bpffs is to be mounted.
     """
     names = sorted(profiles)
     return {

@@ -2,7 +2,7 @@
 
 The profiles of containers-common and moby have rules with conditions on capabilities, from which
 the engine makes the rules in a config.json.  Older profiles, such as Debian 12's, require
-CAP_SYS_ADMIN, and then a process with a token and CAP_BPF gets EPERM from every bpf(2).
+CAP_SYS_ADMIN for bpf(2), so that a process with a token and only CAP_BPF gets EPERM for each call.
 """
 
 TYPE_CHECKING = False

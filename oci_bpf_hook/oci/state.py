@@ -1,8 +1,8 @@
 """Reads what the runtime tells a hook: the OCI state on stdin, and the bundle's config.json.
 
 Runtimes deviate from the specification: crun may name a wrong bundle, and it gives the root
-filesystem in a key of its own, as a path that may be relative to the bundle.  A bundle may
-also be unreadable.  The annotations are always in the state and are taken from there alone.
+filesystem in a key of its own, as a path that may be relative to the bundle.  A bundle may also be
+unreadable.  The annotations are always in the state and are taken only from there.
 """
 
 import posix
@@ -56,9 +56,9 @@ class Rootfs(Value):
 def read_stdin(what: str = "state", longest: int = STATE_MAX) -> bytes:
     """The whole of standard input, which the message calls `what`.
 
-    It is read to its end even if it is too long: before 1.17 (2c4db997) crun takes a hook that
-    closes the pipe early for one that has failed.  Raises HookError (BAD_STATE) if it is longer
-    than `longest` bytes.
+    It is read to its end even if it is too long, because crun before 1.17 takes a hook that closes
+    the pipe early for one that has failed (crun: 2c4db997, 1.17).  Raises HookError (BAD_STATE) if
+    it has more than `longest` bytes.
     """
     pieces: list[bytes] = []
     size = 0
@@ -86,7 +86,8 @@ def read_stdin(what: str = "state", longest: int = STATE_MAX) -> bytes:
 def annotations_of(state: object, what: str = "state") -> dict[str, str]:
     """The annotations of the decoded JSON `state`, {} if it has none.
 
-    Raises HookError (BAD_STATE), whose message calls it `what`.
+    Raises HookError (BAD_STATE) if it isn't an object with annotations that are strings; messages
+    call it `what`.
     """
     if not isinstance(state, dict):
         raise _bad("isn't a JSON object", what)
@@ -101,12 +102,12 @@ def annotations_of(state: object, what: str = "state") -> dict[str, str]:
 
 
 def check(state: object) -> State:
-    """The decoded JSON `state` of a container that is about to start.
+    """The State in the decoded JSON `state` of a container that is about to start.
 
-    Raises HookError (BAD_STATE).
+    Raises HookError (BAD_STATE) for anything else.
     """
     annotations = annotations_of(state)
-    assert isinstance(state, dict)  # annotations_of looked.
+    assert isinstance(state, dict)  # annotations_of has checked that.
     pid, name, status = state.get("pid"), state.get("id"), state.get("status")
     bundle, root = state.get("bundle"), state.get("root")
     if not isinstance(name, str) or not 0 < len(name) <= _ID_MAX or not _ID.issuperset(name):
@@ -128,7 +129,7 @@ def check(state: object) -> State:
         raise _bad("has a root that isn't a path")
     return State(
         id=name,
-        # At createContainer crun gives the pid 0 and runc 1, which is the container's view of it.
+        # At createContainer crun gives the pid 0, and runc 1, as it is in the container.
         pid=pid if pid > 1 else None,
         bundle=bundle,
         status=status,
@@ -185,11 +186,11 @@ def _join(directory: str, path: str) -> str:
 
 
 def _config(directory: str, state: State) -> Rootfs | str:
-    """What `directory`/config.json says, or a sentence why it can't be believed."""
+    """What `directory`/config.json says, or a sentence that says why it can't be used."""
     from ..files import read_file  # Imported here, since most containers ask for nothing.
 
     file = f"{directory}/config.json"
-    # The path isn't cut, since that is where to look, but it can't add a line to a log.
+    # The path isn't cut, since people need all of it, but it can't add a line to a log.
     path = file if file.isprintable() else ascii(file)
     try:
         config = load_json(read_file(file, CONFIG_MAX))
@@ -200,8 +201,8 @@ def _config(directory: str, state: State) -> Rootfs | str:
     if not isinstance(config, dict):
         return f"{path} isn't a JSON object"
     # The runtime makes the state from this configuration, so every annotation is in both.  The
-    # configuration of another container, in a wrong bundle, would have other annotations.
-    # If a container has none, as one with a CDI device may, neither has the key.
+    # configuration of another container, in a wrong bundle, would have other annotations.  If a
+    # container has no annotations, as one with a CDI device may, the key is missing in both.
     annotations = config.get("annotations")
     if annotations is None:
         annotations = {}
@@ -224,8 +225,8 @@ def remounted(mounts: object) -> tuple[str, ...]:
     """The paths in a configuration's `mounts` that runc remounts after the hooks have run.
 
     runc mounts a read-only tmpfs writable, and later remounts whatever is at its path with the
-    flags that the tmpfs is to have (runc: rootfs_linux.go, finalizeRootfs; 1.1.5).  crun uses an fd
-    of the tmpfs for that.
+    flags that the tmpfs is to have (runc: libcontainer/rootfs_linux.go, finalizeRootfs; 1.1.5).
+    crun changes the tmpfs through an fd instead, whatever is at the path by then.
     """
     return tuple(
         str(mount.get("destination"))
