@@ -28,8 +28,8 @@ _MAGIC = 0xEB9F
 _HEADER = 24
 _KIND_ENUM = 6
 _KIND_ENUM64 = 19
-# The bytes after a type's 12-byte record, by its kind: a fixed number, and a number for each of its
-# vlen members.
+# How many bytes follow a type's 12-byte record, by its kind: a fixed number, and a number for each
+# of its vlen members.
 TAIL = {
     1: (4, 0),  # INT
     2: (0, 0),  # PTR
@@ -101,7 +101,7 @@ def walk(data: "Buffer", kinds: "Sequence[Kind]") -> dict[str, Enum]:
         except NamesError as error:  # It is a forward declaration, or another enum of that name.
             why[kind.option] = str(error)
     missing = [
-        why.get(kind.option, f"no enum {kind.enum} in it")
+        why.get(kind.option, f"there is no enum {kind.enum} in it")
         for kind in kinds
         if kind.option not in found
     ]
@@ -113,11 +113,11 @@ def walk(data: "Buffer", kinds: "Sequence[Kind]") -> dict[str, Enum]:
 def layout_of(data: "Buffer") -> Layout:
     """The layout of the BTF `data`.  Raises BtfError."""
     if len(data) < _HEADER:
-        raise BtfError("too short for BTF")
+        raise BtfError("it is too short for BTF")
     head = bytes(data[:_HEADER])
     order: ByteOrder = "little" if int.from_bytes(head[:2], "little") == _MAGIC else "big"
     if int.from_bytes(head[:2], order) != _MAGIC or head[2] != 1:
-        raise BtfError("not BTF of version 1")
+        raise BtfError("it isn't BTF of version 1")
     length, types, types_len, strings, strings_len = (
         int.from_bytes(head[at : at + 4], order) for at in range(4, _HEADER, 4)
     )
@@ -129,7 +129,7 @@ def layout_of(data: "Buffer") -> Layout:
         strings_end=length + strings + strings_len,
     )
     if length < _HEADER or max(layout.types_end, layout.strings_end) > len(data):
-        raise BtfError("BTF that is cut short")
+        raise BtfError("it is cut short")
     return layout
 
 
@@ -142,8 +142,8 @@ def _search(data: "Buffer", layout: Layout, kind: Kind) -> Enum | None:
     record = (at + 1 - layout.strings).to_bytes(4, layout.order)
     position = data.find(record, layout.types, layout.types_end)
     while position >= 0:
-        # These four bytes may be part of something else, so only a whole, aligned
-        # record of an enum whose names all fit counts.
+        # These four bytes may be part of something else.  They count only as the beginning of a
+        # whole, aligned record of an enum whose names all fit.
         if (position - layout.types) % 4 == 0 and position + 12 <= layout.types_end:
             try:
                 return _enum_at(data, layout, position, kind, guarded=True)
@@ -158,10 +158,10 @@ def _enum_at(data: "Buffer", layout: Layout, position: int, kind: Kind, *, guard
     type_kind = info >> 24 & 0x1F
     size = {_KIND_ENUM: 8, _KIND_ENUM64: 12}.get(type_kind)
     if size is None:
-        raise BtfError("not an enum")
+        raise BtfError("it isn't an enum")
     first, count = position + 12, info & 0xFFFF
     if first + count * size > layout.types_end:
-        raise BtfError("an enum that is cut short")
+        raise BtfError("an enum in it is cut short")
     order = layout.order
     record = bytes(data[first : first + count * size])
 
@@ -185,10 +185,10 @@ def _types(data: "Buffer", layout: Layout) -> "Iterator[tuple[int, int]]":
         info = int.from_bytes(section[position - base + 4 : position - base + 8], order)
         tail = TAIL.get(info >> 24 & 0x1F)
         if tail is None:
-            raise BtfError(f"a type of the unknown kind {info >> 24 & 0x1F}")
+            raise BtfError(f"it has a type of the unknown kind {info >> 24 & 0x1F}")
         following = position + 12 + tail[0] + tail[1] * (info & 0xFFFF)
         if following > end:
-            raise BtfError("a type that is cut short")
+            raise BtfError("a type in it is cut short")
         yield position, info >> 24 & 0x1F
         position = following
 
@@ -202,5 +202,5 @@ def string(data: "Buffer", layout: Layout, offset: int) -> str:
     start = layout.strings + offset
     end = data.find(b"\0", start, layout.strings_end) if start < layout.strings_end else -1
     if end < 0:
-        raise BtfError("a name outside the string section")
+        raise BtfError("a name in it is outside the string section")
     return bytes(data[start:end]).decode("ascii", "replace")

@@ -71,7 +71,7 @@ def _beyond(given: "Mapping[str, Iterable[str]]", *, confined: bool) -> "Iterato
     every = tuple(dict.fromkeys(name for names in host.values() for name in names))
     if not every:
         return
-    # For programs that nothing confines one reason is enough, whatever their types are for.
+    # If nothing confines the programs, that is reason enough, whatever their types are for.
     loose = [] if confined else host.get(PROGS.option, [])
     said = [UNCONFINED] if loose else []
     said += dict.fromkeys(why(name) for name in every if name not in loose)

@@ -26,7 +26,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Mult: lambda a, b: a * b,
     ast.BitOr: lambda a, b: a | b,
     ast.BitAnd: lambda a, b: a & b,
-    # The shift is bounded, so that no header makes us compute a number of a gigabyte.
+    # The shift is bounded, so that a header can't make us compute a number of a gigabyte.
     ast.LShift: lambda a, b: a << min(b, 64),
     ast.RShift: lambda a, b: a >> b,
 }

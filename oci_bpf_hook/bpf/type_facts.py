@@ -183,7 +183,7 @@ def reach(option: str, name: str, *, confined: bool) -> str:
 
 
 def program_reach(name: str) -> str:
-    """What a confined token's program of this type reaches; HOST if it can't load the type."""
+    """What a program of this type reaches with a confined token; HOST if none can load the type."""
     return PROGRAMS.get(name, _UNKNOWN)[0]
 
 

@@ -65,25 +65,25 @@ class Types:
         self._positions = self._walk()
 
     def _walk(self) -> list[int]:
-        """The position of each type; a type is decoded only when it is asked for, as few are."""
+        """The position of each type; few types are asked for, and only these are decoded."""
         # The number 0 is `void`, which has no record.
         positions = [0]
         position, end = self._layout.types, self._layout.types_end
         unpack = self._one.unpack_from
         while position < end:
             if position + 12 > end:
-                raise BtfError("a type that is cut short")
+                raise BtfError("a type in it is cut short")
             (info,) = unpack(self._data, position + 4)
             kind = info >> 24 & 0x1F
             tail = TAIL.get(kind)
             if tail is None:
-                raise BtfError(f"a type of the unknown kind {kind}")
+                raise BtfError(f"it has a type of the unknown kind {kind}")
             if kind == DATASEC:
                 self._sections.append(len(positions))
             positions.append(position)
             position += 12 + tail[0] + tail[1] * (info & 0xFFFF)
         if position > end:
-            raise BtfError("a type that is cut short")
+            raise BtfError("a type in it is cut short")
         return positions
 
     def __len__(self) -> int:
@@ -108,7 +108,7 @@ class Types:
             if self.kind(number) not in _QUALIFIERS:
                 return number
             number = self.target(number)
-        raise BtfError("a type that refers to itself")
+        raise BtfError("a type in it refers to itself")
 
     def array(self, number: int) -> tuple[int, int]:
         """The type of an array's elements, and how many it has."""
@@ -183,7 +183,7 @@ class Types:
     def _look(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
-            raise BtfError("types that refer to each other endlessly")
+            raise BtfError("its types refer to each other endlessly")
 
     def _var(self, number: int) -> int:
         self._expect(number, VAR)
@@ -191,13 +191,13 @@ class Types:
 
     def _expect(self, number: int, *kinds: int) -> int:
         if self.kind(number) not in kinds:
-            raise BtfError("a type that isn't of the expected kind")
+            raise BtfError("a type in it isn't of the expected kind")
         return self._positions[number]
 
     def _record(self, number: int) -> tuple[int, int, int]:
         """The name, the info, and the size or type of a type; for `void` all three are 0."""
         if number >= len(self._positions):
-            raise BtfError("a type that doesn't exist")
+            raise BtfError("it refers to a type that doesn't exist")
         if not number:
             return 0, 0, 0
         name, info, size = self._three.unpack_from(self._data, self._positions[number])

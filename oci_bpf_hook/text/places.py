@@ -24,6 +24,7 @@ class Fault(Value):
 
 
 def fault(spot: Spot, text: str) -> Fault:
+    """The fault that `text` describes, at `spot`."""
     return Fault(line=spot.line, column=spot.column, text=text)
 
 

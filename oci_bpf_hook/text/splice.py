@@ -28,7 +28,7 @@ def spliced(text: str, value: object, scan: "Scan", encode: "Encode") -> str:
 
 
 def _value(text: str, at: int, new: object, scan: "Scan", encode: "Encode") -> str:
-    """The text of the value at `at`, changed to be `new`."""
+    """`new` as JSON, in which the parts that equal those of the value at `at` are copied."""
     old, end = scan(text, at)
     if _same(old, new):
         return text[at:end]
@@ -42,7 +42,10 @@ def _value(text: str, at: int, new: object, scan: "Scan", encode: "Encode") -> s
 def _members(
     text: str, at: int, new: "dict[str, object]", scan: "Scan", encode: "Encode"
 ) -> "Iterator[str]":
-    """The members of `new`: those that the object at `at` has too, as written, then the others."""
+    """The members of `new` as JSON: first those that the object at `at` also has, then the others.
+
+    The first are in the order of that object, and their keys are copied from it.
+    """
     seen: set[str] = set()
     for start in _starts(text, at, scan, pairs=True):
         key, end = scan(text, start)
@@ -59,7 +62,10 @@ def _members(
 def _items(
     text: str, at: int, new: "list[object]", scan: "Scan", encode: "Encode"
 ) -> "Iterator[str]":
-    """The items of `new`: those that the array at `at` has too, in this order, as written there."""
+    """The items of `new` as JSON; those that the array at `at` also has are copied from it.
+
+    Copied items are in the same order in both, and an item that is out of order is encoded anew.
+    """
     old = [(start, *scan(text, start)) for start in _starts(text, at, scan, pairs=False)]
     following = 0
     for item in new:

@@ -48,7 +48,8 @@ def load_json(data: bytes, *, unique: bool = False) -> object:
 def scanner() -> "Callable[[str, int], tuple[object, int]]":
     """A function that reads one value of a JSON text as load_json() with `unique` does.
 
-    It takes the text and an offset, and returns the value and the offset of its end.
+    It takes the text and the offset at which the value begins, and returns the value and the offset
+    of its end.  It is for texts that load_json() has read without an error.
     """
     try:
         import _json
@@ -121,7 +122,7 @@ def json_object(fields: "Mapping[str, object]") -> str:
 
 
 def json_value(value: object) -> str:
-    """`value` as JSON; it is one of what `json_object` takes as values."""
+    """`value` as JSON; it is of a type that `json_object` takes for values."""
     if isinstance(value, str):
         return _string(value)
     if value is None:

@@ -11,8 +11,8 @@ from ..errors import quote
 from .places import Fault, Place, fault, spot_of
 from .yaml_loader import LOADER, too_deep
 
-# The tags of plain data, after YAML's own prefix.  A value with another tag, such as a date, was
-# meant as a text, since no value here is one of these.
+# The tags of plain data, which begin with YAML's own prefix.  A value with another tag, such as a
+# date, was meant as a text, since a policy has no such values.
 _TAG = "tag:yaml.org,2002:"
 _TAKEN = ("bool", "int", "map", "null", "seq", "str")
 _DEEPEST = 32
@@ -23,7 +23,10 @@ _QUOTES = "; put a text that begins with a ! in quotes, since YAML takes it for 
 
 
 def parse(text: bytes, faults: list[Fault]) -> tuple[Any, dict[Place, yaml.Mark]]:
-    """The data in `text`, and the place of each part of it; what is wrong is added to `faults`."""
+    """The data in `text`, and the place of each part of it; what is wrong is added to `faults`.
+
+    If anything is wrong the data is None.
+    """
     places: dict[Place, yaml.Mark] = {}
     if unreadable := _unreadable(text):
         faults.append(unreadable)
@@ -142,6 +145,7 @@ def _wrong(loader: yaml.SafeLoader, node: yaml.Node, place: Place) -> str:
 
 
 def at(mark: yaml.Mark, text: str) -> Fault:
+    """The fault that `text` describes, at `mark`."""
     return Fault(line=mark.line + 1, column=mark.column + 1, text=text)
 
 
