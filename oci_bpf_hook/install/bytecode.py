@@ -29,9 +29,13 @@ def is_compiled(path: Path) -> bool:
 
 
 def compile_all(path: Path, shown: str) -> None:
+    """Compile each module below `path`, which tracebacks are to show as `shown`.
+
+    Raises HookError (USAGE) if PYTHON is missing or too old, or can't compile them.
+    """
     _tag()
-    # With SOURCE_DATE_EPOCH set, compileall's default is byte code that is checked by the source's
-    # hash, for which each start would have to read the sources as well.
+    # If SOURCE_DATE_EPOCH is set, compileall by default writes byte code that is checked by the
+    # source's hash, and then each start would have to read the sources as well.
     by_time = ("--invalidation-mode", "timestamp")
     done = _python("-m", "compileall", "-q", "-f", *by_time, "-d", shown, str(path))
     if done.returncode:

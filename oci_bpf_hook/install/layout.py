@@ -54,9 +54,10 @@ sys.exit(main())
 
 
 class Layout(Value):
-    """Where files are put: below `prefix`, the path on the installed system, itself below `top`.
+    """Where files are put: below `prefix`, which is a path of the installed system.
 
-    `top` is a directory that becomes a package (--destdir), or empty.
+    `top` is a directory that becomes a package (--destdir) and is put in front of every path, or is
+    empty.
     """
 
     __slots__ = ("prefix", "top")
@@ -64,7 +65,7 @@ class Layout(Value):
     top: str
 
     def path(self, *names: str) -> Path:
-        """The path of the file `names` below the prefix, as it is written now."""
+        """The path, with `top` in front, at which the file `names` below the prefix is written."""
         return Path(f"{self.top}{self.prefix}", *names)
 
     @property
@@ -86,8 +87,8 @@ class Layout(Value):
     def precreate(self) -> Path:
         """The directory for podman's precreate stage.
 
-        podman looks there only if it is told to.  Other engines must not see these files, since the
-        unknown stage is an error for them.
+        podman looks there only if it is told to.  Other engines must not see these files, since a
+        stage that they don't know is an error for them.
         """
         return self.path("share", "containers", "oci", "precreate.d")
 
@@ -190,7 +191,7 @@ def _running(program: str, top: str) -> Iterator[Path]:
 
 def _modules(layout: Layout) -> Iterator[Step]:
     """The modules and what they read, `loader.py` last."""
-    # An older checkout's folder, of which git has left what it ignores, isn't the package's.
+    # When git removes a folder, what it ignores stays there: that isn't the package's any more.
     folders = {path.parent for path in PACKAGE.rglob("__init__.py")}
     loader = PACKAGE / "loader.py"
     for source in sorted(PACKAGE.rglob("*"), key=lambda path: (path == loader, path)):
@@ -221,7 +222,7 @@ def _stale(layout: Layout, known: set[Path]) -> Iterator[Step]:
             kept = path.parent.parent / f"{path.name.partition('.')[0]}.py" in known
         else:
             kept = path in known
-        # What is in a directory that goes is gone with it.
+        # The files in a directory that is removed are removed with it.
         if not kept and path.parent in folders:
             yield removal(path)
 

@@ -11,7 +11,7 @@ from .bytecode import compile_all, is_compiled
 
 
 class Step(Value):
-    """One thing to do to `path`: `action` is write, remove, compile, or off, for the guard.
+    """One thing to do to `path`: `action` is write, remove, compile, or off (unload the guard).
 
     A file that is written gets `content` and `mode`; for compile, `content` is the directory that
     tracebacks are to show.

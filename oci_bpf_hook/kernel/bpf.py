@@ -21,7 +21,7 @@ BPF_MAP_TYPE_ARRAY = 2
 _F_TOKEN_FD = 1 << 16
 # union bpf_attr, as the kernel's BTF has it.  TOKEN_CREATE: flags, bpffs_fd.
 _TOKEN = Struct("=II")
-# PROG_GET_FD_BY_ID: the id, and where the next one and flags for others are.
+# PROG_GET_FD_BY_ID: the id; next_id and open_flags after it are for other commands.
 _ID = Struct("=I8x")
 # MAP_CREATE: type, sizes of key and value, entries, flags; map_token_fd at 76.
 _MAP = Struct("=5I56xi")
@@ -41,7 +41,7 @@ def arch() -> Arch:
     name = os.uname().machine
     known = native(name, 8 * calcsize("P"))
     if known is None:
-        raise OSError(ENOSYS, f"bpf(2) has no number known here for {name}")
+        raise OSError(ENOSYS, f"the number of bpf(2) isn't known here for {name}")
     return known
 
 
@@ -51,7 +51,7 @@ def _bpf(command: int, attr: bytes) -> int:
 
 
 def token_create(bpffs: int) -> int:
-    """BPF_TOKEN_CREATE from an fd on the root of a bpffs; -1 gets EBADF from the kernel itself."""
+    """BPF_TOKEN_CREATE from an fd of the root of a bpffs.  For -1 the kernel itself gives EBADF."""
     return _bpf(BPF_TOKEN_CREATE, _TOKEN.pack(0, bpffs & 0xFFFFFFFF))
 
 

@@ -66,9 +66,9 @@ def btf_in(path: str = VMLINUX) -> "btf.Buffer":
 
 def from_header(kinds: "Sequence[Kind]", path: str) -> dict[str, Enum]:
     """The enums of `kinds` in the C header `path`.  Raises HookError (USAGE)."""
-    from ..bpf import header  # Most kernels have BTF.
+    from ..bpf import header  # Most kernels have BTF, and don't need this.
 
-    # The path isn't cut, since that is where to look, but it can't add a line to a log.
+    # The path is shown whole, so that people find the file, but it can't add a line to a log.
     shown = path if path.isprintable() else ascii(path)
     try:
         return header.enums(_read(path).decode("utf-8", "replace"), kinds)
@@ -79,8 +79,8 @@ def from_header(kinds: "Sequence[Kind]", path: str) -> dict[str, Enum]:
 
 
 def table() -> "Table":
-    """The shipped table."""
-    from ..bpf.table import Table  # Only for messages, and where there is no BTF.
+    """The shipped table of names."""
+    from ..bpf.table import Table  # Only messages need it, and kernels without BTF.
 
     return Table(_read(_ENUMS).decode("utf-8"))
 

@@ -20,11 +20,11 @@ Keep = Callable[[bytes], bool]
 
 
 class TooManyError(ValueError):
-    """There is more than can be kept; the text says of what."""
+    """There are more mounts than can be kept, as the text says."""
 
 
 class Mount(Value):
-    """One line: `point` is the mount point, and `root` the mounted part of the filesystem.
+    """One mount: `point` is the mount point, and `root` the mounted part of the filesystem.
 
     `device` is major:minor.  `options` are the superblock's, in order; one without a value has "".
     """
@@ -40,7 +40,7 @@ class Mount(Value):
 
     @property
     def delegates(self) -> dict[str, str]:
-        """The `delegate_*` options that the line shows, by name; {} for any other mount."""
+        """The mount's `delegate_*` options, by name; {} if it isn't of a bpffs that has any."""
         if self.fstype != "bpf":
             return {}
         options = (kind.option for kind in KINDS)
@@ -128,7 +128,7 @@ class _Tree:
     """
 
     def __init__(self) -> None:
-        # Of each mount the parent, the mount point, and the position in the file.
+        # Each mount's parent, mount point, and position in the file.
         self._mounts: dict[int, tuple[int, bytes, int]] = {}
         # The last mount at each place of each parent.
         self._last: dict[tuple[int, bytes], int] = {}
@@ -168,7 +168,7 @@ class _Tree:
                 break
             chain.append(one)
             self._buried[one] = False
-            # A mount on the root of its parent is itself what covers the parent.
+            # A mount on the root of its parent is what covers the parent, and isn't covered itself.
             if (parent in self._below and not self._is_on_top(one)) or self._shadowed(parent):
                 found = True
                 break

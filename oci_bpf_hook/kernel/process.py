@@ -1,4 +1,4 @@
-"""System calls about our own process and its files: capset(2), unshare(2), mount(2), statx(2).
+"""System calls about our own process and about files: capset(2), unshare(2), mount(2), statx(2).
 
 As in `syscalls`, a wrapper does nothing but the call, and no ctypes type leaves the module.
 """

@@ -48,6 +48,7 @@ class Answer(Value):
 
     @property
     def allows(self) -> bool:
+        """Whether the kernel makes the call."""
         return self.action in (ALLOW, LOG)
 
     def __str__(self) -> str:

@@ -213,8 +213,8 @@ def umount2(path: bytes, flags: int) -> None:
 def statx_mount(fd: int) -> tuple[int, bool]:
     """The id of the mount that `fd` is on, and whether `fd` is that mount's root.
 
-    The id is the one in /proc/PID/mountinfo.  Raises OSError (ENOSYS) if the kernel leaves
-    either out, as before Linux 5.8.
+    The id is the one in /proc/PID/mountinfo.  Raises OSError (ENOSYS) if the kernel leaves out
+    either, as kernels before 5.8 do.
     """
     buffer = _Statx()
     _check(_call_statx(fd, b"", AT_EMPTY_PATH, _STATX_MNT_ID, buffer), "statx")
@@ -230,7 +230,7 @@ def statx_mount(fd: int) -> tuple[int, bool]:
 def _bpf(command: int, memory: _Memory) -> int:
     number = _BPF.get(MACHINE) if calcsize("P") == 8 else None
     if number is None:
-        raise OSError(_ENOSYS, f"bpf(2) has no number known here for {MACHINE}")
+        raise OSError(_ENOSYS, f"the number of bpf(2) isn't known here for {MACHINE}")
     return _check(_call_bpf(number, command, memory, _AT_KEY), "bpf")
 
 
