@@ -20,7 +20,8 @@ from ..running.process import Status, inside_id
 from ..values import Value
 
 _PR_SET_KEEPCAPS = 8
-# The errnos of opening the path and making a token, as root; then the same as the process.
+# The child's answer is this byte and four errnos: of opening the path and of making a token as the
+# container's root, and then of the same two as the process.
 _TRIED = b"t"
 _ANSWER = Struct("=ciiii")
 _NOT_TRIED = -1
@@ -88,7 +89,7 @@ def visit(container: Container, path: str, who: Status) -> Tried:
 
 
 def _become(who: Status, uid: int, gid: int) -> None:
-    """Take that process's credentials, without its supplementary groups, which open no bpffs."""
+    """Take the credentials of `who`, but no supplementary groups, which don't matter here."""
     syscalls.prctl(_PR_SET_KEEPCAPS, 1)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)

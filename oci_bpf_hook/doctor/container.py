@@ -35,7 +35,7 @@ from .programs import add_capabilities
 
 _Kind = TypeVar("_Kind", Process, Container)
 _SECCOMP_FILTER = 2
-# An object may lack these, and so may what is delegated as a whole.
+# Causes that may be found for an object and for the delegation as a whole; one finding is enough.
 _ALSO_OF_OBJECTS = ("cap-net-admin", "cap-perfmon", "perf-event-open")
 
 
@@ -57,7 +57,7 @@ def check(one: Running, enums: Mapping[str, Enum], needs: Needs | None = None) -
 
 
 def _opened(kind: type[_Kind], one: Running) -> _Kind:
-    """The process of `one`, opened as a Process or a Container, if its pid is still its own."""
+    """The process of `one`, as a Process or a Container.  Raises HookError if it has ended."""
     process = kind(one.pid)
     if not process.is_in(one.user, one.mount):
         process.close()
@@ -66,7 +66,7 @@ def _opened(kind: type[_Kind], one: Running) -> _Kind:
 
 
 def _once(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """The findings, each cause once: the check that knows most about it comes first."""
+    """The `findings`, of which those of _ALSO_OF_OBJECTS come once: the first one knows most."""
     seen: set[str] = set()
     for one in findings:
         if one.what not in seen or one.what not in _ALSO_OF_OBJECTS:
@@ -144,7 +144,7 @@ class _Examination:
         self.delegated = [mount for mount in self.mounts if mount.delegates]
 
     def _path(self) -> tuple[str, str | None]:
-        """Where libbpf looks in this process, and what its environment says about that."""
+        """Where libbpf looks for a bpffs in this process, and what the environment says."""
         try:
             given = environment(self.process).get(TOKEN_PATH)
         except OSError:

@@ -41,7 +41,7 @@ class Engine(Value):
 
 
 class _Fault(Value):
-    """What `program` does wrong in the versions from `first` to before `fixed`."""
+    """What `program` does wrong from version `first` on, until version `fixed`."""
 
     __slots__ = ("first", "fixed", "program", "text")
     program: str
@@ -142,8 +142,8 @@ def _seccomp() -> Iterator[Finding]:
         return
     yield warning(
         "engine-seccomp",
-        f"{path} lets bpf(2) through only with CAP_SYS_ADMIN, so in a container with CAP_BPF it "
-        "fails with EPERM; give the container another profile, by --security-opt seccomp=FILE",
+        f"{path} lets bpf(2) through only with CAP_SYS_ADMIN, so bpf(2) fails with EPERM in a "
+        "container with CAP_BPF; give it another profile, by --security-opt seccomp=FILE",
         f"oci-bpf-hook seccomp --output {BASES[0]}",
     )
 

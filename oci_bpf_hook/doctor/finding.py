@@ -13,7 +13,7 @@ STATES = (OK, WARNING, PROBLEM)
 
 
 class Finding(Value):
-    """`what` is the cause's name, `why` one idea for people, `fix` a command to paste, or ""."""
+    """`what` is the cause's name, `why` a sentence, `fix` a command to paste, or ""."""
 
     __slots__ = ("fix", "state", "what", "why")
     what: str

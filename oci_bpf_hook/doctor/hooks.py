@@ -129,7 +129,7 @@ def _against_schema(config: object) -> str:
         import jsonschema
 
         from ..resources import schema
-    except ImportError:  # This host has the hook alone; at least the engine has read it.
+    except ImportError:  # The hook alone doesn't need jsonschema, and then this isn't checked.
         return ""
     validator = jsonschema.Draft202012Validator(schema("hook"))
     for error in validator.iter_errors(config):
@@ -171,7 +171,7 @@ def _is_roots(path: str) -> bool:
 
 
 def _try(path: str, hook: Mapping[str, Any]) -> str:
-    """Run it for a container that asks for nothing; returns what went wrong, or ""."""
+    """Run the hook for a container that asks for nothing; returns what went wrong, or ""."""
     try:
         env = dict(item.split("=", 1) for item in hook["env"])
         done = subprocess.run(  # noqa: S603
@@ -185,7 +185,7 @@ def _try(path: str, hook: Mapping[str, Any]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     except (KeyError, TypeError, ValueError, AttributeError):
-        # Without jsonschema nothing has said so before.
+        # Without jsonschema the check of the JSON hasn't found this.
         return "its JSON lacks env or args"
     words = done.stderr.decode("utf-8", "replace").strip().splitlines()
     return "" if done.returncode == DONE else words[-1] if words else f"exit {done.returncode}"

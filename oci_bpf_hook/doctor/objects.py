@@ -15,7 +15,7 @@ from .programs import add_capabilities
 _PERF = "perf-attach"
 # It may need CAP_PERFMON; only the verifier knows.
 _PERHAPS = "perhaps-perfmon"
-# The check of the container itself says what the container reaches.
+# These are left out, since the check of the container itself says what the container reaches.
 _SAID = (HOST_NETWORK, HOST_CGROUP, REACHES_BEYOND)
 
 
@@ -69,7 +69,10 @@ def _why(needs: Needs, option: str, name: str) -> str:
 
 
 def _capability(name: str, needs: Needs, status: Status) -> Iterator[Finding]:
-    """CAP_BPF is checked elsewhere; CAP_SYS_ADMIN stands in for each of the others."""
+    """A problem if the process lacks the capability `name`.
+
+    CAP_BPF is checked elsewhere, and CAP_SYS_ADMIN stands in for each of the others.
+    """
     if name == "bpf" or status.has(CAPABILITIES[name]) or status.has(CAP_SYS_ADMIN):
         return
     yield problem(

@@ -20,7 +20,8 @@ def check(
 ) -> Iterator[Finding]:
     """What there is to say about a `process` with `status`, to which these names are delegated."""
     programs = given.get(PROGS.option, ())
-    # Without CAP_BPF that is what it lacks; CAP_SYS_ADMIN stands in for each of the others.
+    # A process without CAP_BPF lacks that first of all, and another check says so.  CAP_SYS_ADMIN
+    # stands in for each of the others.
     if status.has(probe_process.CAP_BPF) and not status.has(probe_process.CAP_SYS_ADMIN):
         yield from _second_capabilities(status, programs)
     perf = [name for name in programs if name in _PERF]

@@ -1,4 +1,4 @@
-"""The whole way, for real: a scratch user namespace, a bpffs, a token, a map and a program."""
+"""Tries the whole way: makes a scratch user namespace, a bpffs, a token, a map and a program."""
 
 from collections.abc import Iterator
 

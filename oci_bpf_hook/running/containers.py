@@ -42,7 +42,7 @@ _ID = re.compile(r"[0-9a-f]{64}")
 # slash.
 _NAME = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _SHORT = 12
-# With these, a process in our pid and user namespaces can enter our mount namespace.
+# With these capabilities a process in our pid and user namespaces can enter our mount namespace.
 _HOSTS = (CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE)
 
 
@@ -287,7 +287,7 @@ def _is_a_users(pid: int) -> bool:
 
 
 def _conmon(words: list[str], given: dict[str, str]) -> tuple[str | None, str | None, str | None]:
-    """The engine, name and id."""
+    """The engine, name and id on conmon's command line, `words`, whose options are `given`."""
     # podman has conmon run podman itself when the container ends; CRI-O doesn't.
     ends = given.get("--exit-command", "").rpartition("/")[2]
     engine = "podman" if ends == "podman" or any("libpod" in word for word in words) else "cri-o"

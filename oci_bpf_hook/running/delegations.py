@@ -84,6 +84,7 @@ class Delegation(Value):
 
     @property
     def owner_name(self) -> str:
+        """The name of the owner, or the number; "?" if the owner isn't known."""
         return "?" if self.owner is None else user_name(self.owner)
 
 
@@ -148,7 +149,7 @@ def _granted(known: Grants, one: Running, process: Process) -> Granted | None:
 
 
 def unmounted(one: Running, enums: Mapping[str, Enum], known: Grants) -> Iterator[Delegation]:
-    """What `one` was granted, by the audit trail, for a container that has no such mount any more.
+    """The delegation that `one` was granted, by the audit trail; for a container without the mount.
 
     A container's root can unmount the bpffs, and keep a token or the bpffs open.
     """

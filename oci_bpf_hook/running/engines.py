@@ -16,7 +16,7 @@ PLACES = (
     *("/usr/local/lib/podman", "/usr/libexec/crio", "/usr/local/libexec/crio"),
     *("/usr/lib/cri-o-runc/sbin", "/usr/libexec/docker", "/opt/containerd/bin"),
 )
-# As many links in a path as the kernel follows.
+# How many links in a path the kernel follows (Linux: include/linux/namei.h, MAXSYMLINKS).
 _LINKS = 40
 _OTHERS_WRITE = 0o022
 _EXECUTE = 0o111
@@ -53,9 +53,9 @@ def is_program(file: os.stat_result, link: str, name: str) -> bool:
 
 
 def trusted(path: str) -> Identity | None:
-    """The file that the absolute `path` leads to, or None unless only root can change it.
+    """The file that the absolute `path` leads to; None if anybody but root can change it.
 
-    It also has to be an executable program.
+    It is also None if the file isn't an executable program.
     """
     status = roots_alone(path)
     if status is None or not _is_roots_program(status):
@@ -64,7 +64,7 @@ def trusted(path: str) -> Identity | None:
 
 
 def roots_alone(path: str) -> os.stat_result | None:
-    """The status of the file that `path` leads to, or None unless only root decides which it is.
+    """The status of the file that `path` leads to; None if anybody but root decides which it is.
 
     Every directory and link on the way has to be root's, and others may not write to any of these
     directories.  A directory with the sticky bit, such as /tmp, may be writable: nobody else can

@@ -42,6 +42,7 @@ class Status(Value):
     seccomp: int
 
     def has(self, capability: int) -> bool:
+        """Whether the process has the capability of this number in effect."""
         return bool(self.effective >> capability & 1)
 
 
@@ -99,7 +100,7 @@ def is_roots(process: Process) -> bool:
 
 
 class TooManyMountsError(OSError):
-    """The process has more mounts than are read, as the strerror says."""
+    """The process has more mounts than are read; the strerror says so."""
 
     def __init__(self, what: str) -> None:
         super().__init__(errno.EFBIG, f"it has {what}")
@@ -142,7 +143,7 @@ class Patience:
             if size > self._of_one:
                 raise TooManyError(f"more than {self._of_one >> 10} KiB of mounts")
             if self._left < 0:
-                raise TooManyError("mounts, and its owner's other containers have too many already")
+                raise TooManyError("more mounts than are read for all of its owner's containers")
             # splitlines() would also split at other characters; in a path only "\n" is escaped.
             *lines, rest = (rest + block).split(b"\n")
             yield from lines
