@@ -1,4 +1,4 @@
-"""From what is in objects to what they need, both together and each of them.
+"""Finds what objects need, each alone and all together, from what is in them.
 
 They are looked at together, because one object's bits change what the loader makes of another:
 libbpf's first probe uses whichever of two types is delegated, and its probe for attach types
@@ -61,7 +61,7 @@ class _Object(Value):
 def advise(
     objects: Sequence[Object], options: Options, kernel: Kernel, given: Needs = NOTHING
 ) -> Needs:
-    """What `objects` need, besides what is `given` anyhow; the result contains that, too."""
+    """What `objects` need together with what is `given`, which is delegated in any case."""
     loads = [
         _Object(found=found, loaded=tuple(_loaded(found, options, kernel))) for found in objects
     ]
@@ -146,7 +146,7 @@ def _members(found: Object, program: Program, kernel: Kernel) -> Iterator[tuple[
 
 
 def _fixed(one: _Object, options: Options, kernel: Kernel) -> Needs:
-    """What an object needs, whatever else there is."""
+    """What an object needs, whatever other objects there are."""
     found = one.found
     reasons: list[Reason] = []
     helpers: set[int] = set()
@@ -196,7 +196,7 @@ def _more(found: Object, one: _Loaded, options: Options) -> Iterator[Reason]:
         )
 
     if one.program.helpers & PERFMON_HELPERS:
-        yield capability("perfmon", "prints or reads memory of the kernel's or of processes")
+        yield capability("perfmon", "prints, or reads memory of the kernel or of processes")
     arithmetic = takes_perfmon(one.program.code, found.order, one.prog)
     if arithmetic:
         yield capability("perfmon", arithmetic)

@@ -12,26 +12,26 @@ from .needs import CAPABILITY, Reason
 
 
 def prog_load(prog: str, attach: str, *, source: str, kind: str, why: str) -> tuple[Reason, ...]:
-    """A program of the type `prog`, with the expected attach type `attach`."""
+    """What loading a program of the type `prog` with the expected attach type `attach` takes."""
     bits = [(CMDS.option, "prog_load"), (PROGS.option, prog), (ATTACHS.option, attach)]
     capabilities = ["bpf", *(name.lower() for name in takes(prog))]
     return _reasons(bits, capabilities, source=source, kind=kind, why=why)
 
 
 def map_create(map_type: str, *, source: str, kind: str, why: str) -> tuple[Reason, ...]:
-    """A map of the type `map_type`."""
+    """What making a map of the type `map_type` takes."""
     bits = [(CMDS.option, "map_create"), (MAPS.option, map_type)]
     capabilities = ["bpf", *(["net_admin"] if map_type in MAPS_WITH_NET_ADMIN else [])]
     return _reasons(bits, capabilities, source=source, kind=kind, why=why)
 
 
 def btf_load(*, source: str, kind: str, why: str) -> tuple[Reason, ...]:
-    """The BTF of an object."""
+    """What loading the BTF of an object takes."""
     return _reasons([(CMDS.option, "btf_load")], ["bpf"], source=source, kind=kind, why=why)
 
 
 def btf_get_fd_by_id(*, source: str, kind: str, why: str) -> tuple[Reason, ...]:
-    """Another program's BTF, which takes CAP_SYS_ADMIN in the token's user namespace.
+    """What getting another program's BTF takes: CAP_SYS_ADMIN in the token's user namespace, too.
 
     Linux: 0de445d18e0b, "bpf: BPF token support for BPF_BTF_GET_FD_BY_ID", 6.15.
     """

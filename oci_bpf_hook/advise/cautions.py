@@ -1,4 +1,4 @@
-"""What to beware of: what no delegation gives, and what this one gives beyond the container."""
+"""Says what to beware of: what no delegation gives, and what goes beyond the container."""
 
 from collections.abc import Iterable, Iterator
 
@@ -197,7 +197,7 @@ def _names(needs: Needs, kernel: Kernel) -> Iterator[tuple[str, str]]:
 
 
 def _beyond(bits: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """What it reaches at the least: what a confined token gives, or else the whole kernel."""
+    """What a confined token with these `bits` reaches, and which of them it is never given."""
     far = {
         (option, name): reach(option, name, confined=True)
         for option, name in sorted(bits)

@@ -1,4 +1,4 @@
-"""What loaders load for themselves, to find out what the kernel can do.
+"""Says what loaders load for themselves, to find out what the kernel can do.
 
 A refused probe is never reported: the loader behaves as if the kernel lacked the feature, and so
 leaves something out or loads something else.  This module knows which probe asks for what, and
@@ -93,8 +93,8 @@ def asked(
 def first(release: str | None, *progs: Collection[str]) -> Probe | None:
     """What libbpf loads before anything else: a socket filter or, if that is refused, a tracepoint.
 
-    Either will do, so this is the one that is delegated anyhow, in the first of `progs` that has
-    one of them; `release` None stands for all releases.
+    Either will do.  Each of `progs` has program types that are delegated in any case, and this is
+    the one in the first of them that has either.  `release` None stands for all releases.
     """
     if release in _WITHOUT_FIRST_PROBE:
         return None

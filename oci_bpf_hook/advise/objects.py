@@ -1,4 +1,4 @@
-"""What is in a compiled BPF object that a loader turns into bpf(2) calls."""
+"""Finds what a loader turns into bpf(2) calls, in a compiled BPF object."""
 
 from collections.abc import Iterator
 

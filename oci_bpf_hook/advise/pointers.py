@@ -1,6 +1,6 @@
-"""What a program does with pointers into packets that the verifier allows only with CAP_PERFMON.
+"""Finds what a program does with pointers into packets that takes CAP_PERFMON.
 
-Without it pointers may not become numbers, and registers may not be added to them (Linux:
+Without it the verifier lets no pointer become a number, and no register be added to one (Linux:
 kernel/bpf/verifier.c, adjust_ptr_min_max_vals, sanitize_ptr_alu and check_cond_jmp_op).  This
 module follows the pointers that a program takes from its context through registers and the stack,
 within one function.  The verifier knows far more, and may refuse programs that look fine here.

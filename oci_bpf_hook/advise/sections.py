@@ -1,4 +1,4 @@
-"""The names of sections, and what each loader makes of a program in one.
+"""The names of sections, and what each loader makes of a program in such a section.
 
 Data: libbpf, src/libbpf.c, section_defs, after 1.7, from which cilium/ebpf generates its own table;
 and aya's table.  A section's name is a default that an application can change before it loads.

@@ -1,4 +1,4 @@
-"""struct_ops: which function of an object is for which member of a kernel's struct.
+"""Finds which function of an object is for which member of a kernel's struct (struct_ops).
 
 The attach type of such a program is its member's number in the kernel's own struct (libbpf:
 src/libbpf.c, bpf_map__init_kern_struct_ops), so finding it takes the kernel's BTF.
@@ -18,7 +18,7 @@ _FLAVOUR = re.compile(r"___.+$", re.DOTALL)
 
 
 class Operations(NamedTuple):
-    """A variable in such a section, which becomes a map; `programs` are by their member.
+    """A variable in a section for struct_ops, which becomes a map; `programs` are by their member.
 
     The map is made only if `autocreate` is set, or if the application says so.
     """

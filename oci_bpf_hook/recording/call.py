@@ -22,9 +22,9 @@ _COMMON_ATTRS = 1 << 16
 _U16 = Struct("=H")
 _U32 = Struct("=I")
 _U64 = Struct("=Q")
-# Larger than any union bpf_attr so far.
+# No union bpf_attr so far is larger.
 LONGEST = 256
-# At most so many of a program's instructions are looked at.
+# The most instructions of a program that are looked at.
 _LOOKED_AT = 1 << 16
 _INSTRUCTION = Struct("=BBhi")
 _CALL = 0x85

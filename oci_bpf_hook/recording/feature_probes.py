@@ -80,21 +80,21 @@ class Teller:
             held, told = self._held
             if not told and _is_map(held, _VALUE_32) and probe in _WITH_MAP:
                 told = probe
-            elif _trivial(held) and call.cmd in _BEHIND:
+            elif _trivial(held) and call.cmd in _BY_NEXT_CALL:
                 # Probes load the same program; the call after it tells which probe it is.
-                told = _BEHIND[call.cmd].get(held.prog_type or 0, told)
+                told = _BY_NEXT_CALL[call.cmd].get(held.prog_type or 0, told)
             yield held, told
         self._held = call, probe
         self._before = probe
 
     def end(self) -> Iterator[tuple[Call, str]]:
-        """The last call, after which none comes."""
+        """The last call, once no other follows it."""
         if self._held is not None:
             yield self._held
             self._held = None
 
     def _by_place(self, call: Call) -> str:
-        """The probe that only the call's place tells, as far as that is known."""
+        """The probe that can be told only by the calls before this one, or ""."""
         if _is_map(call, _MMAP) and self._before and self._before != GLOBAL_DATA:
             # For an object's own data of 4 bytes, another map would have been made before.
             return ARRAY_MMAP
@@ -107,7 +107,7 @@ class Teller:
 
 # Probes that make a map and then a program with it.
 _WITH_MAP = (GLOBAL_DATA, PROG_BIND_MAP, LDIMM64_FULL_RANGE_OFF)
-_BEHIND = {
+_BY_NEXT_CALL = {
     _LINK_CREATE: {_TRACEPOINT: PERF_LINK, _KPROBE: UPROBE_MULTI_LINK},
     _PROG_BIND_MAP: {_SOCKET_FILTER: PROG_BIND_MAP},
 }

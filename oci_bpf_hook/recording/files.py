@@ -1,4 +1,4 @@
-"""Recordings and needs in files: our own JSON, or a trace of strace's."""
+"""Reads and writes the files of recordings and needs: our own JSON, or a trace of strace's."""
 
 import json
 from collections.abc import Iterator, Mapping

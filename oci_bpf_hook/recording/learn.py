@@ -1,4 +1,4 @@
-"""From a recording to the needs that it shows, in the same form as those of compiled objects.
+"""Finds the needs that a recording shows, in the same form as those of compiled objects.
 
 The program needs what it asked for and got, and what it was refused because it wasn't delegated.  A
 call that failed for another reason would fail in the same way without its bit.  Of libbpf's probes

@@ -20,11 +20,11 @@ OK = "ok"
 _NAMED_MAX = 4096
 # Program types, by number, whose programs see packets.
 _WITH_PACKETS = {number: name for number, name in enumerate(PROGRAMS) if name in WITH_PACKETS}
-# The size of instructions beyond which a program isn't followed, because it waits for us meanwhile.
+# The most bytes of a program that is followed; the thread that loads it waits for us meanwhile.
 _FOLLOWED_MAX = 1 << 15
-# So many threads, and programs that were followed, are remembered.
+# How many threads, and how many programs that were followed, are remembered.
 _KEPT_MAX = 256
-# If the kinds aren't known, only this bounds them.
+# The most entries; only this bounds them while the kinds that exist aren't known.
 _ENTRIES_MAX = 65536
 
 
@@ -35,10 +35,11 @@ class RecordingError(ValueError):
 class Entry(Value):
     """Calls that are alike.  Types and commands are numbers, None if the command has none.
 
-    `result` is "ok", the name of an errno, or None if nobody saw it; `probe` is the probe of
-    libbpf's that it is, or ""; `flags` are a program's, `helpers` the numbers of the helpers that
-    it calls; `arithmetic` is what it does with pointers that takes CAP_PERFMON, or ""; `btf` says
-    whether it came with BTF, `optional` whether libbpf may leave out its attach type if refused.
+    `result` is "ok", the name of an errno, or None if nobody saw it; `probe` is the one of
+    libbpf's probes that it is, or ""; `flags` are a program's, `helpers` the numbers of the helpers
+    that it calls; `arithmetic` is what it does with pointers that takes CAP_PERFMON, or "".  `btf`
+    says whether it came with BTF, and `optional` whether libbpf may leave out its attach type if
+    that is refused.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""Reading a trace of strace(1): `strace -f -v -e trace=bpf -o FILE COMMAND`, 6.1 and later.
+"""Reads a trace of strace(1): `strace -f -v -e trace=bpf -o FILE COMMAND`, 6.1 and later.
 
 It is a text for people, and comes from other people: a line that can't be parsed is an error with
 the line's number, and a call in it is only a claim that somebody makes.
@@ -120,7 +120,7 @@ def _call(text: str, tid: int, enums: Mapping[str, Enum]) -> Call:
     cmd = _number(arguments[0] if arguments else None, enums[CMDS.option])
     fields = arguments[1] if len(arguments) > 1 and isinstance(arguments[1], dict) else {}
     result = _result(ending[1], ending[2])
-    # Older releases show what follows the fields that they know as bytes.
+    # Older releases of strace show, as bytes, the part of the union whose fields they don't know.
     size = _int(arguments[2]) if len(arguments) > 2 else 0
     known = _fields(call.command(cmd), fields, enums, result, size)
     known["result"] = result
@@ -186,7 +186,7 @@ def _fields(
 
 
 def _extra(fields: Mapping[str, Any], size: int, at: int) -> int:
-    """The number at the byte `at` of a union of `size` bytes, which has no name; or 0."""
+    """The number at the byte `at` of a union of `size` bytes, if strace shows it as bytes; or 0."""
     words = re.findall(r"\\x([0-9a-f]{2})", str(fields.get("extra_data", "")))
     data = bytes(int(word, 16) for word in words)
     begin = at - (size - len(data))

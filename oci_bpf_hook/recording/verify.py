@@ -1,4 +1,4 @@
-"""Whether the needs that a recording shows are enough, and whether each bit of them is needed.
+"""Verifies that the needs from a recording are enough, and that each bit of them is needed.
 
 The command is run again, first with exactly these bits and then without each of them.  Two runs
 count as the same if they exit alike and get the same kinds of maps and programs, apart from probes.
@@ -15,7 +15,7 @@ from .recording import OK, Recording
 
 # Runs the command with these masks, and returns the recording.
 Run = Callable[[Mapping[str, int]], Recording]
-# The numbers of its command and types, and whether it has BTF.
+# A kind of call: the numbers of its command and types, and whether it has BTF.
 _Kind = tuple[int, int | None, int | None, int | None, bool]
 
 

@@ -1,4 +1,4 @@
-"""Recording containers: a runtime hands over the listener of a container's seccomp filter.
+"""Records containers, whose runtime hands over the listener of their seccomp filter.
 
 runtime-spec, config-linux.md: with `linux.seccomp.listenerPath` the runtime connects to a socket
 and sends the container process state as JSON, together with the listener's fd.  `podman exec` makes
@@ -21,7 +21,6 @@ from ..call import Call
 from .run import handing_on
 from .supervisor import Supervisor
 
-# The engine's own profile, on which a recorded container's profile is based.
 # Enough for a state with a megabyte of annotations.
 _STATE_MAX = 1 << 20
 _FDS_MAX = 8
@@ -88,7 +87,7 @@ def _take_away(path: Path) -> None:
         except ConnectionRefusedError:
             if path.is_socket():
                 path.unlink()
-        except OSError:  # It isn't there, or something else is, of which bind(2) will complain.
+        except OSError:  # It isn't there, or it isn't a socket, and then bind(2) fails.
             pass
 
 
@@ -168,7 +167,9 @@ def serve(receiver: Receiver, note: Callable[[Call], None]) -> Supervisor:
 def run(
     command: Sequence[str], receiver: Receiver, note: Callable[[Call], None]
 ) -> tuple[int, str]:
-    """Run the engine's `command`, serving its containers; its exit code, and why we are blind.
+    """Run the engine's `command` and serve its containers.
+
+    Returns its exit code, and why the results of calls couldn't be seen, or "".
 
     Containers that it leaves running are served until they have ended, or until ^C.
     """

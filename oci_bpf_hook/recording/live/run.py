@@ -1,4 +1,4 @@
-"""One recording of a command, from the policy's decision to the program's end."""
+"""Makes one recording of a command, from the policy's decision to the program's end."""
 
 import os
 import signal

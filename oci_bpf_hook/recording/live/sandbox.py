@@ -1,9 +1,9 @@
 """A program in throw-away namespaces, with a delegated bpffs, whose calls of bpf(2) are watched.
 
-The program should behave as without us.  So the user namespace maps every id to itself: the program
-is root there, files have the same owners, and it lacks only the capabilities of the initial user
-namespace.  It keeps all other namespaces, but for a mount namespace for the bpffs, and a network
-namespace of its own if that is asked for.
+The program should behave as it does without us.  So the user namespace maps every id to itself: the
+program is root there, files have the same owners, and it lacks only the capabilities of the initial
+user namespace.  It keeps all other namespaces, but for a mount namespace for the bpffs, and a
+network namespace of its own if that is asked for.
 
 The child that becomes the program speaks with us through one socket until then:
 
@@ -41,10 +41,10 @@ MOUNTED, WATCH, WATCHED, FAILED = b"d", b"w", b"l", b"!"
 _LONGEST = 4096
 _EVERY_ID = "0 0 4294967295\n"
 _FLAGS = hook.MOUNT_ATTR_NOSUID | hook.MOUNT_ATTR_NODEV | hook.MOUNT_ATTR_NOEXEC
-# Python ignores these from its start, and a program would inherit that.
+# Python ignores these signals from its start, and the program would inherit that.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 # The first fd after the standard streams.
-_BEHIND = 3
+_FIRST_FD = 3
 # A shell's exit codes for a program that isn't there, and for one that can't be run.
 NOT_FOUND, NOT_RUN = 127, 126
 _IFREQ = Struct("=16sH22x")
@@ -191,9 +191,9 @@ def _become(
         code = USAGE
         if silent:
             # If one of these was closed, another fd of ours may have its number.
-            null = fcntl.fcntl(os.open(os.devnull, os.O_RDWR), fcntl.F_DUPFD_CLOEXEC, _BEHIND)
-            sock = socket.socket(fileno=fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, _BEHIND))
-            for fd in range(_BEHIND):
+            null = fcntl.fcntl(os.open(os.devnull, os.O_RDWR), fcntl.F_DUPFD_CLOEXEC, _FIRST_FD)
+            sock = socket.socket(fileno=fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD))
+            for fd in range(_FIRST_FD):
                 os.dup2(null, fd)
         for number in _IGNORED:
             signal.signal(number, signal.SIG_DFL)
@@ -201,7 +201,7 @@ def _become(
     except HookError as error:
         _fail(sock, error.code, str(error))
     except ValueError as error:
-        # Its name is an empty word.
+        # The name of the program is an empty word.
         _fail(sock, NOT_RUN, f"{quote(command[0])} can't be run: {error}")
     except OSError as error:
         where = f" {quote(os.fsdecode(error.filename))}" if error.filename else ""

@@ -15,7 +15,7 @@ _MOST = 1 << 20
 
 
 class Supervisor:
-    """Serves `listeners`, and passes each call to `note` once it has returned.
+    """Serves the listeners that are added, and passes each call to `note` once it has returned.
 
     A thread's calls are passed in their order.  `blind` says why results can't be had, if they
     can't.  Until this is closed the soft limit of fds is raised to the hard one: fork only before

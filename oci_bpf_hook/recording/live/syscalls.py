@@ -1,7 +1,7 @@
-"""The system calls that a recording needs besides the hook's (`..syscalls`), in the same style.
+"""The system calls that a recording needs besides those of `kernel.syscalls`, in the same style.
 
-seccomp(2) and perf_event_open(2) have a number of their own on each architecture; `arch` has these
-numbers, and on an architecture that it lacks nothing can be recorded.
+seccomp(2) and perf_event_open(2) have a number of their own on each architecture; `kernel.arch` has
+these numbers, and on an architecture that it lacks nothing can be recorded.
 """
 
 import ctypes
