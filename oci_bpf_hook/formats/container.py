@@ -1,4 +1,4 @@
-"""A container as a file describes it: what it asks for, and what else the file says about it.
+"""Describes a container as a file does: what it asks for, and what else the file says about it.
 
 The reader of each kind of file makes these, and the rest of the program doesn't depend on the kind.
 """

@@ -1,4 +1,4 @@
-"""Reads what containers are delegated from the configuration of each program that can delegate."""
+"""Reads what containers are to get, from the configuration of each program that can delegate."""
 
 import re
 import shlex

@@ -24,7 +24,7 @@ def is_config(data: object) -> bool:
 def read_state(data: object, text: str, name: str) -> tuple[Asker, ...]:
     """The container of the state `data`; `text` is its JSON, from the file `name`."""
     annotations = _annotations(data, name)
-    assert isinstance(data, dict)  # _annotations looked.
+    assert isinstance(data, dict)  # _annotations has checked it.
     where = _where(annotations, places(text))
     # If the hook is in the container crun gives the pid 0 and runc 1.
     inside = data.get("pid") in (0, 1)
@@ -34,7 +34,7 @@ def read_state(data: object, text: str, name: str) -> tuple[Asker, ...]:
 def read_config(data: object, text: str, name: str) -> tuple[Asker, ...]:
     """The container of the config.json `data`; `text` is its JSON, from the file `name`."""
     annotations = _annotations(data, name)
-    assert isinstance(data, dict)  # _annotations looked.
+    assert isinstance(data, dict)  # _annotations has checked it.
     spots = places(text)
     linux = _mapping(data.get("linux"))
     namespaces = {

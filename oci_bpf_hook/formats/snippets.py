@@ -81,7 +81,7 @@ def systemd_settings(lists: Lists) -> list[str]:
 
 
 def systemd_notes(lists: Lists) -> list[str]:
-    """A note for each setting that systemd understands otherwise than it is meant."""
+    """A note for each setting of `systemd_settings` that some releases of systemd misread."""
     notes = []
     programs = lists.get(PROGS.option, ())
     if "netfilter" in programs:
@@ -118,7 +118,10 @@ def as_yaml(data: Mapping[str, Any]) -> str:
 
 
 def dns_label(text: str, otherwise: str) -> str:
-    """A name that policies and Kubernetes take for a profile or container, made from any `text`."""
+    """A name that policies and Kubernetes take for a profile or container, made from any `text`.
+
+    It is `otherwise` if nothing of the text is left.
+    """
     plain = re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")
     return plain[:63].rstrip("-") or otherwise
 

@@ -35,7 +35,7 @@ def documents(text: bytes, faults: list[Fault]) -> list[tuple[Any, dict[Place, S
         loader = LOADER(text)
         while loader.check_node():
             node = loader.get_node()
-            assert node is not None  # check_node looked.
+            assert node is not None  # check_node has said so.
             spots = _spots(node, faults)
             data = None if faults else loader.construct_document(node)
             if data is not None:
