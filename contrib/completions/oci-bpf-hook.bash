@@ -14,7 +14,7 @@ _oci_bpf_hook() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     local at=1 path='' word
     COMPREPLY=()
-    # The command has two words if the first one has commands below it.
+    # The command has two words if the first one has subcommands.
     while [ "$at" -lt "$COMP_CWORD" ]; do
         word=${COMP_WORDS[at]}
         at=$((at + 1))
@@ -25,7 +25,7 @@ _oci_bpf_hook() {
     case $path in
     'ps') path='inspect' ;;
     esac
-    # The value of an option; bash makes = and : words of their own.
+    # The value of an option; for bash = and : are words of their own.
     case "$path $prev" in
     'advise --format') _oci_bpf_hook_words 'text annotations json policy quadlet kubernetes incus systemd'; return ;;
     'advise --loader') _oci_bpf_hook_words 'libbpf cilium aya'; return ;;

@@ -27,8 +27,8 @@ _TOP = ("--help", "--version")
 _ANNOTATIONS = tuple(f"{PREFIX}{key}=" for key in KEYS)
 
 
-def _below() -> dict[str, list[Leaf]]:
-    """The leaves by their first word; a command without commands below it is its only leaf."""
+def _by_first_word() -> dict[str, list[Leaf]]:
+    """The leaves by their first word; a command without subcommands is its only leaf."""
     found: dict[str, list[Leaf]] = {}
     for leaf in leaves():
         found.setdefault(leaf.words[0], []).append(leaf)
@@ -36,9 +36,11 @@ def _below() -> dict[str, list[Leaf]]:
 
 
 def _parents() -> dict[str, list[Leaf]]:
-    """The first words that have commands below them."""
+    """The first words that have subcommands, with these."""
     return {
-        name: group for name, group in _below().items() if any(len(one.words) > 1 for one in group)
+        name: group
+        for name, group in _by_first_word().items()
+        if any(len(one.words) > 1 for one in group)
     }
 
 
@@ -65,7 +67,7 @@ _oci_bpf_hook() {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}}
     local at=1 path='' word
     COMPREPLY=()
-    # The command has two words if the first one has commands below it.
+    # The command has two words if the first one has subcommands.
     while [ "$at" -lt "$COMP_CWORD" ]; do
         word=${{COMP_WORDS[at]}}
         at=$((at + 1))
@@ -75,7 +77,7 @@ _oci_bpf_hook() {{
     done
     case $path in
 {aliases}    esac
-    # The value of an option; bash makes = and : words of their own.
+    # The value of an option; for bash = and : are words of their own.
     case "$path $prev" in
 {values}    esac
     case $path in
@@ -87,7 +89,7 @@ _BASH_VALUES = {FILE: "_oci_bpf_hook_paths -f", DIRECTORY: "_oci_bpf_hook_paths 
 
 
 def bash() -> str:
-    """For /usr/share/bash-completion/completions/oci-bpf-hook."""
+    """The completion for bash, /usr/share/bash-completion/completions/oci-bpf-hook."""
     values: list[str] = []
     words = [_bash_case("''", _bash_words((*_first_words(), *_TOP)))]
     for name, group in _parents().items():
@@ -149,7 +151,7 @@ def _quoted(text: str) -> str:
 
 # --------------------------------------------------------------------- zsh
 
-# For a command with commands below it: their names, and then the arguments of each.
+# For a command with subcommands: their names, and then the arguments of each.
 _ZSH_COMMANDS = """\
     case $state in
     command)
@@ -201,7 +203,7 @@ _ZSH_VALUES = {FILE: "_files", DIRECTORY: "_files -/"}
 
 
 def zsh() -> str:
-    """For /usr/share/zsh/site-functions/_oci-bpf-hook."""
+    """The completion for zsh, /usr/share/zsh/site-functions/_oci-bpf-hook."""
     parents = _parents()
     cases: list[str] = []
     functions: list[str] = []
@@ -211,7 +213,7 @@ def zsh() -> str:
             cases.append(f"        {names}) _oci_bpf_hook_{entry.name} ;;\n")
             functions.append(_zsh_parent(entry.name, parents[entry.name]))
         else:
-            (leaf,) = _below()[entry.name]
+            (leaf,) = _by_first_word()[entry.name]
             cases.append(f"        {names}) {_zsh_arguments(leaf)} ;;\n")
     commands = ((entry.name, entry.help) for entry in ENTRIES)
     return _ZSH.format(
@@ -299,7 +301,7 @@ _FISH_VALUES = {FILE: "-r -F", DIRECTORY: "-x -a '(__fish_complete_directories)'
 
 
 def fish() -> str:
-    """For /usr/share/fish/vendor_completions.d/oci-bpf-hook.fish."""
+    """The completion for fish, /usr/share/fish/vendor_completions.d/oci-bpf-hook.fish."""
     lines = [
         _fish("__oci_bpf_hook_only", f"-a {word}", entry.help)
         for entry in ENTRIES

@@ -115,7 +115,7 @@ Show the help of a command:
 
     oci-bpf-hook help check
 
-Show the help of a command below another:
+Show the help of a subcommand:
 
     oci-bpf-hook help policy test
 """,

@@ -25,7 +25,7 @@ class Leaf(Value):
 
 
 def leaves() -> Iterator[Leaf]:
-    """Every command that can be run; those below another command come one by one."""
+    """Every command that can be run; subcommands come one by one, without their command."""
     for entry in ENTRIES:
         for command in entry.load():
             alone = command.name == entry.name
@@ -49,7 +49,7 @@ def repeats(one: Argument) -> bool:
 
 
 def choices(one: Argument) -> tuple[str, ...]:
-    """The values that are taken; () if any is."""
+    """The values that are allowed; () if any value is."""
     return tuple(map(str, one.settings.get("choices", ())))
 
 

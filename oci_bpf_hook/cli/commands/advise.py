@@ -48,7 +48,7 @@ ARGUMENTS = (
     argument(
         *("--libbpf",),
         choices=feature_probes.RELEASES,
-        help="the release of libbpf (default: what every one of these needs)",
+        help="the release of libbpf (default: all of these, with what any of them needs)",
     ),
     argument(
         *("--exact",),
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def needed(paths: Sequence[str]) -> needs.Needs:
-    """What the objects in the files `paths` need of this kernel.  Raises HookError."""
+    """What the objects in the files `paths` need on this kernel.  Raises HookError."""
     return advice.advise(_objects(paths), advice.DEFAULTS, _kernel(None))
 
 

@@ -17,7 +17,7 @@ from ..options.table import argument
 ABOUT = """
 Reads a delegation in one format and prints it in another, for example from another program's
 configuration to annotations for this hook, or the other way round. Notes on standard error say what
-the other format has no equivalent for, and what is doubtful about the delegation itself.
+has no equivalent in the other format, and what is doubtful about the delegation itself.
 """
 _READERS = {
     "annotations": convert_from.annotations,

@@ -18,8 +18,8 @@ ABOUT = """
 Checks everything that BPF in a container depends on, and says for each problem what is wrong, why,
 and how to fix it. It checks the host, or with --container or --pid one running container.
 
-If a container doesn't run because the hook refused it, doctor says what the audit trail has about
-it.
+If a container doesn't run because the hook refused it, doctor says what the audit trail has
+about that.
 """
 ARGUMENTS = (
     target.CONTAINER,

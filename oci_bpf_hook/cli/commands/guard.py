@@ -21,7 +21,7 @@ A token says which types of programs a container may load, but not what these pr
 the guard, every program reaches the kernel. With it the tokens of confined grants give no
 capability but CAP_BPF and CAP_NET_ADMIN, and their programs can call only the kernel functions on
 the guard's list. It needs Linux 6.9 or later with `bpf` among its LSMs, and libbpf. It leaves other
-tokens alone, such as those of Incus, of systemd, or from an administrator's own mount.
+tokens alone, such as those of Incus, of systemd, or of an administrator's own mount.
 
 `guard on` loads it until the next boot. `systemctl enable --now oci-bpf-hook-guard.service` loads
 it at each boot before the engines start, and puts what it refuses in the audit trail. Before each
@@ -35,7 +35,7 @@ left, and names them.
 _DRY_RUN = argument(
     "--dry-run",
     action="store_true",
-    help="only say what it would confine no longer, or why it refuses",
+    help="only say what would be confined no longer, or why off refuses",
 )
 _FORCE = argument(
     *("--force",),

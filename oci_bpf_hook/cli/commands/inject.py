@@ -20,8 +20,8 @@ from ..options.table import argument
 
 ABOUT = """
 Adds the hook to the config.json of an OCI bundle, for runc, crun and youki without an engine above
-them, and with --annotation what the container asks for. Running it again changes only what is asked
-for differently. --undo removes what it has added, and keeps what others have changed since.
+them, and with --annotation what the container asks for. Running it again changes only what
+differs. --undo removes what it has added, and keeps what others have changed since.
 
 The container must have a user namespace. To use its token it needs CAP_BPF, another capability for
 most types of programs, and bpf(2): --capabilities and --seccomp add these to config.json.

@@ -17,7 +17,7 @@ from ...advise import needs as needs_of
 from ...advise.needs import Needs
 from ...bpf.names import KINDS, Enum
 from ...delegation.annotations import PATH, PREFIX
-from ...errors import DONE, USAGE, HookError
+from ...errors import DONE, USAGE, HookError, quote
 from ...formats import advised
 from ...formats.snippets import dns_label
 from ...kernel import enums as kernel
@@ -156,7 +156,7 @@ def _check(options: argparse.Namespace, command: list[str]) -> None:
     if runs and not command:
         raise HookError(USAGE, "there is no command to record; write it after --")
     if not runs and command:
-        raise HookError(USAGE, f"these options run nothing, and so {command[0]} has no use")
+        raise HookError(USAGE, f"these options run nothing, so {quote(command[0])} can't be given")
     if options.verify and (not runs or options.container):
         raise HookError(USAGE, "--verify needs a command that it can run again")
 

@@ -1,8 +1,8 @@
 """The table of commands, from which the parser, the man pages and the completions are made.
 
 Each command's name and one line of help are here, so that `--help` imports no command.  The rest is
-in the module of its name: ARGUMENTS and the function `run`, or COMMANDS if it has commands below
-it, and ABOUT, the description in its man page, of which its `--help` prints the first paragraph.
+in the module of its name: ARGUMENTS and the function `run`, or COMMANDS if it has subcommands,
+and ABOUT, the description in its man page, of which its `--help` prints the first paragraph.
 Imports here would make `--help` slower.
 """
 
@@ -53,7 +53,7 @@ _COMMANDS = f"{__package__.rpartition('.')[0]}.commands"
 
 
 class Entry(Value):
-    """A command by its `name` and its one line of `help`; `load` imports the rest.
+    """The entry of a command: its `name` and its one line of `help`; `load` imports the rest.
 
     `group` is one of GROUPS, and `section` is the manual's section that has its page.
     """
@@ -66,7 +66,7 @@ class Entry(Value):
     aliases: tuple[str, ...]
 
     def load(self) -> tuple[Command, ...]:
-        """The command itself, under its own name, or the commands that it has."""
+        """The command itself, or its subcommands."""
         module = import_module(f"{_COMMANDS}.{self.name}")
         if hasattr(module, "COMMANDS"):
             commands: tuple[Command, ...] = module.COMMANDS
