@@ -20,7 +20,9 @@ from ...policy import decide as policy
 from ...policy import subject
 from ...policy.compiled import Compiled
 from ...text.strict_json import load_json
-from ..options import launcher, request, rules
+from ..options import hook as hook_options
+from ..options import policy as policy_options
+from ..options import request
 from ..options.output import FAINT, JSON, OK, PROBLEM, Output, print_json, styled
 from ..options.table import Command, argument
 
@@ -32,7 +34,7 @@ Whoever may use such a device gets what its profile has, confined. Once the poli
 the key cdi in its match, such rules alone decide about devices.
 """
 _DEFAULT = f"{cdi.DIRECTORY}/{cdi.FILE}"
-_POLICY = rules.ARGUMENTS[0]
+_POLICY = policy_options.ARGUMENTS[0]
 _ENGINE = argument(
     *("--engine",),
     choices=subject.ENGINES,
@@ -48,9 +50,9 @@ _FILE = argument(
 
 
 def _generate(options: argparse.Namespace) -> int:
-    compiled = rules.read_policy(options.policy)
+    compiled = policy_options.read_policy(options.policy)
     names, left_out, where = _asked(options, compiled)
-    data = cdi.spec(names, launcher.hook(options.hook), engine=options.engine, path=where)
+    data = cdi.spec(names, hook_options.hook(options.hook), engine=options.engine, path=where)
     text = json.dumps(data, indent=4) + "\n"
     for name in left_out:
         print(
@@ -132,7 +134,7 @@ def _chosen(given: list[str], compiled: Compiled) -> tuple[list[str], list[str]]
 
 
 def _list(options: argparse.Namespace) -> int:
-    compiled = rules.read_policy(options.policy)
+    compiled = policy_options.read_policy(options.policy)
     found = [_outcome(one, compiled) for one in _read(options.file)]
     if options.json:
         print_json(found)
@@ -194,7 +196,7 @@ def _decide(one: cdi.Device, compiled: Compiled) -> policy.Decision:
 
 def _check(options: argparse.Namespace) -> int:
     found = _read(options.file)
-    compiled = rules.read_policy(options.policy)
+    compiled = policy_options.read_policy(options.policy)
     programs = dict.fromkeys(one.program for one in found)
     problems = [problem for name in programs for problem in _program(name)]
     path = Path(options.file).absolute()
@@ -219,7 +221,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _remove(options: argparse.Namespace) -> int:
-    program = launcher.hook(options.hook)["path"]
+    program = hook_options.hook(options.hook)["path"]
     problems = layout.kept(program)
     if problems:
         raise HookError(USAGE, *problems)
@@ -290,7 +292,7 @@ COMMANDS = (
                 metavar="DIR",
                 help=f"where the bpffs is mounted in the container (default: {PATH})",
             ),
-            launcher.ARGUMENT,
+            hook_options.ARGUMENT,
             _ENGINE,
             _POLICY,
         ),
@@ -312,7 +314,7 @@ COMMANDS = (
         name="remove",
         help="remove the devices before the hook is removed; if another CDI file uses the hook, "
         "name that file and remove nothing",
-        arguments=(launcher.ARGUMENT,),
+        arguments=(hook_options.ARGUMENT,),
         run=_remove,
     ),
 )

@@ -29,7 +29,8 @@ from ...running.owner import user_behind
 from ...running.process import status
 from ...running.sharing import shares
 from ...users import groups_of
-from ..options import request, target
+from ..options import container as container_options
+from ..options import request
 from ..options.output import FAINT, HEAD, JSON, OK, PROBLEM, WARNING, Output, print_json, styled
 from ..options.table import argument
 
@@ -50,7 +51,7 @@ An existing token keeps what it was made with until every process that holds it 
 may be such tokens, delegate names the processes.
 """
 ARGUMENTS = (
-    *target.ARGUMENTS,
+    *container_options.ARGUMENTS,
     argument(
         *("--profile",),
         action="append",
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     # process's.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # 1. state
-    one = target.running(options)
+    one = container_options.running(options)
     with Container(one.pid) as container:
         if not container.is_in(one.user, one.mount):
             raise HookError(BAD_STATE, f"{one.label} has ended meanwhile")

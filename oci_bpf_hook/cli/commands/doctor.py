@@ -10,7 +10,7 @@ from ...doctor import container, host, objects
 from ...doctor.finding import OK, PROBLEM, WARNING, Finding
 from ...errors import DONE, FOUND, HookError
 from ...kernel import enums as kernel
-from ..options import target
+from ..options import container as container_options
 from ..options.output import FAINT, HEAD, JSON, Output, print_json, styled
 from ..options.table import argument
 
@@ -22,8 +22,8 @@ If a container doesn't run because the hook refused it, doctor says what the aud
 about that.
 """
 ARGUMENTS = (
-    target.CONTAINER,
-    target.PID,
+    container_options.CONTAINER,
+    container_options.PID,
     argument(
         *("--object",),
         action="append",
@@ -59,7 +59,7 @@ def _of_a_container(
     options: argparse.Namespace, needs: Needs | None
 ) -> tuple[str, Iterator[Finding]]:
     try:
-        one = target.running(options)
+        one = container_options.running(options)
     except HookError:
         # A container that the hook refused doesn't run, and the audit trail says why.
         found = list(container.refused(options.container or ""))

@@ -12,7 +12,8 @@ from ...hook.plan import CREATE_CONTAINER, CREATE_RUNTIME, Step, mount_line, ste
 from ...oci.state import check, find_rootfs
 from ...policy.subject import KERNEL, OF_USERS
 from ...text.strict_json import load_json
-from ..options import request, rules, trial
+from ..options import policy as policy_options
+from ..options import request, trial
 from ..options.output import FAINT, HEAD, JSON, OK, PROBLEM, Output, print_json, styled
 from ..options.table import argument
 from .check import confinement, finding_as_json, print_findings
@@ -90,7 +91,7 @@ def _attributes(one: trial.Trial, given: trial.Setting) -> dict[str, dict[str, o
         known |= {*OF_USERS}
     return {
         key: {**entry, "assumed": key not in known and entry["set_by"] == KERNEL}
-        for key, entry in sorted(rules.shown(one.subject).items())
+        for key, entry in sorted(policy_options.shown(one.subject).items())
     }
 
 

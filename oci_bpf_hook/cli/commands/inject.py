@@ -14,7 +14,8 @@ from ...errors import BAD_STATE, DONE, NO_USER_NAMESPACE, USAGE, HookError
 from ...formats.delegation import needed
 from ...oci import additions
 from ...policy.store.cache import in_force
-from ..options import launcher, request
+from ..options import hook as hook_options
+from ..options import request
 from ..options.output import Output
 from ..options.table import argument
 
@@ -41,7 +42,7 @@ ARGUMENTS = (
         help="add CAP_BPF and the other capabilities that the request needs",
     ),
     argument("--seccomp", action="store_true", help="allow bpf(2) in config.json's seccomp filter"),
-    launcher.ARGUMENT,
+    hook_options.ARGUMENT,
     argument("--undo", action="store_true", help="remove what inject has added"),
 )
 
@@ -81,7 +82,7 @@ def _inject(config: dict[str, Any], options: argparse.Namespace) -> None:
     known = in_force().profiles
     asked = request.request(config.get("annotations") or {}, judge=lambda rest: needed(rest, known))
     names = needed(asked, known)
-    added.hook(launcher.hook(options.hook))
+    added.hook(hook_options.hook(options.hook))
     if options.capabilities:
         added.capabilities(names)
     if options.seccomp:

@@ -9,7 +9,7 @@ from ...bpf.type_facts import HOST, TOKEN_SINCE, reach, why
 from ...errors import DONE, KERNEL_CANNOT, HookError
 from ...kernel import enums as kernel
 from ...kernel.source import FIRST, Source, of_release, release
-from ..options import source
+from ..options import kernel as kernel_options
 from ..options.output import FAINT, HEAD, JSON, OK, WARNING, Output, Piece, print_json, styled
 from ..options.table import argument
 
@@ -27,7 +27,7 @@ host's. A type that reaches the host, which is the kernel that everybody shares,
 confined token. If the grant isn't confined, programs of every type reach the host.
 """
 ARGUMENTS = (
-    *source.ARGUMENTS,
+    *kernel_options.ARGUMENTS,
     argument(
         *("--table",),
         action="store_true",
@@ -71,7 +71,7 @@ def _shown(options: argparse.Namespace) -> Source:
                 KERNEL_CANNOT,
                 f"this kernel has no BTF ({error}); try --kernel, --header or --table",
             ) from None
-    return source.source(options)
+    return kernel_options.source(options)
 
 
 def _other(text: str) -> Source:

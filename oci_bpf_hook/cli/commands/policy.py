@@ -18,7 +18,8 @@ from ...policy import decide as policy
 from ...policy.store import cache
 from ...policy.subject import of_description
 from ...resources import BUILTIN_POLICY
-from ..options import request, rules
+from ..options import policy as policy_options
+from ..options import request
 from ..options.output import JSON, print_json
 from ..options.table import Command, argument
 
@@ -108,9 +109,9 @@ def _show(options: argparse.Namespace) -> int:
 
 def _test(options: argparse.Namespace) -> int:
     annotations = request.annotations(options)
-    attributes = rules.attributes(options)
+    attributes = policy_options.attributes(options)
     name = attributes.get("container")
-    compiled = rules.read_policy(options.policy)
+    compiled = policy_options.read_policy(options.policy)
 
     def resolved(asked: Request) -> tuple[Grant, tuple[str, ...]]:
         return resolve(asked, compiled.enums, kernel.table, compiled.profiles)
@@ -134,7 +135,7 @@ def _test(options: argparse.Namespace) -> int:
         code = error.code
         answer["rule"], answer["problems"] = error.rule, list(error.sentences)
     answer["dropped"] = list(dropped)
-    answer["attributes"] = rules.shown(subject)
+    answer["attributes"] = policy_options.shown(subject)
     print(json.dumps(answer, indent=2) if options.json else _text(answer))
     return code
 
@@ -180,7 +181,7 @@ COMMANDS = (
         help="say which rule decides a request, and what it grants",
         arguments=(
             *request.ARGUMENTS,
-            *rules.ARGUMENTS,
+            *policy_options.ARGUMENTS,
             JSON,
         ),
         run=_test,

@@ -34,7 +34,9 @@ from ...policy.compiled import Compiled
 from ...policy.subject import Subject, of_description
 from ...text.places import Fault, Spot
 from ...values import Value
-from . import request, rules, source
+from . import kernel as kernel_options
+from . import policy as policy_options
+from . import request
 from .table import argument
 
 PROBLEM = "problem"
@@ -56,8 +58,8 @@ ARGUMENTS = (
         exclusive="request",
         one_of_them=True,
     ),
-    *source.ARGUMENTS,
-    *rules.ARGUMENTS,
+    *kernel_options.ARGUMENTS,
+    *policy_options.ARGUMENTS,
 )
 
 
@@ -118,13 +120,13 @@ class Trial(Value):
 
 def setting(options: argparse.Namespace) -> Setting:
     """The setting that the command line asks for.  Raises HookError."""
-    compiled = rules.read_policy(options.policy)
+    compiled = policy_options.read_policy(options.policy)
     return Setting(
-        source=source.source(options),
+        source=kernel_options.source(options),
         here=not (options.kernel or options.header or options.btf or os.geteuid()),
         policy=compiled,
         engine=options.engine or compiled.engine,
-        attributes=rules.attributes(options),
+        attributes=policy_options.attributes(options),
     )
 
 
