@@ -41,6 +41,8 @@ _EXACT_WHY = (
 # The kernel replaces 0 by these before it looks at the token (Linux: kernel/bpf/syscall.c,
 # bpf_prog_load_fixup_attach_type).
 _FIXED_UP = {"cgroup_sock": "cgroup_inet_sock_create", "sk_reuseport": "sk_reuseport_select"}
+# A call's command, and its types of map, program and attach point.
+_Attempt = tuple[int, int | None, int | None, int | None]
 
 
 def learn(recording: Recording, enums: Mapping[str, Enum], *, exact: bool = False) -> Needs:
@@ -59,6 +61,11 @@ def attach_type_is_optional(entry: Entry, enums: Mapping[str, Enum]) -> bool:
     attach = enums[ATTACHS.option].names.get(entry.attach_type, "")
     frags = prog == "xdp" and bool(entry.flags & _XDP_HAS_FRAGS)
     return is_optional(prog, attach) and not frags
+
+
+def _attempt(entry: Entry) -> _Attempt:
+    """What the call tried to do: if it fails, libbpf may try the same again in another way."""
+    return entry.cmd, entry.map_type, entry.prog_type, entry.attach_type
 
 
 def _unread(entry: Entry) -> bool:
@@ -134,13 +141,10 @@ class _Learner:
 
     def _counted(self) -> Iterator[tuple[Entry, int]]:
         """The entries that tell something about needs; the others give a warning."""
-        tokens = self._recording.with_token
-        worked = {
-            (entry.cmd, entry.map_type, entry.prog_type, entry.attach_type)
-            for entry, _ in self._recording.delegable()
-            if entry.result == OK
-        }
-        for entry, count in self._recording.delegable():
+        recording = self._recording
+        tokens = recording.with_token
+        worked = {_attempt(entry) for entry, _ in recording.delegable() if entry.result == OK}
+        for entry, count in recording.delegable():
             if tokens and not entry.token:
                 if not entry.probe:
                     self._warn(
@@ -148,43 +152,40 @@ class _Learner:
                         f"{self._what(entry, count)} came without a token, so no delegation "
                         "helps: the library that made the call doesn't use tokens",
                     )
-                continue
-            if _unread(entry) and entry.result in (OK, None, *_REFUSED):
-                self._warn(
-                    "unread",
-                    f"{self._what(entry, count)} doesn't count: its arguments couldn't be read",
-                )
-            elif self._unknown(entry):
-                self._warn(
-                    "not-delegable",
-                    f"{self._what(entry, count)}: this kernel can't delegate that, or doesn't "
-                    "know it",
-                )
-            elif entry.result in (OK, None):
+            elif self._counts(entry, count, worked):
                 yield entry, count
-            elif entry.result in _REFUSED:
-                if not entry.probe:
-                    self._warn(
-                        "refused",
-                        f"{self._what(entry, count)} was refused ({entry.result}) while it was "
-                        "recorded, so it isn't known what would have come after it",
-                    )
-                yield entry, count
-            elif not entry.probe and (
-                (entry.cmd, entry.map_type, entry.prog_type, entry.attach_type) not in worked
-            ):
-                # If libbpf tries the same again in another way, and succeeds, there is nothing to
-                # tell.
-                self._warn(
-                    "failed",
-                    f"{self._what(entry, count)} failed with {entry.result} and doesn't count",
-                )
-        if not tokens and self._recording.granted is not None and self._recording.entries:
+        if not tokens and recording.granted is not None and recording.entries:
             self._warn(
                 "no-token",
                 "no call came with a token: the program's library doesn't use tokens (libbpf does "
                 "since 1.4, cilium/ebpf since 0.22), or it looks for the bpffs elsewhere",
             )
+
+    def _counts(self, entry: Entry, count: int, worked: set[_Attempt]) -> bool:
+        """Whether `entry` tells something about needs; `worked` are the attempts that succeeded."""
+        what = self._what(entry, count)
+        if _unread(entry) and entry.result in (OK, None, *_REFUSED):
+            self._warn("unread", f"{what} doesn't count: its arguments couldn't be read")
+            return False
+        if self._unknown(entry):
+            self._warn(
+                "not-delegable", f"{what}: this kernel can't delegate that, or doesn't know it"
+            )
+            return False
+        if entry.result in (OK, None):
+            return True
+        if entry.result in _REFUSED:
+            if not entry.probe:
+                self._warn(
+                    "refused",
+                    f"{what} was refused ({entry.result}) while it was recorded, so it isn't known "
+                    "what would have come after it",
+                )
+            return True
+        # If libbpf tries the same again in another way, and succeeds, there is nothing to tell.
+        if not entry.probe and _attempt(entry) not in worked:
+            self._warn("failed", f"{what} failed with {entry.result} and doesn't count")
+        return False
 
     def _unknown(self, entry: Entry) -> bool:
         numbers = (
