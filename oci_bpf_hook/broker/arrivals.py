@@ -1,4 +1,4 @@
-"""New connections to the broker, sorted by what the kernel tells about the peer without any search.
+"""Sorts new connections to the broker by what the kernel tells about the peer without any search.
 
 To find out who asks, the broker walks through /proc, and a user can connect far more often than
 there is time for that.  So a connection is first counted by SO_PEERCRED's uid alone, which costs
@@ -9,21 +9,20 @@ after the other.
 
 import socket
 from collections import OrderedDict, deque
-from struct import Struct
 from time import monotonic
 
 from ..subids import Ranges
+from .peer import credentials
 
-_CREDENTIALS = Struct("=iII")
 # How many connections of one group may wait.
 OF_GROUP = 128
-# A user may connect so many times as often as the user may ask.  A connection above the rate of
-# requests is told why it is refused; one above this is dropped without an answer.
+# A user may connect this many times as often as ask.  A connection above the rate of requests gets
+# a refusal that says why; a connection above this rate is dropped without an answer.
 PATIENCE = 4
-# A user may save up the connections of so many seconds.
+# A user who has made no connections for so many seconds may make all of theirs at once.
 _BURST = 10
-# So many users are remembered, for at most so many seconds; a user who was forgotten has the full
-# credit again.
+# The most users that are remembered, and for how many seconds.  A user who was forgotten has the
+# full credit again.
 _REMEMBERED = 4096
 _FORGOTTEN = 600
 
@@ -90,7 +89,7 @@ class _Group:
 
 
 class Arrivals:
-    """The connections to be examined, of users who may ask `rate` times a second (0: any)."""
+    """The connections to be examined, of users who may ask `rate` times a second (0: no limit)."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate * PATIENCE
@@ -107,7 +106,7 @@ class Arrivals:
         return self._count
 
     def refresh(self) -> None:
-        """See whether subordinate ids now belong to other users, and forget users who stay away."""
+        """Read the subordinate ids again if they have changed, and forget users who stay away."""
         self._ranges.refresh()
         if not self._rate:
             return
@@ -119,9 +118,11 @@ class Arrivals:
             del self._credits[key]
 
     def whose(self, sock: socket.socket) -> Arrived | None:
-        """The connection `sock` with its uid and group; None to drop it.  Raises OSError."""
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        _, uid, _ = _CREDENTIALS.unpack(credentials)
+        """The connection `sock` with its uid and group, or None if it is to be dropped.
+
+        Raises OSError.
+        """
+        _, uid, _ = credentials(sock)
         group = self._ranges.group(uid)
         if self._rate and not self._may(uid if self._ranges.owner(uid) is None else group):
             self._dropped[group] = self._dropped.get(group, 0) + 1
@@ -163,7 +164,7 @@ class Arrivals:
         return self._groups[key].count, key
 
     def take(self, group: int | None = None) -> Arrived:
-        """The next connection in turn, or the oldest of a `group`; there has to be one."""
+        """The connection whose turn it is, of any group or of this `group`; there has to be one."""
         key = next(iter(self._groups)) if group is None else group
         of_it = self._groups.pop(key)
         one = of_it.take()

@@ -1,4 +1,4 @@
-"""The broker's socket, made here or passed by systemd, and the messages to systemd."""
+"""Makes the broker's socket, or takes systemd's, and sends messages to systemd."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from ..errors import NO_BROKER, HookError
 
 
 def require_host() -> None:
-    """Raise HookError (NO_BROKER) unless a broker can work in this process."""
+    """Raise HookError (NO_BROKER) unless this process is root's in the initial user namespace."""
     if not is_initial() or os.geteuid():
         raise HookError(
             NO_BROKER, "the broker is root's service in the initial user namespace; start it there"
@@ -16,7 +16,10 @@ def require_host() -> None:
 
 
 def inherited() -> socket.socket | None:
-    """The socket that systemd has passed (sd_listen_fds), or None.  Raises HookError."""
+    """The socket that systemd has passed (sd_listen_fds(3)), or None.
+
+    Raises HookError (NO_BROKER) if it has passed anything else.
+    """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return None
     if os.environ.get("LISTEN_FDS") != "1":
@@ -35,9 +38,10 @@ def inherited() -> socket.socket | None:
 
 
 def listen(path: str, mode: int, group: int) -> socket.socket:
-    """A new listening socket at `path`; replaces one that nobody listens on any more.
+    """A new listening socket at `path`, in place of one that nobody listens on any more.
 
-    Makes its directory if that is missing; `group` is -1 for none.  Raises HookError (NO_BROKER).
+    Its directory is made if it is missing.  `mode` is the socket's, and `group` is its gid, or -1
+    to leave that as it is.  Raises HookError (NO_BROKER), also if another broker listens there.
     """
     directory = os.path.dirname(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -58,7 +62,7 @@ def listen(path: str, mode: int, group: int) -> socket.socket:
             os.umask(before)
         os.chown(new, -1, group, follow_symlinks=False)
         sock.listen(socket.SOMAXCONN)
-        # Atomic: a client finds either the old socket, which refuses, or this one.
+        # rename(2) is atomic: a client finds either the old socket, which refuses, or this one.
         os.rename(new, path)
     except OSError as error:
         raise HookError(NO_BROKER, f"the broker can't listen at {path}: {error}") from None
@@ -75,7 +79,7 @@ def _answers(path: str) -> bool:
 
 
 def notify(state: str) -> None:
-    """Tell systemd, if it started us (sd_notify); failures are ignored."""
+    """Send `state` to systemd, if it started us (sd_notify(3)); failures are ignored."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return

@@ -17,7 +17,7 @@ from ..users import NOBODY, groups_of, within
 
 # Stands for all users in a namespace within one of root's; no user has this id.
 _WITHIN_ROOTS = -1
-# asm-generic/socket.h; parisc and sparc have numbers of their own.
+# Linux: include/uapi/asm-generic/socket.h; parisc and sparc have numbers of their own.
 _SO_PEERGROUPS = 59
 _SO_PEERPIDFD = 77
 _OWN_NUMBERS = ("parisc", "sparc")
@@ -36,8 +36,7 @@ class Peer:
 
     def __init__(self, sock: socket.socket) -> None:
         """Find out who it is.  Raises HookError if it isn't in a container, or has ended."""
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        self.pid, self.uid, self.gid = _CREDENTIALS.unpack(credentials)
+        self.pid, self.uid, self.gid = credentials(sock)
         self._sock = sock
         self._pidfd = _pidfd(sock)
         try:
@@ -111,6 +110,16 @@ class Peer:
         except OSError:  # ERANGE: it has more groups than fit, and then none of them counts.
             return []
         return [gid for (gid,) in _ID.iter_unpack(value)]
+
+
+def credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """The pid, uid and gid of the process at the other end of `sock`, when it connected.
+
+    The pid is 0 if that process is in no pid namespace below ours.  Raises OSError.
+    """
+    value = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(value)
+    return pid, uid, gid
 
 
 def _pidfd(sock: socket.socket) -> int:

@@ -1,8 +1,8 @@
 """The broker: a small service of root's that delegates BPF for engines that can't do it themselves.
 
 This process accepts, waits, and counts; each request is served by a process of its own (`worker`),
-so that no peer can stop, confuse or fill this one.  A silent connection costs a file descriptor,
-and no user gets more than a share of these, of the processes and of the time.
+so that no peer can stop, confuse or fill this one.  A silent connection takes only a file
+descriptor, and no user gets more than a share of the descriptors, the processes and the time.
 
 An error in handling one event is recorded and ends that event's connection, but never the loop.
 Each event is checked against its registration first, since an earlier event in the same batch may
@@ -26,19 +26,18 @@ from ..policy.store.watch import Watched
 from ..syslog import ERROR, INFO, log
 from ..text.strict_json import json_object
 from ..values import Value
-from . import wire
-from . import worker as session
+from . import wire, worker
 from .arrivals import OF_GROUP, Arrivals, Arrived
 from .peer import Peer
 from .waiting import Connection, User, Waiting
 
 # How many connections may wait, in all.
 WAITING = 512
-# How many connections are accepted in one turn (the kernel may hold a few times as many), and for
-# how many of these the user is found out.
+# How many connections are accepted in one turn (the kernel may hold a few times as many), and how
+# many are examined in one turn to find out who asks.
 _ACCEPTED = 1024
 _LOOKED_AT = 16
-# One user may have this part, a half, of all the requests that are served at a time.
+# One user may have at most one half of the requests that are served at a time.
 _SHARE = 2
 # Seconds between two checks of all deadlines; also how long nothing is accepted after accept(2)
 # failed; also how often what was left out of the record is reported.
@@ -53,17 +52,19 @@ _FULL = "the broker has too many requests; try it later"
 
 
 class Limits(Value):
-    """The broker's limits: `workers` requests at a time, `rate` a second for each user (0: any)."""
+    """The broker's limits: `workers` requests at a time, and `rate` a second for each user.
+
+    It ends after `idle` seconds without a request.  A `rate` or `idle` of 0 is no limit.
+    """
 
     __slots__ = ("idle", "rate", "workers")
     workers: int
     rate: float
-    # After so many seconds without a request the broker ends; 0 for never.
     idle: float
 
 
 class _Worker(Value):
-    """The process of one request, and when it is killed if it hasn't ended."""
+    """The process of one request, which is killed if it hasn't ended at the `deadline`."""
 
     __slots__ = ("deadline", "uid", "user")
     uid: int
@@ -108,7 +109,7 @@ class Broker:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def run(self) -> None:
-        """Serve until SIGTERM or, if there is a limit, until nobody has asked for so long."""
+        """Serve until SIGTERM, SIGINT, or until nobody has asked for as long as `idle` says."""
         while not (self._stopping and not self._workers):
             self.turn()
             if self._limits.idle and self._is_idle() and not self._stopping:
@@ -176,7 +177,7 @@ class Broker:
     # ---- connections -------------------------------------------------------------------
 
     def _accept(self) -> None:
-        """Accept the new connections, only glancing at each, so that the last one counts, too."""
+        """Accept and count the new connections, without finding out more than the uid of each."""
         self._arrivals.refresh()
         self._last = monotonic()
         for _ in range(_ACCEPTED):
@@ -184,7 +185,7 @@ class Broker:
                 sock, _ = self._listening.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError as error:  # No fd or memory is left: a waiting one goes.
+            except OSError as error:  # No fd or memory is left, so a waiting connection is dropped.
                 self._say(0, f"broker: can't accept: {error.strerror}")
                 if not self._make_room():
                     self._rest()
@@ -216,7 +217,7 @@ class Broker:
         self._arrivals.add(one)
 
     def _make_room(self) -> bool:
-        """Drop the oldest connection of the user with the most; returns whether there was one."""
+        """Drop the oldest connection of the user with the most, if any; returns whether it did."""
         arrived, group = self._arrivals.most()
         if self._waiting.most() > arrived:
             self._drop(self._waiting.oldest(), _FULL)
@@ -259,7 +260,7 @@ class Broker:
             ended = not one.sock.recv(1, socket.MSG_PEEK)
         except OSError:
             ended = True
-        if ended:  # Seeing that needs no process.
+        if ended:  # It is dropped here, so that no process is started for it.
             self._discard(one)
             return
         self._selector.unregister(one.sock)
@@ -292,8 +293,8 @@ class Broker:
             self._selector.register(self._listening, selectors.EVENT_READ)
         for one in self._waiting.late():
             self._drop(one, "nothing was asked for" if not one.ready else "the broker is too busy")
-        for pid, worker in self._workers.items():
-            if worker.deadline <= now:
+        for pid, serving in self._workers.items():
+            if serving.deadline <= now:
                 # The process has an alarm of its own, but may be stuck where that doesn't reach it.
                 self._guarded(_kill, pid)
         if now >= self._settle_at:
@@ -350,11 +351,11 @@ class Broker:
             return
         if pid == 0:
             try:
-                session.serve(one.sock, policy, parent)
+                worker.serve(one.sock, policy, parent)
             finally:
                 # Whatever happens, the child must not go on as a second broker.
                 os._exit(1)
-        deadline = monotonic() + session.DEADLINE + 1
+        deadline = monotonic() + worker.DEADLINE + 1
         self._workers[pid] = _Worker(uid=one.uid, user=one.user, deadline=deadline)
         one.user.workers += 1
         self._discard(one)
@@ -364,7 +365,7 @@ class Broker:
         while self._workers:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:  # None is left; something else has reaped them.
+            except ChildProcessError:  # No child is left, because something else has reaped them.
                 for pid in list(self._workers):
                     self._ended(pid, 0)
                 return
@@ -373,13 +374,13 @@ class Broker:
             self._ended(pid, status)
 
     def _ended(self, pid: int, status: int) -> None:
-        worker = self._workers.pop(pid, None)
-        if worker is None:  # A child that this process had before it became the broker.
+        ended = self._workers.pop(pid, None)
+        if ended is None:  # A child that this process had before it became the broker.
             return
-        worker.user.workers -= 1
+        ended.user.workers -= 1
         self._last = monotonic()
         if status:
-            uid = worker.uid
+            uid = ended.uid
             self._say(uid, f"broker: a request of uid {uid} ended with status {status:#x}")
 
 
@@ -390,10 +391,10 @@ def _kill(pid: int) -> None:
 
 
 def _refuse(sock: socket.socket, code: int, *problems: str) -> None:
-    """Send the refusal, if the peer listens, and close the connection."""
+    """Send the refusal, if the peer reads, and close the connection."""
     with sock:
         try:
             sock.setblocking(False)
-            session.answer(sock, wire.refused(code, problems))
+            worker.answer(sock, wire.refused(code, problems))
         except OSError:
             pass

@@ -1,4 +1,4 @@
-"""Connections to the broker whose user is known, until each has its turn.
+"""Keeps the connections to the broker whose user is known, until each has its turn.
 
 Users have their turns one after the other, and no user gets more than a share of the room.
 """
@@ -15,12 +15,16 @@ SILENCE = 5
 TURN = 10
 # How many connections of one user may wait.
 WAITING_OF_USER = OF_GROUP
-# A user may save up the requests of so many seconds.
+# A user who has made no requests for so many seconds may make all of theirs at once.
 _BURST = 10
 
 
 class User:
-    """What one user has under way: connections that are ready, processes, and credit."""
+    """What the broker knows of one user: connections, processes, and how many more are allowed.
+
+    `ready` are the connections that wait for their turn, the oldest first; `waiting` counts all
+    connections here, and `workers` the processes that serve the user.
+    """
 
     def __init__(self, rate: float) -> None:
         self.ready: deque[Connection] = deque()
@@ -39,7 +43,10 @@ class User:
 
 
 class Connection:
-    """A connection of the `user` with the `uid`, which waits for its turn until `deadline`."""
+    """A connection of the `user` with the `uid`, which is dropped at the `deadline`.
+
+    It is `ready` once it has something to read.
+    """
 
     def __init__(self, sock: socket.socket, uid: int, user: User) -> None:
         self.sock = sock
@@ -50,7 +57,7 @@ class Connection:
 
 
 class Waiting:
-    """All connections that wait, of users who may ask `rate` times a second (0: any)."""
+    """All connections that wait, of users who may ask `rate` times a second (0: no limit)."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
@@ -70,7 +77,7 @@ class Waiting:
         return len(self._users)
 
     def add(self, sock: socket.socket, uid: int) -> Connection | None:
-        """Have it wait; returns None if the user `uid` has too many, or asks too often."""
+        """Have `sock` wait; returns None if the user `uid` has too many, or asks too often."""
         user = self._users.get(uid)
         if user is None:
             user = self._users[uid] = User(self._rate)
@@ -90,7 +97,7 @@ class Waiting:
         one.user.ready.append(one)
 
     def forget(self, one: Connection) -> None:
-        """Remove it, if it is here; its socket stays open."""
+        """Remove the connection, if it is here; its socket stays open."""
         if one in self._all:
             del self._all[one]
             one.user.waiting -= 1
@@ -98,11 +105,11 @@ class Waiting:
                 one.user.ready.remove(one)
 
     def most(self) -> int:
-        """How many connections the user with the most of them has here."""
+        """How many connections the user who has the most of them has here."""
         return max((user.waiting for user in self._users.values()), default=0)
 
     def oldest(self) -> Connection:
-        """The oldest connection of the user who has most of them; there has to be one."""
+        """The oldest connection of the user who has the most of them; there has to be one."""
         most = max(self._users.values(), key=lambda user: user.waiting)
         return next(one for one in self._all if one.user is most)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..delegation.annotations import Request
 
+# The version of this protocol.  Each message has it, and another one is refused.
 VERSION = 1
 # The most bytes that a message may have.
 LONGEST = 1 << 16

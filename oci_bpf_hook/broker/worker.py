@@ -57,7 +57,7 @@ _PRIVATE = {
 
 
 class _Making(Half):
-    """The child that makes a mount in a container."""
+    """The broker's child, which makes a mount in the namespaces of `container`."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
