@@ -1,1 +1,1 @@
-"""A container that is about to start: its namespaces, its image and podman's word for it."""
+"""A container that is about to start: its namespaces, its image, and the name podman gave it."""

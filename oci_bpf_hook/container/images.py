@@ -38,13 +38,14 @@ _ALLOW = (
 
 
 def stored(identity: str, place: str) -> "tuple[str, dict[str, Any]] | None":
-    """podman's storage, and its entry for the container `identity`; None if it isn't podman's.
+    """podman's entry for the container with the id `identity`, or None if it isn't podman's.
 
-    `place` is the container's bundle, or the root filesystem in it.  Raises ValueError if the
-    storage has no such container, or can't be read.
+    The entry comes with GRAPHROOT/DRIVER, with which the paths in podman's storage begin.  `place`
+    is the container's bundle, or its root filesystem.  Raises ValueError if the storage has no such
+    container, or can't be read.
     """
-    # GRAPHROOT/overlay-containers/ID/userdata, GRAPHROOT/overlay/LAYER/merged, and for vfs
-    # GRAPHROOT/vfs/dir/LAYER.
+    # podman's places are GRAPHROOT/overlay-containers/ID/userdata, GRAPHROOT/overlay/LAYER/merged,
+    # and for the driver vfs GRAPHROOT/vfs/dir/LAYER.
     top, *below = place.rsplit("/", 3)
     if len(below) != 3:
         return None
@@ -71,7 +72,7 @@ def of_user(annotations: "Mapping[str, str]", identity: str, place: str) -> dict
     """
     found = stored(identity, place)
     image = found[1].get("image") if found else None
-    if found is None or not image:  # Not podman's, or a root filesystem without an image.
+    if found is None or not image:  # It isn't podman's, or it was started without an image.
         return dict(annotations)
     manifests = list(_manifests(f"{found[0]}-images/{image}"))
     if not manifests:
@@ -93,7 +94,7 @@ def _manifests(directory: str) -> "Iterator[dict[str, Any]]":
         if name == _MANIFEST or name.startswith(_OF_DIGEST):
             try:
                 manifest = _json(f"{directory}/{name}", _MANIFEST_MAX)
-            except FileNotFoundError:  # Its image is just being removed.
+            except FileNotFoundError:  # The image is just being removed.
                 continue
             found = manifest.get("annotations") if isinstance(manifest, dict) else None
             yield found if isinstance(found, dict) else {}
@@ -112,7 +113,10 @@ def _json(path: str, longest: int) -> object:
 
 
 def copies(version: object) -> bool:
-    """Whether podman may have copied an image's annotations, by its configuration's ociVersion."""
+    """Whether podman may have copied an image's annotations.
+
+    `version` is the ociVersion of the configuration that podman made.
+    """
     return not isinstance(version, str) or not version or version.startswith(_COPYING)
 
 
@@ -145,7 +149,7 @@ def asked_by_user(
     try:
         if len(theirs) == len(annotations) or parse(theirs, name) == request:
             return theirs
-    except HookError:  # What is left makes no request.
+    except HookError:  # What is left isn't a valid request.
         pass
     keys = sorted(key for key in annotations if key not in theirs and key.startswith(PREFIX))
     shown = ", ".join(map(quote, keys[:LISTED])) or "what the container is called"

@@ -1,8 +1,9 @@
 """A container that is about to start, held by its namespaces.
 
 A pid may come to name another process.  So one directory fd on /proc/PID is opened and used for
-everything: like a pidfd, it stays with the process that it was opened for and fails once that has
-gone.  The namespaces are then held by fds of their own, and exactly these are checked and joined.
+everything: like a pidfd, it stays with the process that it was opened for, and fails once that
+process has gone.  The namespaces are then held by fds of their own, and exactly these are checked
+and joined.
 
 The process that looks may be the host's root, a rootless engine in a user namespace of its own,
 which it may share with its containers, or a hook that is in the container already.
@@ -58,7 +59,7 @@ def owner_of(namespace: int) -> int:
 
 
 def owning(namespace: int) -> int:
-    """An fd on the user namespace that the open `namespace` belongs to.
+    """An fd on the user namespace that the open `namespace` belongs to, for the caller to close.
 
     Raises OSError; PermissionError if that is neither our user namespace nor one below it.
     """
@@ -68,7 +69,7 @@ def owning(namespace: int) -> int:
 def is_within(namespace: int, above: int) -> bool:
     """Whether the open user `namespace` has the inode number `above`, or was made within that one.
 
-    To be called in the initial user namespace.  Raises OSError.
+    The caller has to be in the initial user namespace.  Raises OSError.
     """
     here = posix.dup(namespace)
     try:
@@ -160,8 +161,8 @@ class Process:
 
     def owns_its_mounts(self) -> bool:
         """Whether its mount namespace belongs to its user namespace.  Raises OSError."""
-        # The owner of the mount namespace decides what is mounted there; only if the owner is the
-        # container's user namespace, the mount namespace is the container's own.
+        # Whoever owns a mount namespace decides what is mounted there.  So it is the container's
+        # own only if it belongs to the container's user namespace.
         return user_namespace_of(self.mount) == self._user_id
 
     def is_nested(self) -> bool:
@@ -183,13 +184,16 @@ class Process:
     def outermost_owner(self) -> int:
         """The user who made the outermost user namespace around it, below the initial one.
 
-        Everything further inside was made with that user's rights.  To be called in the initial
-        user namespace.
+        Everything further inside was made with that user's rights.  The caller has to be in the
+        initial user namespace.
         """
         return self.outermost()[1]
 
     def outermost(self) -> tuple[int, int]:
-        """The inode number of the outermost user namespace below the initial one, and its owner."""
+        """The inode number and the owner of the outermost user namespace below the initial one.
+
+        The caller has to be in the initial user namespace.  Raises OSError.
+        """
         namespace = posix.dup(self.user)
         try:
             # The kernel nests them at most 32 deep.
@@ -226,13 +230,13 @@ class Process:
             finally:
                 posix.close(network)
         except PermissionError:
-            # Its owner is neither our user namespace nor one below.
+            # The network namespace belongs neither to our user namespace nor to one below it.
             return True
         except OSError as error:
             raise _unreachable(None, error) from None
 
     def sees_host_cgroups(self, root: str | None) -> bool:
-        """Whether below its root filesystem at `root` a cgroup2 shows more than its own cgroup.
+        """Whether a cgroup2 below its root filesystem at `root` shows more than its own cgroup.
 
         If `root` is None, the whole mount namespace is searched.  BPF programs attach to any cgroup
         directory that can be opened, and opening one for reading needs no privilege.  Raises
@@ -259,7 +263,8 @@ class Process:
             if own == "/" or not f"{top}/".startswith(f"{own}/"):
                 above = identity
                 # The root of an initramfs is mounted on itself, and a file that changes while it is
-                # read may show other circles: so climb at most as often as there are mounts.
+                # read may show other circles.  So the loop ends after as many steps as there are
+                # mounts.
                 for _ in parents:
                     if above == rootfs:
                         break

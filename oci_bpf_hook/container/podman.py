@@ -15,7 +15,7 @@ def container_name(identity: str) -> str | None:
 
     podman has no annotation for it, but tells conmon, our grandparent: `-c ID -n NAME`.
     """
-    # Not getppid(): in the container that number differs from the one in the host's /proc.
+    # getppid() isn't used: a hook in the container gets another number than is in the host's /proc.
     pid = "self"
     for _ in range(4):
         try:
@@ -38,7 +38,7 @@ def container_name(identity: str) -> str | None:
 
 
 def _is_roots(pid: str) -> bool:
-    """Whether all of its user ids are root's; a set-user-id program changes only some of them.
+    """Whether all user ids of `pid` are root's; a set-user-id program changes only some of them.
 
     Raises OSError, ValueError.
     """

@@ -115,7 +115,7 @@ class Proposed:
 
 
 def identity(config: "Mapping[str, Any]") -> str:
-    """podman's id for the container of the decoded config.json `config`, "?" if it has none."""
+    """The id that podman gave the container of the decoded config.json `config`, or "?"."""
     for mount in config.get("mounts") or []:
         if mount.get("destination") == _MARK:
             parts = str(mount.get("source")).split("/")
@@ -124,7 +124,7 @@ def identity(config: "Mapping[str, Any]") -> str:
 
 
 def name(config: "Mapping[str, Any]") -> str | None:
-    """The name that podman's storage has for it; None if that can't be told.
+    """The name that podman's storage has for the container of `config`; None if that can't be told.
 
     No annotation has it, and the process that knows it, conmon, doesn't run yet.
     """
