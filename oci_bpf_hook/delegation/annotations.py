@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PREFIX = "io.bpffs."
 LISTS = tuple(kind.option for kind in KINDS)
 PATH = "/sys/fs/bpf"
-# bpf_fill_super() gives the root directory 0777 and the sticky bit.
+# The kernel's default for the root directory (Linux: kernel/bpf/inode.c, bpf_fill_super).
 MODE = 0o1777
 KEYS = (*LISTS, "profile", "record", "path", "mode", "on_unknown")
 # The annotations in which engines that run pods put the container's name: first CRI-O's, which

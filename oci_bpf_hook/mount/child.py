@@ -37,7 +37,7 @@ _KILL_DEADLINE = 0.2
 class Half:
     """A child that runs `_child`, to be used in a `with`; `_fds` are the fds that it has sent."""
 
-    # Seconds that all of it may take.
+    # For how many seconds the parent waits for the child in all.
     seconds = 4
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Half:
             ) from None
 
     def _child(self, sock: socket, parent: int) -> "NoReturn":
-        """What the child does; it gets its end of the socket and its parent's pid."""
+        """Do the child's work, with its end of the socket and the pid of its parent, and end."""
         raise NotImplementedError
 
     def _start(self, seconds: float) -> None:
@@ -84,7 +84,7 @@ class Half:
             raise self._died() from None
 
     def _receive(self, *kinds: bytes) -> bytes:
-        """The next message of one of the kinds."""
+        """The next message of one of the `kinds`; others are passed over.  Raises HookError."""
         while True:
             try:
                 message = self._message()
@@ -165,7 +165,10 @@ def settings(grant: "Grant") -> tuple[tuple[str, str], ...]:
 
 
 def create(fd: int, grant: "Grant") -> None:
-    """Configure the filesystem context `fd` and create its superblock."""
+    """Configure the filesystem context `fd` as `grant` says, and create its superblock.
+
+    Raises HookError.
+    """
     call = ""
     try:
         for name, value in settings(grant):

@@ -70,18 +70,18 @@ MOUNT = b"m"
 FAILED = b"!"
 # For a running container, whose process has pivoted: the root filesystem is that process's root.
 RUNNING = ""
-# The longest message is a path with a few words.
+# The most bytes of a message, of which the longest is a path with a few words.
 LONGEST = 8192
 MODE = Struct("I")
 FD = Struct("i")
-# The first byte of a message tells its kind.  PLACED: the id of a directory's mount, whether the
-# directory is that mount's root, uid, gid and mode.
+# The first byte of a message tells its kind.  PLACED is followed by the id of a directory's mount,
+# whether the directory is that mount's root, and the directory's uid, gid and mode.
 PLACE = Struct("=cQ?III")
-# FAILED: errno, followed by step, reason and file name, separated by NUL.
+# FAILED is followed by errno, and by the step, the reason and the file name, separated by NULs.
 FAILURE = Struct("=ci")
-# MAKING: how many directories, and the mount's id, or 0 for the root filesystem's own.
+# MAKING is followed by the number of directories, and their mount's id (0: the root filesystem's).
 MISSING = Struct("=cIQ")
-# OWNED: 1 or 0.
+# OWNED is followed by 1 or 0.
 COUNT = Struct("=cI")
 
 _FLAGS = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
@@ -198,7 +198,7 @@ def join(container: "Container", root: str | None, parent: int, progress: Progre
     if container.joins_mount:
         syscalls.setns(container.mount, syscalls.CLONE_NEWNS)
     progress.step = "root"
-    # Opened while we still are root on the host: only root may walk to the root filesystem.
+    # It is opened while we still are root on the host: only root may walk to the root filesystem.
     root_fd = -1 if root is None else _open_root(container, root)
     progress.step = "user"
     if container.joins_user:
@@ -225,8 +225,8 @@ def _order(sock: socket, seconds: int) -> bytes:
 
 
 def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: Progress) -> None:
-    # From here on something has to be undone if the parent dies, which a process can't do that dies
-    # with its parent.  The end of the socket tells of the parent's death as well.
+    # From here on this half has to undo something if its parent dies, so it must not be killed at
+    # that moment any more.  It learns of its parent's death from the end of the socket.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
     (mode,) = MODE.unpack_from(order)
     progress.step = "path"
@@ -260,7 +260,7 @@ def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: Prog
 
 
 def _open_source(broker: bytes) -> tuple[int, OSError | None]:
-    """The source of the mount: a connection to the broker if there is one, or an fs context."""
+    """A filesystem context, or a connection to the broker; -1 and the error if that fails."""
     if not broker:
         return syscalls.fsopen(b"bpf"), None
     sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
@@ -347,7 +347,7 @@ def _owned(mount: int) -> bool:
 def _mount(context: int, mode: int) -> int:
     mount = syscalls.fsmount(context, _FLAGS)
     if not mode & _STICKY:
-        # bpf_fill_super() adds the sticky bit to whatever mode is set.
+        # The kernel adds the sticky bit to any mode (Linux: kernel/bpf/inode.c, bpf_fill_super).
         fd = posix.open(b".", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=mount)
         posix.fchmod(fd, mode)
         posix.close(fd)
@@ -373,7 +373,7 @@ def _take_back(progress: Progress) -> "NoReturn":
         for directory, name in reversed(progress.made):
             try:
                 posix.rmdir(name, dir_fd=directory)
-            except OSError:  # Somebody has put something there meanwhile, which is theirs.
+            except OSError:  # Somebody has put something into it meanwhile.
                 pass
     finally:
         posix._exit(0)

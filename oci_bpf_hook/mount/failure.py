@@ -1,6 +1,7 @@
-"""Why a half failed, as sentences for people; imported only once one has failed.
+"""Says why a half failed, in sentences for people.
 
-A half reports its step and the kernel's error; this module says what is wrong and what to do.
+A half reports its step and the kernel's error; this module says what is wrong and what to do.  It
+is imported only once a half has failed.
 """
 
 import posix
@@ -31,9 +32,10 @@ _CAPABILITIES = {
 
 
 def of_call(call: str, error: OSError, context: int) -> HookError:
-    """Why `call` on the filesystem `context` failed with `error`."""
+    """The error that says why `call` on the filesystem `context`, an fd, failed with `error`."""
     reason = f"{call}: {posix.strerror(error.errno or 0)}{_log(context)}"
-    # Setting a mask needs the capability; a kernel that accepts masks accepts all the rest.
+    # Setting a mask needs the capability.  If the masks were accepted, creating the superblock
+    # doesn't fail for lack of it.
     if error.errno == EPERM and call != "fsconfig(create)":
         return _unprivileged(reason)
     if error.errno in (ENOSYS, EINVAL, EPERM):
@@ -50,7 +52,7 @@ def _log(fd: int) -> str:
 
 
 def of_message(message: bytes) -> HookError:
-    """The container half's OSError as a sentence for people."""
+    """The error in the container half's `message`, which begins with FAILED."""
     _, number = container_half.FAILURE.unpack_from(message)
     text = message[container_half.FAILURE.size :].decode("utf-8", "backslashreplace")
     step, reason, name = (*text.split("\0"), "", "")[:3]
@@ -78,9 +80,10 @@ def of_message(message: bytes) -> HookError:
 
 
 def in_volume(path: bytes, shown: "Sequence[str]") -> HookError:
-    """The directory `path` is missing in a volume, whose mount point the kernel shows as `shown`.
+    """The error for a directory `path` that is missing in a volume.
 
-    The kernel shows it as the reader sees it: the root filesystem may be below another directory.
+    `shown` has the volume's mount point from mountinfo, or is empty.  The mount point there may
+    begin with the directory in which the reader sees the root filesystem.
     """
     from ..kernel.mountinfo import plain
 
@@ -100,7 +103,7 @@ def in_volume(path: bytes, shown: "Sequence[str]") -> HookError:
 
 
 def in_shared_volume() -> HookError:
-    """The directory is in a mount that propagates to the host."""
+    """The error for a directory in a mount that propagates to the host."""
     problem = Problem(
         "the target directory is in a volume that is shared with the host, where the bpffs would "
         "appear too",
@@ -111,7 +114,7 @@ def in_shared_volume() -> HookError:
 
 
 def would_hide(path: str) -> HookError:
-    """There is another delegation at `path`, and ours would lie over it."""
+    """The error for a `path` at which there is another delegation, which ours would hide."""
     problem = Problem(
         f"the container already has another delegated bpffs at {quote(path)}, from annotations or "
         "another CDI device, and this one would hide it",
@@ -148,7 +151,7 @@ def _kernel(reason: str) -> HookError:
 
 
 def no_broker(reason: str) -> HookError:
-    """No broker answers, for this `reason`."""
+    """The error if no broker answers, for this `reason`."""
     return HookError(
         NO_BROKER,
         f"the broker, which delegates BPF for rootless engines, doesn't answer ({reason}); an "

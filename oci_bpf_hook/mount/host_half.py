@@ -52,7 +52,7 @@ class HostHalf(Half):
         self._root = root
         self._broker = broker
         self._path = b""
-        # What has to be undone besides the mount: how many directories of the path.
+        # How many directories of the path have to be removed if the mount is undone.
         self._making = 0
         self._kept = False
         self._undo = False
@@ -126,7 +126,7 @@ class HostHalf(Half):
         """
         if not self._target[1] or self._wrong(self._target, grant, enums):
             return False
-        owned, marked = self._whose(guard)
+        owned, marked = self._owned_and_marked(guard)
         return owned and marked == (guard is not None)
 
     def has_any(self) -> bool:
@@ -140,13 +140,14 @@ class HostHalf(Half):
         return (
             kind == "bpf"
             and any(option.startswith("delegate_") for option in options)
-            and self._whose()[0]
+            and self._owned_and_marked()[0]
         )
 
-    def _whose(self, guard: "Guard | None" = None) -> tuple[bool, bool]:
+    def _owned_and_marked(self, guard: "Guard | None" = None) -> tuple[bool, bool]:
         """Whether the target belongs to the container's user namespace, as tokens require.
 
-        Also whether a guard holds it: `guard`, or else the one in force, if we may look at it.
+        And whether it is marked for `guard`, or if that is None for the guard in force, as far as
+        this process may look at that one.
         """
         before = len(self._fds)
         self._send(container_half.OWNER)
@@ -192,7 +193,7 @@ class HostHalf(Half):
             )
 
     def failure(self) -> HookError:
-        """Why the container half has reached no broker."""
+        """The error that says why the container half hasn't reached the broker."""
         try:
             self._send(container_half.CREATED)
             self._receive(container_half.FAILED)
@@ -206,11 +207,11 @@ class HostHalf(Half):
         self._kept = True
 
     def _message(self) -> bytes:
-        """The next message; notes what would have to be undone."""
+        """The next message; notes how many directories the child makes, which may have to go."""
         message = super()._message()
         if message.startswith(container_half.MAKING):
             _, missing, mount = container_half.MISSING.unpack(message)
-            # If a mount is given, the child waits for MAKE and hasn't made anything yet.
+            # If it names a mount, the child waits for MAKE and hasn't made anything yet.
             self._making = 0 if mount else missing
         return message
 
@@ -274,7 +275,7 @@ class HostHalf(Half):
         return wrong + differences(grant, options, enums)
 
     def _stays_inside(self, mount: int) -> None:
-        """Refuse a target on a `mount` that propagates what is mounted there out of the container.
+        """Refuse a target on a `mount` from which new mounts propagate out of the container.
 
         crun makes a volume that is rshared a peer of the host's own mount.
         """
@@ -338,7 +339,7 @@ class HostHalf(Half):
             self._undo = True
             try:
                 self._start(_UNDO_DEADLINE)
-            except OSError:  # Nothing more can be done.
+            except OSError:  # Then nothing more can be undone.
                 return
             self._wait()
 
@@ -371,7 +372,7 @@ def _marked(target: int, guard: "Guard | None") -> bool:
 
 
 def _place(message: bytes) -> tuple[int, bool, int, int, int]:
-    """The place that the child tells: mount id, whether it is the mount's root, uid, gid, mode."""
+    """What PLACED tells: the mount's id, whether it is the mount's root, and uid, gid and mode."""
     _, mount, is_root, uid, gid, mode = container_half.PLACE.unpack(message)
     return mount, is_root, uid, gid, mode
 

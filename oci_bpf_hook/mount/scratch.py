@@ -23,14 +23,17 @@ if TYPE_CHECKING:
 
     from ..guard.pinned import Guard
 
+# Numbers of map types, program types and attach types, which are ABI (Linux:
+# include/uapi/linux/bpf.h).
 HASH = 1
 SOCKET_FILTER = 1
 TRACEPOINT = 5
 ATTACH_0 = 0
+# Seconds.
 _DEADLINE = 10
-# Unused ids, for the scratch namespace's root.
+# The host's uid and gid of the scratch namespace's root, which nobody else is likely to have.
 ID = 0x7FFF0000
-# Its root filesystem is bound here: a directory that every host has.
+# Its root filesystem, a tmpfs, is mounted here, on a directory that every host has.
 _ROOT = b"/tmp"
 _BPFFS = "/bpf"
 _READY = "ready"
@@ -38,7 +41,7 @@ _DONE = "done"
 
 
 def masks(*programs: int) -> dict[str, int]:
-    """The masks to delegate: the least for a map and a program, and these types of programs."""
+    """The smallest masks that allow a hash map, a socket filter, and these types of `programs`."""
     return {
         CMDS.option: 1 << bpf.BPF_MAP_CREATE | 1 << bpf.BPF_PROG_LOAD,
         MAPS.option: 1 << HASH,
@@ -54,7 +57,10 @@ class Scratch:
     """
 
     def __init__(self, use: "Callable[[int], str]") -> None:
-        """The child runs `use` with a token's fd; `use` returns what failed, or "", or raises."""
+        """Have the child run `use` with a token's fd.
+
+        `use` returns what failed, or "", or raises OSError.
+        """
         self._use = use
 
     def __enter__(self) -> "Scratch":
@@ -83,7 +89,10 @@ class Scratch:
         os.waitpid(self.pid, 0)
 
     def delegate(self, wanted: "Mapping[str, int]", guard: "Guard | None" = None) -> str:
-        """Give it a bpffs with these masks, held by `guard`; returns what failed, or ""."""
+        """Give it a bpffs with the masks that are `wanted`, marked for `guard` if that is given.
+
+        Returns what failed, or "".
+        """
         grant = Grant(masks=dict(wanted), path=_BPFFS, mode=0o1777)
         try:
             with (
@@ -97,7 +106,7 @@ class Scratch:
         return ""
 
     def use(self) -> str:
-        """Have the child make a token and use it; what failed, or ""."""
+        """Have the child make a token and use it; returns what failed, or ""."""
         said = self._ask()
         return "" if said == _DONE else said
 
