@@ -57,8 +57,8 @@ def read_stdin(what: str = "state", longest: int = STATE_MAX) -> bytes:
     """The whole of standard input, which the message calls `what`.
 
     It is read to its end even if it is too long, because crun before 1.17 takes a hook that closes
-    the pipe early for one that has failed (crun: 2c4db997, 1.17).  Raises HookError (BAD_STATE) if
-    it has more than `longest` bytes.
+    the pipe early for one that has failed (crun: 2c4db997, "linux: ignore EPIPE for hooks", 1.17).
+    Raises HookError (BAD_STATE) if it has more than `longest` bytes.
     """
     pieces: list[bytes] = []
     size = 0
