@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def guard_for(
     decision: "Decision", subject: "Subject", enums: "Mapping[str, Enum]"
 ) -> "Guard | None":
-    """The open guard for what was decided for `subject`; the caller closes it.
+    """The open guard for the `decision` about `subject`; the caller closes it.
 
     Returns None if the grant isn't confined.  If no guard is in force, returns None too if the
     grant doesn't need one, and otherwise raises HookError (REFUSED) with both ways out.

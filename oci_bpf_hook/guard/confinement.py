@@ -15,7 +15,7 @@ from .pinned import AbsentError, in_force
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-# A file system on the way may be the container's own (FUSE), and never answer.
+# Seconds.  A file system on the way may be the container's own (FUSE), and never answer.
 _DEADLINE = 2
 _NOT_MARKED, _MARKED, _UNKNOWN = range(3)
 

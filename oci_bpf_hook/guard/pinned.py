@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 # The version of the config map's layout; guard.bpf.c has it too.
 VERSION = 1
-# The links that are pinned there have the names of their programs.
+# The links of the programs; each is pinned under its program's name.
 LINKS = ("token_create", "token_free", "token_capable", "map_create", "prog_load", "prog")
 MARKS = "marks"
 TOKENS = "tokens"
 CONFIG = "config"
 
-# struct config: version; types of programs, those that take CAP_PERFMON, types of maps, and
-# capabilities; where system calls have two arguments; the ids of the programs, and of the maps
-# `marks` and `tokens`; modes of loads; the digest of the lists.
+# struct config in guard.bpf.c: the version; masks of program types, of those that take CAP_PERFMON,
+# of map types and of capabilities; the offsets of a system call's first two arguments; the ids of
+# the programs, and of the maps `marks` and `tokens`; a mask of modes of loads; the lists' digest.
 CONFIG_VALUE = Struct("=Ixxxx4QII6I2IIxxxx32s")
 KEY = Struct("=I")
 # struct bpf_link_info: type, id, prog_id, and for a tracing link its attach_type.
@@ -44,9 +44,10 @@ _INODE_STORAGE = 28
 _CONFINED = KEY.pack(1)
 _OPEN = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
-# BPF_PROG_LOAD; BPF_BTF_GET_FD_BY_ID, which with CAP_SYS_ADMIN in the user namespace opens the BTF
-# of everybody's programs; and all commands that are newer than this module.  map_create and
-# btf_load, the other commands that take a token, are held by the masks.
+# A token with one of these commands is confined only by the guard: BPF_PROG_LOAD;
+# BPF_BTF_GET_FD_BY_ID, which with CAP_SYS_ADMIN in the user namespace opens the BTF of everybody's
+# programs; and all commands that are newer than this module.  For map_create and btf_load, the
+# other commands that take a token, the masks are enough.
 _HELD = 1 << 5 | 1 << 19
 _KNOWN = (1 << 39) - 1
 
@@ -69,7 +70,10 @@ class Guard:
     __slots__ = ("_directory", "_held", "_marks")
 
     def __init__(self, marks: int, directory: str = "") -> None:
-        """Own `marks`, an fd on its map of marks, which is pinned in `directory`, if anywhere."""
+        """Own `marks`, an fd on the guard's map of marks.
+
+        `directory` is where the guard is pinned, or "" for a guard that isn't pinned yet.
+        """
         self._marks = marks
         self._directory = directory
         self._held = -1
@@ -142,7 +146,10 @@ def in_force(directory: str = GUARD) -> Guard:
 
 
 def is_roots(directory: str) -> bool:
-    """Whether `directory` isn't a link, and only root may look into it.  Raises OSError."""
+    """Whether `directory` is a directory, and not a link to one, that only root may look into.
+
+    Raises OSError.
+    """
     status = posix.lstat(directory)
     return not status.st_uid and status.st_mode & 0o170077 == 0o040000
 
@@ -166,7 +173,7 @@ def _whole(directory: str) -> Guard:
 
 
 def _check(links: list[int], config: int, marks: int) -> None:
-    """Raise AbsentError unless these are the guard's, as it was loaded and proved."""
+    """Raise AbsentError unless these fds are the guard's links and maps, as they were loaded."""
     value = syscalls.bpf_map(syscalls.BPF_MAP_LOOKUP_ELEM, config, KEY.pack(0), CONFIG_VALUE.size)
     version, _, _, _, _, _, _, *ids, _, _ = CONFIG_VALUE.unpack(value)
     if version != VERSION:

@@ -13,7 +13,8 @@ from oci_bpf_hook.bpf.btf import TAIL, layout_of, string
 from oci_bpf_hook.bpf.names import KINDS, MAPS, PROGS, Kind
 from oci_bpf_hook.bpf.type_facts import HOST, reach
 from oci_bpf_hook.bpf.types import FUNC
-from oci_bpf_hook.guard.lsm.table import FILE, markdown
+from oci_bpf_hook.guard.lsm.lists import FILE
+from oci_bpf_hook.guard.lsm.table import markdown
 from oci_bpf_hook.kernel import enums as kernel
 from tests.corpus.check import KERNEL
 from tests.project.test_profiles import USES

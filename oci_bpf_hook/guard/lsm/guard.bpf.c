@@ -28,7 +28,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-/* The layout of the maps that user space reads: guard.py and lsm/refusals.py have it too. */
+/* The layout of the maps that user space reads; pinned.py, load.py and refusals.py have it too. */
 #define VERSION 1
 
 #define EPERM 1
@@ -293,9 +293,9 @@ static struct user *user_of(__u64 key)
 }
 
 /*
- * The key that a token in this user namespace is counted for: the user who made the outermost one
- * around it, and may have made many.  But root's are of containers that have nothing else in common,
- * so each of these user namespaces is counted for itself.
+ * The key in `users` under which a token in this user namespace is counted: the user who made the
+ * outermost one around it, since one user can make many.  If that is root, it is this namespace's
+ * inode number, since root's engines make namespaces for containers that have nothing in common.
  */
 static __u64 whose(struct user_namespace *space)
 {
@@ -399,10 +399,10 @@ int token_free(unsigned long long *ctx)
 }
 
 /*
- * The kernel asks for the capability before the program exists, and the verifier asks for it again
- * and again, and merely goes on without it.  The command's own attributes tell these cases apart:
- * only a program of a type that takes CAP_PERFMON is refused without it.  The attributes are the
- * user's memory, which is good enough for a record, and for nothing else.
+ * Describe a program that is refused for lack of the capability; returns 0 if none is.  The
+ * verifier asks for it too, many times, and goes on without it.  So only programs of types that
+ * take CAP_PERFMON are described, as the attributes of the command tell.  These are the user's
+ * memory, and so are good enough for a record, and for nothing else.
  */
 static int describe(struct refusal *refusal, struct config *config)
 {

@@ -1,4 +1,4 @@
-"""What has to be true of the host before the guard is written there."""
+"""Checks what has to be true of the host before the guard is pinned there."""
 
 from ...errors import KERNEL_CANNOT, HookError
 from ..pinned import is_roots
@@ -7,8 +7,8 @@ from ..pinned import is_roots
 def require_own(directory: str) -> None:
     """Raise HookError if others may have put links into `directory`, which we would follow.
 
-    A bpffs that was mounted without a mode is writable for everybody (Linux: kernel/bpf/inode.c,
-    bpf_fill_super), and whoever comes first has the name.
+    Everybody can write to a bpffs that was mounted without a mode (Linux: kernel/bpf/inode.c,
+    bpf_fill_super), and so can take a name in it before root does.
     """
     try:
         mine = is_roots(directory)
@@ -18,8 +18,8 @@ def require_own(directory: str) -> None:
         raise HookError(
             KERNEL_CANNOT,
             f"{directory} isn't root's own directory, and the guard isn't pinned among names that "
-            "others may have made; see who made it, and remove it, or chmod it to 0700 if that "
-            "was you",
+            "others may have made; see who made it, and remove it, or if that was you, chmod it to "
+            "0700",
         )
 
 

@@ -1,4 +1,4 @@
-"""libbpf, as far as the guard needs it: to load an object, attach its programs, and pin.
+"""Calls libbpf, as far as the guard needs it: to load an object, attach its programs, and pin.
 
 It is used through ctypes and not by `bpftool prog loadall ... autoattach`: between loading and
 pinning, the maps have to be filled and frozen and the programs tried, and bpftool prints only a
@@ -14,7 +14,7 @@ from ...errors import KERNEL_CANNOT, HookError, Problem
 
 _SONAME = "libbpf.so.1"
 _WARN = 0
-# So many of libbpf's last lines say what was wrong: the verifier's log says it at its end.
+# How many of libbpf's last lines are shown; the verifier's log says at its end what is wrong.
 _WORDS = 8
 _LONGEST = 1 << 17
 # What an error means if root has all capabilities.
@@ -27,7 +27,7 @@ _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_
 
 
 class Libbpf:
-    """The library.  Raises HookError (KERNEL_CANNOT) if it isn't installed."""
+    """The library libbpf.  Making one raises HookError (KERNEL_CANNOT) if it isn't installed."""
 
     def __init__(self) -> None:
         try:
@@ -72,7 +72,7 @@ class Libbpf:
     def _hear(self, level: int, form: bytes, arguments: int) -> int:
         """Note what libbpf says; libbpf calls this as its printing function (libbpf_print_fn_t)."""
         if level == _WARN:
-            # A va_list is passed on as it came: by reference, on the machines that we run on.
+            # A va_list is passed by reference on the machines that we run on, and is passed on so.
             buffer = ctypes.create_string_buffer(_LONGEST)
             ctypes.CDLL(None).vsnprintf(
                 buffer, ctypes.c_size_t(_LONGEST), form, ctypes.c_void_p(arguments)
@@ -81,7 +81,7 @@ class Libbpf:
         return 0
 
     def failed(self, what: str) -> HookError:
-        """The error to raise after `what` has failed: errno, and the library's last lines."""
+        """The error to raise after `what` has failed, with errno's text and libbpf's last lines."""
         number = ctypes.get_errno()
         lines = (line.strip().removeprefix("libbpf: ") for line in self._said)
         # libbpf warns of the limit of locked memory each time; kernels with tokens don't count
@@ -127,6 +127,7 @@ class Object:
             raise self._library.failed(f"reuse {name}")
 
     def load(self) -> None:
+        """Load the maps and the programs into the kernel."""
         if self._library.load(self._object):
             raise self._library.failed("load")
 
@@ -155,6 +156,7 @@ class Object:
         return fd
 
     def pin(self, fd: int, path: str) -> None:
+        """Pin the map or the link with this `fd` at `path`."""
         if self._library.obj_pin(fd, os.fsencode(path)):
             raise self._library.failed(f"pin {path}")
 

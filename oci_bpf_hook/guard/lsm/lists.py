@@ -1,6 +1,6 @@
-"""What a confined program may call, in the form of the guard's maps, for the running kernel.
+"""Makes the guard's lists for the running kernel: what a confined program may be and may call.
 
-kfuncs.json lists it by names, with a reason for each: kernel functions that may be called, helpers
+kfuncs.json has them by names, with a reason for each: kernel functions that may be called, helpers
 that are closed, and types of programs that may be loaded at all.  The kernel knows a kernel
 function by the number of its type in BTF, which differs between kernels; a helper's number is ABI.
 """
@@ -24,18 +24,19 @@ FILE = Path(__file__).parent / "kfuncs.json"
 # A BPF object has the machine's byte order; contrib/build-guard makes one of each.
 OBJECT = Path(__file__).parent / f"guard.bpf{'el' if sys.byteorder == 'little' else 'eb'}.o"
 ALL = "all"
-# guard.bpf.c has room for so many.
+# How many helpers guard.bpf.c has room for.
 HELPERS = 1024
 
 
 class Lists(Value):
-    """What is loaded: each mask has a bit for each type of program.
+    """What is loaded into the guard's maps, mostly masks with a bit for each type of program.
 
-    `kfuncs` are the kernel functions that may be called, by BTF id; `helpers` are those that may
-    not be called, and those that take CAP_PERFMON, by number; `types` may be loaded at all, and
-    `perfmon` are the types that take CAP_PERFMON; `map_types` may be made; `capabilities` has a bit
-    for each capability that counts, `loads` for each mode of load instructions that is refused
-    after verification; `digest` is of the lists and the object.
+    `types` are the types that may be loaded at all, and `perfmon` those that take CAP_PERFMON.
+    `kfuncs` has, by BTF id, the types that may call a kernel function.  `helpers` has, by number,
+    the types that may not call a helper, and those that need CAP_PERFMON for it.  `map_types` has a
+    bit for each type of map that may be made, `capabilities` for each capability that counts, and
+    `loads` for each mode of load instructions that is refused after verification.  `digest` is
+    digest()'s.
     """
 
     __slots__ = (
@@ -81,7 +82,7 @@ def data() -> dict[str, Any]:
 
 @functools.cache
 def types() -> Types:
-    """The types of the running kernel; decoding them takes longer than everything else.
+    """The types of the running kernel.  They are kept, since decoding them takes long.
 
     Raises OSError or ValueError if the kernel has no BTF.
     """

@@ -57,10 +57,10 @@ SHARED = (MARKS, TOKENS, SPACES, USERS, EVENTS, NUMBERS)
 _KEPT_FOR_SURE = (MARKS, TOKENS)
 MAPS = (*SHARED, CONFIG, KFUNCS, HELPERS)
 
-# Everything here is ours: the guard's own directory, one that is being made, and one being removed.
 # Seconds to wait for the end of a guard's programs, for which the kernel needs a few tenths of one.
 _PATIENCE = 10
-# A name in a bpffs can't contain a dot.
+# Beside the directory of the guard in force there may be one of a guard that is being made, and one
+# of a guard that is being removed.  A name in a bpffs can't contain a dot.
 _NEXT = f"{GUARD}-next"
 _GONE = f"{GUARD}-gone"
 _BPF_MAP_GET_NEXT_KEY = 4
@@ -79,14 +79,14 @@ class Outcome(Value):
 
 
 def obstacles() -> list[Problem]:
-    """Why this host can have no guard, each with what to do; none if it can."""
+    """What keeps this host from having a guard, each with what to do; empty if nothing does."""
     found: list[Problem] = []
     try:
         lsms = read(LSMS).strip().split(",")
     except OSError:  # Without securityfs it can't be told, and nothing is marked (`require_lsms`).
         lsms = []
     if lsms and "bpf" not in lsms:
-        # The kernel itself puts capability first.
+        # capability is left out, because the kernel puts it first by itself.
         wanted = ",".join([name for name in lsms if name != "capability"] + ["bpf"])
         text = f"BPF programs can't be LSMs on this host: {LSMS} has no bpf"
         hint = f"put lsm={wanted} on the kernel's command line and reboot"

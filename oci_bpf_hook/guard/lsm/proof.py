@@ -1,4 +1,4 @@
-"""Whether the guard works on this kernel, found out by trying it.
+"""Finds out whether the guard works on this kernel, by trying it.
 
 Programs can be attached to an LSM's hooks even if the kernel never calls them, because `bpf` isn't
 in its list of LSMs.  So a scratch user namespace gets a confined bpffs, as a container does.  A
@@ -16,8 +16,9 @@ from ...kernel import bpf
 from ...mount.scratch import ATTACH_0, SOCKET_FILTER, TRACEPOINT, Scratch, masks
 from ..pinned import Guard
 
-# call kernel function 0; exit.  One byte has both registers; src_reg, which marks a call of a
-# kernel function, is in its upper half on little-endian machines, and in the lower half on others.
+# Two instructions: call kernel function 0, and exit.  One byte has both registers; src_reg, which
+# marks a call of a kernel function, is in the upper half of it on little-endian machines, and in
+# the lower half on others.
 _KFUNC_CALL = 2 << 4 if sys.byteorder == "little" else 2
 _NO_FUNCTION = Struct("=BBhiBBhi").pack(0x85, _KFUNC_CALL, 0, 0, 0x95, 0, 0, 0)
 

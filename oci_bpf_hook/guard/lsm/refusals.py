@@ -1,4 +1,4 @@
-"""What the guard has refused, in words: the last of a user namespace, and what has to be recorded.
+"""Reads what the guard has refused, and says it in words or writes it to the audit trail.
 
 The guard keeps the last few refusals of each of a thousand user namespaces, and a queue of those
 that aren't in the audit trail yet.  Both are bounded; the refusals' numbers show what was lost.
@@ -117,9 +117,9 @@ _SENTENCES = {
 
 
 def of_space(space: int, directory: str = GUARD) -> list[Refusal]:
-    """The last refusals of the user namespace with that inode number, the newest first.
+    """The last refusals of the user namespace with the inode number `space`, the newest first.
 
-    Raises OSError if there is no guard.
+    Raises OSError if no guard is pinned in `directory`.
     """
     with _Map(directory, SPACES) as spaces:
         try:
@@ -164,7 +164,7 @@ def queued(directory: str = GUARD) -> Iterator[Refusal]:
 def to_trail(directory: str = GUARD) -> int:
     """Write the queued refusals to the audit trail; returns how many there were.
 
-    The numbers show what was lost on the way.  Raises HookError, OSError.
+    A gap in their numbers shows what was lost on the way.  Raises HookError, OSError.
     """
     to = in_force().audit_to
     count = 0
@@ -209,7 +209,7 @@ def _last(value: bytes) -> list[bytes]:
 
 
 def _decoded(values: list[bytes]) -> list[Refusal]:
-    """The newest first, without empty records, and without those of the guard's own trial."""
+    """The refusals in `values`, the newest first, without empty ones and the guard's own trials."""
     values = [value for value in values if any(value[:8])]
     if not values:
         return []
@@ -224,7 +224,7 @@ class _Words:
     def __init__(self) -> None:
         enums = kernel.enums(KINDS)
         self._programs, self._maps = enums[PROGS.option].names, enums[MAPS.option].names
-        # The records' clock, like the wall's, runs on during suspend, but it begins at the boot.
+        # The records' clock begins at the boot and, like the wall clock, runs on during suspend.
         self._boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def refusal(self, value: bytes) -> Refusal:

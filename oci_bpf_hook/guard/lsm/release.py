@@ -1,4 +1,4 @@
-"""Before the guard is removed: no grant may be made meanwhile; and which tokens stay."""
+"""Keeps grants away while the guard is removed, and counts the tokens that it leaves behind."""
 
 import fcntl
 import os
@@ -10,7 +10,8 @@ from ...errors import MOUNT_FAILED, HookError
 from ...paths import PINS
 from .load import tokens
 
-# Seconds that a grant may take after its mark, and that the kernel may take to free tokens.
+# Seconds that a grant may take after its mark, that the kernel may take to free tokens, and between
+# two looks.
 _GRANT = 12
 _PUT_AWAY = 2
 _AGAIN = 0.02
@@ -18,7 +19,7 @@ _AGAIN = 0.02
 
 @contextmanager
 def nothing_marked(*, force: bool = False) -> Iterator[None]:
-    """Have nothing marked meanwhile: those whom the guard holds now are all.
+    """Keep everybody from marking a mount meanwhile, so that the guard holds nobody new.
 
     Waits for grants that are under way.  Raises HookError (MOUNT_FAILED) if they don't end, unless
     `force` is given.
@@ -54,9 +55,9 @@ def _locked(fd: int) -> bool:
 
 
 def lasting_tokens() -> int:
-    """How many confined tokens stay; those of processes that have just ended are freed a bit later.
+    """How many confined tokens are left; 0 if they can't be counted.
 
-    0 if they can't be counted.
+    Waits a little, because the kernel frees the tokens of processes that have just ended later.
     """
     until = time.monotonic() + _PUT_AWAY
     try:

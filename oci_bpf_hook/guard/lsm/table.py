@@ -1,16 +1,14 @@
-"""kfuncs.json as tables in Markdown, for people who read what the guard lets a program call.
+"""Prints kfuncs.json as tables in Markdown, for people who read what the guard lets programs call.
 
 The tables are for docs/guard.md.  The guard itself gets its lists from the file and not from here.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).parent / "kfuncs.json"
+from .lists import data
 
-# What a helper reaches, from kfuncs.json's word to the document's.
+# What a helper reaches: kfuncs.json's word, and the document's.
 _REACH = {
     "process": "processes",
     "network": "network namespaces",
@@ -27,8 +25,7 @@ _NAMED = {
 
 def markdown() -> str:
     """All the tables, each below a heading of its own, with a line break at the end."""
-    loaded: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
-    return "\n".join(_lines(loaded))
+    return "\n".join(_lines(data()))
 
 
 def _lines(loaded: Mapping[str, Any]) -> Iterable[str]:
@@ -91,7 +88,7 @@ def _helpers(
 
 
 def _types(types: Sequence[str] | str, everything: set[str]) -> str:
-    """The types by name; or those that are left out, if these are fewer."""
+    """The `types` by name, or all but those that are missing, if these are fewer."""
     if types == "all" or set(types) == everything:
         return "all"
     rest = sorted(everything.difference(types))
