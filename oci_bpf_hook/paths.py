@@ -4,7 +4,7 @@ The paths of others (engines' directories, /proc, /etc/subuid) are in the module
 them, and those that `install` makes below a prefix are in `install.layout`.
 """
 
-# The package's directory, in which the files that modules read lie beside them.
+# The package's directory, which also has the files that its modules read.
 PACKAGE = __file__.rpartition("/")[0]
 
 # The administrator's policy, and the compiled built-in one for a host without it.
@@ -13,9 +13,10 @@ BUILTIN = f"{PACKAGE}/builtin_policy.json"
 # Where the audit trail goes unless the policy says otherwise.
 AUDIT_TO = "/var/log/oci-bpf-hook/audit.jsonl"
 
-# The directory that only root can write and that is gone after a reboot.  In it are the files
-# CACHE, the compiled policy, and REFUSALS, the count of each user's refusals (`audit.allowance`);
-# the broker's socket; and the lock that whoever loads the guard holds.
+# The directory that everybody may enter and only root can write; a reboot removes it, and whoever
+# needs it makes it (`whole.make_directory`).  In it are the files CACHE, the compiled policy, and
+# REFUSALS, the count of each user's refusals (`audit.allowance`); the broker's socket; and the lock
+# that whoever loads the guard holds.
 RUN = "/run/oci-bpf-hook"
 CACHE = "policy.compiled"
 REFUSALS = "refusals"

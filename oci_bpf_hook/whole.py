@@ -193,6 +193,15 @@ def write(
             view = view[posix.write(fd, view) :]
 
 
+def make_directory(path: str) -> None:
+    """Make the directory `path`, which everybody may enter, unless it is there.  Raises OSError."""
+    try:
+        posix.mkdir(path, 0o755)
+        posix.chmod(path, 0o755)  # mkdir(2) has applied the umask.
+    except FileExistsError:
+        pass
+
+
 def is_written(path: "str | PathLike[str]", content: bytes, mode: int) -> bool:
     """Whether `path` is already a file of ours with this `content` and `mode`.
 

@@ -129,10 +129,7 @@ def _open(run: str) -> int:
     try:
         return posix.open(path, _FLAGS, 0o600)
     except FileNotFoundError:
-        try:
-            posix.mkdir(run, 0o755)
-            # mkdir has applied the umask, and everybody has to reach the broker's socket in here.
-            posix.chmod(run, 0o755)
-        except FileExistsError:  # Another process has just made it.
-            pass
+        from ..whole import make_directory
+
+        make_directory(run)
         return posix.open(path, _FLAGS, 0o600)

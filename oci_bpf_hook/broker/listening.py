@@ -5,6 +5,7 @@ import socket
 
 from ..container.namespaces import is_initial
 from ..errors import NO_BROKER, HookError
+from ..whole import make_directory
 
 
 def require_host() -> None:
@@ -48,8 +49,8 @@ def listen(path: str, mode: int, group: int) -> socket.socket:
     new = f"{path}.{os.getpid()}"
     try:
         if not os.path.isdir(directory):
-            os.makedirs(directory)
-            os.chmod(directory, 0o755)  # noqa: S103  Everybody who may ask must reach it.
+            os.makedirs(os.path.dirname(directory) or ".", exist_ok=True)
+            make_directory(directory)
         if _answers(path):
             raise HookError(NO_BROKER, f"another broker already listens at {path}")
         # The file gets the socket's own mode, less the umask.  A chmod(2) of the path could hit

@@ -27,6 +27,7 @@ from ...kernel.bpf import prog_exists
 from ...kernel.process import exchange, mount_bpffs
 from ...paths import BPFFS, GUARD, GUARD_LOCK, PINS
 from ...values import Value
+from ...whole import make_directory
 from ..pinned import (
     CONFIG,
     CONFIG_VALUE,
@@ -226,7 +227,7 @@ def _require_host() -> None:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Let only one process do this at a time, and only if nobody else has pinned anything here."""
-    os.makedirs(os.path.dirname(GUARD_LOCK), exist_ok=True)
+    make_directory(os.path.dirname(GUARD_LOCK))
     fd = os.open(GUARD_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

@@ -30,7 +30,7 @@ _HINTS = {
     "and the annotation bpffs.io/service-account if contrib/kubernetes/service-account.yaml is in "
     "force",
 }
-# The largest id of a user or a group; the next number, (uid_t)-1, means none.
+# The largest id of a user or a group; the next number, (uid_t)-1, stands for no id.
 _LAST_ID = (1 << 32) - 2
 
 

@@ -48,7 +48,7 @@ def in_turn(
     times as long.
     """
     try:
-        _make(run)
+        whole.make_directory(run)
         fd = posix.open(f"{run}/.lock", _LOCK, 0o600)
     except OSError:  # Without a lock everybody compiles.
         return make()
@@ -132,19 +132,10 @@ def _load(text: bytes, etc: str) -> "tuple[dict[str, Any], list[Rule]]":
 def _keep(run: str, compiled: bytes) -> None:
     """Keep the compiled form for the next time, whole or not at all; never an error."""
     try:
-        _make(run)
+        whole.make_directory(run)
         # It needs no fsync: if the host crashes, `cache` sees that the file is damaged.
         whole.write(f"{run}/{CACHE}", compiled, mode=0o600, sync=False)
     except OSError:
-        pass
-
-
-def _make(run: str) -> None:
-    try:
-        posix.mkdir(run, 0o755)
-        # mkdir has applied the umask, and everybody has to reach the broker's socket in here.
-        posix.chmod(run, 0o755)
-    except FileExistsError:
         pass
 
 
