@@ -15,8 +15,8 @@ AUDIT_TO = "/var/log/oci-bpf-hook/audit.jsonl"
 
 # The directory that everybody may enter and only root can write; a reboot removes it, and whoever
 # needs it makes it (`whole.make_directory`).  In it are the files CACHE, the compiled policy, and
-# REFUSALS, the count of each user's refusals (`audit.allowance`); the broker's socket; and the lock
-# that whoever loads the guard holds.
+# REFUSALS, the count of each user's refusals (`audit.allowance`); the broker's socket; and the
+# locks of those who compile the policy (`.lock`) or load the guard.
 RUN = "/run/oci-bpf-hook"
 CACHE = "policy.compiled"
 REFUSALS = "refusals"

@@ -95,14 +95,14 @@ def _by_broker(
         yield Step(
             half=CONTAINER,
             call="setns(CLONE_NEWNS), setns(CLONE_NEWUSER)",
-            why="only those of the container's that differ from the engine's own",
+            why="join those of the container's namespaces that differ from the engine's",
         )
     yield _root(root)
     yield _target(grant)
     yield Step(
         half=CONTAINER,
         call=f'connect("{SOCKET}")',
-        why="from the container's namespaces, because the broker looks at who has connected",
+        why="ask from the container's namespaces, since the broker looks at who has connected",
     )
     yield Step(
         half=BROKER,
@@ -112,7 +112,7 @@ def _by_broker(
     yield Step(
         half=BROKERS_CHILD,
         call="setns(CLONE_NEWNS), setns(CLONE_NEWUSER)",
-        why="into the namespaces of the process that asks",
+        why="join the namespaces of the process that asks",
     )
     yield Step(
         half=BROKERS_CHILD,
@@ -124,7 +124,7 @@ def _by_broker(
     if confined:
         yield _mark(BROKER)
     yield Step(
-        half=BROKER, call="sendmsg(SCM_RIGHTS)", why="the mount, which is attached nowhere yet"
+        half=BROKER, call="sendmsg(SCM_RIGHTS)", why="send the mount, not attached anywhere yet"
     )
     where = "/proc/CHILD/mountinfo" if stage == CREATE_RUNTIME else "/proc/self/mountinfo"
     yield from _attach(CONTAINER, where)
@@ -142,7 +142,7 @@ def _target(grant: Grant) -> Step:
     return Step(
         half=CONTAINER,
         call=f'openat2("{grant.path[1:]}", {_BENEATH})',
-        why="the target, resolved once; missing directories are made",
+        why="open the target, resolved once; missing directories are made",
     )
 
 
@@ -152,7 +152,9 @@ def _settings(grant: Grant, enums: "Mapping[str, Enum]", half: str) -> "Iterator
         yield Step(
             half=half,
             call=f'fsconfig(FSCONFIG_SET_STRING, "{name}", "{value}")',
-            why={"source": "what mount(8) shows first", "mode": "of its root directory"}.get(name)
+            why={"source": "shown first by mount(8)", "mode": "the mode of its root directory"}.get(
+                name
+            )
             or show(mask or 0, enums[name]),
         )
     yield Step(
