@@ -52,69 +52,94 @@ class _Service:
             self.grant(2)
 
 
-def broker(directory: Path, *, rounds: int) -> tuple[Group, Group]:
-    """The time of a grant, and the broker's memory; compiles the floor into `directory`."""
-    floor = str(compile_c(HERE / "floor.c", directory))
-    # A policy that has just changed is read anew for each request.
-    time.sleep(_SETTLED)
+def _in_c(floor: str) -> Callable[[ExitStack], Callable[[], float]]:
+    """The `prepare` of the program `floor`, which does the work of a whole hook in C."""
 
-    def in_c(stack: ExitStack) -> Callable[[], float]:
+    def prepare(stack: ExitStack) -> Callable[[], float]:
         container = stack.enter_context(Scratch())
         target = [str(container.init.pid), str(container.root), "sys/fs/bpf"]
         command: Sequence[str] = [floor, *target, *MASKS]
         return lambda: milliseconds(command, stdin=b"{}", env=ENVIRONMENT)
 
-    def fresh(stack: ExitStack) -> Callable[[], float]:
-        return stack.enter_context(_Service("new")).grant
+    return prepare
 
+
+def _fresh(stack: ExitStack) -> Callable[[], float]:
+    return stack.enter_context(_Service("new")).grant
+
+
+def _late(old: _Service, sizes: list[float]) -> Callable[[ExitStack], Callable[[], float]]:
+    """The `prepare` of a broker that has made thousands of grants; notes its memory in `sizes`."""
+
+    def prepare(_stack: ExitStack) -> Callable[[], float]:
+        old.serve(_BETWEEN)
+        sizes.append(old.broker.resident() / 1024)
+        return old.grant
+
+    return prepare
+
+
+def _in_a_crowd(crowded: _Service) -> Callable[[ExitStack], Callable[[], float]]:
+    """The `prepare` of a grant while many processes of one user connect to the same broker."""
+    crowd = Crowd(_CROWD, _NOBODY, crowded.path)
+
+    def run() -> float:
+        crowd.go_on()
+        try:
+            return crowded.grant()
+        finally:
+            crowd.pause()
+
+    def prepare(stack: ExitStack) -> Callable[[], float]:
+        stack.enter_context(crowd)
+        crowd.pause()
+        return run
+
+    return prepare
+
+
+def broker(directory: Path, *, rounds: int) -> tuple[Group, Group]:
+    """The time of a grant, and the broker's memory; compiles the floor into `directory`."""
+    floor = str(compile_c(HERE / "floor.c", directory))
+    # A policy that has just changed is read anew for each request.
+    time.sleep(_SETTLED)
+    after: list[float] = []
     with _Service("old") as old, _Service("crowded", rate="20") as crowded:
         before = old.broker.resident() / 1024
-        after: list[float] = []
-
-        def late(_stack: ExitStack) -> Callable[[], float]:
-            old.serve(_BETWEEN)
-            after.append(old.broker.resident() / 1024)
-            return old.grant
 
         def many(_stack: ExitStack) -> Callable[[], float]:
             return lambda: old.grant(_AT_ONCE)
 
-        crowd = Crowd(_CROWD, _NOBODY, crowded.path)
-
-        def in_a_crowd() -> float:
-            crowd.go_on()
-            try:
-                return crowded.grant()
-            finally:
-                crowd.pause()
-
-        def beside(stack: ExitStack) -> Callable[[], float]:
-            stack.enter_context(crowd)
-            crowd.pause()
-            return in_a_crowd
-
+        beside = _in_a_crowd(crowded)
+        label = f"beside {_CROWD} processes that connect"
         times = measure(
             "broker",
             "A grant by the broker, as its peer sees it",
             [
-                Candidate(name="floor", label="the work of a whole hook in C", prepare=in_c),
-                Candidate(name="first", label="a grant by a new broker", prepare=fresh),
-                Candidate(name="late", label="by one that has made thousands", prepare=late),
-                Candidate(name="hundred", label="100 at once, until the last", prepare=many),
                 Candidate(
-                    name="crowd", label=f"beside {_CROWD} processes that connect", prepare=beside
+                    name="floor", label="the work of a whole hook in C", prepare=_in_c(floor)
                 ),
+                Candidate(name="first", label="a grant by a new broker", prepare=_fresh),
+                Candidate(
+                    name="late", label="by one that has made thousands", prepare=_late(old, after)
+                ),
+                Candidate(name="hundred", label="100 at once, until the last", prepare=many),
+                Candidate(name="crowd", label=label, prepare=beside),
             ],
             rounds=rounds,
         )
-    sizes = group(
+    return times, _sizes([before] * rounds, after[-rounds:])
+
+
+def _sizes(before: list[float], after: list[float]) -> Group:
+    """The memory of the broker that has made thousands of grants, in MiB, in each round."""
+    return group(
         "broker-memory",
         "Resident memory of that broker",
         [
             Measured(name="before", label="at the start"),
             Measured(name="after", label="as it goes on"),
         ],
-        {"before": [before] * rounds, "after": after[-rounds:]},
+        {"before": before, "after": after},
         unit="MiB",
     )
-    return times, sizes

@@ -102,16 +102,9 @@ def _time(argv: Sequence[str], stdin: bytes) -> float:
     return milliseconds(argv, stdin=stdin, env=ENVIRONMENT)
 
 
-def launcher(directory: Path, *, rounds: int, compiler: bool) -> Group:
-    """The launcher's time; compiles the floor into `directory` if there is a `compiler`.
-
-    The budget is for a policy of 100 rules; one of 10,000 is beside it.
-    """
-    hundred, thousands = Policy(directory, 100), Policy(directory, 10_000)
-    # A file that has just changed is compiled anew at each request: the small one meanwhile.
-    hundred.compile()
-    thousands.compile()
-    candidates = [
+def _candidates(hundred: Policy, thousands: Policy) -> list[Candidate]:
+    """The launcher with a request, by either policy, and without one; and bare interpreters."""
+    return [
         Candidate(
             name="bare",
             label="the bare interpreter",
@@ -139,20 +132,35 @@ def launcher(directory: Path, *, rounds: int, compiler: bool) -> Group:
             prepare=_outside(_NAIVE, _time),
         ),
     ]
+
+
+def _floor(directory: Path) -> Candidate:
+    """The same system calls in C, compiled into `directory`."""
+    floor = compile_c(HERE / "floor.c", directory)
+
+    def command(container: Scratch) -> Sequence[str]:
+        target = [str(container.init.pid), str(container.root), "sys/fs/bpf"]
+        return [str(floor), *target, *MASKS]
+
+    return Candidate(
+        name="floor",
+        label="the same system calls in C",
+        prepare=_in_container(command, REQUEST, _time),
+    )
+
+
+def launcher(directory: Path, *, rounds: int, compiler: bool) -> Group:
+    """The launcher's time; compiles the floor into `directory` if there is a `compiler`.
+
+    The budget is for a policy of 100 rules; one of 10,000 is beside it.
+    """
+    hundred, thousands = Policy(directory, 100), Policy(directory, 10_000)
+    # A file that has just changed is compiled anew at each request: the small one meanwhile.
+    hundred.compile()
+    thousands.compile()
+    candidates = _candidates(hundred, thousands)
     if compiler:
-        floor = compile_c(HERE / "floor.c", directory)
-
-        def command(container: Scratch) -> Sequence[str]:
-            target = [str(container.init.pid), str(container.root), "sys/fs/bpf"]
-            return [str(floor), *target, *MASKS]
-
-        candidates.append(
-            Candidate(
-                name="floor",
-                label="the same system calls in C",
-                prepare=_in_container(command, REQUEST, _time),
-            )
-        )
+        candidates.append(_floor(directory))
     try:
         return measure("launcher", "The hook's whole run", candidates, rounds=rounds)
     finally:
