@@ -61,6 +61,8 @@ class Section(NamedTuple):
 
 
 class Symbol(NamedTuple):
+    """An entry of the symbol table; `value` is the offset in the section with the number `section`."""
+
     name: str
     kind: int
     binding: int

@@ -35,6 +35,7 @@ class Page(Value):
 
     @property
     def file(self) -> str:
+        """The name of its file."""
         return f"{self.name}.{self.section}"
 
     def render(self) -> str:

@@ -21,10 +21,12 @@ def dashes(text: str) -> str:
 
 
 def bold(text: str) -> str:
+    """`text` in bold."""
     return f"\\fB{dashes(text)}\\fP"
 
 
 def italic(text: str) -> str:
+    """`text` in italics."""
     return f"\\fI{dashes(text)}\\fP"
 
 

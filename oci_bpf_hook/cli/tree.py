@@ -35,6 +35,7 @@ def leaves() -> Iterator[Leaf]:
 
 
 def is_option(one: Argument) -> bool:
+    """Whether the argument is an option, and not an operand."""
     return one.names[0].startswith("-")
 
 

@@ -23,12 +23,15 @@ class Finding(Value):
 
 
 def ok(what: str, why: str) -> Finding:
+    """The finding that `what` is in order."""
     return Finding(what=what, state=OK, why=why, fix="")
 
 
 def warning(what: str, why: str, fix: str = "") -> Finding:
+    """The finding that BPF may work in spite of `what`, which people should know."""
     return Finding(what=what, state=WARNING, why=why, fix=fix)
 
 
 def problem(what: str, why: str, fix: str = "") -> Finding:
+    """The finding that BPF doesn't work because of `what`."""
     return Finding(what=what, state=PROBLEM, why=why, fix=fix)

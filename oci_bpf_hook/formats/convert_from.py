@@ -43,6 +43,7 @@ def found(
     label: str | None = None,
     notes: tuple[str, ...] = (),
 ) -> Found:
+    """A Found with copies of the `annotations`, and without an `image` that isn't a reference."""
     return Found(
         name=name,
         image=image if isinstance(image, str) and _IMAGE.fullmatch(image) else None,

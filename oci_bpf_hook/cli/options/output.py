@@ -46,6 +46,7 @@ Piece = str | Styled
 
 
 def styled(style: str, text: str) -> Styled:
+    """`text` in the `style`, for `Output.line` and `Output.table`."""
     return Styled(style=style, text=text)
 
 

@@ -94,6 +94,7 @@ def argument(
 
 
 def entry(name: str, text: str, group: str, *aliases: str, section: int = 1) -> Entry:
+    """An Entry with the help `text`."""
     return Entry(name=name, help=text, group=group, section=section, aliases=aliases)
 
 

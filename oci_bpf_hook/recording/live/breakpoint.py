@@ -79,6 +79,7 @@ class Breakpoint:
         return None
 
     def close(self) -> None:
+        """Remove the breakpoint."""
         self._map.close()
         os.close(self.fd)
 

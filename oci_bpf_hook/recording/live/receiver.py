@@ -58,6 +58,7 @@ class Receiver:
         self._path.unlink(missing_ok=True)
 
     def fileno(self) -> int:
+        """The socket's fd; there is something to read from it when a runtime connects."""
         return self._sock.fileno()
 
     def accept(self) -> int | None:
