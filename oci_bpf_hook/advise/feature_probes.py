@@ -14,8 +14,8 @@ from .sections import CILIUM, LIBBPF, ZERO
 # Releases that know tokens.  All but the last do the first probe.
 RELEASES = ("1.4", "1.5", "1.6", "1.7", "1.8")
 _WITHOUT_FIRST_PROBE = ("1.8",)
-# bpf_probe_read_user, _kernel, _user_str and _kernel_str.
-_READS = {112, 113, 114, 115}
+# The helpers bpf_probe_read_user, _kernel, _user_str and _kernel_str, by number.
+READS = {112, 113, 114, 115}
 _COOKIE = "LINUX_HAS_BPF_COOKIE"
 
 
@@ -78,7 +78,7 @@ def asked(
     `helpers` are those that its programs call, `externs` what it takes from the kernel's
     configuration.
     """
-    reads = not _READS.isdisjoint(helpers)
+    reads = not READS.isdisjoint(helpers)
     if loader == CILIUM:
         return [*([_CILIUM_READ] if reads else []), *([_CILIUM_BTF] if explained else [])]
     if loader != LIBBPF:

@@ -15,6 +15,8 @@ CAP_SYS_PTRACE = 19
 CAP_SYS_ADMIN = 21
 CAP_PERFMON = 38
 CAP_BPF = 39
+# unshare(2)'s flag for a network namespace; `syscalls` has those for user and mount namespaces.
+CLONE_NEWNET = 0x40000000
 _CAPABILITY_VERSION_3 = 0x20080522
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -45,14 +47,17 @@ def stat_known(path: str) -> tuple[int, str]:
 
 
 def unshare(flags: int) -> None:
+    """Move this process to new namespaces; `flags` are CLONE_NEW*."""
     check(_libc.unshare(flags), "unshare")
 
 
 def mount_tmpfs(target: bytes) -> None:
+    """Mount an empty tmpfs, which only root can write to, on the directory `target`."""
     check(_libc.mount(b"tmpfs", target, b"tmpfs", 0, b"mode=0755"), "mount")
 
 
 def mount_bpffs(target: bytes) -> None:
+    """Mount a bpffs that delegates nothing, and is for root alone, on the directory `target`."""
     check(_libc.mount(b"bpf", target, b"bpf", 0, b"mode=0700"), "mount")
 
 

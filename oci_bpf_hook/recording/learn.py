@@ -9,6 +9,7 @@ src/features.c).
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..advise import calls
+from ..advise.feature_probes import READS
 from ..advise.needs import CALL, CAPABILITY, PROBE, Caution, Needs, Reason, make
 from ..advise.sections import ZERO, is_optional
 from ..bpf.names import ATTACHS, CMDS, MAPS, PROGS, Enum
@@ -31,8 +32,6 @@ _PROBE_WHY = {
     feature_probes.BPF_COOKIE: "libbpf probes for BPF cookies, and tells the program that there "
     "are none if the probe fails",
 }
-# bpf_probe_read_user() and _kernel(), and the same for strings.
-_READS = {112, 113, 114, 115}
 # PROG_ATTACH and LINK_CREATE.
 _ATTACHING = (8, 28)
 _EXACT_WHY = (
@@ -115,7 +114,7 @@ class _Learner:
     ) -> Iterator[Entry]:
         """The probes that matter to what is loaded; libbpf makes more of them."""
         loaded = [entry for entry, _ in own]
-        reads = any(_READS & set(entry.helpers) for entry in loaded)
+        reads = any(READS & set(entry.helpers) for entry in loaded)
         optional = any(attach_type_is_optional(entry, self._enums) for entry in loaded)
         for entry, _ in counted:
             # After a refusal libbpf has put another helper into the program.

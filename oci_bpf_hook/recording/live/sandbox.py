@@ -30,17 +30,17 @@ from ...bpf.names import Enum
 from ...delegation.masks import Grant, differences
 from ...errors import KERNEL_CANNOT, MOUNT_FAILED, NOT_AS_GRANTED, USAGE, HookError, quote
 from ...guard.pinned import Guard
-from ...kernel import syscalls as hook
+from ...kernel import process, syscalls
 from ...mount.child import create
 from ...mount.host_half import mark
 from . import filter as seccomp
-from . import syscalls
+from .syscalls import seccomp_new_listener
 
 UNSHARED, MAPPED, CONTEXT, CREATED = b"u", b"m", b"c", b"n"
 MOUNTED, WATCH, WATCHED, FAILED = b"d", b"w", b"l", b"!"
 _LONGEST = 4096
 _EVERY_ID = "0 0 4294967295\n"
-_FLAGS = hook.MOUNT_ATTR_NOSUID | hook.MOUNT_ATTR_NODEV | hook.MOUNT_ATTR_NOEXEC
+_FLAGS = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
 # Python ignores these signals from its start, and the program would inherit that.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 # The first fd after the standard streams.
@@ -174,19 +174,19 @@ def _become(
     code = MOUNT_FAILED
     try:
         flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS
-        syscalls.unshare(flags | (syscalls.CLONE_NEWNET if private_network else 0))
+        process.unshare(flags | (process.CLONE_NEWNET if private_network else 0))
         sock.send(UNSHARED)
         _expect(sock, MAPPED)
         path = sock.recv(_LONGEST)
         if private_network:
             _loopback_up()
-        context = hook.fsopen(b"bpf")
+        context = syscalls.fsopen(b"bpf")
         socket.send_fds(sock, [CONTEXT], [context])
         _expect(sock, CREATED)
         _mount(sock, context, path)
         _expect(sock, WATCH)
         code = KERNEL_CANNOT
-        listener = syscalls.seccomp_new_listener(seccomp.program())
+        listener = seccomp_new_listener(seccomp.program())
         socket.send_fds(sock, [WATCHED], [listener])
         code = USAGE
         if silent:
@@ -216,9 +216,9 @@ def _become(
 
 def _mount(sock: socket.socket, context: int, path: bytes) -> None:
     directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    made = hook.fsmount(context, _FLAGS)
-    hook.move_mount(made, directory)
-    identity, _ = hook.statx_mount(made)
+    made = syscalls.fsmount(context, _FLAGS)
+    syscalls.move_mount(made, directory)
+    identity, _ = syscalls.statx_mount(made)
     socket.send_fds(sock, [MOUNTED + str(identity).encode()], [made])
     os.close(made)
     os.close(context)

@@ -12,11 +12,6 @@ from ...errors import KERNEL_CANNOT, HookError
 from ...kernel.arch import Arch, native
 from ...kernel.libc import check, load
 
-CLONE_NEWNS = 0x00020000
-CLONE_NEWCGROUP = 0x02000000
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWNET = 0x40000000
-
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
 # Once we have a notification, only a fatal signal ends its call (Linux: c2aa2dfef243, "seccomp: Add
@@ -26,7 +21,6 @@ _PERF_FLAG_FD_CLOEXEC = 1 << 3
 
 _libc = load()
 _libc.syscall.restype = ctypes.c_long
-_libc.unshare.argtypes = [ctypes.c_int]
 
 
 def machine() -> Arch:
@@ -40,10 +34,6 @@ def machine() -> Arch:
             "use a trace of strace instead (--from-strace)",
         )
     return found
-
-
-def unshare(flags: int) -> None:
-    check(_libc.unshare(flags), "unshare")
 
 
 def seccomp_new_listener(program: bytes) -> int:
