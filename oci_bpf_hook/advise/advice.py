@@ -61,7 +61,7 @@ class _Object(Value):
 def advise(
     objects: Sequence[Object], options: Options, kernel: Kernel, given: Needs = NOTHING
 ) -> Needs:
-    """What `objects` need together with what is `given`, which is delegated in any case."""
+    """What `objects` need, and with it what is `given`, which is delegated in any case."""
     loads = [
         _Object(found=found, loaded=tuple(_loaded(found, options, kernel))) for found in objects
     ]

@@ -61,7 +61,7 @@ class Section(NamedTuple):
 
 
 class Symbol(NamedTuple):
-    """An entry of the symbol table; `value` is the offset in the section with the number `section`."""
+    """An entry of the symbol table; `value` is its offset in the section numbered `section`."""
 
     name: str
     kind: int

@@ -68,7 +68,8 @@ def _enumerators(kind: Kind, body: str) -> list[tuple[str, int]]:
     for piece in pieces:
         match = _ENUMERATOR.fullmatch(piece)
         if match is None:
-            raise HeaderError(f"enum {kind.enum} has an enumerator that reads {piece[:60]!r}")
+            what = f"{piece[:60]!r}, and not NAME or NAME = VALUE"
+            raise HeaderError(f"enum {kind.enum} has an enumerator that reads {what}")
         value = following if match[2] is None else _value(match[2], values)
         if value.bit_length() > 64:  # Repeated multiplication could fill the memory.
             raise HeaderError(f"enum {kind.enum}: the value of {match[1]} has more than 64 bits")
@@ -84,7 +85,8 @@ def _value(expression: str, values: dict[str, int]) -> int:
         tree = ast.parse(_NUMBER.sub(_decimal, expression.strip()), mode="eval")
         return _evaluate(tree.body, values)
     except (SyntaxError, ValueError, KeyError, RecursionError, MemoryError):
-        raise HeaderError(f"a value reads {expression[:60]!r}") from None
+        what = f"{expression[:60]!r}, which can't be computed"
+        raise HeaderError(f"a value reads {what}") from None
 
 
 def _decimal(number: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ def text_of(data: bytes, name: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise HookError(USAGE, f"{name}: byte {error.start} on isn't UTF-8") from None
+        raise HookError(USAGE, f"{name}: this isn't UTF-8 (at byte {error.start})") from None
 
 
 def raise_if_any(faults: list[Fault], name: str) -> None:

@@ -90,7 +90,7 @@ def systemd_notes(lists: Lists) -> list[str]:
             "reaches the whole host; look at the mount with: mount -t bpf"
         )
     if "syscall" in programs:
-        notes.append("systemd 258 to 261 knows no BPFProgTypeSyscall")
+        notes.append("systemd 258 to 261 doesn't know BPFProgTypeSyscall")
     return notes
 
 

@@ -1,6 +1,6 @@
 """Reads YAML with the line and column of every value, so that a fault can be shown at its place.
 
-Only plain data is taken: what the safe loader takes, but no aliases and no key twice.
+Only plain data is allowed: what the safe loader takes, but no aliases, and no key twice.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from .yaml_loader import LOADER, too_deep
 # The tags of plain data, which begin with YAML's own prefix.  A value with another tag, such as a
 # date, was meant as a text, since a policy has no such values.
 _TAG = "tag:yaml.org,2002:"
-_TAKEN = ("bool", "int", "map", "null", "seq", "str")
+_ALLOWED = ("bool", "int", "map", "null", "seq", "str")
 _DEEPEST = 32
 # The keys of texts for people; every other text is a name, which must fit in one line of a log.
 _PROSE = ("comment", "deny")
@@ -73,7 +73,7 @@ def _unreadable(text: bytes) -> Fault | None:
 
 
 class _Walk:
-    """Notes the place of every value, and a fault for each value that isn't taken."""
+    """Notes the place of every value, and a fault for each value that isn't allowed."""
 
     def __init__(
         self, loader: yaml.SafeLoader, places: dict[Place, yaml.Mark], faults: list[Fault]
@@ -87,7 +87,7 @@ class _Walk:
         self._places[place] = node.start_mark
         if id(node) in self._seen:
             # With aliases of aliases a file of a hundred bytes can mean gigabytes of data.
-            self._fault(node, "aliases aren't taken; name a profile instead")
+            self._fault(node, "aliases aren't allowed; name a profile instead")
             return
         wrong = _wrong(self._loader, node, place)
         if wrong:
@@ -104,7 +104,7 @@ class _Walk:
         keys: set[str] = set()
         for key, value in node.value:
             if key.tag == f"{_TAG}merge":
-                self._fault(key, "merging isn't taken; name a profile instead")
+                self._fault(key, "merge keys aren't allowed; name a profile instead")
                 continue
             if not isinstance(key, yaml.ScalarNode) or key.tag != f"{_TAG}str":
                 self._fault(key, "a key is a plain word here, or is in quotes")
@@ -127,7 +127,7 @@ def _wrong(loader: yaml.SafeLoader, node: yaml.Node, place: Place) -> str:
     what = quote(node.value) if isinstance(node, yaml.ScalarNode) else "this"
     if kind.startswith("!"):
         return f"{quote(kind)} is a tag here{_QUOTES}"
-    if kind not in _TAKEN:
+    if kind not in _ALLOWED:
         return f"{what} reads as a {kind}; if a text is meant, put it in quotes"
     if not isinstance(node, yaml.ScalarNode):
         return ""

@@ -262,7 +262,7 @@ def test_quadlet_that_is_none() -> None:
         '2:1: "nonsense" should be KEY=VALUE',
         '3:12: "\\"a=b" ends within quotes',
     ]
-    assert refused(b"\xff", "x.container") == [" byte 0 on isn't UTF-8"]
+    assert refused(b"\xff", "x.container") == [" this isn't UTF-8 (at byte 0)"]
 
 
 # ---- podman's command line

@@ -294,7 +294,9 @@ def _print_old(out: Output, answer: dict[str, Any]) -> None:
     """Print what happens to the bpffs that is covered now, and what can still be done with it."""
     for shown in answer["covers"]:
         words = " ".join(f"{option}={text}" for option, text in shown.items())
-        out.line(f"the old bpffs stays mounted below, where its path doesn't lead to it: {words}")
+        out.line(
+            f"the old bpffs stays mounted under the new one, where no path leads to it: {words}"
+        )
     if answer["covers"]:
         new = "get what is mounted now" if "granted" in answer else "can't be made there"
         out.line(f"new tokens {new}.")

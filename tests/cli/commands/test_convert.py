@@ -141,7 +141,7 @@ def test_systemd() -> None:
     assert "BPFDelegatePrograms=BPFProgTypeNetfilter\n" in back.stdout
     assert "BPFProgTypeNetfilter for the program type syscall" in back.stderr
     syscall = convert("annotations", "systemd", "io.bpffs.delegate_progs=syscall\n")
-    assert "systemd 258 to 261 knows no BPFProgTypeSyscall" in syscall.stderr
+    assert "systemd 258 to 261 doesn't know BPFProgTypeSyscall" in syscall.stderr
 
 
 def test_what_systemd_makes_of_it(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ profiles:
         ),
         (
             "version: 1\nprofiles: &a {}\nrules: *a\n",
-            ["p.yaml:2:11: aliases aren't taken"],
+            ["p.yaml:2:11: aliases aren't allowed"],
         ),
         (
             "version: 1\nrules:\n- name: a\n  match: {user: no-such-user-here}\n  deny: x\n",
@@ -217,7 +217,7 @@ profiles:
         # Not aliases alone.
         (
             "version: 1\nrules: []\nprofiles:\n  a: &a {}\n  b: {<<: *a}\n",
-            ["p.yaml:5:7: merging isn't taken; name a profile instead"],
+            ["p.yaml:5:7: merge keys aren't allowed; name a profile instead"],
         ),
         (
             "version: 1\n---\nversion: 1\n",
