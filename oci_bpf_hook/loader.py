@@ -72,12 +72,12 @@ class Loader(_Base):
         try:
             status = posix.stat(source)
             fd = posix.open(compiled, posix.O_RDONLY | posix.O_CLOEXEC)
+            try:
+                data = posix.read(fd, _LONGEST)
+            finally:
+                posix.close(fd)
         except OSError:
             return None
-        try:
-            data = posix.read(fd, _LONGEST)
-        finally:
-            posix.close(fd)
         if len(data) == _LONGEST or data[:_HEADER] != _header(status):
             return None
         # The byte code is as trustworthy as the source beside it: both are root's.

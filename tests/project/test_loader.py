@@ -176,7 +176,14 @@ def _too_long(path: Path) -> None:
     path.write_bytes(path.read_bytes().ljust(1 << 15, b"\0"))
 
 
-@pytest.mark.parametrize("change", [_missing, _empty, _cut_off, _other_python, _by_hash, _too_long])
+def _directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "change", [_missing, _empty, _cut_off, _other_python, _by_hash, _too_long, _directory]
+)
 def test_byte_code_that_importlib_has_to_see_to(copy: Copy, change: Callable[[Path], None]) -> None:
     change(copy.compiled)
     result = copy.run("ours")
