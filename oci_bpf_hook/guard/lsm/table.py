@@ -34,7 +34,9 @@ def _lines(loaded: Mapping[str, Any]) -> Iterable[str]:
     yield from _section("Types of programs", _allowed(loaded["types"]))
     yield from _section("Types of maps", _allowed(loaded["maps"]))
     yield from _section("Kernel functions that may be called", _kfuncs(loaded, everything))
-    yield from _section("Kernel functions that people ask for, and why not", _refused(loaded))
+    yield from _section(
+        "Kernel functions that may be missed, and why they are refused", _refused(loaded)
+    )
     yield from _section("Helpers that are refused", _helpers(loaded, everything, closed=True))
     yield from _section(
         "The other helpers, and what they reach", _helpers(loaded, everything, closed=False)
