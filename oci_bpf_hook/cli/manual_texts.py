@@ -42,8 +42,9 @@ error in it allows nothing (exit code 18). If the file doesn't exist, the built-
 `oci-bpf-hook policy show` prints that, as a file to begin with.
 
 It is YAML without aliases. Rules are tried in order, and the first one that matches decides alone.
-What a rule allows is a ceiling. A request beyond it is refused, and the refusal names each item
-that is too much, or it is trimmed to the ceiling. A request that no rule matches is refused.
+A request that no rule matches is refused. What a rule allows is a ceiling. A request beyond it is
+refused, and the refusal names each item that is too much; with `on_excess: trim` the request is cut
+down to the ceiling instead.
 
 When the broker decides about a rootless user's containers, everything but the kernel's word is a
 claim: a rule that allows something never matches because of a claim.
@@ -82,12 +83,13 @@ of a rule that allows something on the word of the requester alone.
 _WHO_ASKS = """
 The kernel says who asks. The broker holds on to the process that connected, as it was at that
 moment. That process must be in a user namespace below the initial one, with a mount namespace of
-its own, and with a user id that is mapped in the user namespace. It asks for the user who made the
-outermost of its user namespaces. If the id of that user belongs to no account, the user is the one
-to whom subuid(5) gives the id. Root may have made a namespace for somebody else, as a set-user-id
-sandbox does: the namespace counts as root's only if no id of an account or of a subordinate range
-is mapped in it. Otherwise it counts as that user's, and as nobody's if there are several such
-users. The user's groups are those in the host's database, and those of the process itself.
+its own, and with a user id that is mapped in the user namespace. The user who asks is the one who
+made the outermost of its user namespaces. If the id of that user belongs to no account, the user is
+the one to whom subuid(5) gives the id. Root may have made a namespace for somebody else, as a
+set-user-id sandbox does: the namespace counts as root's only if no id of an account or of a
+subordinate range is mapped in it. Otherwise it belongs to the user whose id that is, or to nobody
+if there are several such users. The user's groups are those in the host's database, and those of
+the process itself.
 
 What the hook says about the container (its name, image, namespace and pod) is a claim. It goes into
 the audit trail, and a rule that denies may match it, but a rule that allows something never matches

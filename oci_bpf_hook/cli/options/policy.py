@@ -24,7 +24,7 @@ ARGUMENTS = (
         default=[],
         metavar="KEY=VALUE",
         help="what a rule may match, such as image=..., user=NAME or host_network=true; may be "
-        "repeated, group=NAME too",
+        "repeated, also for several groups",
     ),
 )
 
