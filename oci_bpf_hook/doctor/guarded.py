@@ -30,7 +30,7 @@ def of_host(policy: Compiled | None) -> Finding:
         return _absent(str(error), policy)
     if not load.is_current():
         return warning("guard", "the guard in force is of another version; this renews it", _ON)
-    return ok("guard", f"it is in force, and holds {_tokens()}")
+    return ok("guard", f"it is in force, and confines {_tokens()}")
 
 
 def _tokens() -> str:
@@ -38,7 +38,7 @@ def _tokens() -> str:
         count = load.tokens()
     except OSError as error:
         return f"tokens that can't be counted ({error.strerror})"
-    return f"{count} confined token{'' if count == 1 else 's'}"
+    return f"{count} token{'' if count == 1 else 's'}"
 
 
 def _absent(why: str, policy: Compiled | None) -> Finding:

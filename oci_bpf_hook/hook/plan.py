@@ -182,7 +182,7 @@ def _mark(half: str) -> Step:
     return Step(
         half=half,
         call=f"bpf(BPF_MAP_UPDATE_ELEM, {MARKS})",
-        why="mark its root directory, so that the guard holds every token that is made from it",
+        why="mark its root directory, so that the guard confines every token made from it",
     )
 
 

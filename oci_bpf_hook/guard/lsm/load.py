@@ -361,8 +361,8 @@ def _share(object_: Object, name: str) -> None:
             raise HookError(
                 KERNEL_CANNOT,
                 f"the guard in force has a map {name} of another form, so the new guard can't take "
-                "over what it holds; stop the containers that it holds, and then run guard off and "
-                "guard on",
+                "over what it confines; stop the containers that it confines, and then run guard "
+                "off and guard on",
             )
     finally:
         os.close(fd)

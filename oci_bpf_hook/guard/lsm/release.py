@@ -33,8 +33,8 @@ def nothing_marked(*, force: bool = False) -> Iterator[None]:
         if not _locked(fd) and not force:
             raise HookError(
                 MOUNT_FAILED,
-                "grants that the guard has to hold are under way and don't end; see who asks for "
-                "them, stop the broker, or add --force",
+                "grants that the guard has to confine are under way and don't end; see who asks "
+                "for them, stop the broker, or add --force",
             )
         yield
     finally:

@@ -92,7 +92,7 @@ def case_by_the_hook(context: Context) -> None:
         assert done.returncode == 0, done.stderr
         told = doctor.of_host(in_force())
         assert (told.state, told.fix) == ("ok", "")
-        assert told.why.startswith("it is in force, and holds "), told.why
+        assert told.why.startswith("it is in force, and confines "), told.why
 
     with built_in_policy():
         told = doctor.of_host(in_force())
