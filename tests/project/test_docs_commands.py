@@ -34,10 +34,10 @@ from tests.support.podman import World
 # The commands that another test runs, and which.
 ELSEWHERE = {
     "make demo": "demo::it_shows_what_it_says",
-    "make guard": "install::pip_install",
+    "make guard": "install/steps::pip_install",
     "make guard install": "newcomers::podman",
-    "make install": "install::install_run_uninstall",
-    "make uninstall": "install::install_run_uninstall",
+    "make install": "install/steps::install_run_uninstall",
+    "make uninstall": "install/steps::install_run_uninstall",
     "oci-bpf-hook guard on": "newcomers::podman",
     "systemctl enable --now oci-bpf-hook-guard.service": (
         "systemd_guard::these_capabilities_are_enough"

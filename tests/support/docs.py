@@ -87,10 +87,14 @@ def section(page: str, heading: str) -> str:
 
 
 def has_test(place: str) -> bool:
-    """Whether there is the test `MODULE::NAME`: the function test_NAME in test_MODULE.py."""
+    """Whether there is the test `MODULE::NAME`: the function test_NAME in test_MODULE.py.
+
+    MODULE may begin with folders, if there are several modules of the same name.
+    """
     module, _, name = place.partition("::")
-    (path,) = (ROOT / "tests").rglob(f"test_{module}.py")
-    return f"\ndef test_{name}(" in path.read_text(encoding="utf-8")
+    folder, _, file = module.rpartition("/")
+    paths = (ROOT / "tests" / folder).rglob(f"test_{file}.py")
+    return any(f"\ndef test_{name}(" in path.read_text(encoding="utf-8") for path in paths)
 
 
 def anchors(text: str) -> set[str]:
