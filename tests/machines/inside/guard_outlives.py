@@ -132,7 +132,7 @@ def _with_an_old_token(container: Scratch, meanwhile: Callable[[], None]) -> int
     return found
 
 
-@on("sid")
+@on("experimental")
 def case_killed_at_every_step(context: Context) -> int:
     """The old guard or the new one is in force, and holds who was held."""
     del context
