@@ -1,9 +1,11 @@
 """The installed layout: make install, a container from it, make uninstall; and pip."""
 
+import importlib.metadata
 import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,8 +166,13 @@ def test_pip_install(tmp_path: Path) -> None:
     target = tmp_path / "target"
     run(
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *("--target", str(target), str(source)),
+        # What it depends on is in this environment already, and pip would install it again.
+        *("--no-deps", "--target", str(target), str(source)),
     )
+    (installed,) = importlib.metadata.distributions(name="oci-bpf-hook", path=[str(target)])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    plain = {one for one in installed.requires or () if "extra ==" not in one}
+    assert plain == set(project["dependencies"])
     command = [sys.executable, "-m", "oci_bpf_hook"]
     done = run(*command, "kernel", "--table", "--json", cwd=target)
     names_of = {row["name"]: row["value"] for row in json.loads(done.stdout)["delegate_cmds"]}
