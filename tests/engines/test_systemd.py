@@ -86,7 +86,7 @@ def test_these_capabilities_are_enough() -> None:
         assert len(audited()) == before + 1
 
 
-# CAP_KILL isn't needed for a grant, but for ending what a user has stopped (test_session).
+# CAP_KILL isn't needed for a grant, but for ending what a user has stopped (test_worker).
 @pytest.mark.parametrize("without", [name for name in CAPABILITIES if name != "CAP_KILL"])
 def test_each_is_needed(without: str) -> None:
     with Broker(prefix=bounded([name for name in CAPABILITIES if name != without])):
