@@ -16,25 +16,17 @@ from oci_bpf_hook.broker.wire import LONGEST
 from oci_bpf_hook.errors import BAD_ANNOTATION
 from tests.support.broker import ALONE, Broker, Peer, request
 from tests.support.crowd import Crowd, Fillers, Stepped
+from tests.support.peers import ASK, by
 from tests.support.policy import AUDIT, audited
 from tests.support.scratch import io
 from tests.support.syslog import DevLog
-from tests.support.users import ALICE, BOB, User, users
+from tests.support.users import ALICE, BOB
 
-ASK = io(delegate_cmds="map_create:prog_load")
+pytestmark = pytest.mark.usefixtures("everybody")
+
 # More turns than any connection takes: four until all are taken that the kernel keeps, two to be
 # looked at and heard.
 TURNS = 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def everybody() -> Iterator[None]:
-    with users():
-        yield
-
-
-def by(user: User) -> Peer:
-    return Peer(user.running(ALONE))
 
 
 def granted(peer: Peer) -> None:

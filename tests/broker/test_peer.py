@@ -20,13 +20,9 @@ from oci_bpf_hook.users import NOBODY
 from tests.support import broker as support
 from tests.support.sandbox import FIREJAIL, bubblewrap
 from tests.support.scratch import FIRST_ID, Scratch
-from tests.support.users import ALICE, BOB, GROUP, users
+from tests.support.users import ALICE, BOB, GROUP
 
-
-@pytest.fixture(scope="module", autouse=True)
-def everybody() -> Iterator[None]:
-    with users():
-        yield
+pytestmark = pytest.mark.usefixtures("everybody")
 
 
 @pytest.fixture(autouse=True)
