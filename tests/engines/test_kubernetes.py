@@ -16,13 +16,10 @@ from tests.support.command import command
 from tests.support.kubernetes import (
     ADMISSION,
     ASK,
-    EXAMPLE,
     FOLDER,
-    MANIFESTS,
     RELEASES,
     SERVICE_ACCOUNT,
     admit,
-    document,
     documents,
 )
 from tests.support.packages import (
@@ -39,7 +36,18 @@ from tests.support.places import ROOT
 from tests.support.podman import World
 from tests.support.policy import UNCONFINED, in_force
 
+EXAMPLE = "example-pod.yaml"
+MANIFESTS = (
+    *("namespace.yaml", "daemonset.yaml", "runtimeclass.yaml", ADMISSION, SERVICE_ACCOUNT),
+    EXAMPLE,
+)
 IMAGE = "registry.example/oci-bpf-hook"
+
+
+def document(kind: str) -> dict[str, Any]:
+    every = (one for name in MANIFESTS for one in documents(name))
+    (found,) = (one for one in every if one["kind"] == kind)
+    return found
 
 
 # ---- manifests ---------------------------------------------------------------------------------

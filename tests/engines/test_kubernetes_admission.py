@@ -1,4 +1,4 @@
-"""contrib/kubernetes: the admission rules on pods, and on whatever puts annotations on pods."""
+"""contrib/kubernetes/admission.yaml and its service-account.yaml, on pods and what writes pods."""
 
 from typing import Any
 

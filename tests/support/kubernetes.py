@@ -10,12 +10,7 @@ from celpy.adapter import json_to_cel
 from tests.support.places import ROOT
 
 FOLDER = ROOT / "contrib" / "kubernetes"
-EXAMPLE = "example-pod.yaml"
 ADMISSION, SERVICE_ACCOUNT = "admission.yaml", "service-account.yaml"
-MANIFESTS = (
-    *("namespace.yaml", "daemonset.yaml", "runtimeclass.yaml", ADMISSION, SERVICE_ACCOUNT),
-    EXAMPLE,
-)
 # The first with ValidatingAdmissionPolicy for good, and the last that the validator has.
 RELEASES = ("1.30", "1.37")
 ASK = {"io.bpffs.profile": "socket-filter"}
@@ -23,12 +18,6 @@ ASK = {"io.bpffs.profile": "socket-filter"}
 
 def documents(name: str) -> list[dict[str, Any]]:
     return [one for one in yaml.safe_load_all((FOLDER / name).read_text()) if one]
-
-
-def document(kind: str) -> dict[str, Any]:
-    every = (one for name in MANIFESTS for one in documents(name))
-    (found,) = (one for one in every if one["kind"] == kind)
-    return found
 
 
 RULES = documents(ADMISSION)[0]["spec"]
