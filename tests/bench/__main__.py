@@ -17,7 +17,7 @@ from .broker import broker
 from .command import command
 from .engine import podman
 from .launcher import HERE, launcher, memory
-from .samples import Group
+from .samples import ROUNDS, Group
 
 PICTURE: Final = HERE.parents[1] / "docs" / "pictures" / "benchmark.png"
 _GROUPS: Final = ("launcher", "command", "podman", "broker", "memory", "advise")
@@ -25,7 +25,8 @@ _EPILOG: Final = """\
 A ratio is that of two figures of one round, and what is shown is the median of all rounds with its
 quartiles; "over" means that this median is over the budget.  The exit code is 0 even then: on a
 busy machine it says little.  The mounts are made in a private mount namespace, and podman has
-storage and configuration of its own in /tmp.
+storage and configuration of its own in /tmp.  With fewer rounds than by default the largest policy
+is smaller, and the broker makes fewer grants before the one that is measured.
 """
 
 
@@ -36,7 +37,11 @@ def _arguments() -> argparse.Namespace:
         epilog=_EPILOG,
     )
     parser.add_argument(
-        "--rounds", type=int, default=40, metavar="N", help="how often to run each (default: 40)"
+        "--rounds",
+        type=int,
+        default=ROUNDS,
+        metavar="N",
+        help=f"how often to run each (default: {ROUNDS})",
     )
     parser.add_argument(
         "--only",

@@ -11,9 +11,9 @@ from tests.support.crowd import Crowd
 from tests.support.scratch import Scratch
 
 from .launcher import ENVIRONMENT, HERE, MASKS, REQUEST, compile_c
-from .samples import Candidate, Group, Measured, group, measure, milliseconds
+from .samples import Candidate, Group, Measured, group, measure, milliseconds, part
 
-# Those that one broker makes in each round beside the one that is measured: 10,000 in 40 rounds.
+# Those that one broker makes in each round beside the one that is measured: 10,000 in a whole run.
 _BETWEEN: Final = 250
 _AT_ONCE: Final = 100
 # Processes of a user's that only connect, as fast as they can.
@@ -68,11 +68,16 @@ def _fresh(stack: ExitStack) -> Callable[[], float]:
     return stack.enter_context(_Service("new")).grant
 
 
-def _late(old: _Service, sizes: list[float]) -> Callable[[ExitStack], Callable[[], float]]:
-    """The `prepare` of a broker that has made thousands of grants; notes its memory in `sizes`."""
+def _late(
+    old: _Service, between: int, sizes: list[float]
+) -> Callable[[ExitStack], Callable[[], float]]:
+    """The `prepare` of a broker that makes `between` more grants before each that is measured.
+
+    Its memory, in MiB, is added to `sizes` each time.
+    """
 
     def prepare(_stack: ExitStack) -> Callable[[], float]:
-        old.serve(_BETWEEN)
+        old.serve(between)
         sizes.append(old.broker.resident() / 1024)
         return old.grant
 
@@ -104,6 +109,7 @@ def broker(directory: Path, *, rounds: int) -> tuple[Group, Group]:
     # A policy that has just changed is read anew for each request.
     time.sleep(_SETTLED)
     after: list[float] = []
+    between = part(_BETWEEN, rounds)
     with _Service("old") as old, _Service("crowded", rate="20") as crowded:
         before = old.broker.resident() / 1024
 
@@ -121,7 +127,9 @@ def broker(directory: Path, *, rounds: int) -> tuple[Group, Group]:
                 ),
                 Candidate(name="first", label="a grant by a new broker", prepare=_fresh),
                 Candidate(
-                    name="late", label="by one that has made thousands", prepare=_late(old, after)
+                    name="late",
+                    label=f"by one that has made {between * rounds:,}",
+                    prepare=_late(old, between, after),
                 ),
                 Candidate(name="hundred", label="100 at once, until the last", prepare=many),
                 Candidate(name="crowd", label=label, prepare=beside),

@@ -17,6 +17,8 @@ Unit = Literal["ms", "MiB"]
 # A pipe holds that much with nobody reading, so that no writer has to run beside the candidate.
 _PIPE = 1 << 16
 _WARM_UP = 2
+# The rounds of a whole run, whose figures are worth keeping.
+ROUNDS = 40
 # Digits behind the point that are kept.
 DIGITS = 3
 
@@ -78,6 +80,11 @@ class Group:
     title: str
     unit: Unit
     rows: tuple[Row, ...]
+
+
+def part(whole: int, rounds: int) -> int:
+    """As much of `whole` as there are `rounds` of ROUNDS: a run that is short has little to do."""
+    return max(1, whole * min(rounds, ROUNDS) // ROUNDS)
 
 
 def measure(
