@@ -27,7 +27,8 @@ PREFIX: Final = "case_"
 # The suites whose kernels have tokens.
 TOKENS: Final = ("trixie", "sid", "experimental")
 # The oldest of these and the newest, for what takes a machine long: what holds on both holds on the
-# one between them.
+# one between them.  That one has what depends on a kernel's numbers: grants, the guard's lists, and
+# what it says of a refusal.
 ENDS: Final = (TOKENS[0], TOKENS[-1])
 _ONLY: Final[dict[Case, tuple[str, ...]]] = {}
 

@@ -1,6 +1,6 @@
 """The command as a person runs it, on a kernel with tokens."""
 
-from .cases import TOKENS, Context, on
+from .cases import ENDS, TOKENS, Context, on
 from .guarded import command
 
 
@@ -13,7 +13,7 @@ def case_kernel(context: Context) -> None:
     assert not commands["link_create"]
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_doctor(context: Context) -> None:
     """`doctor` finds nothing wrong, and its self-test has made a token."""
     found = {one["what"]: one for one in command("doctor")["findings"]}

@@ -186,7 +186,7 @@ def case_types_and_instructions(context: Context) -> str:
         return str(last(container))
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_long_programs(context: Context) -> None:
     """What is wrong is found wherever it is."""
     del context
@@ -201,7 +201,7 @@ def case_long_programs(context: Context) -> None:
             assert loads(container, found, SCHED_CLS) == LOADED, before
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_tokens_are_counted(context: Context) -> None:
     """One of root's user namespaces has so many, and gets a new one where one has gone."""
     del context
@@ -234,7 +234,7 @@ def _made(bpffs: int) -> bool:
     return True
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_the_same_grant_again(context: Context) -> None:
     """It is the one that is there only if it is held as it is to be."""
     del context

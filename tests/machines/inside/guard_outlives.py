@@ -64,7 +64,7 @@ def other_lists(**changes: object) -> Iterator[None]:
         lists.FILE = ours
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_other_lists(context: Context) -> str:
     """Another version has a mode of loads on them that most programs have, and a map less."""
     del context

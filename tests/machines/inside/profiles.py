@@ -11,7 +11,7 @@ from tests.consumer.load import Libbpf, load
 from tests.support.consumer import library
 from tests.support.scratch import Scratch, io
 
-from .cases import TOKENS, Context, on
+from .cases import ENDS, Context, on
 from .container import as_root
 from .guarded import built_in_policy
 
@@ -53,7 +53,7 @@ def _loaded(context: Context, profile: str) -> dict[str, Any]:
         }
 
 
-@on(*TOKENS)
+@on(*ENDS)
 def case_confined(context: Context) -> None:
     """Each object of each profile is loaded, with a token, and is as its author meant it."""
     guard.turn_on()
