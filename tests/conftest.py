@@ -1,7 +1,7 @@
 """What every test stands on: a private mount namespace, and no silent skips.
 
-With `-n 2` (pytest-xdist) two workers share the tests, module by module.  Each has a mount
-namespace of its own, and with it an /etc, a /run and a /var/log that the other doesn't see.
+With `-n 3` (pytest-xdist) three workers share the tests, module by module.  Each has a mount
+namespace of its own, and with it an /etc, a /run and a /var/log that the others don't see.
 
 The pure core's tests run anywhere.  The others need root, a kernel with BPF tokens and
 real engines; where one of these is missing they are skipped with its name, and with CI
@@ -30,6 +30,15 @@ TOOLS = ["strace", "nsenter", "clang", "bpf-gcc", "execsnoop", "xdp-loader"]
 # And what boots machines, which are of this kind.
 if os.uname().machine == "x86_64":
     TOOLS += ["qemu-system-x86_64", "zstd", "lz4", "xz"]
+# The modules that take longest, longest first.  The session begins with them, so that no worker is
+# still at one of them when the others have nothing left to do.
+LONGEST = (
+    *("engines/test_machines", "project/test_packages", "project/test_corpus"),
+    *("project/test_upgrades", "engines/test_kubernetes", "engines/test_rootless"),
+    *("doctor/test_host", "broker/test_service", "engines/test_precreate_podman"),
+    *("hook/test_paths", "project/test_newcomers", "commands/test_fuzz", "hook/test_deaths"),
+    *("project/test_bench", "install/test_steps", "hook/test_engines", "broker/test_hostile"),
+)
 HOOK_JSON = LAUNCHER.with_suffix(".json")
 FORCED = "CI" in os.environ or "OCI_BPF_HOOK_FORCE" in os.environ
 # How long an example takes is how busy the machine is.
@@ -74,6 +83,10 @@ def is_pure(path: Path) -> bool:
     return path.parent.name in PURE and path.parent.parent == Path(__file__).parent
 
 
+def _module(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pure", action="store_true", help="only what needs nothing but Python")
 
@@ -85,8 +98,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The machines take the longest.  Whoever begins with them doesn't end after all others.
-    items.sort(key=lambda item: not item.path.stem.endswith("_machines"))
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(_module(item.path), len(order)))
     missing = _missing()
     if not missing:
         return
