@@ -179,7 +179,7 @@ def test_inject_keeps_whose_it_is(theirs: Path, victim: Path) -> None:
 def test_inject_waits_for_nobody(theirs: Path) -> None:
     plant_fifo(theirs / "config.json", theirs)
     done = within(lambda path: command("inject", path, "--undo"), theirs)
-    assert (done.returncode, "not a regular file" in done.stderr) == (USAGE, True)
+    assert (done.returncode, "isn't a regular file" in done.stderr) == (USAGE, True)
 
 
 def test_cdi_devices_are_written_nowhere_that_others_can(theirs: Path) -> None:
