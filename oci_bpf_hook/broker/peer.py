@@ -17,7 +17,8 @@ from ..users import NOBODY, groups_of, within
 
 # Stands for all users in a namespace within one of root's; no user has this id.
 _WITHIN_ROOTS = -1
-# Linux: include/uapi/asm-generic/socket.h; parisc and sparc have numbers of their own.
+# Linux: include/uapi/asm-generic/socket.h; SO_PEERGROUPS since 4.13, SO_PEERPIDFD since 6.5.
+# parisc and sparc have numbers of their own.
 _SO_PEERGROUPS = 59
 _SO_PEERPIDFD = 77
 _OWN_NUMBERS = ("parisc", "sparc")

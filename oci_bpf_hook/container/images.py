@@ -131,9 +131,10 @@ def asked_by_user(
 ) -> dict[str, str]:
     """The `annotations` without the image's, if the image's make no difference to the `request`.
 
-    `name` is as for parse().  Raises HookError (REFUSED) if they make a difference, or if it can't
-    be told which are the image's.  For a `rootless` engine, in the latter case, all annotations
-    count as the user's, since the broker grants only what that user may have.
+    `name` is as for parse().  Raises HookError (REFUSED) if the image's annotations make a
+    difference, or if it can't be told which they are.  But if that can't be told and the engine is
+    `rootless`, all annotations count as the user's, since the broker grants only what that user may
+    have.
     """
     allow = "" if rootless else f"; {_ALLOW}"
     try:

@@ -295,7 +295,8 @@ class Process:
 class Container(Process):
     """A process in a container, or this process if the pid is None and we are in the container.
 
-    Neither its user nor its mount namespace is the host's, and the former owns the latter.
+    Neither its user namespace nor its mount namespace is the host's, and the mount namespace
+    belongs to the user namespace.
     """
 
     def _check(self, *, inside: bool) -> None:

@@ -23,8 +23,9 @@ def guard_for(
 ) -> "Guard | None":
     """The open guard for the `decision` about `subject`; the caller closes it.
 
-    Returns None if the grant isn't confined.  If no guard is in force, returns None too if the
-    grant doesn't need one, and otherwise raises HookError (REFUSED) with both ways out.
+    Returns None if the grant isn't confined, or if no guard is in force and the grant doesn't need
+    one.  Raises HookError (REFUSED) if no guard is in force and the grant needs one; the hint says
+    how to turn it on, and how to do without it.
     """
     if not decision.confined:
         return None

@@ -2,7 +2,7 @@
 
 The kernel wants fsopen() to be called from inside the container's user and mount namespaces, and
 the delegation to be set from the initial user namespace (Linux: kernel/bpf/inode.c,
-bpf_fill_super).  So this process starts the container half (`container_half`), which makes the
+bpf_fill_super; 6.9).  So this process starts the container half (`container_half`), which makes the
 filesystem context; it configures the context, or has a broker do all that; and it reads back what
 the kernel has done.
 """

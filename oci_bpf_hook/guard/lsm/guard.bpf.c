@@ -18,7 +18,7 @@
  * Tokens from any other bpffs are left alone.  Refusals are kept for each user namespace, for
  * people (`spaces`), and are put into a queue for the audit trail (`events`).
  *
- * The hooks exist since Linux 6.9 (kernel/bpf/token.c, kernel/bpf/syscall.c).  bpf_prog_load()
+ * The hooks are there since 6.9 (Linux: kernel/bpf/token.c, kernel/bpf/syscall.c).  bpf_prog_load()
  * copies the instructions and only then asks the LSMs (bpf_prog_load), and the verifier works on
  * that copy.  Before anybody gets a file descriptor of the program, the LSMs are asked again
  * (bpf_prog), and see what the verifier has made of it.  Only programs under the GPL may call the

@@ -122,7 +122,7 @@ def read(path: str) -> str:
 
 
 def turn_on() -> Outcome:
-    """Put the guard of this version in force; if exactly this guard is already, do nothing.
+    """Put the guard of this version in force, unless exactly this guard is in force already.
 
     Raises HookError, and then the old guard is unchanged.
     """
