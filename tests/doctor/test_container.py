@@ -273,7 +273,7 @@ def test_a_container_that_the_policy_refused() -> None:
         assert done.returncode == REFUSED
         found = others(findings("--container", "refused-by-policy"))
         assert set(found) == {"refused"}
-        assert "as the policy refused it: rule " in found["refused"]["why"]
+        assert "because the policy refused it: rule " in found["refused"]["why"]
         assert 'io.bpffs.delegate_cmds "any"' in found["refused"]["why"]
         # Granted since, it isn't what is wrong any more.
         assert scratch.hook(SOCKET_IO, id="refused-by-policy").returncode == DONE
