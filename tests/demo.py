@@ -82,9 +82,15 @@ def _refused(world: World) -> None:
     done = world.run("runc", annotations=wrong, command=["true"])
     if done.returncode == 0:
         raise SystemExit("a container with a misspelt map type was started")
+    say("A container with a misspelt map type doesn't start, and the hook says why:\n")
     say("$ podman --runtime runc run --annotation io.bpffs.delegate_maps=hsah ... IMAGE true")
-    words = done.stderr.partition("oci-bpf-hook: ")
-    say(f"  {words[1]}{words[2].partition('(exit code')[0]}")
+    say(said(done))
+
+
+def said(done: CompletedProcess) -> str:
+    """What the hook says in podman's error."""
+    _, ours, words = done.stderr.partition("oci-bpf-hook: ")
+    return f"  {ours}{words.partition('(exit code')[0].rstrip()}"
 
 
 def without_guard() -> str:
@@ -104,8 +110,8 @@ def _decide() -> None:
         say("The built-in policy holds, and the guard is in force: what it allows is confined.\n")
         return
     policy.write(POLICY)
-    say(f"Tokens can't be confined here: {why}. So {policy.POLICY} trusts this container")
-    say(f"with the kernel (confined: false):\n\n{POLICY}")
+    say(f"Tokens can't be confined here: {why}. So the demo's own {policy.POLICY},")
+    say(f"which the host doesn't see, trusts its container with the kernel:\n\n{POLICY}")
 
 
 def set_apart() -> None:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from oci_bpf_hook.errors import REFUSED
-from tests.demo import ATTEMPTS, say, set_apart, without_guard
+from tests.demo import ATTEMPTS, said, say, set_apart, without_guard
 from tests.support import policy
 from tests.support.broker import Broker
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
@@ -70,9 +70,10 @@ def _refused(world: World) -> None:
     done = _podman(world, "runc", BEYOND, "true")
     if f"exit status {REFUSED}" not in done.stderr:
         raise SystemExit(f"a container that asks for kprobe wasn't refused: {done.stderr}")
+    say("A container that asks for more than the policy allows doesn't start, the hook says why,")
+    say("and the audit trail has it:\n")
     say(f"{ALICE.name}$ podman --runtime runc run --annotation ...=socket_filter:kprobe ... true")
-    words = done.stderr.partition("oci-bpf-hook: ")
-    say(f"  {words[1]}{words[2].partition('(exit code')[0]}")
+    say(said(done))
     say(f"# tail -1 {policy.AUDIT}")
     say(f"  {json.dumps(policy.audited()[-1])}")
 
@@ -88,7 +89,8 @@ def main() -> None:
         # Where the user can run it, wherever the checkout is.
         launcher = install(Path(directory) / "installed")
         with users(), Broker(), World(ALICE) as world:
-            say(f"{ALICE.name} has no privilege; {policy.POLICY} says:\n\n{text}")
+            say(f"{ALICE.name} has no privilege. The demo's own {policy.POLICY}, which")
+            say(f"the host doesn't see, says:\n\n{text}")
             if why:
                 say(f"Tokens can't be confined here: {why}. So {ALICE.name} is trusted with the")
                 say("kernel (confined: false).\n")
