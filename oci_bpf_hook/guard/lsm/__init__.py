@@ -1,1 +1,1 @@
-"""The guard: BPF LSM programs that hold what a confined token may do, and what loads them."""
+"""The guard: BPF LSM programs that confine what marked tokens may do, and what loads them."""
