@@ -169,11 +169,13 @@ class Case:
         subject: "Callable[[Compiled], Subject]",
         *,
         guarded: bool = True,
+        empty: bool = False,
     ) -> "Decision | None":
-        """What the policy gives of `request`; None if that asks for nothing.
+        """What the policy gives of `request`; None if that asks for nothing, unless `empty`.
 
         `subject` finds out who asks.  If not `guarded`, it isn't checked whether the guard is in
-        force, for a caller that can't find that out.  Raises HookError.
+        force, for a caller that can't find that out.  With `empty` a rule decides about nothing
+        too.  Raises HookError.
         """
         from ..policy.decide import decide
 
@@ -181,7 +183,7 @@ class Case:
         policy = self.policy()
         # 5. masks
         self.wanted, self.dropped = wanted, _ = self.resolve(request)
-        if not wanted.masks and not request.record:
+        if not wanted.masks and not request.record and not empty:
             return None
         # 6. subject
         self.subject = who = subject(policy)

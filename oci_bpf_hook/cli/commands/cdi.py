@@ -7,18 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ...audit.case import Case
 from ...bpf.names import CMDS
 from ...bpf.type_facts import beyond_confined
 from ...delegation.annotations import PATH, device
-from ...delegation.masks import resolve, show
+from ...delegation.masks import show
 from ...delegation.suggestions import no_profile
 from ...errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, Problem, quote
 from ...install import layout, steps
-from ...kernel import enums as kernel
 from ...oci import cdi
-from ...policy import decide as policy
 from ...policy import subject
 from ...policy.compiled import Compiled
+from ...policy.decide import Decision
 from ...text.strict_json import load_json
 from ..options import hook as hook_options
 from ..options import policy as policy_options
@@ -183,15 +183,17 @@ def _outcome(one: cdi.Device, compiled: Compiled) -> dict[str, Any]:
     }
 
 
-def _decide(one: cdi.Device, compiled: Compiled) -> policy.Decision:
+def _decide(one: cdi.Device, compiled: Compiled) -> Decision:
     """What the policy decides about the device `one`.  Raises HookError."""
     name = one.profile or ""
     if name not in compiled.profiles:
         raise HookError(UNKNOWN_NAME, no_profile(f"device {one.name}", name, compiled.profiles))
     asked = device(name, one.path)
     who = subject.of_description({}, one.engine or compiled.engine, {"cdi": name})
-    wanted, _ = resolve(asked, compiled.enums, kernel.table, compiled.profiles)
-    return policy.decide(compiled, who, asked, wanted, compiled.enums)
+    case = Case(one.name, {}, lambda: compiled)
+    decision = case.judge(asked, lambda _: who, guarded=False, empty=True)
+    assert decision is not None
+    return decision
 
 
 def _check(options: argparse.Namespace) -> int:

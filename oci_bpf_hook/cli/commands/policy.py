@@ -6,15 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ...audit.case import Case
 from ...bpf.names import CMDS, KINDS
 from ...bpf.type_facts import REACHES_BEYOND
-from ...delegation.annotations import Request
 from ...delegation.lint import lint
-from ...delegation.masks import Grant, resolve, show
+from ...delegation.masks import show
 from ...errors import DONE, USAGE, HookError
 from ...kernel import enums as kernel
 from ...paths import POLICY
-from ...policy import decide as policy
 from ...policy.store import cache
 from ...policy.subject import of_description
 from ...resources import BUILTIN_POLICY
@@ -113,17 +112,15 @@ def _test(options: argparse.Namespace) -> int:
     name = attributes.get("container")
     compiled = policy_options.read_policy(options.policy)
 
-    def resolved(asked: Request) -> tuple[Grant, tuple[str, ...]]:
-        return resolve(asked, compiled.enums, kernel.table, compiled.profiles)
-
+    case = Case("", annotations, lambda: compiled)
     name = name if isinstance(name, str) else None
-    asked = request.request(annotations, name, judge=resolved)
+    asked = request.request(annotations, name, judge=case.resolve)
     subject = of_description(annotations, options.engine or compiled.engine, attributes)
-    wanted, dropped = resolved(asked)
     answer: dict[str, Any] = {"rule": None, "granted": None, "confined": None, "problems": []}
     code = DONE
     try:
-        decision = policy.decide(compiled, subject, asked, wanted, compiled.enums)
+        decision = case.judge(asked, lambda _: subject, guarded=False, empty=True)
+        assert decision is not None
         answer["rule"] = decision.rule
         answer["granted"] = {
             option: show(mask, compiled.enums[option])
@@ -132,9 +129,12 @@ def _test(options: argparse.Namespace) -> int:
         answer["confined"] = decision.confined
         answer["trimmed"] = list(decision.trimmed)
     except HookError as error:
+        # With an unknown name the request means nothing, so no rule can decide about it.
+        if case.wanted is None:
+            raise
         code = error.code
         answer["rule"], answer["problems"] = error.rule, list(error.sentences)
-    answer["dropped"] = list(dropped)
+    answer["dropped"] = list(case.dropped)
     answer["attributes"] = policy_options.shown(subject)
     print(json.dumps(answer, indent=2) if options.json else _text(answer))
     return code

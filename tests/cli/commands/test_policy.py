@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from oci_bpf_hook.errors import BAD_POLICY, REFUSED, USAGE
+from oci_bpf_hook.errors import BAD_POLICY, REFUSED, UNKNOWN_NAME, USAGE
 from oci_bpf_hook.resources import schema
 from tests.support.command import answer
 from tests.support.places import ROOT
@@ -148,6 +148,17 @@ def test_test() -> None:
     code, answer = try_it(*request, "--attr", "host_network=true")
     assert (code, answer["rule"], answer["granted"]) == (REFUSED, "host-network", None)
     assert any("xdp" in str(problem) for problem in answer["problems"])  # type: ignore[attr-defined]
+
+
+def test_a_request_for_nothing_is_decided_too() -> None:
+    """The hook starts such a container as it is, but here the question is which rule it meets."""
+    request = ("--annotation", "io.bpffs.delegate_maps=hash,!hash")
+    code, answer = try_it(*request)
+    assert (code, answer["rule"], answer["granted"]) == (0, "own-namespaces", {})
+    code, answer = try_it(*request, "--attr", "host_network=true")
+    assert (code, answer["rule"], answer["granted"]) == (0, "host-network", {})
+    done = command("policy", "test", "--annotation", "io.bpffs.delegate_maps=hsh")
+    assert (done.returncode, done.stdout) == (UNKNOWN_NAME, "")
 
 
 def test_annotations_for_one_container() -> None:
