@@ -15,6 +15,7 @@ from ..kernel import process
 from ..paths import POLICY, SOCKET
 from ..policy.store.cache import in_force
 from ..running.process import Status, status_of
+from ..users import SUBUID
 from . import engines, guarded, hooks
 from .engines import Engine
 from .finding import Finding, ok, problem, warning
@@ -161,7 +162,7 @@ def _subordinate_ids(found: list[Engine]) -> Iterator[Finding]:
         return
     user = _AUTO_USER if os.geteuid() == 0 else _own_name()
     what = "podman's --userns=auto" if os.geteuid() == 0 else "rootless podman"
-    missing = [name for name in ("/etc/subuid", "/etc/subgid") if not _has_range(name, user)]
+    missing = [name for name in (SUBUID, "/etc/subgid") if not _has_range(name, user)]
     if missing:
         yield problem(
             "subuid",

@@ -13,6 +13,7 @@ from ..errors import (
     MOUNT_FAILED,
     NO_BROKER,
     NO_USER_NAMESPACE,
+    NOT_AS_GRANTED,
     HookError,
     Problem,
     quote,
@@ -21,7 +22,7 @@ from . import container_half
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 # The capabilities that a half's steps need besides uid 0.
 _CAPABILITIES = {
@@ -164,4 +165,13 @@ def _unprivileged(reason: str, capability: str = "CAP_SYS_ADMIN") -> HookError:
         NO_BROKER,
         f"the hook may not delegate BPF ({reason}): that needs {capability} in the initial user "
         "namespace, which the engine's service lacks",
+    )
+
+
+def not_as_granted(wrong: "Iterable[str]") -> HookError:
+    """The error for a mount whose options differ from the grant in the ways of `wrong`."""
+    return HookError(
+        NOT_AS_GRANTED,
+        f"the kernel's mount differs from the grant: {', '.join(wrong)}; Linux before 6.9 "
+        "ignores delegation",
     )

@@ -186,11 +186,9 @@ class HostHalf(Half):
         if dead:
             raise HookError(BAD_STATE, "the container's process died before the mount was done")
         if wrong:
-            raise HookError(
-                NOT_AS_GRANTED,
-                f"the kernel's mount differs from the grant: {', '.join(wrong)}; Linux before 6.9 "
-                "ignores delegation",
-            )
+            from .failure import not_as_granted
+
+            raise not_as_granted(wrong)
 
     def failure(self) -> HookError:
         """The error that says why the container half hasn't reached the broker."""

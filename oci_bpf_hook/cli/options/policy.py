@@ -9,7 +9,7 @@ from ...errors import USAGE, HookError, Problem, quote
 from ...kernel import enums as kernel
 from ...policy.compiled import Compiled
 from ...policy.store import cache
-from ...policy.subject import ENGINES, Subject
+from ...policy.subject import CLAIMS, ENGINES, OF_USERS, Subject
 from ...text.strict_json import load_json
 from . import request
 from .table import argument
@@ -56,7 +56,7 @@ def attributes(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _attribute(key: str, value: str) -> object:
-    if key in ("rootless", "host_network", "host_cgroup"):
+    if key in OF_USERS:
         if value not in _TRUTHS:
             raise _wrong(f"--attr {key}: {quote(value)} is neither true nor false", value)
         return _TRUTHS[value]
@@ -64,7 +64,7 @@ def _attribute(key: str, value: str) -> object:
         return _id(key, value)
     if key == "engine":
         raise _wrong(f"--attr can't set the engine; write --engine {quote(value)}", key)
-    if key not in ("cdi", "container", "image", "pod", "namespace"):
+    if key not in ("cdi", *CLAIMS):
         raise _wrong(f"--attr: no rule can match {quote(key)}", key)
     return value
 

@@ -7,6 +7,7 @@ instruction are needed.
 from _struct import Struct
 
 from ...kernel.arch import ARCHES, Arch
+from ...kernel.seccomp import ALLOW, USER_NOTIF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ _INSTRUCTION = Struct("=HBBI")
 _LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 # struct seccomp_data: nr, arch, instruction_pointer, args.
 _NR, _ARCH = 0, 4
-RET_USER_NOTIF = 0x7FC00000
-RET_ALLOW = 0x7FFF0000
 
 
 def program(arches: "Iterable[Arch]" = ARCHES) -> bytes:
@@ -37,7 +36,7 @@ def program(arches: "Iterable[Arch]" = ARCHES) -> bytes:
         parts.append(_INSTRUCTION.pack(_LOAD, 0, 0, _NR))
         for at, number in enumerate(numbers):
             parts.append(_INSTRUCTION.pack(_JUMP_EQUAL, len(numbers) - at, 0, number))
-        parts.append(_INSTRUCTION.pack(_RETURN, 0, 0, RET_ALLOW))
-        parts.append(_INSTRUCTION.pack(_RETURN, 0, 0, RET_USER_NOTIF))
-    parts.append(_INSTRUCTION.pack(_RETURN, 0, 0, RET_ALLOW))
+        parts.append(_INSTRUCTION.pack(_RETURN, 0, 0, ALLOW))
+        parts.append(_INSTRUCTION.pack(_RETURN, 0, 0, USER_NOTIF))
+    parts.append(_INSTRUCTION.pack(_RETURN, 0, 0, ALLOW))
     return b"".join(parts)

@@ -17,12 +17,11 @@ from typing import Any
 
 from ...errors import USAGE, HookError, quote
 from ...oci.seccomp import BASES
+from ...oci.state import STATE_MAX
 from ..call import Call
 from .run import handing_on
 from .supervisor import Supervisor
 
-# Enough for a state with a megabyte of annotations.
-_STATE_MAX = 1 << 20
 _FDS_MAX = 8
 _LISTENER = "seccompFd"
 # A runtime that has connected sends at once.
@@ -95,7 +94,7 @@ def _take_away(path: Path) -> None:
 def _received(connection: socket.socket, fds: list[int]) -> int | None:
     """The listener, or None if nothing comes; all other fds that came are left in `fds`."""
     data = b""
-    while len(data) <= _STATE_MAX:
+    while len(data) <= STATE_MAX:
         piece, received, _, _ = socket.recv_fds(connection, 1 << 16, _FDS_MAX)
         fds += received
         if not piece:

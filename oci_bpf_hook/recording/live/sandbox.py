@@ -28,10 +28,11 @@ from typing import NoReturn
 
 from ...bpf.names import Enum
 from ...delegation.masks import Grant, differences
-from ...errors import KERNEL_CANNOT, MOUNT_FAILED, NOT_AS_GRANTED, USAGE, HookError, quote
+from ...errors import KERNEL_CANNOT, MOUNT_FAILED, USAGE, HookError, quote
 from ...guard.pinned import Guard
 from ...kernel import process, syscalls
 from ...mount.child import create
+from ...mount.failure import not_as_granted
 from ...mount.host_half import mark
 from . import filter as seccomp
 from .syscalls import seccomp_new_listener
@@ -124,11 +125,7 @@ class Sandbox:
         options = lines[0][-1].split(",") if lines else []
         wrong = differences(grant, options, enums)
         if wrong:
-            raise HookError(
-                NOT_AS_GRANTED,
-                f"the kernel's mount differs from the grant: {', '.join(wrong)}; Linux before 6.9 "
-                "ignores delegation",
-            )
+            raise not_as_granted(wrong)
 
     def start(self) -> int:
         """Let the child become the program; returns the fd that its notifications come from.

@@ -5,6 +5,7 @@ import struct
 import pytest
 
 from oci_bpf_hook.kernel.arch import ARCHES, Arch
+from oci_bpf_hook.kernel.seccomp import ALLOW, USER_NOTIF
 from oci_bpf_hook.recording.live import filter as seccomp
 
 
@@ -29,7 +30,7 @@ def action(arch: int, number: int) -> int:
 def test_only_bpf_is_notified(arch: Arch) -> None:
     for near in range(arch.bpf - 3, arch.bpf + 4):
         same = any((one.audit, one.bpf) == (arch.audit, near) for one in ARCHES)
-        assert action(arch.audit, near) == (seccomp.RET_USER_NOTIF if same else seccomp.RET_ALLOW)
+        assert action(arch.audit, near) == (USER_NOTIF if same else ALLOW)
 
 
 def test_the_number_of_one_is_another_call_of_another() -> None:
@@ -37,12 +38,12 @@ def test_the_number_of_one_is_another_call_of_another() -> None:
     for arch in ARCHES:
         own = {one.bpf for one in ARCHES if one.audit == arch.audit}
         for number in numbers - own:
-            assert action(arch.audit, number) == seccomp.RET_ALLOW
+            assert action(arch.audit, number) == ALLOW
 
 
 def test_an_architecture_that_nobody_knows() -> None:
     for arch in ARCHES:
-        assert action(0x1234, arch.bpf) == seccomp.RET_ALLOW
+        assert action(0x1234, arch.bpf) == ALLOW
 
 
 def test_it_is_as_short_as_the_kernel_wants() -> None:
