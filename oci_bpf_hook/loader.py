@@ -29,7 +29,7 @@ else:
 # The hook's folders, each after the one that it is in.
 FOLDERS = (
     *("audit", "bpf", "broker", "container", "delegation", "guard", "hook", "kernel", "mount"),
-    *("oci", "policy", "policy.store", "text"),
+    *("oci", "pipeline", "policy", "policy.store", "text"),
 )
 
 # The modules that every start needs, and those that a grant needs too, each after those it imports.
@@ -39,7 +39,7 @@ ASKED = (
 )
 GRANT = (
     *("kernel.syscalls", "files", "container.namespaces", "policy.compiled", "policy.subject"),
-    *("syslog", "audit.write", "audit.case", "paths", "policy.store.cache", "bpf.type_facts"),
+    *("syslog", "audit.write", "pipeline.case", "paths", "policy.store.cache", "bpf.type_facts"),
     *("delegation.masks", "policy.decide", "delegation.lint", "mount.container_half"),
     *("mount.child", "mount.host_half"),
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from ..bpf.btf_types import struct_members
 from ..bpf.names import ATTACHS, CMDS, KINDS, MAPS, PROGS
 from ..bpf.type_facts import (
     CGROUP,
@@ -13,7 +14,6 @@ from ..bpf.type_facts import (
     reach,
     why,
 )
-from ..bpf.types import struct_members
 from ..values import Value
 from . import sections
 from .kernel import Kernel

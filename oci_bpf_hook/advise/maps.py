@@ -7,7 +7,7 @@ bpf_object__init_kconfig_map().
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..bpf.types import ARRAY, PTR, STRUCT, Types
+from ..bpf.btf_types import ARRAY, PTR, STRUCT, Types
 from . import elf
 from .elf import NOBITS, PROGBITS, Elf, Section
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ..bpf.btf import BtfError
-from ..bpf.types import Types
+from ..bpf.btf_types import Types
 from ..values import Value
 from . import elf, maps, structops
 from .elf import ByteOrder, Elf, ElfError, Section

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..bpf.types import Types
+from ..bpf.btf_types import Types
 from . import elf
 from .elf import Elf
 

@@ -11,8 +11,8 @@ import socket
 from collections import OrderedDict, deque
 from time import monotonic
 
-from ..subids import Ranges
 from .peer import credentials
+from .subids import Ranges
 
 # How many connections of one group may wait.
 OF_GROUP = 128

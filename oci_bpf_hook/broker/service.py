@@ -19,8 +19,8 @@ from contextlib import suppress
 from time import monotonic
 
 from ..audit import allowance
-from ..audit.case import say_more
 from ..errors import BAD_STATE, LISTED, NO_BROKER, HookError, quote
+from ..pipeline.case import say_more
 from ..policy.compiled import Compiled
 from ..policy.store.watch import Watched
 from ..syslog import ERROR, INFO, log

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from ..audit.allowance import spend
-from ..audit.case import Case
 from ..container.namespaces import Container
 from ..delegation.annotations import parse
 from ..delegation.masks import Grant
@@ -36,6 +35,7 @@ from ..kernel.syscalls import PR_SET_PDEATHSIG, prctl
 from ..mount import container_half
 from ..mount.child import Half, create
 from ..mount.host_half import mark
+from ..pipeline.case import Case
 from ..policy.compiled import Compiled
 from ..policy.subject import Subject, of_peer, unnamed
 from ..running.sharing import shares

@@ -1,7 +1,6 @@
 """The texts of the man pages that are neither in a table nor in a command's own module."""
 
 from ..audit.allowance import OF_USER
-from ..audit.case import LONGEST as LINE
 from ..broker.arrivals import PATIENCE
 from ..broker.waiting import SILENCE, WAITING_OF_USER
 from ..broker.wire import LONGEST
@@ -9,6 +8,7 @@ from ..broker.worker import DEADLINE
 from ..delegation.annotations import MODE, PATH
 from ..paths import AUDIT_TO, PINS, SOCKET
 from ..paths import POLICY as ETC
+from ..pipeline.case import LONGEST as LINE
 
 MAIN = """
 The hook mounts a bpffs in a container, with the delegate_* options that the container's annotations

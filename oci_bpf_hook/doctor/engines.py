@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..oci.seccomp import BASES
-from ..running.engines import find, is_place_of
+from ..running.programs import find, is_place_of
 from ..values import Value
 from .finding import Finding, ok, problem, warning
 

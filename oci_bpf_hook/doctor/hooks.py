@@ -14,7 +14,7 @@ from shlex import quote
 from typing import Any
 
 from ..errors import DONE
-from ..running.engines import roots_alone
+from ..running.programs import roots_alone
 from .engines import ETC, PRECREATE, SHARED, Engine, hooks_directories
 from .finding import Finding, ok, problem
 

@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..audit.case import Case
     from ..oci.state import State
+    from ..pipeline.case import Case
     from ..policy.compiled import Compiled
     from ..policy.subject import Subject
 
@@ -85,7 +85,7 @@ def _for_state(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
     from ..loader import GRANT, ahead
 
     ahead(GRANT)
-    from ..audit.case import Case
+    from ..pipeline.case import Case
     from ..policy.store.cache import in_force
     from .process import podmans_name
 

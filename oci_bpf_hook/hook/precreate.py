@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from ..audit.case import Case
     from ..bpf.names import Enum
     from ..delegation.annotations import Request
+    from ..pipeline.case import Case
     from ..policy.compiled import Compiled
     from ..policy.subject import Subject
 
@@ -164,8 +164,8 @@ def _named(
 
 
 def _case(config: "dict[str, Any]", options: "Mapping[str, str]", identity: str) -> "Case":
-    from ..audit.case import Case
     from ..container.proposed import name
+    from ..pipeline.case import Case
     from ..policy.store.cache import in_force
 
     return Case(

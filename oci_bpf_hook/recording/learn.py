@@ -14,7 +14,7 @@ from ..advise.needs import CALL, CAPABILITY, PROBE, Caution, Needs, Reason, make
 from ..advise.sections import ZERO, is_optional
 from ..bpf.names import ATTACHS, CMDS, MAPS, PROGS, Enum
 from ..bpf.type_facts import PERFMON_HELPERS
-from . import call, feature_probes
+from . import call, libbpf_probes
 from .recording import OK, Entry, Recording
 
 _REFUSED = ("EPERM", "EACCES")
@@ -25,11 +25,11 @@ _XDP_HAS_FRAGS = 1 << 5
 # nothing that the program itself doesn't need.
 _FIRST_PROBE_WHY = "libbpf 1.4 to 1.7 first loads one, and loads nothing else if that fails"
 _PROBE_WHY = {
-    feature_probes.GLOBAL_DATA: "libbpf probes whether maps can hold global data, which the "
+    libbpf_probes.GLOBAL_DATA: "libbpf probes whether maps can hold global data, which the "
     "program has",
-    feature_probes.PROBE_READ_KERN: "libbpf probes for bpf_probe_read_kernel(), and uses "
+    libbpf_probes.PROBE_READ_KERN: "libbpf probes for bpf_probe_read_kernel(), and uses "
     "bpf_probe_read() if the probe fails",
-    feature_probes.BPF_COOKIE: "libbpf probes for BPF cookies, and tells the program that there "
+    libbpf_probes.BPF_COOKIE: "libbpf probes for BPF cookies, and tells the program that there "
     "are none if the probe fails",
 }
 # PROG_ATTACH and LINK_CREATE.
@@ -118,9 +118,9 @@ class _Learner:
         optional = any(attach_type_is_optional(entry, self._enums) for entry in loaded)
         for entry, _ in counted:
             # After a refusal libbpf has put another helper into the program.
-            if entry.probe == feature_probes.PROBE_READ_KERN and not reads and entry.result == OK:
+            if entry.probe == libbpf_probes.PROBE_READ_KERN and not reads and entry.result == OK:
                 continue
-            if entry.probe == feature_probes.EXP_ATTACH_TYPE and not (self._exact and optional):
+            if entry.probe == libbpf_probes.EXP_ATTACH_TYPE and not (self._exact and optional):
                 continue
             yield entry
 
@@ -262,7 +262,7 @@ class _Learner:
 
     def _first_probe(self, entries: Iterable[Entry]) -> tuple[Reason, ...]:
         for entry in entries:
-            if entry.probe == feature_probes.LOADING:
+            if entry.probe == libbpf_probes.LOADING:
                 prog = self._prog(entry)
                 return calls.prog_load(
                     prog, ZERO, source=self._source, kind=PROBE, why=_FIRST_PROBE_WHY
@@ -273,7 +273,7 @@ class _Learner:
         """What a probe needs, if libbpf loads something else without it."""
         if entry.probe in _PROBE_WHY:
             return self._tried(entry, _PROBE_WHY[entry.probe])
-        if entry.probe == feature_probes.EXP_ATTACH_TYPE:
+        if entry.probe == libbpf_probes.EXP_ATTACH_TYPE:
             return self._tried(entry, _EXACT_WHY)
         return ()
 

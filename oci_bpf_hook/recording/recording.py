@@ -12,7 +12,7 @@ from ..bpf.names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum
 from ..bpf.type_facts import PROGRAMS
 from ..values import Value
 from .call import LITTLE, WITH_TOKEN, Call
-from .feature_probes import EXP_ATTACH_TYPE, Teller
+from .libbpf_probes import EXP_ATTACH_TYPE, Teller
 
 VERSION = 1
 OK = "ok"

@@ -22,9 +22,9 @@ from ..container.namespaces import Process
 from ..errors import BAD_STATE, USAGE, HookError, quote
 from ..kernel.process import CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE
 from ..values import Value
-from .engines import is_program, roots_alone
 from .owner import user_behind
 from .process import comm, is_roots, pids, read, status
+from .programs import is_program, roots_alone
 
 # How engines and systemd name a container's cgroup, with the container's name or id.
 _CGROUPS = (

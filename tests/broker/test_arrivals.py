@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from oci_bpf_hook.broker import arrivals
 from oci_bpf_hook.broker.arrivals import Arrivals, Arrived, Credit
-from oci_bpf_hook.subids import Ranges
+from oci_bpf_hook.broker.subids import Ranges
 
 SUBUID = """\
 alice:100000:65536

@@ -10,9 +10,9 @@ import yaml
 from oci_bpf_hook.advise import objects
 from oci_bpf_hook.advise.advice import DEFAULTS, advise
 from oci_bpf_hook.bpf.btf import TAIL, layout_of, string
+from oci_bpf_hook.bpf.btf_types import FUNC
 from oci_bpf_hook.bpf.names import KINDS, MAPS, PROGS, Kind
 from oci_bpf_hook.bpf.type_facts import HOST, reach
-from oci_bpf_hook.bpf.types import FUNC
 from oci_bpf_hook.guard.lsm.lists import FILE
 from oci_bpf_hook.guard.lsm.table import markdown
 from oci_bpf_hook.kernel import enums as kernel

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook.audit import case
 from oci_bpf_hook.broker import worker as session
 from oci_bpf_hook.cli.commands import delegate
 from oci_bpf_hook.cli.options import trial
 from oci_bpf_hook.hook import asking, main, precreate
+from oci_bpf_hook.pipeline import case
 from oci_bpf_hook.recording.live import run as recording
 from tests.support.places import ROOT
 

@@ -7,7 +7,7 @@ import pytest
 
 from oci_bpf_hook.advise import elf
 from oci_bpf_hook.bpf.btf import BtfError
-from oci_bpf_hook.bpf.types import ARRAY, PTR, STRUCT, Types, struct_members
+from oci_bpf_hook.bpf.btf_types import ARRAY, PTR, STRUCT, Types, struct_members
 from oci_bpf_hook.kernel.enums import VMLINUX
 from tests.support.bpf import compiled
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from oci_bpf_hook.advise import advice, embedded, objects
 from oci_bpf_hook.advise.elf import ElfError
 from oci_bpf_hook.bpf.btf import BtfError
-from oci_bpf_hook.bpf.types import struct_members
+from oci_bpf_hook.bpf.btf_types import struct_members
 from oci_bpf_hook.formats import advised
 from tests.objects.test_advice import KERNEL
 from tests.support.bpf import compiled

@@ -12,7 +12,7 @@ from oci_bpf_hook.bpf.names import KINDS
 from oci_bpf_hook.kernel.enums import table
 from oci_bpf_hook.recording import recording as module
 from oci_bpf_hook.recording.call import make
-from oci_bpf_hook.recording.feature_probes import PROBES
+from oci_bpf_hook.recording.libbpf_probes import PROBES
 from oci_bpf_hook.recording.recording import Recording, RecordingError, as_json, from_json
 from oci_bpf_hook.resources import schema
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ...audit.case import Case
 from ...bpf.names import CMDS
 from ...bpf.type_facts import beyond_confined
 from ...delegation.annotations import PATH, device
@@ -16,6 +15,7 @@ from ...delegation.suggestions import no_profile
 from ...errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, Problem, quote
 from ...install import layout, steps
 from ...oci import cdi
+from ...pipeline.case import Case
 from ...policy import subject
 from ...policy.compiled import Compiled
 from ...policy.decide import Decision

@@ -10,7 +10,6 @@ import os
 import signal
 from typing import Any
 
-from ...audit.case import Case
 from ...bpf.names import KINDS
 from ...container.namespaces import Container
 from ...delegation.annotations import MODE, PATH, PREFIX, Request
@@ -19,6 +18,7 @@ from ...errors import BAD_STATE, DONE, MOUNT_FAILED, NO_BROKER, USAGE, HookError
 from ...kernel.process import CAP_BPF, CAP_SYS_ADMIN
 from ...mount import container_half
 from ...mount.host_half import HostHalf
+from ...pipeline.case import Case
 from ...policy.compiled import Compiled
 from ...policy.store.cache import in_force
 from ...policy.subject import Subject, of_running

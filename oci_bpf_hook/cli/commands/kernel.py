@@ -8,7 +8,7 @@ from ...bpf.names import CMDS, KINDS, MAPS, PROGS, Kind
 from ...bpf.type_facts import HOST, TOKEN_SINCE, reach, why
 from ...errors import DONE, KERNEL_CANNOT, HookError
 from ...kernel import enums as kernel
-from ...kernel.source import FIRST, Source, of_release, release
+from ...kernel.releases import FIRST, Source, of_release, release
 from ..options import kernel as kernel_options
 from ..options.output import FAINT, HEAD, JSON, OK, WARNING, Output, Piece, print_json, styled
 from ..options.table import argument

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ...audit.case import Case
 from ...bpf.names import CMDS, KINDS
 from ...bpf.type_facts import REACHES_BEYOND
 from ...delegation.lint import lint
@@ -14,6 +13,7 @@ from ...delegation.masks import show
 from ...errors import DONE, USAGE, HookError
 from ...kernel import enums as kernel
 from ...paths import POLICY
+from ...pipeline.case import Case
 from ...policy.store import cache
 from ...policy.subject import of_description
 from ...resources import BUILTIN_POLICY

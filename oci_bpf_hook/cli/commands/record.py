@@ -27,7 +27,7 @@ from ...recording.live import receiver
 from ...recording.live import run as session
 from ...recording.recording import Recording
 from ...recording.verify import Verdict
-from ...running import engines
+from ...running import programs
 from ..options.output import JSON_FORM, print_json, printable
 from ..options.table import argument
 
@@ -208,9 +208,9 @@ def _podman() -> str:
     """The program podman; for root it is the installed one, whatever PATH sudo(8) has handed on."""
     if os.geteuid():
         return "podman"
-    path = engines.find("podman")
+    path = programs.find("podman")
     if path is None:
-        raise HookError(USAGE, f"podman isn't in any of {', '.join(engines.PLACES)}; install it")
+        raise HookError(USAGE, f"podman isn't in any of {', '.join(programs.PLACES)}; install it")
     return path
 
 

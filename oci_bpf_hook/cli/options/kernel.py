@@ -6,7 +6,7 @@ from ...bpf.btf import BtfError
 from ...bpf.names import KINDS
 from ...errors import USAGE, HookError, Problem
 from ...kernel import enums as kernel
-from ...kernel.source import Source, of_release, running
+from ...kernel.releases import Source, of_release, running
 from .table import argument
 
 ARGUMENTS = (

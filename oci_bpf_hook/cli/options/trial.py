@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 
-from ...audit.case import Case
 from ...bpf.names import Enum
 from ...delegation.annotations import (
     KEYS,
@@ -27,8 +26,9 @@ from ...delegation.lint import lint
 from ...delegation.masks import Grant
 from ...errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError
 from ...formats.container import Asker, asker
-from ...kernel import source as kernel_source
+from ...kernel import releases as kernel_source
 from ...oci.state import visible
+from ...pipeline.case import Case
 from ...policy import decide as policy
 from ...policy.compiled import Compiled
 from ...policy.subject import Subject, of_description

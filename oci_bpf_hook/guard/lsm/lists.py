@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...bpf.btf_types import ENUM, FUNC, Types
 from ...bpf.names import Enum
 from ...bpf.type_facts import PERFMON, programs_that_take
-from ...bpf.types import ENUM, FUNC, Types
 from ...errors import KERNEL_CANNOT, HookError, Problem
 from ...kernel import enums as kernel
 from ...values import Value

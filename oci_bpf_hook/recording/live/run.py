@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from ...audit.case import Case
 from ...bpf.names import Enum
 from ...container.namespaces import Container, is_initial
 from ...delegation.masks import Grant
 from ...errors import NO_BROKER, HookError
+from ...pipeline.case import Case
 from ...policy.decide import Decision, everything
 from ...policy.store import cache
 from ...policy.subject import of_recording

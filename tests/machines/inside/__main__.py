@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import TextIO
 
-from oci_bpf_hook.bpf.types import Types
+from oci_bpf_hook.bpf.btf_types import Types
 
 from .cases import Case, Context, cases
 

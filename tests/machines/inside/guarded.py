@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from oci_bpf_hook.bpf.btf_types import FUNC, VAR
 from oci_bpf_hook.bpf.names import ALL_BITS, KINDS
-from oci_bpf_hook.bpf.types import FUNC, VAR
 from oci_bpf_hook.cli import main as cli
 from oci_bpf_hook.container.namespaces import Container
 from oci_bpf_hook.delegation.masks import Grant

@@ -9,7 +9,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from .users import SUBUID
+from ..users import SUBUID
 
 # A uid that is in no range is counted together with the others of its block.  Containers usually
 # get a block of this size.  The uids of the first block are accounts, and each is counted alone.

@@ -8,7 +8,6 @@ import jsonschema
 import pytest
 
 from oci_bpf_hook import syslog as module
-from oci_bpf_hook.audit.case import LONGEST, Case, say_more
 from oci_bpf_hook.bpf.names import KINDS
 from oci_bpf_hook.delegation.masks import Grant
 from oci_bpf_hook.errors import (
@@ -21,6 +20,7 @@ from oci_bpf_hook.errors import (
     HookError,
 )
 from oci_bpf_hook.kernel import enums as kernel
+from oci_bpf_hook.pipeline.case import LONGEST, Case, say_more
 from oci_bpf_hook.policy.decide import Decision
 from oci_bpf_hook.policy.store import cache
 from oci_bpf_hook.syslog import ERROR, INFO

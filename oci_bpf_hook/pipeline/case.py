@@ -57,9 +57,9 @@ def say_more(to: str, *, every: bool = False) -> None:
 
     They are those of the minutes that are over, or with `every` of all minutes.
     """
+    from ..audit.allowance import due
+    from ..audit.write import line, write
     from ..syslog import ERROR, log
-    from .allowance import due
-    from .write import line, write
 
     for more in due(every=every):
         whose = "others" if more.user is None else f"user {more.user}"
@@ -272,7 +272,7 @@ class Case:
 
     def granted(self) -> None:
         """Record the prepared grant.  Raises HookError if the policy requires it and it fails."""
-        from .write import write
+        from ..audit.write import write
 
         policy = self.policy()
         write(policy.audit_to, self._line, required=policy.audit_required)
@@ -287,8 +287,8 @@ class Case:
 
     def revoked(self, path: str) -> None:
         """Log and record that the delegation at `path` was covered.  A failure is ignored."""
+        from ..audit.write import write
         from ..syslog import INFO, log
-        from .write import write
 
         who = quote(self._container)[1:-1]
         log(INFO, f"{who}: revoked what was delegated at {quote(path)}")
@@ -300,9 +300,9 @@ class Case:
 
         If the user's refusals have used up this minute's allowance, the refusal is only counted.
         """
+        from ..audit.allowance import spend
+        from ..audit.write import write
         from ..syslog import ERROR, log
-        from .allowance import spend
-        from .write import write
 
         to = self._refusals_to(error)
         line = self._refusal(error) if to != "none" else ""
@@ -333,7 +333,7 @@ class Case:
         self, outcome: str, code: int, fields: "Mapping[str, object]", most: int = FITS
     ) -> str:
         """A line for the audit trail with at most `most` characters."""
-        from .write import line
+        from ..audit.write import line
 
         text = ""
         for cut in _CUTS:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook.running import engines
-from oci_bpf_hook.running.engines import find, is_place_of, is_program, roots_alone, trusted
+from oci_bpf_hook.running import programs
+from oci_bpf_hook.running.programs import find, is_place_of, is_program, roots_alone, trusted
 from tests.support.engines import make_work_directory, remove_work_directory
 
 USER = 61996
@@ -113,7 +113,7 @@ def test_what_is_installed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_process_s_program(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = place / "bin" / "crun"
-    monkeypatch.setattr(engines, "PLACES", (f"{place}/bin",))
+    monkeypatch.setattr(programs, "PLACES", (f"{place}/bin",))
     fd = os.open(program, os.O_PATH)
     try:
         link = f"/proc/self/fd/{fd}"

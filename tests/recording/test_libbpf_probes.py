@@ -6,9 +6,9 @@ what newer and older releases make is of the same form.
 
 from typing import Any
 
-from oci_bpf_hook.recording import feature_probes
+from oci_bpf_hook.recording import libbpf_probes
 from oci_bpf_hook.recording.call import Call, code, make
-from oci_bpf_hook.recording.feature_probes import Teller
+from oci_bpf_hook.recording.libbpf_probes import Teller
 
 RETURN_0 = "b7000000000000009500000000000000"
 GLOBAL_DATA = "182100000e00000000000000100000007a0100002a000000b7000000000000009500000000000000"
@@ -76,23 +76,23 @@ def test_an_object_with_global_data() -> None:
         other(35),
     ) == [
         "",
-        feature_probes.MEMCG_ACCOUNT,
-        feature_probes.LOADING,
-        feature_probes.PROG_NAME,
-        feature_probes.ARRAY_MMAP,
-        feature_probes.BTF,
-        feature_probes.ARG_CTX_TAG,
+        libbpf_probes.MEMCG_ACCOUNT,
+        libbpf_probes.LOADING,
+        libbpf_probes.PROG_NAME,
+        libbpf_probes.ARRAY_MMAP,
+        libbpf_probes.BTF,
+        libbpf_probes.ARG_CTX_TAG,
         "",
         "",
-        feature_probes.GLOBAL_DATA,
-        feature_probes.GLOBAL_DATA,
+        libbpf_probes.GLOBAL_DATA,
+        libbpf_probes.GLOBAL_DATA,
         "",  # Its own data, of four bytes.
         "",
-        feature_probes.PROBE_READ_KERN,
-        feature_probes.EXP_ATTACH_TYPE,
+        libbpf_probes.PROBE_READ_KERN,
+        libbpf_probes.EXP_ATTACH_TYPE,
         "",
-        feature_probes.PROG_BIND_MAP,
-        feature_probes.PROG_BIND_MAP,
+        libbpf_probes.PROG_BIND_MAP,
+        libbpf_probes.PROG_BIND_MAP,
         "",
         "",
     ]
@@ -101,16 +101,16 @@ def test_an_object_with_global_data() -> None:
 def test_by_name() -> None:
     # Without a token libbpf's maps keep their names.
     assert told(array(4, 32, 1, 0, name="libbpf_global"), prog(1, 0, GLOBAL_DATA)) == [
-        feature_probes.GLOBAL_DATA,
-        feature_probes.GLOBAL_DATA,
+        libbpf_probes.GLOBAL_DATA,
+        libbpf_probes.GLOBAL_DATA,
     ]
-    assert told(array(4, 4, 1, 1024, name="libbpf_mmap")) == [feature_probes.ARRAY_MMAP]
+    assert told(array(4, 4, 1, 1024, name="libbpf_mmap")) == [libbpf_probes.ARRAY_MMAP]
 
 
 def test_what_is_attached_to_nothing() -> None:
-    assert told(prog(5, 0, RETURN_0), other(28)) == [feature_probes.PERF_LINK, ""]
-    assert told(prog(2, 48, RETURN_0), other(28)) == [feature_probes.UPROBE_MULTI_LINK, ""]
-    assert told(prog(5, 0, RETURN_0), LOADING) == [feature_probes.LOADING] * 2
+    assert told(prog(5, 0, RETURN_0), other(28)) == [libbpf_probes.PERF_LINK, ""]
+    assert told(prog(2, 48, RETURN_0), other(28)) == [libbpf_probes.UPROBE_MULTI_LINK, ""]
+    assert told(prog(5, 0, RETURN_0), LOADING) == [libbpf_probes.LOADING] * 2
 
 
 def test_a_program_that_does_nothing_either() -> None:
@@ -125,13 +125,13 @@ def test_maps_that_look_alike() -> None:
     assert told(VALUE) == [""]
     assert told(array(4, 4, 1, 1024)) == [""]
     assert told(VALUE, prog(1, 0, RETURN_0, dressed=True)) == ["", ""]
-    assert told(array(4, 4, 1, 0), prog(1, 0, GLOBAL_DATA)) == ["", feature_probes.GLOBAL_DATA]
+    assert told(array(4, 4, 1, 0), prog(1, 0, GLOBAL_DATA)) == ["", libbpf_probes.GLOBAL_DATA]
 
 
 def test_arena() -> None:
     # A load of 64 bits with an offset beyond all that older kernels take.
     far = "182100000e00000000000000000000407a0100002b000000b7000000000000009500000000000000"
-    assert told(VALUE, prog(1, 0, far)) == [feature_probes.LDIMM64_FULL_RANGE_OFF] * 2
+    assert told(VALUE, prog(1, 0, far)) == [libbpf_probes.LDIMM64_FULL_RANGE_OFF] * 2
 
 
 def test_cut_short() -> None:
