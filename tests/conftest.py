@@ -33,11 +33,12 @@ if os.uname().machine == "x86_64":
 # The modules that take longest, longest first.  The session begins with them, so that no worker is
 # still at one of them when the others have nothing left to do.
 LONGEST = (
-    *("engines/test_machines", "project/test_packages", "project/test_corpus"),
-    *("project/test_upgrades", "engines/test_kubernetes", "engines/test_rootless"),
-    *("doctor/test_host", "broker/test_service", "engines/test_precreate_podman"),
-    *("hook/test_paths", "project/test_newcomers", "commands/test_fuzz", "hook/test_deaths"),
-    *("project/test_bench", "install/test_steps", "hook/test_engines", "broker/test_hostile"),
+    *("engines/test_machines", "project/test_packages", "project/test_upgrades"),
+    *("project/test_corpus", "engines/test_precreate_podman", "doctor/test_host"),
+    *("project/test_newcomers", "hook/test_paths", "engines/test_kubernetes"),
+    *("engines/test_rootless", "install/test_steps", "project/test_bench", "hook/test_deaths"),
+    *("hook/test_engines", "broker/test_hostile", "broker/test_service", "audit/test_case"),
+    *("project/test_docs_commands", "commands/test_fuzz"),
 )
 HOOK_JSON = LAUNCHER.with_suffix(".json")
 FORCED = "CI" in os.environ or "OCI_BPF_HOOK_FORCE" in os.environ
@@ -84,6 +85,7 @@ def is_pure(path: Path) -> bool:
 
 
 def _module(path: Path) -> str:
+    """The module at `path` as LONGEST names it."""
     return f"{path.parent.name}/{path.stem}"
 
 

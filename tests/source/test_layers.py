@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "oci_bpf_hook"
 TABLE = ROOT / "docs" / "how-it-works.md"
@@ -167,3 +169,11 @@ def test_mmap_is_a_type_in_the_core() -> None:
             tree = ast.parse(path.read_text("utf-8"))
             imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
             assert "mmap" not in " ".join(ast.unparse(node) for node in imports)
+
+
+def test_the_modules_to_begin_with_are_there() -> None:
+    """Whoever renames one of them renames it there as well."""
+    tests = ROOT / "tests"
+    there = {f"{path.parent.name}/{path.stem}" for path in tests.rglob("test_*.py")}
+    assert set(LONGEST) <= there
+    assert len(LONGEST) == len(set(LONGEST))
