@@ -88,8 +88,10 @@ def check(loads: Loads, wholes: Sequence[Whole]) -> Verdict:
     needs = advised(wholes)
     name = " and ".join(whole.path.stem for whole in wholes)
     numbers = _numbers(needs)
-    # With every capability first: what the verifier asks for is no bit's matter.
-    refused = _differences(loads, wholes, needs.masks(KERNEL.names), None)
+    masks = needs.masks(KERNEL.names)
+    missing = _differences(loads, wholes, masks, numbers)
+    # With every capability then: what the verifier asks for is no bit's matter.
+    refused = missing and _differences(loads, wholes, masks, None)
     superfluous = [
         f"{option}={bit}"
         for option, bit in sorted(needs.bits)
@@ -100,9 +102,8 @@ def check(loads: Loads, wholes: Sequence[Whole]) -> Verdict:
     ]
     capabilities = []
     if not refused:
-        masks = needs.masks(KERNEL.names)
-        if lines := _differences(loads, wholes, masks, numbers):
-            capabilities.append(f"missing: {lines[-1][:200]}")
+        if missing:
+            capabilities.append(f"missing: {missing[-1][:200]}")
         capabilities += [
             f"superfluous: {number}"
             for number in sorted(numbers)

@@ -48,7 +48,7 @@ FILES = {
 }
 
 # A file that a command reads, and what it makes of it, take their time.
-fuzzed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+fuzzed = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 
 
 def fine(done: Done) -> None:
