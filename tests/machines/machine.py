@@ -86,6 +86,8 @@ class Machine:
 
     def _boot(self, initramfs: Path, console: Path, results: Path, limit: float) -> str:
         command: list[str | Path] = [
+            # A worker of pytest-xdist that is interrupted is killed, and can't end it.
+            *("setpriv", "--pdeathsig", "KILL", "--"),
             *(QEMU, *_OPTIONS, "-kernel", self.kernel.path, "-initrd", initramfs),
             *("-append", f"{_COMMAND_LINE} SUITE={self.kernel.suite}"),
             *("-serial", f"file:{console}", "-serial", f"file:{results}"),
