@@ -37,7 +37,7 @@ LONGEST = (
     *("project/test_corpus", "engines/test_precreate_podman", "doctor/test_host"),
     *("project/test_newcomers", "hook/test_paths", "engines/test_kubernetes"),
     *("engines/test_rootless", "install/test_steps", "project/test_bench", "hook/test_deaths"),
-    *("hook/test_engines", "broker/test_hostile", "broker/test_service", "audit/test_case"),
+    *("hook/test_engines", "broker/test_hostile", "broker/test_service", "pipeline/test_case"),
     *("project/test_docs_commands", "commands/test_fuzz"),
 )
 HOOK_JSON = LAUNCHER.with_suffix(".json")

@@ -207,6 +207,6 @@ refusals.to_trail({GUARD!r})
             [*prefix, *AUDIT_COMMAND], capture_output=True, text=True, check=False, cwd=ROOT
         )
     assert done.returncode == KERNEL_CANNOT
-    assert "nothing to put on record: the guard is of another version (0, " in done.stderr
+    assert "there are no refusals to record: the guard is of another version (0, " in done.stderr
     assert made(trace) - allowed(AUDITS) == set()
     assert "openat2" not in made(trace)

@@ -158,7 +158,9 @@ def test_so_much_of_one_owner_s() -> None:
         patience = Patience(of_all=3 * size)
         assert len(mounts(process, of_interest(), patience).kept) == 1
         # Read twice, where there is something of interest.
-        with pytest.raises(TooManyMountsError, match="than are read for all of its owner's containers"):
+        with pytest.raises(
+            TooManyMountsError, match="than are read for all of its owner's containers"
+        ):
             mounts(process, of_interest(), patience)
         with pytest.raises(TooManyMountsError, match=r"more than \d+ KiB"):
             mounts(process, of_interest(), Patience(of_one=size - 1))
