@@ -12,6 +12,8 @@ The modules that every start or every grant needs are loaded here too, each afte
 imports, because importlib spends half of an import's time on finding out that it has nothing to do.
 """
 
+import _signal
+import gc
 import posix
 import sys
 from _frozen_importlib import ModuleSpec
@@ -96,6 +98,21 @@ class Loader(_Base):
         assert spec is not None
         code, spec.loader_state = spec.loader_state, None
         exec(code, module.__dict__)  # noqa: S102  Importing a module runs it.
+
+
+def begin() -> None:
+    """Begin as the hook, for the launcher, which has just put its directory first in sys.path."""
+    # A terminal or a service manager sends these signals to all processes of a runtime at once.
+    # They would end both halves of the hook, and nobody would undo what is half done.  So they are
+    # ignored; the hook ends soon anyway.
+    for number in _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGHUP:
+        _signal.signal(number, _signal.SIG_IGN)
+    # The process ends so soon that collecting garbage costs more time than it saves.
+    gc.disable()
+    # No other module is imported from that directory, so that no file beside the package can
+    # take the place of one of Python's modules.
+    del sys.path[0]
+    install()
 
 
 def install() -> None:

@@ -5,6 +5,10 @@ from types import FrameType
 SIGKILL: int
 SIGALRM: int
 SIGCHLD: int
+SIGHUP: int
+SIGINT: int
+SIGQUIT: int
+SIGTERM: int
 SIG_DFL: int
 SIG_IGN: int
 SIG_SETMASK: int
