@@ -73,8 +73,10 @@ def traced(annotations: dict[str, str], log: Path) -> tuple[list[tuple[str, str,
         root = str(container.root)
     calls = []
     lines = log.read_text().splitlines()
-    first = next(line.split()[0] for line in lines if "setns" in line)
-    for line in lines:
+    begin = next(number for number, line in enumerate(lines) if "setns" in line)
+    first = lines[begin].split()[0]
+    # Before the halves begin, the hook may keep the compiled policy, once its file has settled.
+    for line in lines[begin:]:
         match = re.fullmatch(r"(\d+) +(\w+)\((.*)\) += .*", line)
         if match and not line.endswith("(No such file or directory)"):
             half = CONTAINER if match[1] == first else HOST
