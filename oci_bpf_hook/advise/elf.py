@@ -32,7 +32,6 @@ OBJECT = 1
 FUNCTION = 2
 SECTION = 3
 LOCAL = 0
-UNDEFINED = 0
 _EM_BPF = 247
 _ET_REL = 1
 # No BPF object has so many, or is so large; a file that claims it would only cost time.

@@ -21,7 +21,6 @@ _OF_MAPS = (12, 13)
 # libbpf leaves out the types of keys and values for these: from perf_event_array to arena.  For a
 # queue and a stack, which have no keys, the kernel refuses them, and libbpf tries again without.
 _WITHOUT_BTF = {4, 7, 8, 12, 13, 14, 15, 16, 17, 18, 22, 23, 25, ARENA_MAP}
-_ARENA_SECTION = ".addr_space.1"
 _DATA, _RODATA, _BSS = ".data", ".rodata", ".bss"
 
 

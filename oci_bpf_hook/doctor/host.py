@@ -111,8 +111,10 @@ def _user_namespaces() -> Iterator[Finding]:
 
 
 def _lsms() -> Iterator[Finding]:
+    from ..guard.lsm.load import LSMS
+
     try:
-        active = Path("/sys/kernel/security/lsm").read_text(encoding="ascii").strip()
+        active = Path(LSMS).read_text(encoding="ascii").strip()
     except OSError:
         return  # securityfs isn't mounted, so nothing can be said.
     if "selinux" in active.split(",") and _read("/sys/fs/selinux/enforce") == "1":

@@ -8,6 +8,7 @@ from ..bpf.names import KINDS, Enum
 from ..delegation.masks import Grant, show
 from ..guard.pinned import MARKS
 from ..mount.child import settings
+from ..mount.container_half import STICKY
 from ..paths import SOCKET
 from ..values import Value
 
@@ -23,7 +24,6 @@ BROKER = "broker"
 BROKERS_CHILD = "broker's child"
 CREATE_RUNTIME = "createRuntime"
 CREATE_CONTAINER = "createContainer"
-_STICKY = 0o1000
 # The mode that bpffs doesn't show, since it is the default (Linux: kernel/bpf/inode.c,
 # bpf_show_options).
 _UNSHOWN = 0o777
@@ -170,7 +170,7 @@ def _mount(grant: Grant, half: str) -> "Iterator[Step]":
         call="fsmount(MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV|MOUNT_ATTR_NOEXEC)",
         why="make the mount",
     )
-    if not grant.mode & _STICKY:
+    if not grant.mode & STICKY:
         yield Step(
             half=half,
             call=f"fchmod({grant.mode:04o})",
@@ -207,7 +207,7 @@ def mount_line(grant: Grant, enums: "Mapping[str, Enum]", owner: tuple[int, int]
     """
     uid, gid = owner or ("UID", "GID")
     options = ["rw", "nosuid", "nodev", "noexec", "relatime", f"uid={uid}", f"gid={gid}"]
-    mode = grant.mode & ~_STICKY
+    mode = grant.mode & ~STICKY
     if mode != _UNSHOWN:
         options.append(f"mode={mode:o}")
     for kind in KINDS:

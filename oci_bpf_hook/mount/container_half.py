@@ -85,7 +85,7 @@ MISSING = Struct("=cIQ")
 COUNT = Struct("=cI")
 
 _FLAGS = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
-_STICKY = 0o1000
+STICKY = 0o1000
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 _DIRECTORY = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 
@@ -346,7 +346,7 @@ def _owned(mount: int) -> bool:
 
 def _mount(context: int, mode: int) -> int:
     mount = syscalls.fsmount(context, _FLAGS)
-    if not mode & _STICKY:
+    if not mode & STICKY:
         # The kernel adds the sticky bit to any mode (Linux: kernel/bpf/inode.c, bpf_fill_super).
         fd = posix.open(b".", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=mount)
         posix.fchmod(fd, mode)

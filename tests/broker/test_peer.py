@@ -293,6 +293,6 @@ def test_whose_a_namespace_of_root_s_is(
 
 
 def test_one_without_ids() -> None:
-    """Nobody may be in it with an id, and so whose it is doesn't matter."""
+    """No account has an id in it, so nobody can act in it, and root may count as its user."""
     with mapped("") as process:
         assert user_behind(process) == 0

@@ -1,36 +1,25 @@
 """doctor, inspect and delegate about a user's own containers, with a real broker."""
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from oci_bpf_hook.errors import DONE
 from tests.cli.commands.test_inspect import inspect
-from tests.support.broker import Broker
 from tests.support.podman import IMAGE, World
 from tests.support.policy import audited, in_force
-from tests.support.scratch import LAUNCHER, install, io
+from tests.support.rootless import installed
+from tests.support.scratch import io
 from tests.support.situation import SOCKET, command, findings, not_well, others
-from tests.support.users import ALICE, users
+from tests.support.users import ALICE
 
 
 @pytest.fixture(scope="module")
 def alice() -> Iterator[World]:
     """alice's podman, with the hook where she can run it, and the broker."""
-    with (
-        users(),
-        tempfile.TemporaryDirectory(prefix="obh-", dir="/tmp") as directory,
-        World(ALICE) as world,
-    ):
-        os.chmod(directory, 0o755)
-        launcher = install(Path(directory) / "installed")
-        world.install_hook(launcher, LAUNCHER.with_suffix(".json"))
-        with Broker():
-            yield world
+    with installed() as (world, _):
+        yield world
 
 
 @contextmanager

@@ -251,5 +251,5 @@ def test_a_users_volume(
     if file == CREATE_RUNTIME:
         assert " /run/bpf bpf " in done.stdout, done.stderr
     else:
-        # From within nobody sees whose it is.
+        # In the container's user namespace the volume's owner can't be seen.
         refused(done, runtime)

@@ -1,4 +1,4 @@
-"""The mount itself: whose it is, what it shows, and what a second run makes of it."""
+"""The mount itself: who owns it, what it shows, and what a second run does to it."""
 
 import subprocess
 from collections.abc import Iterator

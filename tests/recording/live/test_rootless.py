@@ -3,19 +3,17 @@
 import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.support.broker import Broker
 from tests.support.engines import RUNTIMES, Runtime
 from tests.support.podman import IMAGE, World
 from tests.support.policy import EVERYTHING, audited, in_force
-from tests.support.scratch import LAUNCHER, install
-from tests.support.users import ALICE, users
+from tests.support.rootless import installed
+from tests.support.users import ALICE
 
 RECORDING = f"{EVERYTHING}      record: true\n"
 RINGBUF = "27"
@@ -30,16 +28,8 @@ class Alice(NamedTuple):
 
 @pytest.fixture(scope="module")
 def alice() -> Iterator[Alice]:
-    with (
-        users(),
-        tempfile.TemporaryDirectory(prefix="obh-", dir="/tmp") as directory,
-        World(ALICE) as world,
-    ):
-        os.chmod(directory, 0o755)
-        launcher = install(Path(directory) / "installed")
-        world.install_hook(launcher, LAUNCHER.with_suffix(".json"))
-        with Broker():
-            yield Alice(world, launcher.parent)
+    with installed() as (world, launcher):
+        yield Alice(world, launcher.parent)
 
 
 def record(alice: Alice, runtime: Runtime) -> subprocess.CompletedProcess[str]:
