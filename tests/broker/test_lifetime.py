@@ -127,7 +127,8 @@ def test_hundreds_of_requests_leave_nothing(broker: Broker) -> None:
 
 def test_few_file_descriptors() -> None:
     """Whoever has most of the connections loses the oldest for somebody else's."""
-    with Broker(prefix=["prlimit", "--nofile=48:48", "--"]), by(ALICE) as peer, by(BOB) as bob:
+    few = ["prlimit", "--nofile=48:48", "--"]
+    with Broker(patient=True, prefix=few), by(ALICE) as peer, by(BOB) as bob:
         assert peer.do("connect", count=60) == {}
         assert "granted" in bob.ask(ASK)
         assert bob.mount()[1] == ["/"]

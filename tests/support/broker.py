@@ -25,12 +25,18 @@ from tests.support.places import ROOT
 
 # Seconds; nothing here waits for longer than the broker's own deadlines.
 LIMIT = 30
+# The command, to whose broker a connection may be silent for as long as a test takes.
+_PATIENT = (
+    "import sys; from oci_bpf_hook.broker import waiting; waiting.SILENCE = 3600; "
+    "from oci_bpf_hook.cli.main import main; sys.exit(main())"
+)
 
 
 class Broker:
     """`oci-bpf-hook broker`, ready; to be used in a `with`.
 
-    With `passed` its socket is made and handed over as systemd does.
+    With `passed` its socket is made and handed over as systemd does.  A `patient` one drops no
+    connection for its silence, however slow the machine is.
     """
 
     def __init__(
@@ -38,6 +44,7 @@ class Broker:
         *options: str,
         path: str = SOCKET,
         passed: bool = False,
+        patient: bool = False,
         prefix: Sequence[str] = (),
         rate: str = "0",
     ) -> None:
@@ -47,7 +54,7 @@ class Broker:
             # Whatever ends the test ends it, too.
             *("setpriv", "--pdeathsig=KILL", "--"),
             *prefix,
-            *(sys.executable, "-m", "oci_bpf_hook", "broker"),
+            *(sys.executable, *(("-c", _PATIENT) if patient else ("-m", "oci_bpf_hook")), "broker"),
             *(() if passed else ("--socket", path)),
             *("--rate", rate, *options),
         ]
