@@ -16,7 +16,7 @@ def everybody() -> Iterator[None]:
 
 @pytest.fixture
 def broker() -> Iterator[Broker]:
-    with Broker() as running:
+    with Broker(patient=True) as running:
         before = running.fds()
         yield running
         if running.process.poll() is None:

@@ -144,9 +144,10 @@ def test_it_executes_a_setuid_program_of_the_hosts(broker: Broker) -> None:
         assert "granted" in peer.ask(ASK)
 
 
-def test_silence(broker: Broker) -> None:
+def test_silence() -> None:
     """A thousand connections that say nothing, and one that stops halfway: others are served."""
-    with by(ALICE) as peer, by(BOB) as bob, by(ALICE) as halfway:
+    with Broker() as broker, by(ALICE) as peer, by(BOB) as bob, by(ALICE) as halfway:
+        before = broker.fds()
         assert "granted" in halfway.ask(ASK)
         assert peer.do("connect", count=600) == {}
         assert "granted" in bob.ask(ASK)
@@ -158,6 +159,9 @@ def test_silence(broker: Broker) -> None:
         refused(peer.receive(number=999)[0], NO_BROKER, "too many requests of this user")
         assert halfway.receive()[0] == {}
         assert "granted" in peer.ask(ASK)
+        for one in (peer, bob, halfway):
+            one.process.kill()
+        broker.quiet(before)
 
 
 def test_a_flood_of_one_users(broker: Broker) -> None:
