@@ -3,7 +3,7 @@
 `/sys/kernel/btf/vmlinux` has 5 MB and 126,000 types; reading all of them in Python takes
 ten times as long as the interpreter's start.  So `enums` searches the string section for each
 enum's name, then the types for a record with that name, and believes the record only if
-everything about it is right (`names.make_enum`).  If no record is right it reads every type.
+everything about it is right (`enumerators`).  If no record is right it reads every type.
 Both ways give the first enum of that name, as the kernel's own search does (Linux:
 kernel/bpf/inode.c, find_bpffs_btf_enums).
 
@@ -12,7 +12,8 @@ format is described in Documentation/bpf/btf.rst.
 """
 
 from ..values import Value
-from .names import Enum, Kind, NamesError, make_enum
+from .enumerators import NamesError, make_enum
+from .names import Enum, Kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import ast
 import re
 from collections.abc import Callable, Sequence
 
-from .names import Enum, Kind, NamesError, make_enum
+from .enumerators import NamesError, make_enum
+from .names import Enum, Kind
 
 # A backslash at a line's end joins it with the next one, before anything else is done; compilers
 # allow blanks and a carriage return after the backslash.

@@ -8,7 +8,8 @@ are newer than BPF tokens (6.9), the first release that has it.
 import json
 from collections.abc import Sequence
 
-from .names import Enum, Kind, make_enum
+from .enumerators import make_enum
+from .names import Enum, Kind
 
 
 class Table:

@@ -1,4 +1,4 @@
-"""names.py: the enums' names and bits, and what make_enum refuses to take for them."""
+"""The enums' names and bits, and what make_enum refuses to take for them."""
 
 import re
 
@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oci_bpf_hook.bpf.enumerators import NamesError, make_enum
 from oci_bpf_hook.bpf.names import (
     ALL_BITS,
     CMDS,
@@ -14,8 +15,6 @@ from oci_bpf_hook.bpf.names import (
     PROGS,
     Enum,
     Kind,
-    NamesError,
-    make_enum,
 )
 from oci_bpf_hook.kernel.enums import table
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oci_bpf_hook.bpf.enumerators import make_enum
 from oci_bpf_hook.bpf.names import (
     ALL_BITS,
     ATTACHS,
@@ -16,7 +17,6 @@ from oci_bpf_hook.bpf.names import (
     PROGS,
     Enum,
     Kind,
-    make_enum,
 )
 from oci_bpf_hook.bpf.table import Table
 from oci_bpf_hook.delegation.annotations import MODE, PATH, PREFIX, Request, parse

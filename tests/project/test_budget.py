@@ -23,7 +23,14 @@ GRANT = set(loader.GRANT)
 CONFINED = {"guard.confine", "guard.pinned"}
 # Once for each boot and each version of the policy: the kernel's names, but never YAML, nor a
 # schema, where the built-in policy holds.
-FIRST = {"bpf.btf", "kernel.enums", "policy.pack", "policy.store.source", "whole"}
+FIRST = {
+    "bpf.btf",
+    "bpf.enumerators",
+    "kernel.enums",
+    "policy.pack",
+    "policy.store.source",
+    "whole",
+}
 
 
 def test_a_container_that_asks_for_nothing() -> None:
