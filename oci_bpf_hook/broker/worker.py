@@ -37,7 +37,8 @@ from ..mount.child import Half, create
 from ..mount.host_half import mark
 from ..pipeline.case import Case
 from ..policy.compiled import Compiled
-from ..policy.subject import Subject, of_peer, unnamed
+from ..policy.subject import Subject, unnamed
+from ..policy.subjects import of_peer
 from ..running.sharing import shares
 from ..syslog import ERROR, log
 from ..text.strict_json import json_object, load_json

@@ -42,7 +42,7 @@ def _send(
     from ..container.namespaces import Container
     from ..kernel.enums import enums
     from ..oci.state import find_rootfs, visible
-    from ..policy.subject import claims
+    from ..policy.subjects import claims
 
     with Container(state.pid) as container:
         rootfs = find_rootfs(state, cwd=cwd)

@@ -255,7 +255,7 @@ def _asked(
     from ..broker.wire import make_ask
     from ..container.proposed import name
     from ..kernel.enums import enums
-    from ..policy.subject import claims
+    from ..policy.subjects import claims
 
     # 6. subject: only what the broker can't see itself
     annotations = _by_user(request, config, identity, rootless=True)

@@ -1,8 +1,7 @@
 """Describes who asks for a delegation, by the attributes that a policy's rules may match.
 
-The attributes come from different sources: in the hook from the container and its annotations, in
-the broker from its peer, in a command from a running container, a file or the command line.  Each
-source has a function here that makes a Subject (`of_container`, `of_peer`, ...).
+In the hook the attributes come from the container and its annotations (`of_container`).  Everybody
+else, such as the broker, has other sources, and `subjects` makes a Subject from each of these.
 
 A rule can rely on an attribute only as far as on the one who has set it: the administrator, the
 kernel, the engine or the requester.  `origin` says who that is.
@@ -13,20 +12,9 @@ from ..values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
-    from typing import Any, Protocol
+    from collections.abc import Callable, Collection, Mapping
 
-    class Container(Protocol):
-        """What a Subject needs to know of a container that exists or is only proposed."""
-
-        def owner(self) -> int:
-            """The user who made its user namespace, by the host's ids."""
-
-        def has_host_network(self) -> bool:
-            """Whether its network namespace isn't its own."""
-
-        def sees_host_cgroups(self, root: str | None) -> bool:
-            """Whether it sees more of the cgroup tree than its own part."""
+    from .container import Container
 
 
 ADMINISTRATOR = "administrator"
@@ -57,9 +45,10 @@ _SET_BY = {
 ENGINES = tuple(_SET_BY)
 # The attributes that an engine sets, and that the broker's client can only claim.
 CLAIMS = ("container", "image", "namespace", "pod")
-# These are all true for a container of a user's own engine (`_subject`).
+# These are all true for a container of a user's own engine (`make_subject`).
 OF_USERS = ("host_cgroup", "host_network", "rootless")
 _FROM_KERNEL = ("group", "user", *OF_USERS)
+NO_CLAIMS: frozenset[str] = frozenset()
 
 
 def unnamed() -> str | None:
@@ -169,12 +158,42 @@ def identify(annotations: "Mapping[str, str]", engine: str | None) -> "dict[str,
     return found
 
 
-def claims(
-    annotations: "Mapping[str, str]", find_name: "Callable[[], str | None]"
-) -> "dict[str, str | None]":
-    """The names that the hook tells the broker for a container with these `annotations`."""
-    found = identify(annotations, None)
-    return {**found, "container": found["container"] or find_name()}
+def make_subject(
+    names: "Mapping[str, str | None]",
+    *,
+    annotations: "Mapping[str, str]",
+    engine: str | None,
+    user: int,
+    group: tuple[int, ...],
+    rootless: bool,
+    shared: "Callable[[], tuple[bool | None, bool | None]]",
+    cdi: str | None = None,
+    claimed: frozenset[str] = NO_CLAIMS,
+    find_name: "Callable[[], str | None]" = unnamed,
+) -> Subject:
+    """The Subject with these attributes, for the functions that make one from some source.
+
+    `names` are the CLAIMS, and `shared` finds out what the container shares with the host.
+    """
+    # A user can take a token out of the container, to where the host's network and cgroups can be
+    # seen.  So a rootless container counts as sharing both, and nobody has to look.
+    network, cgroup = (True, True) if rootless else shared()
+    return Subject(
+        annotations=annotations,
+        cdi=cdi,
+        claimed=claimed,
+        container=names.get("container"),
+        engine=engine,
+        find_name=find_name,
+        group=group,
+        host_cgroup=cgroup,
+        host_network=network,
+        image=names.get("image"),
+        namespace=names.get("namespace"),
+        pod=names.get("pod"),
+        rootless=rootless,
+        user=user,
+    )
 
 
 def of_container(
@@ -212,7 +231,7 @@ def of_container(
         )
 
     user, group = caller
-    return _subject(
+    return make_subject(
         names,
         annotations=annotations,
         engine=engine,
@@ -223,148 +242,4 @@ def of_container(
         rootless=False,
         shared=shared,
         find_name=find_name,
-    )
-
-
-def of_peer(
-    claimed: "Mapping[str, str]",
-    user: int,
-    *,
-    engine: str | None,
-    uses: "Collection[str]",
-    groups: "Callable[[int], Iterable[int]]",
-    shared: "Callable[[], tuple[bool, bool]]",
-) -> Subject:
-    """Who asks the broker: the kernel says which `user`, and the rest is only `claimed`.
-
-    `groups` finds the user's groups, and `shared` what the container shares with the host; they are
-    called only if the policy's rules are about that (`uses`).  `engine` is the policy's.
-    """
-    looks = not {"host_network", "host_cgroup"}.isdisjoint(uses)
-    return _subject(
-        {key: claimed.get(key) for key in CLAIMS},
-        annotations={},
-        engine=engine,
-        user=user,
-        group=tuple(groups(user)) if "group" in uses else (),
-        rootless=user != 0,
-        shared=shared if looks else _unseen,
-        claimed=_CLAIMED,
-    )
-
-
-def of_running(
-    names: "Mapping[str, str | None]",
-    user: int,
-    *,
-    engine: str | None,
-    vouched: bool,
-    default: str | None,
-    groups: "Callable[[int], Iterable[int]]",
-    shared: "Callable[[], tuple[bool, bool]]",
-) -> Subject:
-    """Who gets what root delegates to a running container of the `user`.
-
-    The container's `names` and its `engine` are used only if the user is root or an engine of
-    root's has `vouched` for them; otherwise it has no names, and `default` is its engine.
-    """
-    believed = vouched or user == 0
-    return _subject(
-        {key: names.get(key) if believed else None for key in CLAIMS},
-        annotations={},
-        engine=engine if believed and engine in ENGINES else default,
-        user=user,
-        group=tuple(groups(user)),
-        rootless=user != 0,
-        shared=shared,
-    )
-
-
-def of_recording(user: int, groups: "Iterable[int]", container: "Container") -> Subject:
-    """Who records a program in a sandbox, the `container`: root, for the `user` who called it."""
-    return _subject(
-        {},
-        annotations={},
-        engine=None,
-        user=user,
-        group=tuple(groups),
-        rootless=False,
-        shared=lambda: (container.has_host_network(), container.sees_host_cgroups("/")),
-    )
-
-
-def of_description(
-    annotations: "Mapping[str, str]",
-    engine: str | None,
-    *more: "Mapping[str, Any]",
-    inside: bool = False,
-) -> Subject:
-    """Who would ask, for a command that is only told of a container.
-
-    By default that is a container of root's that shares nothing with the host.  `more` are
-    attributes that a file or a command line gives; later ones win.
-
-    For a rootless engine, or if the hook runs `inside` the container, the broker decides.  Then all
-    that doesn't come from the kernel is a claim, and it doesn't count that a CDI device asks.
-    """
-    said: dict[str, Any] = {"user": 0, "group": (0,), "rootless": False}
-    said |= {"host_network": False, "host_cgroup": False, "cdi": None}
-    said |= identify(annotations, engine)
-    for one in more:
-        said |= one
-    broker = said["rootless"] or inside
-    return _subject(
-        {key: said[key] for key in CLAIMS},
-        annotations={} if broker else annotations,
-        engine=engine,
-        cdi=None if broker else said["cdi"],
-        user=said["user"],
-        group=said["group"],
-        rootless=said["rootless"],
-        shared=lambda: (said["host_network"], said["host_cgroup"]),
-        claimed=_CLAIMED if broker else _NONE,
-    )
-
-
-_NONE: frozenset[str] = frozenset()
-_CLAIMED = frozenset((*CLAIMS, "annotations", "engine"))
-
-
-def _unseen() -> tuple[None, None]:
-    """Nobody has looked at what the container shares with the host, because no rule is about it."""
-    return None, None
-
-
-def _subject(
-    names: "Mapping[str, str | None]",
-    *,
-    annotations: "Mapping[str, str]",
-    engine: str | None,
-    user: int,
-    group: tuple[int, ...],
-    rootless: bool,
-    shared: "Callable[[], tuple[bool | None, bool | None]]",
-    cdi: str | None = None,
-    claimed: frozenset[str] = _NONE,
-    find_name: "Callable[[], str | None]" = unnamed,
-) -> Subject:
-    """The Subject that all functions above make."""
-    # A user can take a token out of the container, to where the host's network and cgroups can be
-    # seen.  So a rootless container counts as sharing both, and nobody has to look.
-    network, cgroup = (True, True) if rootless else shared()
-    return Subject(
-        annotations=annotations,
-        cdi=cdi,
-        claimed=claimed,
-        container=names.get("container"),
-        engine=engine,
-        find_name=find_name,
-        group=group,
-        host_cgroup=cgroup,
-        host_network=network,
-        image=names.get("image"),
-        namespace=names.get("namespace"),
-        pod=names.get("pod"),
-        rootless=rootless,
-        user=user,
     )

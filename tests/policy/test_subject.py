@@ -17,14 +17,16 @@ from oci_bpf_hook.policy.subject import (
     OF_USERS,
     REQUESTER,
     Subject,
-    claims,
     identify,
     of_container,
+    origin,
+)
+from oci_bpf_hook.policy.subjects import (
+    claims,
     of_description,
     of_peer,
     of_recording,
     of_running,
-    origin,
 )
 from tests.support.places import ROOT
 

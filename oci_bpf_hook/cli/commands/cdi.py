@@ -16,9 +16,10 @@ from ...errors import BAD_STATE, DONE, UNKNOWN_NAME, USAGE, HookError, Problem, 
 from ...install import layout, steps
 from ...oci import cdi
 from ...pipeline.case import Case
-from ...policy import subject
 from ...policy.compiled import Compiled
 from ...policy.decide import Decision
+from ...policy.subject import ENGINES
+from ...policy.subjects import of_description
 from ...text.strict_json import load_json
 from ..options import hook as hook_options
 from ..options import policy as policy_options
@@ -37,7 +38,7 @@ _DEFAULT = f"{cdi.DIRECTORY}/{cdi.FILE}"
 _POLICY = policy_options.ARGUMENTS[0]
 _ENGINE = argument(
     *("--engine",),
-    choices=subject.ENGINES,
+    choices=ENGINES,
     help="the engine that runs the hook, for the policy's rules",
 )
 _FILE = argument(
@@ -189,7 +190,7 @@ def _decide(one: cdi.Device, compiled: Compiled) -> Decision:
     if name not in compiled.profiles:
         raise HookError(UNKNOWN_NAME, no_profile(f"device {one.name}", name, compiled.profiles))
     asked = device(name, one.path)
-    who = subject.of_description({}, one.engine or compiled.engine, {"cdi": name})
+    who = of_description({}, one.engine or compiled.engine, {"cdi": name})
     case = Case(one.name, {}, lambda: compiled)
     decision = case.judge(asked, lambda _: who, guarded=False, empty=True)
     assert decision is not None

@@ -21,7 +21,8 @@ from ...mount.host_half import HostHalf
 from ...pipeline.case import Case
 from ...policy.compiled import Compiled
 from ...policy.store.cache import in_force
-from ...policy.subject import Subject, of_running
+from ...policy.subject import Subject
+from ...policy.subjects import of_running
 from ...running.containers import Running
 from ...running.delegations import Delegation, of_container, user_name
 from ...running.holders import DIRECTORY, MOUNT, TOKEN, UNSEEN, holders

@@ -15,7 +15,7 @@ from ...kernel import enums as kernel
 from ...paths import POLICY
 from ...pipeline.case import Case
 from ...policy.store import cache
-from ...policy.subject import of_description
+from ...policy.subjects import of_description
 from ...resources import BUILTIN_POLICY
 from ..options import policy as policy_options
 from ..options import request

@@ -31,7 +31,8 @@ from ...oci.state import visible
 from ...pipeline.case import Case
 from ...policy import decide as policy
 from ...policy.compiled import Compiled
-from ...policy.subject import Subject, of_description
+from ...policy.subject import Subject
+from ...policy.subjects import of_description
 from ...text.places import Fault, Spot
 from ...values import Value
 from . import kernel as kernel_options

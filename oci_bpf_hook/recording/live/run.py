@@ -13,7 +13,7 @@ from ...errors import NO_BROKER, HookError
 from ...pipeline.case import Case
 from ...policy.decide import Decision, everything
 from ...policy.store import cache
-from ...policy.subject import of_recording
+from ...policy.subjects import of_recording
 from ...users import groups_of
 from ...values import Value
 from ..recording import Recording
