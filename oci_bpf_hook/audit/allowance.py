@@ -12,7 +12,9 @@ from _struct import Struct
 from time import sleep, time
 
 from ..paths import REFUSALS, RUN
+from ..syslog import ERROR, log
 from ..values import Value
+from .write import line, write
 
 # Bytes in a minute, for each other user and for root, whose engines start the containers of many.
 OF_USER = 64 << 10
@@ -61,6 +63,19 @@ def due(*, every: bool = False, run: str = RUN) -> "list[More]":
             return table.due(int(time()), every=every)
     except OSError:
         return []
+
+
+def say_more(to: str, *, every: bool = False) -> None:
+    """Put into the trail `to` and into the log how many refusals weren't recorded one by one.
+
+    They are those of the minutes that are over, or with `every` of all minutes.
+    """
+    for more in due(every=every):
+        whose = "others" if more.user is None else f"user {more.user}"
+        said = f"{more.count} more refusals of {whose} are not on record one by one"
+        fields = {"outcome": "more", "user": more.user, "refused": more.count, "problems": [said]}
+        write(to, line(fields), required=False)
+        log(ERROR, said)
 
 
 class _Table:

@@ -20,7 +20,6 @@ from time import monotonic
 
 from ..audit import allowance
 from ..errors import BAD_STATE, LISTED, NO_BROKER, HookError, quote
-from ..pipeline.case import say_more
 from ..policy.compiled import Compiled
 from ..policy.store.watch import Watched
 from ..syslog import ERROR, INFO, log
@@ -313,7 +312,8 @@ class Broker:
         if len(dropped) > LISTED:
             self._say(0, f"broker: so were those of {len(dropped) - LISTED} others")
         policy = self._policy.get()
-        say_more(policy.audit_to if isinstance(policy, Compiled) else "none", every=self._stopping)
+        to = policy.audit_to if isinstance(policy, Compiled) else "none"
+        allowance.say_more(to, every=self._stopping)
 
     def _patience(self) -> float | None:
         """Seconds until something has to be checked again, if nothing happens."""

@@ -52,23 +52,6 @@ def _first(texts: tuple[str, ...], most: int = LISTED) -> list[str]:
     return [*texts[:most], *([f"and {rest} more"] if rest > 0 else ())]
 
 
-def say_more(to: str, *, every: bool = False) -> None:
-    """Put into the trail `to` and into the log how many refusals weren't recorded one by one.
-
-    They are those of the minutes that are over, or with `every` of all minutes.
-    """
-    from ..audit.allowance import due
-    from ..audit.write import line, write
-    from ..syslog import ERROR, log
-
-    for more in due(every=every):
-        whose = "others" if more.user is None else f"user {more.user}"
-        said = f"{more.count} more refusals of {whose} are not on record one by one"
-        fields = {"outcome": "more", "user": more.user, "refused": more.count, "problems": [said]}
-        write(to, line(fields), required=False)
-        log(ERROR, said)
-
-
 def table() -> "Table":
     """The table of all kernels' names, to look up a name that this kernel doesn't know."""
     from ..kernel.enums import table
@@ -300,7 +283,7 @@ class Case:
 
         If the user's refusals have used up this minute's allowance, the refusal is only counted.
         """
-        from ..audit.allowance import spend
+        from ..audit.allowance import say_more, spend
         from ..audit.write import write
         from ..syslog import ERROR, log
 

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 
 from oci_bpf_hook import syslog as module
+from oci_bpf_hook.audit import allowance
 from oci_bpf_hook.bpf.names import KINDS
 from oci_bpf_hook.delegation.masks import Grant
 from oci_bpf_hook.errors import (
@@ -20,7 +21,7 @@ from oci_bpf_hook.errors import (
     HookError,
 )
 from oci_bpf_hook.kernel import enums as kernel
-from oci_bpf_hook.pipeline.case import LONGEST, Case, say_more
+from oci_bpf_hook.pipeline.case import LONGEST, Case
 from oci_bpf_hook.policy.decide import Decision
 from oci_bpf_hook.policy.store import cache
 from oci_bpf_hook.syslog import ERROR, INFO
@@ -333,7 +334,7 @@ def test_what_isn_t_on_record_is_counted() -> None:
     with DevLog() as log:
         module_path, module.DEV_LOG = module.DEV_LOG, log.path
         try:
-            say_more(str(AUDIT), every=True)
+            allowance.say_more(str(AUDIT), every=True)
         finally:
             module.DEV_LOG = module_path
         (said,) = log.lines()
