@@ -182,11 +182,11 @@ def _given(
 
 
 def _nearest(base: str, suffix: str) -> str:
-    from difflib import get_close_matches  # Only needed for a wrong key.
+    from ..similar import similar  # Only needed for a wrong key.
 
-    near = get_close_matches(base[:64].lower(), KEYS, n=1, cutoff=0.5)
+    near = similar(base, KEYS, cutoff=0.5)
     if near:
-        return f"did you mean {quote(PREFIX + near[0] + suffix)}?"
+        return f"did you mean {' or '.join(quote(PREFIX + one + suffix) for one in near)}?"
     return f"the known keys are {', '.join(KEYS)}"
 
 

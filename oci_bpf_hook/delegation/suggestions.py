@@ -3,10 +3,9 @@
 This module and what it imports are loaded only for a wrong name.
 """
 
-from difflib import get_close_matches
-
 from ..bpf.names import Enum, Kind, bit
 from ..errors import LISTED, Problem, quote
+from ..similar import similar
 from .annotations import PREFIX
 
 TYPE_CHECKING = False
@@ -77,7 +76,7 @@ def _no_name(
     if not search:
         return _of(kind, item, why), 0
     short = item.removeprefix(kind.prefix.lower())
-    near = get_close_matches(short[:64], enum.values, n=3, cutoff=0.6)
+    near = similar(short, enum.values, texts=3)
     names = " or ".join(quote(name) for name in near)
     return _of(kind, item, why, f"did you mean {names}?" if near else None), 0
 
@@ -101,6 +100,6 @@ def no_profile(
     text = f"{what}: the policy has no profile {quote(name)}"
     if not search:
         return Problem(text, key=key, item=name)
-    near = get_close_matches(name[:64], profiles, n=1)
-    hint = f"did you mean {quote(near[0])}?" if near else f"it has {', '.join(profiles) or 'none'}"
+    near = " or ".join(map(quote, similar(name, profiles)))
+    hint = f"did you mean {near}?" if near else f"it has {', '.join(profiles) or 'none'}"
     return Problem(text, key=key, item=name, hint=hint)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from oci_bpf_hook.delegation.annotations import KEYS, PREFIX, Request, asked, parse
+from oci_bpf_hook.delegation.annotations import KEYS, LISTS, PREFIX, Request, asked, parse
 from oci_bpf_hook.errors import HookError
 from tests.support.requests import io, problem, problems, request, understand
 
@@ -46,11 +46,25 @@ def test_the_defaults() -> None:
         ("onunknown", "on_unknown"),
         ("delegate_cmd/web", "delegate_cmds/web"),
         ("delegate_cmds.web", "delegate_cmds"),
+        # Only a word of it, which is less like the whole key than "mode" is.
+        ("cmds", "delegate_cmds"),
+        ("cmd", "delegate_cmds"),
+        ("commands", "delegate_cmds"),
+        ("maps/web", "delegate_maps/web"),
+        ("programs", "delegate_progs"),
+        ("attachments", "delegate_attachs"),
+        ("unknown", "on_unknown"),
     ],
 )
 def test_a_misspelt_key_is_an_error_with_the_nearest(key: str, near: str) -> None:
     found = problem(io(delegate_cmds="any") | {PREFIX + key: "any"})
     assert found == f'"{PREFIX}{key}" isn\'t a known key; did you mean "{PREFIX}{near}"?'
+
+
+def test_a_word_of_several_keys_gets_them_all() -> None:
+    found = problem(io(delegate_cmds="any") | {f"{PREFIX}delegate/web": "any"})
+    keys = " or ".join(f'"{PREFIX}{option}/web"' for option in LISTS)
+    assert found.endswith(f"did you mean {keys}?")
 
 
 @pytest.mark.parametrize("key", ["", "xyz", "/", "/web", "\n", "\u00fc" * 100])

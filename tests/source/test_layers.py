@@ -32,7 +32,7 @@ LIBRARIES = {
     "text.yaml_places": {"yaml"},
 }
 # Of the modules beside the folders those without any of that.
-PURE_TOP = {"errors", "paths", "values"}
+PURE_TOP = {"errors", "paths", "similar", "values"}
 
 
 def _name(path: Path) -> str:

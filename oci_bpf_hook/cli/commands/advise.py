@@ -192,14 +192,14 @@ def _content(path: str) -> bytes:
 def _check_names(found: Sequence[objects.Object], names: Sequence[str]) -> None:
     if not names:
         return
-    from difflib import get_close_matches  # Imported only if names are given.
+    from ...similar import similar  # Imported only if names are given.
 
     known = [program.name for one in found for program in one.programs]
     problems = []
     for name in names:
         if name not in known:
-            near = get_close_matches(name[:64], known, n=1)
-            hint = f"did you mean {quote(near[0])}?" if near else "advise lists them all"
+            near = " or ".join(map(quote, similar(name, known)))
+            hint = f"did you mean {near}?" if near else "advise lists them all"
             problems.append(f"there is no program {quote(name)}; {hint}")
     if problems:
         raise HookError(USAGE, *problems)

@@ -288,10 +288,10 @@ def _union(table: Mapping[str, Enum], running: Mapping[str, Enum]) -> dict[str, 
 
 
 def _near(word: str, known: Iterator[str] | Mapping[str, Any]) -> str:
-    from difflib import get_close_matches
+    from ...similar import similar
 
-    near = get_close_matches(word[:64], list(known), n=1)
-    return f"; did you mean {quote(near[0])}?" if near else ""
+    near = " or ".join(map(quote, similar(word, known)))
+    return f"; did you mean {near}?" if near else ""
 
 
 def _sentence(error: jsonschema.ValidationError) -> str:
