@@ -3,7 +3,6 @@
 A fault that another program is known to have can only be told by its version.
 """
 
-import json
 import os
 import re
 import shutil
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..oci.seccomp import BASES
+from ..oci.seccomp_profile import check as check_profile
 from ..running.programs import find, is_place_of
+from ..text.strict_json import load_json
 from ..values import Value
 from .finding import Finding, ok, problem, warning
 
@@ -132,12 +133,11 @@ def _seccomp() -> Iterator[Finding]:
     if path is None:
         return  # The profile of their release is built in.
     try:
-        rules = json.loads(Path(path).read_text(encoding="utf-8"))["syscalls"]
-        with_bpf = any(_lets_bpf_through(rule) for rule in rules)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        profile = check_profile(load_json(Path(path).read_bytes()))
+    except (OSError, ValueError) as error:
         yield problem("engine-seccomp", f"{path} isn't a seccomp profile: {error}")
         return
-    if with_bpf:
+    if any(map(_lets_bpf_through, profile.get("syscalls") or ())):
         yield ok("engine-seccomp", f"{path} lets bpf(2) through with CAP_BPF")
         return
     yield warning(
@@ -151,7 +151,7 @@ def _seccomp() -> Iterator[Finding]:
 def _lets_bpf_through(rule: Mapping[str, Any]) -> bool:
     caps = (rule.get("includes") or {}).get("caps") or []
     return (
-        "bpf" in rule["names"]
+        "bpf" in (rule.get("names") or [rule.get("name")])
         and rule["action"] == "SCMP_ACT_ALLOW"
         and (not caps or "CAP_BPF" in caps)
     )

@@ -35,7 +35,9 @@ def allow_bpf(profile: "Mapping[str, Any]") -> "dict[str, Any]":
 
 def rules_of(profile: "Mapping[str, Any]") -> "Sequence[dict[str, Any]]":
     """The rules of a profile or of linux.seccomp.  Raises ValueError if it has no list of rules."""
-    rules = profile.get("syscalls", []) if isinstance(profile, dict) else None
+    rules = profile.get("syscalls") if isinstance(profile, dict) else {}
+    if rules is None:  # As Go writes an empty list.
+        return []
     if not isinstance(rules, list) or not all(
         isinstance(rule, dict) and isinstance(rule.get("names", []), list) for rule in rules
     ):
@@ -44,7 +46,12 @@ def rules_of(profile: "Mapping[str, Any]") -> "Sequence[dict[str, Any]]":
 
 
 def without_bpf(rule: "Mapping[str, Any]") -> "dict[str, Any] | None":
-    """`rule` without bpf among its names; None if no name is left."""
+    """`rule` without bpf among its names; None if no name is left.
+
+    In older profiles a rule is about one system call, its `name`.
+    """
+    if rule.get("name") == "bpf":
+        return None
     names = [name for name in rule.get("names", []) if name != "bpf"]
     if names or "names" not in rule:
         return {**rule, "names": names} if names else dict(rule)

@@ -21,6 +21,7 @@ from ...errors import DONE, USAGE, HookError, quote
 from ...formats import advised
 from ...formats.snippets import dns_label
 from ...kernel import enums as kernel
+from ...oci import seccomp_profile
 from ...recording import files, verify
 from ...recording.learn import learn
 from ...recording.live import receiver
@@ -28,6 +29,7 @@ from ...recording.live import run as session
 from ...recording.recording import Recording
 from ...recording.verify import Verdict
 from ...running import programs
+from ...text.strict_json import load_json
 from ..options.output import JSON_FORM, print_json, printable
 from ..options.table import argument
 
@@ -190,7 +192,9 @@ def _container(options: argparse.Namespace, command: list[str]) -> Recording:
     seccomp = run / f"{name}.json"
     with receiver.Receiver(run / f"{name}.sock") as socket:
         try:
-            made = receiver.profile(base.read_bytes(), run / f"{name}.sock")
+            content = base.read_bytes()
+            seccomp_profile.check(load_json(content))
+            made = receiver.profile(content, run / f"{name}.sock")
             whole.write(seccomp, json.dumps(made).encode(), sync=False)
         except (OSError, ValueError) as error:
             raise HookError(USAGE, f"{base}: {error}") from None

@@ -2,11 +2,16 @@
 
 import argparse
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ... import whole
-from ...errors import DONE, USAGE, HookError
+from ...errors import DONE, USAGE, HookError, quote
+from ...kernel.syscall_names import unknown
 from ...oci.seccomp import BASES, allow_bpf
+from ...oci.seccomp_profile import check, names_in
 from ...text.strict_json import load_json
 from ..options import request
 from ..options.output import Output, print_json
@@ -16,6 +21,10 @@ ABOUT = f"""
 Prints the default seccomp profile of an engine with one change: a container with CAP_BPF may call
 bpf(2), as one with CAP_SYS_ADMIN may already.
 
+The file that --base names has to be a profile from which engines make a container's filter, and a
+container has to be able to start with it. It may name system calls that this host's libseccomp
+doesn't know; a note on standard error says which.
+
 podman's own profile allows that since containers-common 0.60. The one in Debian 12 doesn't, and
 bpf(2) then fails with EPERM, as it does for a bit that wasn't delegated.
 
@@ -24,6 +33,8 @@ As {BASES[0]} it is the default of podman and CRI-O for every container.
 """
 # Every user's engine has to be able to read the profile.
 _MODE = 0o644
+# How many of the names that nobody knows are shown.
+_SHOWN = 5
 ARGUMENTS = (
     argument(
         *("--base",),
@@ -47,9 +58,11 @@ def run(options: argparse.Namespace) -> int:
             f"neither {' nor '.join(BASES)} exists; give the engine's profile with --base FILE",
         )
     try:
-        profile = allow_bpf(_mapping(load_json(request.read(base))))
+        profile = allow_bpf(check(load_json(request.read(base))))
     except ValueError as error:
         raise HookError(USAGE, f"{base} isn't a seccomp profile: {error}") from None
+    if note := _unknown_names(profile):
+        print(f"note: {base}: {note}", file=sys.stderr)
     if options.output is None:
         print_json(profile)
         return DONE
@@ -61,7 +74,16 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _mapping(data: object) -> dict[str, object]:
-    if not isinstance(data, dict):
-        raise ValueError("it isn't a JSON object")
-    return data
+def _unknown_names(profile: Mapping[str, Any]) -> str:
+    """The note about names that runtimes will skip, or ""."""
+    names = unknown(names_in(profile))
+    if names is None:
+        return "the names of system calls weren't checked, because libseccomp isn't installed"
+    if not names:
+        return ""
+    first = ", ".join(map(quote, names[:_SHOWN]))
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (
+        f"this host's libseccomp knows no system call {first}{more}; a runtime with the same "
+        "release of it skips these names"
+    )

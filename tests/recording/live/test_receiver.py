@@ -309,6 +309,16 @@ def test_the_socket_of_one_that_was_killed(tmp_path: Path) -> None:
     assert path.read_text() == "no socket"
 
 
+@pytest.mark.parametrize("text", ["{", "{}", '{"ociVersion": "1.0"}', '{"syscalls": []}'])
+def test_a_file_that_is_no_profile(tmp_path: Path, text: str) -> None:
+    """Before podman is asked to start anything with it."""
+    base = tmp_path / "base.json"
+    base.write_text(text)
+    done = recorder.command("record", "--container", "--seccomp", str(base), "--", IMAGE, "true")
+    assert done.returncode == 2
+    assert f"oci-bpf-hook: {base}: " in done.stderr
+
+
 def test_profile() -> None:
     base: dict[str, Any] = {
         "defaultAction": "SCMP_ACT_ERRNO",
