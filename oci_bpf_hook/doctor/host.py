@@ -16,7 +16,7 @@ from ..paths import POLICY, SOCKET
 from ..policy.store.cache import in_force
 from ..running.process import Status, status_of
 from ..users import SUBUID
-from . import engines, guarded, hooks
+from . import engines, guarded, hooks, rootless
 from .engines import Engine
 from .finding import Finding, ok, problem, warning
 from .selftest import selftest
@@ -42,7 +42,7 @@ def check() -> Iterator[Finding]:
     yield from _policy()
     yield from _speculation()
     yield from _subordinate_ids(found)
-    yield _broker()
+    yield _broker(found)
     lacking = _lacking(status_of("self"))
     if lacking:
         yield warning(
@@ -189,12 +189,12 @@ def _own_name() -> str:
     return user_name(os.geteuid())
 
 
-def _broker() -> Finding:
-    """Whether the broker answers, if one is installed: rootless engines need it."""
+def _broker(found: list[Engine]) -> Finding:
+    """Whether the broker answers, if anybody needs it: rootless engines do."""
     try:
         connect(SOCKET, 2).close()
     except (FileNotFoundError, PermissionError) as error:
-        return _no_broker(error)
+        return _no_broker(error, found)
     except OSError as error:
         reason = "nobody listens" if error.errno == errno.ECONNREFUSED else error.strerror
         return problem(
@@ -205,7 +205,7 @@ def _broker() -> Finding:
     return ok("broker", f"it listens on {SOCKET}")
 
 
-def _no_broker(error: OSError) -> Finding:
+def _no_broker(error: OSError, found: list[Engine]) -> Finding:
     sudo = "sudo " if os.geteuid() else ""
     installed = any(map(os.path.exists, _UNITS))
     if isinstance(error, PermissionError) and installed:
@@ -214,11 +214,14 @@ def _no_broker(error: OSError) -> Finding:
             f"this user may not connect to {SOCKET}, and so rootless engines get nothing",
             f"{sudo}chmod 755 {os.path.dirname(SOCKET)} && {sudo}chmod 666 {SOCKET}",
         )
-    if not installed and not os.geteuid():
-        return ok("broker", "none is installed; rootless engines need it, rootful ones don't")
+    # A user who asks is one with a rootless engine.
+    sign = "" if os.geteuid() else next(rootless.signs(found), None)
+    if sign is None:
+        state = f"none listens on {SOCKET}" if installed else "none is installed"
+        return ok("broker", f"{state}; rootless engines need it, rootful ones don't")
     return problem(
         "broker",
-        f"no broker listens on {SOCKET}, so rootless engines get nothing",
+        f"no broker listens on {SOCKET}, so rootless engines get nothing{sign and f'; {sign}'}",
         f"{sudo}systemctl enable --now oci-bpf-hook-broker.socket",
     )
 

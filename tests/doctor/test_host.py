@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -185,11 +186,64 @@ def test_no_subordinate_ids(host: Host, name: str) -> None:
     assert not_well(found)["subuid"]["why"].startswith(f"{name} has no range for containers")
 
 
-def test_a_broker_that_is_down(host: Host) -> None:
-    host.files[UNIT] = "[Socket]\n"
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_broker_that_nobody_needs(host: Host, installed: bool) -> None:
+    """Root's own engines do without, also where root has used podman."""
+    host.files |= {UNIT: "[Socket]\n"} if installed else {}
+    found = host.doctor(first=ROOTS)
+    assert causes(found) == set()
+    (broker,) = (one["why"] for one in found if one["what"] == "broker")
+    state = f"none listens on {BROKER}" if installed else "none is installed"
+    assert broker == f"{state}; rootless engines need it, rootful ones don't"
+
+
+ROOTS = "mount -t tmpfs none /root && mkdir -p /root/.config/containers/oci/hooks.d"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ".local/share/containers/storage/overlay",
+        ".config/containers/containers.conf",
+        ".config/containers/oci/hooks.d/x.json",
+    ],
+)
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_broker_that_a_user_needs(host: Host, place: str, installed: bool) -> None:
+    home = host.containers / "home"
+    (home / place).parent.mkdir(parents=True)
+    (home / place).write_text("")
+    host.files["/etc/passwd"] += f"somebody:x:61995:61995::{home}:/bin/sh\n"
+    host.files |= {UNIT: "[Socket]\n"} if installed else {}
     found = host.doctor()
     assert causes(found) == {"broker"}
-    assert "enable --now" in not_well(found)["broker"]["fix"]
+    assert f"; somebody has a rootless one, whose files are in {home}/." in _broker(found)["why"]
+    assert "enable --now" in _broker(found)["fix"]
+
+
+def test_a_broker_for_a_podman_that_runs(host: Host) -> None:
+    host.files["/etc/passwd"] += "somebody:x:61995:61995::/:/bin/sh\n"
+    run = "mount -t tmpfs none /run && mkdir -p /run/user/61995/libpod"
+    found = host.doctor(first=run)
+    assert causes(found) == {"broker"}
+    assert "/run/user/61995/libpod" in _broker(found)["why"]
+
+
+def test_a_broker_for_a_hook_without_privilege(host: Host) -> None:
+    host.files[UNIT] = "[Socket]\n"
+    config = host.config | {"stages": ["createContainer"]}
+    (host.json.parent / "oci-bpf-hook-createContainer.json").write_text(json.dumps(config))
+    found = host.doctor()
+    assert causes(found) == {"broker"}
+    assert "runs the hook at createContainer" in _broker(found)["why"]
+    # Somebody else's hook at that stage doesn't ask our broker.
+    config["hook"] = host.config["hook"] | {"path": "/bin/true"}
+    (host.json.parent / "oci-bpf-hook-createContainer.json").write_text(json.dumps(config))
+    assert "broker" not in not_well(host.doctor())
+
+
+def _broker(found: list[dict[str, str]]) -> Mapping[str, str]:
+    return not_well(found)["broker"]
 
 
 def test_a_broker_that_nobody_is_behind(host: Host) -> None:

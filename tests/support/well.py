@@ -12,6 +12,8 @@ from tests.support.situation import findings, not_well
 
 HOOK_JSON = LAUNCHER.with_suffix(".json")
 NO_RULE = "version: 1\nrules: []\n"
+# Without the users of this host, who may have a rootless podman.
+PASSWD = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/false\n"
 SUBORDINATE = "containers:2147483648:2147483647\n"
 
 
@@ -25,6 +27,7 @@ class Host:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.files: dict[str, str] = dict.fromkeys(("/etc/subuid", "/etc/subgid"), SUBORDINATE)
+        self.files["/etc/passwd"] = PASSWD
         self.launcher = install(directory / "libexec")
         self.containers = directory / "containers"
         shutil.copytree("/usr/share/containers", self.containers)
