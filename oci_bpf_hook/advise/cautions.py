@@ -20,7 +20,7 @@ from .kernel import Kernel
 from .maps import LEGACY, Map
 from .needs import CAPABILITY, Caution, Needs
 from .objects import Object, Program
-from .sections import AYA, LIBBPF, ZERO
+from .sections import AYA, CILIUM, LIBBPF, ZERO
 
 _F_ZERO_SEED = 1 << 6
 _PERF_EVENT_ARRAY = 4
@@ -53,7 +53,7 @@ def find(loads: Loads, needs: Needs, loader: str, kernel: Kernel) -> list[Cautio
     texts = [
         *_unloadable(loads, loader),
         *_attaching(loads),
-        *(text for one in found.maps for text in _map(one, kernel)),
+        *(text for one in found.maps for text in _map(one, loader, kernel)),
         *_operations(found, kernel),
         *_names(needs, kernel),
         *_beyond(bits),
@@ -66,6 +66,12 @@ def _unloadable(loads: Loads, loader: str) -> Iterator[tuple[str, str]]:
     found = loads.found
     if loader == AYA:
         yield _say("loader-without-token", "aya doesn't use tokens yet, so it gets EPERM")
+    if loader == CILIUM:
+        yield _say(
+            "newer-loader",
+            "cilium/ebpf has used tokens since 0.22, and a program that was built with an older "
+            "release gets EPERM; go version -m PROGRAM shows the release",
+        )
     loaded = {program for program, _, _ in loads.programs}
     static = [program.name for program in found.programs if program.static]
     if static and loader == LIBBPF:
@@ -89,7 +95,7 @@ def _unloadable(loads: Loads, loader: str) -> Iterator[tuple[str, str]]:
                 f'{program.name} is left out: SEC("?{program.section}") is loaded only if the '
                 f"application says so; --only {program.name} tells what it takes",
             )
-    if found.jump_tables:
+    if found.jump_tables and loader == LIBBPF:
         yield _say(
             "map-without-token",
             "libbpf still makes the maps of jump tables without the token, which fails; compile "
@@ -137,10 +143,10 @@ def _attaching(loads: Loads) -> Iterator[tuple[str, str]]:
         )
 
 
-def _map(one: Map, kernel: Kernel) -> Iterator[tuple[str, str]]:
+def _map(one: Map, loader: str, kernel: Kernel) -> Iterator[tuple[str, str]]:
     if one.type not in kernel.names[MAPS.option].names or one.type == 0:
         yield _say("unknown-map", f"map {one.name} has the type {one.type}, which no kernel has")
-    if one.kind == LEGACY:
+    if one.kind == LEGACY and loader == LIBBPF:
         yield _say(
             "legacy-map",
             f"map {one.name} is defined in a section maps, which libbpf 1.0 and later refuse",

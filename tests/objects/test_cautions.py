@@ -67,6 +67,25 @@ def test_loaders() -> None:
     assert "not-loaded" not in codes(section("?xdp"), loader="cilium")
 
 
+@pytest.mark.parametrize("name", ["socket", "xdp", "cgroup/connect4"])
+def test_releases_without_tokens(name: str) -> None:
+    """cilium/ebpf's since 0.22 have them, whatever the object."""
+    assert "newer-loader" in codes(section(name), loader="cilium")
+    for loader in ("libbpf", "aya"):
+        assert "newer-loader" not in codes(section(name), loader=loader)
+
+
+JUMPS = f'{HEADERS}int t SEC(".jumptables") = 1;'
+
+
+@pytest.mark.parametrize(("text", "code"), [(LEGACY, "legacy-map"), (JUMPS, "map-without-token")])
+def test_what_only_libbpf_refuses(text: str, code: str) -> None:
+    """cilium/ebpf and aya read the section maps, and the types in it are needed all the same."""
+    for loader in ("cilium", "aya"):
+        assert code not in codes(compile_text(text), loader=loader)
+    assert code in codes(compile_text(text))
+
+
 def test_static_programs() -> None:
     text = f'{HEADERS}SEC("socket") {{}} int program(void *ctx) {{{{ return 0; }}}}'
     static = compile_text(text.format("__attribute__((used)) static"))
