@@ -1,0 +1,165 @@
+"""NRI's calls and messages, as far as the plugin needs them, with the numbers of their fields.
+
+There are two dialects.  Up to NRI 0.11 most events of a container are a call of StateChange, which
+says which event it is, and only a few have a call of their own; since NRI 0.12 each has one (NRI:
+pkg/api/api.proto).
+"""
+
+from ...delegation.annotations import PREFIX
+from ...values import Value
+from . import ttrpc
+from .protobuf import Message, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PLUGIN_SERVICE = "nri.pkg.api.v1alpha1.Plugin"
+RUNTIME_SERVICE = "nri.pkg.api.v1alpha1.Runtime"
+# The NRI whose messages these are.
+VERSION = "v0.12.0"
+
+CONFIGURE = "Configure"
+SYNCHRONIZE = "Synchronize"
+SHUTDOWN = "Shutdown"
+CREATE = "CreateContainer"
+START = "StartContainer"
+STOP = "StopContainer"
+REMOVE = "RemoveContainer"
+STATE_CHANGE = "StateChange"
+# The events that we subscribe to, by their numbers in a StateChange.
+_EVENTS = {4: CREATE, 6: START, 10: STOP, 11: REMOVE}
+# An engine doesn't configure a plugin that subscribes to an event that it doesn't know; all
+# releases know these.
+SUBSCRIBED = sum(1 << number - 1 for number in _EVENTS)
+
+_PREFIX = PREFIX.encode()
+
+
+class Configuration(Value):
+    """What the engine says of itself: `runtime` is its name, and `timeout` is in seconds.
+
+    The `timeout` is for the answer to a request; it is 0 if the engine doesn't tell it.
+    """
+
+    __slots__ = ("runtime", "timeout", "version")
+    runtime: str
+    version: str
+    timeout: float
+
+
+class Mount(Value):
+    """A mount that the container is going to have."""
+
+    __slots__ = ("destination", "kind", "options", "source")
+    destination: str
+    kind: str
+    source: str
+    options: tuple[str, ...]
+
+
+class Creation(Value):
+    """A container that is to be created, and its pod, in the engine's own words.
+
+    The `annotations` are the pod's, which its author writes, and `engine_annotations` are the
+    container's, of which the engine sets some.  `namespaces` are the paths of the container's
+    namespaces by their types; a path is "" if the namespace is still to be made.
+    """
+
+    __slots__ = (
+        *("annotations", "engine_annotations", "environment", "id", "image", "mounts", "name"),
+        *("namespace", "namespaces", "pod", "runtime_handler"),
+    )
+    id: str
+    name: str
+    pod: str
+    namespace: str
+    runtime_handler: str
+    image: str
+    annotations: dict[str, str]
+    engine_annotations: dict[str, str]
+    environment: tuple[str, ...]
+    mounts: tuple[Mount, ...]
+    namespaces: dict[str, str]
+
+
+def asks(payload: bytes) -> bool:
+    """Whether the request to create a container may have annotations of ours.
+
+    A request without the prefix has no key that begins with it, so mostly nothing is decoded.
+    """
+    return _PREFIX in payload
+
+
+def read_configure(payload: bytes) -> Configuration:
+    """What the engine says of itself.  Raises MalformedError, as all that reads here does."""
+    message = Message(payload)
+    return Configuration(
+        runtime=message.text(2), version=message.text(3), timeout=message.number(5) / 1000
+    )
+
+
+def read_synchronize(payload: bytes) -> tuple[list[str], bool]:
+    """The ids of the containers that the engine has, and whether more follow in another call."""
+    message = Message(payload)
+    return [one.text(1) for one in message.messages(2)], bool(message.number(3))
+
+
+def read_create(payload: bytes) -> Creation:
+    """The container that is to be created."""
+    request = Message(payload)
+    pod, container = request.message(1), request.message(2)
+    listed = container.message(11).messages(1)
+    return Creation(
+        id=container.text(1),
+        name=container.text(3),
+        pod=pod.text(2),
+        namespace=pod.text(4),
+        runtime_handler=pod.text(7),
+        image=container.message(22).text(1),
+        annotations=pod.pairs(6),
+        engine_annotations=container.pairs(6),
+        environment=container.texts(8),
+        mounts=tuple(map(_mount, container.messages(9))),
+        namespaces={one.text(1): one.text(2) for one in listed},
+    )
+
+
+def _mount(message: Message) -> Mount:
+    return Mount(
+        destination=message.text(1),
+        kind=message.text(2),
+        source=message.text(3),
+        options=message.texts(4),
+    )
+
+
+def read_event(method: str, payload: bytes) -> tuple[str, str]:
+    """The event of a call of `method`, in either dialect, and the id of its container."""
+    message = Message(payload)
+    if method != STATE_CHANGE:
+        return method, message.message(2).text(1)
+    return _EVENTS.get(message.number(1), ""), message.message(3).text(1)
+
+
+def register(call: int, name: str, index: str) -> bytes:
+    """Our own call: it names the plugin, and says with `index` whose turn it has among others."""
+    payload = encode({1: name, 2: index, 3: VERSION})
+    return ttrpc.request(call, RUNTIME_SERVICE, "RegisterPlugin", payload)
+
+
+def configured() -> bytes:
+    """The answer to Configure: the events that we want to hear of."""
+    return encode({2: SUBSCRIBED})
+
+
+def synchronized(*, more: bool) -> bytes:
+    """The answer to Synchronize, which repeats whether `more` follows."""
+    return encode({2: int(more)})
+
+
+def adjusted(mount: Mount, environment: "Mapping[str, str]") -> bytes:
+    """The answer to CreateContainer that adds a `mount`, and variables to the environment."""
+    added = encode({1: mount.destination, 2: mount.kind, 3: mount.source, 4: list(mount.options)})
+    variables = [encode({1: name, 2: value}) for name, value in environment.items()]
+    return encode({1: encode({3: [added], 4: variables})})
