@@ -174,7 +174,7 @@ class _Pod:
                     yield name, data, (*self._place, "spec", key, number)
 
     def _spot(self, *places: Place) -> Spot:
-        return next((self._spots[place] for place in places if place in self._spots), TOP)
+        return next((spot for place in places if (spot := self._spots.get(place))), TOP)
 
 
 def _doubts_of_key(key: str, spot: Spot, names: set[str], pod: str) -> Iterator[Fault]:

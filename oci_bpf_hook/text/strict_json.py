@@ -45,8 +45,8 @@ def load_json(data: bytes, *, unique: bool = False) -> object:
     return value
 
 
-def scanner() -> "Callable[[str, int], tuple[object, int]]":
-    """A function that reads one value of a JSON text as load_json() with `unique` does.
+def scanner(*, unique: bool = True) -> "Callable[[str, int], tuple[object, int]]":
+    """A function that reads one value of a JSON text as load_json() with this `unique` does.
 
     It takes the text and the offset at which the value begins, and returns the value and the offset
     of its end.  It is for texts that load_json() has read without an error.
@@ -54,11 +54,13 @@ def scanner() -> "Callable[[str, int], tuple[object, int]]":
     try:
         import _json
 
-        scan: Callable[[str, int], tuple[object, int]] = _json.make_scanner(_Unique)  # type: ignore[arg-type]
+        scan: Callable[[str, int], tuple[object, int]] = _json.make_scanner(
+            _Unique if unique else _Strict  # type: ignore[arg-type]
+        )
     except (ImportError, AttributeError, TypeError):  # An interpreter without it.
         import json
 
-        return json.JSONDecoder(object_pairs_hook=_unique).raw_decode
+        return json.JSONDecoder(object_pairs_hook=_unique if unique else None).raw_decode
     return scan
 
 

@@ -44,7 +44,7 @@ def test_what_is_wrong() -> None:
     (fault,) = faults("a: [")
     assert "this isn't YAML" in fault
     assert faults("a: &a [*a]\n") == ["1:4: this is a part of itself"]
-    assert faults("a: 2020-13-45\n") == ["1:1: a value in it can't be read: month must be in 1..12"]
+    assert faults("a: 2020-13-45\n") == ["1:4: a value in it can't be read: month must be in 1..12"]
 
 
 def test_a_bomb() -> None:
@@ -54,6 +54,18 @@ def test_a_bomb() -> None:
     lines = ["a0: &a0 {x: 1}"]
     lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 10)]
     assert any("too large" in fault for fault in faults("\n".join(lines)))
+
+
+def test_a_large_file_is_no_bomb() -> None:
+    """What aliases stand for is counted, and not how large the file itself is."""
+    found: list[Fault] = []
+    ((data, places),) = documents(b"- {a: 1}\n" * 60_000, found)
+    assert (found, len(data)) == ([], 60_000)
+    assert places[59_999, "a"] == Spot(line=60_000, column=7)
+    large = "a: &a [" + "x, " * 999 + "x]\n"
+    assert faults(f"{large}b: [{', '.join(['*a'] * 90)}]\n") == []
+    (fault,) = faults(f"{large}b: [{', '.join(['*a'] * 100)}]\n")
+    assert fault.endswith("this is too large: aliases stand for more than 100,000 values")
 
 
 @pytest.mark.parametrize("text", ["[" * 900, "[" * 5000])

@@ -35,9 +35,9 @@ _STYLES = {trial.PROBLEM: PROBLEM, trial.WARNING: WARNING, trial.HINT: FAINT}
 
 
 def run(options: argparse.Namespace) -> int:
-    askers, name, text = trial.askers(options)
+    askers, name, lines = trial.askers(options)
     given = trial.setting(options)
-    trials = tuple(trial.try_out(one, given, text) for one in askers)
+    trials = tuple(trial.try_out(one, given, lines) for one in askers)
     code = trial.exit_code(trials, strict=options.strict)
     if options.json:
         print_json(

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from ...bpf.names import KINDS
@@ -42,11 +43,12 @@ _NOT_GIVEN = "the container's root filesystem, by the bundle's config.json"
 def run(options: argparse.Namespace) -> int:
     if options.state:
         askers: tuple[Asker, ...] = (_of_state(options),)
-        file = text = ""
+        file = ""
+        lines: Sequence[str] = ()
     else:
-        askers, file, text = trial.askers(options)
+        askers, file, lines = trial.askers(options)
     given = trial.setting(options)
-    trials = tuple(trial.try_out(one, given, text) for one in askers)
+    trials = tuple(trial.try_out(one, given, lines) for one in askers)
     code = trial.exit_code(trials)
     if options.json:
         print_json({"code": code, "containers": [_as_json(one, given) for one in trials]})

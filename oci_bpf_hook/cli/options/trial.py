@@ -7,10 +7,10 @@ the numbers of `hook.main`.
 
 import argparse
 import os
-import re
 from collections.abc import Iterable, Sequence
 
 from ...bpf.names import Enum
+from ...delegation import lint as linter
 from ...delegation.annotations import (
     KEYS,
     LISTS,
@@ -22,7 +22,6 @@ from ...delegation.annotations import (
     parse_item,
     split,
 )
-from ...delegation.lint import lint
 from ...delegation.masks import Grant
 from ...errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError
 from ...formats.container import Asker, asker
@@ -48,6 +47,11 @@ _NO_USER_NAMESPACE = (
     "the container has no user namespace of its own, and BPF tokens exist only in one; add a "
     "namespace of the type user, and mappings, to its linux section"
 )
+
+# How much of a line is looked at for an annotation's words: so many characters, or as many for each
+# character of the annotation as an escape in JSON may take.
+_NEAR = 4096
+_WIDEST = 12
 
 ARGUMENTS = (
     *request.ARGUMENTS,
@@ -85,15 +89,17 @@ class Setting(Value):
     """What requests are tried with: a kernel, a policy, and what is known of who asks.
 
     `here` says that the kernel is the running one and that we are root.  Only then can we see
-    whether the guard is in force; otherwise it is assumed to be.
+    whether the guard is in force; otherwise it is assumed to be.  `linted` keeps what the linter
+    says, since most pods of a cluster ask for the same.
     """
 
-    __slots__ = ("attributes", "engine", "here", "policy", "source")
+    __slots__ = ("attributes", "engine", "here", "linted", "policy", "source")
     here: bool
     source: kernel_source.Source
     policy: Compiled
     engine: str | None
     attributes: dict[str, object]
+    linted: dict[tuple[object, ...], tuple[linter.Finding, ...]]
 
 
 class Trial(Value):
@@ -128,32 +134,40 @@ def setting(options: argparse.Namespace) -> Setting:
         policy=compiled,
         engine=options.engine or compiled.engine,
         attributes=policy_options.attributes(options),
+        linted={},
     )
 
 
-def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, str]:
-    """The containers whose requests the command line gives, and the file's name and text.
+def _lint(given: Setting, masks: dict[str, int], *, confined: bool) -> tuple[linter.Finding, ...]:
+    key = (confined, *masks.items())
+    if key not in given.linted:
+        given.linted[key] = linter.lint(masks, given.source.enums, confined=confined)
+    return given.linted[key]
 
-    Name and text are empty if there is no file.  Raises HookError.
+
+def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, Sequence[str]]:
+    """The containers whose requests the command line gives, and the file's name and lines.
+
+    Name and lines are empty if there is no file.  Raises HookError.
     """
     if not options.file:
         found = asker("the request", request.annotations(options), {})
-        return (found,), "", ""
+        return (found,), "", ()
     from ...formats.containers import read as read_file  # This may import PyYAML.
 
     name = "standard input" if options.file == "-" else options.file
     data = request.read(options.file)
-    return read_file(data, name), name, data.decode("utf-8", "replace")
+    return read_file(data, name), name, data.decode("utf-8", "replace").split("\n")
 
 
-def try_out(one: Asker, given: Setting, text: str = "") -> Trial:
-    """The trial of the request of `one`, which is from a file with this `text`."""
+def try_out(one: Asker, given: Setting, lines: Sequence[str] = ()) -> Trial:
+    """The trial of the request of `one`, which is from a file with these `lines`."""
     case = Case(one.name, one.annotations, lambda: given.policy, enums=given.source.enums)
     # 6. subject, which says what KEY/NAME is about
     more = (one.subject, given.attributes)
     who = of_description(one.annotations, given.engine, *more, inside=one.inside)
     name = who.container or container_name(one.annotations) or ""
-    findings = _Findings(one, text, name)
+    findings = _Findings(one, lines, name)
     # 3. request
     asked = _parsed(one, case, name, findings)
     if asked is not None or findings.code:
@@ -207,16 +221,17 @@ def _judge(case: Case, asked: Request, who: Subject, findings: "_Findings", give
     decision = case.decision
     if case.wanted:
         masks = decision.grant.masks if decision else case.wanted.masks
-        findings.lint(masks, given.source.enums, confined=decision is None or decision.confined)
+        doubtful = _lint(given, masks, confined=decision is None or decision.confined)
+        findings.lint(doubtful, given.source.enums)
 
 
 class _Findings:
     """Collects findings, each with the annotation that it is about and its place."""
 
-    def __init__(self, one: Asker, text: str, name: str) -> None:
+    def __init__(self, one: Asker, lines: Sequence[str], name: str) -> None:
         self._asker = one
         self._name = name
-        self._lines = text.split("\n")
+        self._lines = lines
         self._known: dict[str, dict[str, str]] = {}
         self.found: list[Finding] = []
         self.code = DONE
@@ -240,8 +255,8 @@ class _Findings:
         for one in doubts:
             self._add(WARNING, one.text, spot=Spot(line=one.line, column=one.column))
 
-    def lint(self, masks: dict[str, int], enums: dict[str, Enum], *, confined: bool) -> None:
-        for one in lint(masks, enums, confined=confined):
+    def lint(self, doubtful: Iterable[linter.Finding], enums: dict[str, Enum]) -> None:
+        for one in doubtful:
             key = self._annotation(one.option)
             enum = enums[one.option]
             values = {enum.values[name] for name in one.names}
@@ -295,12 +310,33 @@ class _Findings:
             return None
         spot = self._asker.where.get(key, self._asker.here)
         line = self._lines[spot.line - 1] if spot.line <= len(self._lines) else ""
+        # All containers of a file may be in one line, so only so much of it is looked at as may be
+        # this annotation.
+        text = self._asker.annotations.get(key, "")
+        end = spot.column + max(_NEAR, _WIDEST * (len(key) + len(text)))
         for word in words:
-            # The file's text isn't parsed here, so a word that is part of another is skipped.
-            whole = re.compile(rf"(?<![\w.!-]){re.escape(word)}(?![\w.-])")
-            if at := whole.search(line, spot.column - 1):
-                return Spot(line=spot.line, column=at.start() + 1)
+            at = _find_word(word, line, spot.column - 1, end)
+            if at >= 0:
+                return Spot(line=spot.line, column=at + 1)
         return spot
+
+
+def _find_word(word: str, line: str, start: int, end: int) -> int:
+    """The offset of `word` in this part of `line`, or -1.
+
+    The file's text isn't parsed here, so a word that is part of another is skipped.
+    """
+    at = line.find(word, start, end)
+    while at >= 0:
+        before, after = line[at - 1 : at], line[at + len(word) : at + len(word) + 1]
+        if not (_in_word(before) or before == "!" or _in_word(after)):
+            return at
+        at = line.find(word, at + 1, end)
+    return -1
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character in ("_", ".", "-")
 
 
 def _plain(word: str) -> str:
