@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from ..bpf.attaching import PERF_ATTACH, PERF_BUFFER, by_perf_event, perf_attach, perf_buffer
 from ..bpf.btf_types import struct_members
 from ..bpf.names import ATTACHS, CMDS, KINDS, MAPS, PROGS
 from ..bpf.type_facts import (
@@ -114,7 +115,7 @@ def _unloadable(loads: Loads, loader: str) -> Iterator[tuple[str, str]]:
 def _attaching(loads: Loads) -> Iterator[tuple[str, str]]:
     perf, tracefs, netlink = [], [], []
     for program, prog, attach in loads.programs:
-        if prog == "perf_event" or (prog in ("kprobe", "tracepoint") and attach == ZERO):
+        if by_perf_event(prog, attach):
             perf.append(program.name)
         if prog == "tracepoint":
             tracefs.append(program.name)
@@ -127,12 +128,7 @@ def _attaching(loads: Loads) -> Iterator[tuple[str, str]]:
                 "1.6 or later gets with a token, and only from Linux 6.15 or later",
             )
     if perf:
-        yield _say(
-            "perf-attach",
-            f"{_list(perf)}: attaching takes perf_event_open(2), which asks for CAP_PERFMON in "
-            "the initial user namespace and ignores tokens; kprobe.multi, uprobe.multi, raw_tp "
-            "and tp_btf don't use it",
-        )
+        yield _say(PERF_ATTACH, perf_attach(perf))
     if tracefs:
         yield _say("tracefs", f"{_list(tracefs)}: attaching takes tracefs in the container")
     if netlink:
@@ -158,11 +154,7 @@ def _map(one: Map, loader: str, kernel: Kernel) -> Iterator[tuple[str, str]]:
             "namespace",
         )
     if one.type == _PERF_EVENT_ARRAY:
-        yield _say(
-            "perf-buffer",
-            f"map {one.name} is filled through perf_event_open(2), which ignores tokens; a "
-            "ringbuf isn't",
-        )
+        yield _say(PERF_BUFFER, perf_buffer(f"map {one.name} is"))
     if one.pinned:
         yield _say("pinned", f"map {one.name} is pinned by its name, which takes a writable bpffs")
 

@@ -137,6 +137,9 @@ _WHY = {
     "lirc_mode2": "attaches to devices of the host",
 }
 
+# The types whose programs are attached by perf_event_open(2); `attaching` says more about that.
+BY_PERF_EVENT = ("kprobe", "tracepoint", "perf_event")
+
 # Helpers that a program of any type may call only with CAP_PERFMON: trace_printk,
 # get_current_task, probe_read_*, snprintf and others (Linux: kernel/bpf/helpers.c,
 # bpf_base_func_proto).
@@ -209,13 +212,18 @@ def why(name: str) -> str:
 
 def capabilities(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tuple[str, ...]:
     """The capabilities, without CAP_, that using all of `masks` takes."""
-    wanted = set()
-    for name in _names(MAPS.option, masks, enums):
-        if name in MAPS_WITH_NET_ADMIN:
-            wanted.add(NET_ADMIN)
-    for name in _names(PROGS.option, masks, enums):
-        wanted.update(takes(name))
-    return ("BPF", *(name for name in (NET_ADMIN, PERFMON) if name in wanted))
+    return ("BPF", *(name for name in (NET_ADMIN, PERFMON) if that_take(name, masks, enums)))
+
+
+def that_take(
+    capability: str, masks: "Mapping[str, int]", enums: "Mapping[str, Enum]"
+) -> list[str]:
+    """The map and program types in `masks` that take this capability beside CAP_BPF."""
+    maps = MAPS_WITH_NET_ADMIN if capability == NET_ADMIN else ()
+    return [
+        *(name for name in _names(MAPS.option, masks, enums) if name in maps),
+        *(name for name in _names(PROGS.option, masks, enums) if capability in takes(name)),
+    ]
 
 
 def beyond_confined(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> dict[str, int]:

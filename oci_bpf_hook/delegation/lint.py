@@ -7,6 +7,7 @@ bpf(2) fails with EPERM, or never.  The facts about the types are in `bpf.type_f
 from ..bpf.names import ATTACHS, CMDS, MAPS, PROGS, Enum
 from ..bpf.type_facts import (
     ALWAYS,
+    BY_PERF_EVENT,
     CONFINE,
     HOST,
     MAPS_WITH_BTF,
@@ -86,6 +87,7 @@ def lint(
         *_pairs(given),
         *_attach_types(given),
         *_libbpf(given),
+        *_attaching(given),
         *_reach(given, confined=confined),
     )
 
@@ -196,6 +198,22 @@ def _libbpf(given: _Delegation) -> "Iterator[Finding]":
             reason="without btf_load libbpf drops the BTF of maps and programs, and those that "
             "need BTF fail to load",
             fix="add btf_load",
+        )
+
+
+def _attaching(given: _Delegation) -> "Iterator[Finding]":
+    if not given.any_of(PROGS.option, BY_PERF_EVENT):
+        return
+    from ..bpf import attaching  # Imported here, since most grants of the hook have none of these.
+
+    by_perf = attaching.types_by_perf_event(given.names(PROGS.option), given.names(ATTACHS.option))
+    if by_perf:
+        yield Finding(
+            code=attaching.PERF_ATTACH,
+            option=PROGS.option,
+            names=by_perf,
+            reason=f"{_list(by_perf)}: {attaching.WHY}",
+            fix=attaching.FIX,
         )
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from ..advise.needs import CAPABILITIES, CAPABILITY, Caution, Needs
+from ..bpf.attaching import PERF_ATTACH
 from ..bpf.names import KINDS, Enum
 from ..bpf.type_facts import HOST_CGROUP, HOST_NETWORK, REACHES_BEYOND
 from ..kernel.process import CAP_PERFMON, CAP_SYS_ADMIN
@@ -11,8 +12,6 @@ from ..running.process import Status
 from .finding import Finding, ok, problem, warning
 from .programs import add_capabilities
 
-# A program that attaches by perf_event_open(2) loads, and then fails whatever is delegated.
-_PERF = "perf-attach"
 # It may need CAP_PERFMON; only the verifier knows.
 _PERHAPS = "perhaps-perfmon"
 # These are left out, since the check of the container itself says what the container reaches.
@@ -53,8 +52,9 @@ def cautions(needs: Needs, status: Status | None = None) -> Iterator[Finding]:
             and (status.has(CAP_PERFMON) or status.has(CAP_SYS_ADMIN))
         ):
             continue
-        if one.code == _PERF:
-            yield problem("perf-event-open", _text(one), "use raw_tp, tp_btf or .multi programs")
+        if one.code == PERF_ATTACH:
+            # It loads, and then isn't attached whatever is delegated.
+            yield problem("perf-event-open", _text(one))
         elif one.code not in _SAID:
             yield warning(one.code, _text(one))
 

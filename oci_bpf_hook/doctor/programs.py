@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ..bpf import attaching
+from ..bpf.attaching import types_by_perf_event
 from ..bpf.exposures import exposures
-from ..bpf.names import PROGS
+from ..bpf.names import ATTACHS, PROGS
 from ..bpf.type_facts import NET_ADMIN, PERFMON, takes
 from ..container.namespaces import Process
 from ..kernel import process as probe_process
 from ..running.process import Status
 from ..running.sharing import shares
 from .finding import Finding, problem, warning
-
-# Programs of these types are usually attached by perf_event_open(2).
-_PERF = ("kprobe", "tracepoint", "perf_event")
 
 
 def check(
@@ -24,14 +23,9 @@ def check(
     # stands in for each of the others.
     if status.has(probe_process.CAP_BPF) and not status.has(probe_process.CAP_SYS_ADMIN):
         yield from _second_capabilities(status, programs)
-    perf = [name for name in programs if name in _PERF]
+    perf = types_by_perf_event(programs, given.get(ATTACHS.option, ()))
     if perf:
-        yield warning(
-            "perf-event-open",
-            f"{', '.join(perf)} programs load, but are then attached by perf_event_open(2), which "
-            "no token allows",
-            "use raw_tp, tp_btf, kprobe.multi or uprobe.multi programs instead",
-        )
+        yield warning("perf-event-open", f"{', '.join(perf)}: {attaching.WHY}", attaching.FIX)
     network, cgroup = shares(process)
     for exposure in exposures(given, confined=confined, host_network=network, host_cgroup=cgroup):
         names = ", ".join(exposure.names)

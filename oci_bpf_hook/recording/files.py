@@ -10,7 +10,7 @@ from ..advise.needs import Needs, NeedsError
 from ..bpf.names import Enum
 from ..errors import USAGE, HookError
 from ..whole import Replacement, write
-from . import strace
+from . import perf_events, strace
 from .learn import learn
 from .recording import Recording, RecordingError, as_json, from_json
 
@@ -24,7 +24,8 @@ def from_strace(path: str, enums: Mapping[str, Enum]) -> Recording:
     recording = Recording([f"strace {Path(path).name}"])
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            for call in strace.calls(_lines(file), enums):
+            lines = perf_events.noticing(_lines(file), recording.perf_events)
+            for call in strace.calls(lines, enums):
                 recording.add(call)
     except OSError as error:
         raise HookError(USAGE, f"{path}: {error.strerror}") from None

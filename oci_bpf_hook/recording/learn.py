@@ -12,9 +12,10 @@ from ..advise import calls
 from ..advise.feature_probes import READS
 from ..advise.needs import CALL, CAPABILITY, PROBE, Caution, Needs, Reason, make
 from ..advise.sections import ZERO, is_optional
+from ..bpf.attaching import PERF_ATTACH, PERF_BUFFER, by_perf_event, perf_attach, perf_buffer
 from ..bpf.names import ATTACHS, CMDS, MAPS, PROGS, Enum
 from ..bpf.type_facts import PERFMON_HELPERS
-from . import call, libbpf_probes
+from . import call, libbpf_probes, perf_events
 from .recording import OK, Entry, Recording
 
 _REFUSED = ("EPERM", "EACCES")
@@ -92,6 +93,7 @@ class _Learner:
             for entry, _ in own
         )
         reasons: list[Reason] = []
+        self._perf_events(entry for entry, _ in own)
         described = any(entry.btf for entry, _ in own)
         for entry, count in own:
             if entry.cmd == call.BTF_LOAD and not described:
@@ -134,6 +136,20 @@ class _Learner:
             )
         if recording.dropped:
             self._warn("incomplete", f"{recording.dropped} calls were too many to be told apart")
+
+    def _perf_events(self, own: Iterable[Entry]) -> None:
+        """Warn of programs that are attached by perf_event_open(2), and of its calls in a trace."""
+        named = dict.fromkeys(
+            entry.name or self._prog(entry)
+            for entry in own
+            if by_perf_event(self._prog(entry), self._attach(entry))
+        )
+        calls = self._recording.perf_events
+        subjects = [*named, *(words for kind, words in perf_events.WORDS.items() if kind in calls)]
+        if subjects:
+            self._warn(PERF_ATTACH, perf_attach(subjects))
+        if perf_events.BUFFER in calls:
+            self._warn(PERF_BUFFER, perf_buffer("its perf buffers are"))
 
     def _warn(self, code: str, text: str) -> None:
         self._warnings.append(Caution(code=code, source=self._source, text=text))

@@ -11,6 +11,7 @@ from ..advise.pointers import WITH_PACKETS, takes_perfmon
 from ..bpf.names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum
 from ..bpf.type_facts import PROGRAMS
 from ..values import Value
+from . import perf_events
 from .call import LITTLE, WITH_TOKEN, Call
 from .libbpf_probes import EXP_ATTACH_TYPE, Teller
 
@@ -65,7 +66,8 @@ class Recording:
     """What is recorded of a `command`, call by call.
 
     `granted` are the masks that it had, None if unknown; `exit` is its exit code, a negative
-    signal's number, or None; `blind` says why results couldn't be seen, if they couldn't.
+    signal's number, or None; `blind` says why results couldn't be seen, if they couldn't;
+    `perf_events` counts the calls of perf_event_open(2) in a trace, by `perf_events.KINDS`.
     """
 
     def __init__(self, command: Iterable[str], *, granted: Mapping[str, int] | None = None) -> None:
@@ -74,6 +76,7 @@ class Recording:
         self.exit: int | None = None
         self.blind = ""
         self.dropped = 0
+        self.perf_events: dict[str, int] = {}
         self.entries: dict[Entry, int] = {}
         # What was found in programs, each of which may be loaded again and again.
         self._followed: dict[tuple[str, bytes], str] = {}
@@ -181,6 +184,7 @@ def as_json(recording: Recording, enums: Mapping[str, Enum]) -> dict[str, Any]:
         else {option: f"{granted.get(option, 0):#x}" for option in (kind.option for kind in KINDS)},
         "blind": recording.blind,
         "dropped": recording.dropped,
+        **({"perf_events": recording.perf_events} if recording.perf_events else {}),
         "calls": [
             {**_entry_as_json(entry, enums), "count": count}
             for entry, count in recording.entries.items()
@@ -225,12 +229,20 @@ def from_json(data: Any, enums: Mapping[str, Enum]) -> Recording:
     recording.exit = _typed(data, "exit", int, None)
     recording.blind = _typed(data, "blind", str, "")
     recording.dropped = _typed(data, "dropped", int, 0)
+    recording.perf_events = _perf_events(_typed(data, "perf_events", dict, {}))
     for number, one in enumerate(calls):
         try:
             recording.count(_entry(one, enums), _typed(one, "count", int, 1))
         except RecordingError as error:
             raise RecordingError(f"calls[{number}]: {error}") from None
     return recording
+
+
+def _perf_events(data: Mapping[str, Any]) -> dict[str, int]:
+    for kind in data:
+        if kind not in perf_events.KINDS:
+            raise RecordingError(f"perf_events: {kind!r:.64} isn't one of its kinds")
+    return {kind: _typed(data, kind, int, 1) for kind in data}
 
 
 def _masks(granted: Any) -> dict[str, int]:

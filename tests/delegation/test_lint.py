@@ -2,6 +2,7 @@
 
 import pytest
 
+from oci_bpf_hook.bpf import attaching
 from oci_bpf_hook.bpf.names import KINDS
 from oci_bpf_hook.bpf.type_facts import HOST, MAPS_WITH_BTF, WITH_TOKEN, reach
 from oci_bpf_hook.delegation.annotations import parse
@@ -48,7 +49,7 @@ def _codes(lists: dict[str, str], *, confined: bool) -> set[str]:
         ),
         pytest.param(
             {"cmds": "prog_load,map_create", "maps": "hash", "progs": "kprobe", "attachs": "xdp"},
-            {"attach-type-0", "libbpf-probe", "without-btf", "reaches-beyond"},
+            {"attach-type-0", "libbpf-probe", "without-btf", "perf-attach", "reaches-beyond"},
             id="bpftool",
         ),
         pytest.param(
@@ -132,3 +133,27 @@ def test_what_nothing_confines() -> None:
 def test_the_names_exist() -> None:
     assert set(MAPS_WITH_BTF) <= ENUMS["delegate_maps"].values.keys()
     assert set(WITH_TOKEN) <= ENUMS["delegate_cmds"].values.keys()
+
+
+@pytest.mark.parametrize(
+    ("progs", "attachs", "named"),
+    [
+        ("kprobe", "cgroup_inet_ingress", ("kprobe",)),
+        ("kprobe", "cgroup_inet_ingress:trace_kprobe_multi", ()),
+        ("kprobe:tracepoint:perf_event", "any", ("tracepoint", "perf_event")),
+        ("kprobe:raw_tracepoint:tracing", "trace_raw_tp:trace_fentry", ("kprobe",)),
+        ("raw_tracepoint", "cgroup_inet_ingress", ()),
+    ],
+)
+def test_what_is_attached_by_perf_event_open(
+    progs: str, attachs: str, named: tuple[str, ...]
+) -> None:
+    annotations = {f"io.bpffs.delegate_{key}": text for key, text in GOOD.items()}
+    annotations |= {"io.bpffs.delegate_progs": progs, "io.bpffs.delegate_attachs": attachs}
+    request = parse(annotations, lambda: None)
+    assert request is not None
+    masks = resolve(request, ENUMS, table, {})[0].masks
+    found = [one for one in lint(masks, ENUMS, confined=False) if one.code == "perf-attach"]
+    assert [one.names for one in found] == ([named] if named else [])
+    for one in found:
+        assert str(one) == f"delegate_progs: {attaching.perf_attach(named)}"

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from oci_bpf_hook.advise.needs import PROBE
+from oci_bpf_hook.bpf import attaching
 from oci_bpf_hook.bpf.names import KINDS
 from oci_bpf_hook.kernel.enums import table
 from oci_bpf_hook.recording.learn import attach_type_is_optional, learn
@@ -211,3 +212,18 @@ def test_every_helper_that_reads(helper: int) -> None:
     reads = {"cmd": "prog_load", "prog_type": "kprobe", "helpers": (helper,)}
     assert bits(probe, reads)["progs"] == ["kprobe", "tracepoint"]
     assert bits(probe, {**reads, "helpers": (4,)})["progs"] == ["kprobe"]
+
+
+def test_what_is_attached_by_perf_event_open() -> None:
+    def loaded(prog: str, attach: str = "cgroup_inet_ingress", **more: Any) -> dict[str, Any]:
+        return {"cmd": "prog_load", "prog_type": prog, "attach_type": attach, **more}
+
+    found = learn(
+        recording(loaded("kprobe", name="entry"), loaded("perf_event"), loaded("tracepoint")), ENUMS
+    )
+    (one,) = found.warnings
+    assert one.code == attaching.PERF_ATTACH
+    assert one.text == attaching.perf_attach(("entry", "perf_event", "tracepoint"))
+    assert codes(loaded("kprobe", "trace_kprobe_multi"), loaded("raw_tracepoint")) == []
+    # libbpf's own probes attach nothing.
+    assert codes({**LOADING, "prog_type": "tracepoint"}) == []

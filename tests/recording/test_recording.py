@@ -95,6 +95,8 @@ def test_the_schema_knows_every_probe() -> None:
         ({"calls": [{"cmd": 0, "count": "many"}]}, "count isn't of the type int"),
         ({"calls": [{"cmd": 0, "helpers": ["x"]}]}, "helpers has no numbers"),
         ({"granted": {"delegate_cmds": "any"}}, "granted has no masks"),
+        ({"perf_events": {"x": 1}}, "'x' isn't one of its kinds"),
+        ({"perf_events": {"probe": "x"}}, "probe isn't of the type int"),
         ({"exit": "0"}, "exit isn't of the type int"),
     ],
 )
