@@ -200,7 +200,11 @@ def _apply(
         if mask & allowed.get(kind.option, 0):
             granted[kind.option] = mask & allowed[kind.option]
         beyond = beyond or granted.get(kind.option, 0) != mask
-    excess = _excess(rule, request, wanted, granted, enums) if beyond else ()
+    excess: tuple[tuple[str, Problem], ...] = ()
+    if beyond:
+        from .refusal import refused_items
+
+        excess = refused_items(rule, request, wanted, granted, enums)
     problems = _misplaced(rule, wanted.path, wanted.mode)
     if excess and not rule["trim"]:
         problems += [why for _, why in excess]
@@ -213,30 +217,3 @@ def _apply(
     grant = Grant(masks=granted, path=wanted.path, mode=wanted.mode)
     trimmed = tuple(item for item, _ in excess)
     return Decision(rule=name, grant=grant, confined=rule["confined"], trimmed=trimmed)
-
-
-def _excess(
-    rule: "Rule",
-    request: Request,
-    wanted: Grant,
-    granted: "Mapping[str, int]",
-    enums: "Mapping[str, Enum]",
-) -> "tuple[tuple[str, Problem], ...]":
-    """Each item of the `request` that wants more than `rule` has `granted`, and the refusal."""
-    from .refusal import items
-
-    name = quote(rule["name"])
-    found: list[tuple[str, Problem]] = []
-    for kind in KINDS:
-        rest = wanted.masks.get(kind.option, 0) & ~granted.get(kind.option, 0)
-        listed = rest & rule["masks"].get(kind.option, 0)
-        enum = enums.get(kind.option)
-        for bits, why in (
-            (rest & ~listed, "doesn't allow"),
-            (listed, "is confined, and a confined token is never given"),
-        ):
-            more = items(request, kind.option, bits, enum) if bits else []
-            for one in more:
-                text = f"rule {name} {why} {one.text}"
-                found.append((one.text, Problem(text, key=one.key, item=one.item)))
-    return tuple(found)

@@ -1,6 +1,6 @@
 """What to say if the policy refuses a request: the items, and a rule that would allow them."""
 
-from ..bpf.names import ALL_BITS, Enum
+from ..bpf.names import ALL_BITS, KINDS, Enum
 from ..bpf.type_facts import beyond_confined
 from ..delegation.annotations import PREFIX, Request
 from ..delegation.masks import Grant, bits, show
@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .compiled import Rule
     from .subject import Subject
 
 _TRUSTED = "which trusts the container with the kernel"
@@ -18,7 +19,32 @@ _TRUSTED = "which trusts the container with the kernel"
 _LONGEST = 253
 
 
-def items(request: Request, option: str, excess: int, enum: Enum | None) -> list[Problem]:
+def refused_items(
+    rule: "Rule",
+    request: Request,
+    wanted: Grant,
+    granted: "Mapping[str, int]",
+    enums: "Mapping[str, Enum]",
+) -> tuple[tuple[str, Problem], ...]:
+    """Each item of the `request` that wants more than `rule` has `granted`, and the refusal."""
+    name = quote(rule["name"])
+    found: list[tuple[str, Problem]] = []
+    for kind in KINDS:
+        rest = wanted.masks.get(kind.option, 0) & ~granted.get(kind.option, 0)
+        listed = rest & rule["masks"].get(kind.option, 0)
+        enum = enums.get(kind.option)
+        for mask, why in (
+            (rest & ~listed, "doesn't allow"),
+            (listed, "is confined, and a confined token is never given"),
+        ):
+            more = _asking_for(request, kind.option, mask, enum) if mask else []
+            for one in more:
+                text = f"rule {name} {why} {one.text}"
+                found.append((one.text, Problem(text, key=one.key, item=one.item)))
+    return tuple(found)
+
+
+def _asking_for(request: Request, option: str, excess: int, enum: Enum | None) -> list[Problem]:
     """The items of `request` that ask for bits of `excess`, each as a Problem.
 
     A Problem's text is a noun phrase in the request's own words, with the annotation's key.
