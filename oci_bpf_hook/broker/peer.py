@@ -11,6 +11,7 @@ import socket
 import struct
 
 from ..container.namespaces import Container
+from ..container.nesting import id_map, is_nested, outermost_owner
 from ..errors import BAD_STATE, KERNEL_CANNOT, NO_USER_NAMESPACE, HookError
 from ..running.owner import user_behind
 from ..users import NOBODY, groups_of, within
@@ -50,7 +51,7 @@ class Peer:
         try:
             if not self.unchanged():
                 raise _gone()
-            if not within(self.uid, self.container.id_map("uid")):
+            if not within(self.uid, id_map(self.container, "uid")):
                 raise HookError(
                     NO_USER_NAMESPACE,
                     "the process that asks the broker has no id in its own user namespace; map one "
@@ -87,12 +88,12 @@ class Peer:
         namespaces within one of root's take the same share.  Only ids are looked at, since looking
         up accounts may take time.
         """
-        owner = self.container.outermost_owner()
+        owner = outermost_owner(self.container)
         if owner != 0:
             return owner
-        if self.container.is_nested():
+        if is_nested(self.container):
             return _WITHIN_ROOTS
-        alone = [first for first, count in self.container.id_map("uid") if count == 1]
+        alone = [first for first, count in id_map(self.container, "uid") if count == 1]
         return next((uid for uid in alone if uid not in (0, NOBODY)), 0)
 
     def groups(self, user: int) -> tuple[int, ...]:
@@ -101,7 +102,7 @@ class Peer:
         Of the peer's own groups only those count that its user namespace doesn't map: no process in
         the namespace can give itself such a group, so the peer had it before it entered.
         """
-        mapped = self.container.id_map("gid")
+        mapped = id_map(self.container, "gid")
         brought = [gid for gid in (self.gid, *self._supplementary()) if not within(gid, mapped)]
         return tuple(dict.fromkeys([*groups_of(user), *brought]))
 

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from ..audit.allowance import spend
 from ..container.namespaces import Container
+from ..container.nesting import outermost_owner
 from ..delegation.annotations import parse
 from ..delegation.masks import Grant
 from ..errors import (
@@ -139,7 +140,7 @@ def _serve(sock: socket.socket, policy: Compiled | HookError) -> None:
             who = f"of uid {peer.uid}"
             # Refusals are counted for the outermost namespace's owner, since a user could make any
             # number of inner namespaces with other owners.
-            owner = peer.container.outermost_owner()
+            owner = outermost_owner(peer.container)
             # 1. state and 2. annotations: the hook has read them, and sends what matters
             ask = wire.read_ask(_decoded(_receive(sock)))
             who = quote(ask.id)[1:-1]

@@ -13,7 +13,7 @@ import fcntl
 import posix
 from _struct import Struct
 
-from ..errors import BAD_STATE, NO_BROKER, NO_USER_NAMESPACE, HookError
+from ..errors import BAD_STATE, NO_USER_NAMESPACE, HookError
 from ..files import MOUNTINFO_MAX, read_all
 from ..kernel import syscalls
 
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 # The initial user namespace's inode number (Linux: include/linux/proc_ns.h, PROC_USER_INIT_INO).
 INITIAL_USER_NAMESPACE = 0xEFFFFFFD
-# _IO(0xb7, 1), _IO(0xb7, 2) and _IO(0xb7, 4) (Linux: include/uapi/linux/nsfs.h).  On the
-# architectures below _IO adds 1 << 29 to the number (Linux: arch/*/include/uapi/asm/ioctl.h).
+# _IO(0xb7, 1) and _IO(0xb7, 4) (Linux: include/uapi/linux/nsfs.h).  On the architectures below
+# _IO adds 1 << 29 to the number (Linux: arch/*/include/uapi/asm/ioctl.h).
 _NS_GET_USERNS = 0xB701
-_NS_GET_PARENT = 0xB702
 _NS_GET_OWNER_UID = 0xB704
 _IOC_NONE_IS_1 = ("mips", "ppc", "sparc")
 _UID = Struct("I")
@@ -53,7 +52,7 @@ def owner_of(namespace: int) -> int:
 
     Raises OSError if it isn't a user namespace.
     """
-    (uid,) = _UID.unpack(fcntl.ioctl(namespace, _request(_NS_GET_OWNER_UID), bytes(_UID.size)))
+    (uid,) = _UID.unpack(fcntl.ioctl(namespace, request(_NS_GET_OWNER_UID), bytes(_UID.size)))
     assert isinstance(uid, int)
     return uid
 
@@ -63,24 +62,7 @@ def owning(namespace: int) -> int:
 
     Raises OSError; PermissionError if that is neither our user namespace nor one below it.
     """
-    return fcntl.ioctl(namespace, _request(_NS_GET_USERNS))
-
-
-def is_within(namespace: int, above: int) -> bool:
-    """Whether the open user `namespace` has the inode number `above`, or was made within that one.
-
-    The caller has to be in the initial user namespace.  Raises OSError.
-    """
-    here = posix.dup(namespace)
-    try:
-        # The kernel nests them at most 32 deep.
-        while (inode := posix.fstat(here).st_ino) not in (above, INITIAL_USER_NAMESPACE):
-            parent = fcntl.ioctl(here, _request(_NS_GET_PARENT))
-            posix.close(here)
-            here = parent
-        return inode == above
-    finally:
-        posix.close(here)
+    return fcntl.ioctl(namespace, request(_NS_GET_USERNS))
 
 
 def user_namespace_of(namespace: int) -> tuple[int, int]:
@@ -118,7 +100,9 @@ class Process:
             self._check(inside=pid is None)
         except OSError as error:
             self.close()
-            raise _unreachable(pid, error) from None
+            from .failure import unreachable
+
+            raise unreachable(pid, error) from None
         except HookError:
             self.close()
             raise
@@ -165,58 +149,9 @@ class Process:
         # own only if it belongs to the container's user namespace.
         return user_namespace_of(self.mount) == self._user_id
 
-    def is_nested(self) -> bool:
-        """Whether its user namespace was made within one that isn't ours.  Raises OSError."""
-        try:
-            parent = fcntl.ioctl(self.user, _request(_NS_GET_PARENT))
-        except PermissionError:
-            # The kernel doesn't show us a parent above our own user namespace.
-            return False
-        try:
-            return _identity(posix.fstat(parent)) != _identity(posix.stat("/proc/self/ns/user"))
-        finally:
-            posix.close(parent)
-
     def owner(self) -> int:
         """The user, by the host's ids, who made the container's user namespace."""
         return owner_of(self.user)
-
-    def outermost_owner(self) -> int:
-        """The user who made the outermost user namespace around it, below the initial one.
-
-        Everything further inside was made with that user's rights.  The caller has to be in the
-        initial user namespace.
-        """
-        return self.outermost()[1]
-
-    def outermost(self) -> tuple[int, int]:
-        """The inode number and the owner of the outermost user namespace below the initial one.
-
-        The caller has to be in the initial user namespace.  Raises OSError.
-        """
-        namespace = posix.dup(self.user)
-        try:
-            # The kernel nests them at most 32 deep.
-            while True:
-                parent = fcntl.ioctl(namespace, _request(_NS_GET_PARENT))
-                if posix.fstat(parent).st_ino == INITIAL_USER_NAMESPACE:
-                    posix.close(parent)
-                    return posix.fstat(namespace).st_ino, owner_of(namespace)
-                posix.close(namespace)
-                namespace = parent
-        finally:
-            posix.close(namespace)
-
-    def id_map(self, name: str) -> list[tuple[int, int]]:
-        """The ids outside that are mapped into it, as (first, count); `name` is "uid" or "gid".
-
-        Raises HookError (BAD_STATE).
-        """
-        try:
-            lines = _read_at(self.proc, f"{name}_map").decode("ascii").splitlines()
-        except OSError as error:
-            raise _unreachable(None, error) from None
-        return [(int(first), int(count)) for _, first, count in map(str.split, lines)]
 
     def has_host_network(self) -> bool:
         """Whether its network namespace belongs to another user namespace than its own.
@@ -233,7 +168,9 @@ class Process:
             # The network namespace belongs neither to our user namespace nor to one below it.
             return True
         except OSError as error:
-            raise _unreachable(None, error) from None
+            from .failure import unreachable
+
+            raise unreachable(None, error) from None
 
     def sees_host_cgroups(self, root: str | None) -> bool:
         """Whether a cgroup2 below its root filesystem at `root` shows more than its own cgroup.
@@ -244,8 +181,8 @@ class Process:
         """
         try:
             rootfs = None if root is None else str(self._mount_of(root))
-            mountinfo = _read_at(self.proc, "mountinfo").decode("utf-8", "surrogateescape")
-            cgroups = _read_at(self.proc, "cgroup").decode("utf-8", "surrogateescape")
+            mountinfo = read_at(self.proc, "mountinfo").decode("utf-8", "surrogateescape")
+            cgroups = read_at(self.proc, "cgroup").decode("utf-8", "surrogateescape")
         except OSError as error:
             raise HookError(BAD_STATE, f"the container's mounts can't be read: {error}") from None
         own = next((line[3:] for line in cgroups.split("\n") if line.startswith("0::")), "/")
@@ -317,11 +254,13 @@ class Container(Process):
             )
 
 
-def _request(number: int) -> int:
+def request(number: int) -> int:
+    """The number of an ioctl of nsfs on this machine; `number` is its number on most machines."""
     return number | 1 << 29 if syscalls.MACHINE.startswith(_IOC_NONE_IS_1) else number
 
 
-def _read_at(directory: int, path: str) -> bytes:
+def read_at(directory: int, path: str) -> bytes:
+    """The file at `path` below the open directory of a process in /proc.  Raises OSError."""
     fd = _open_at(directory, path)
     try:
         return read_all(fd, MOUNTINFO_MAX)
@@ -339,21 +278,3 @@ def _open_at(directory: int, path: str) -> int:
 
 def _identity(status: posix.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _unreachable(pid: int | None, error: OSError) -> HookError:
-    if isinstance(error, PermissionError):
-        return HookError(
-            NO_BROKER,
-            f"the hook may not look at process {pid} ({error.strerror}): the engine's service "
-            "lacks CAP_SYS_PTRACE or CAP_SYS_ADMIN in the initial user namespace",
-        )
-    # ENOENT: no process has the pid; ESRCH: the process has just died.
-    if not isinstance(error, FileNotFoundError | ProcessLookupError):
-        return HookError(
-            BAD_STATE, f"the container's process {pid} can't be looked at ({error.strerror})"
-        )
-    return HookError(
-        BAD_STATE,
-        f"the container's process {pid} is gone ({error.strerror}); it died before the hook ran",
-    )

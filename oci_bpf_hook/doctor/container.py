@@ -15,6 +15,7 @@ from ..advise.needs import Needs
 from ..audit.read import asker, last_refusal
 from ..bpf.names import KINDS, Enum, Kind
 from ..container.namespaces import Container, Process
+from ..container.nesting import is_nested
 from ..delegation.annotations import PATH
 from ..delegation.masks import parse_shown
 from ..errors import BAD_STATE, REFUSED, HookError
@@ -111,7 +112,7 @@ def _namespaces(process: Process) -> Finding:
         )
     if process.owns_its_mounts():
         return ok("user-namespace", f"it has its own, of {user_name(process.owner())}")
-    if process.is_nested():
+    if is_nested(process):
         return _nested()
     return problem(
         "no-mount-namespace",
@@ -355,7 +356,7 @@ class _Examination:
 
     def _what_is_wrong(self, tried: Tried) -> Finding | None:
         if tried.root_token == errno.EPERM:
-            if self.process.is_nested():
+            if is_nested(self.process):
                 return _nested()
             return problem(
                 "foreign-bpffs",
@@ -372,8 +373,7 @@ class _Examination:
 
     def _unexplained(self, tried: Tried) -> Finding:
         number = tried.token if tried.token > 0 else max(tried.opened, tried.root_token)
-        label = self._label()
-        by = f"; it runs as {label}" if label else ""
+        by = f"; it runs as {label}" if (label := self._label()) else ""
         return problem(
             "token",
             f"the kernel makes no token for it: {os.strerror(number)}; since all of the above is "

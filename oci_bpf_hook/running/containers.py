@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..container.namespaces import Process
+from ..container.nesting import outermost, outermost_owner
 from ..errors import BAD_STATE, USAGE, HookError, quote
 from ..kernel.process import CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE
 from ..values import Value
@@ -146,7 +147,7 @@ def _outermost(one: Running) -> tuple[int, int]:
     """The outermost user namespace around the container, and the user who owns that namespace."""
     try:
         with Process(one.pid) as process:
-            return process.outermost()[0], user_behind(process)
+            return outermost(process)[0], user_behind(process)
     except (HookError, OSError):
         return one.user, -1
 
@@ -281,7 +282,7 @@ def _is_a_users(pid: int) -> bool:
     """Whether the container of `pid` is a user's own, about which the user may claim anything."""
     try:
         with Process(pid) as process:
-            return process.outermost_owner() != 0
+            return outermost_owner(process) != 0
     except (HookError, OSError):
         return False
 

@@ -9,6 +9,7 @@ from ..audit.read import Granted, Grants, Key, grants
 from ..bpf.exposures import exposures
 from ..bpf.names import Enum
 from ..container.namespaces import Process
+from ..container.nesting import outermost, outermost_owner
 from ..delegation.masks import parse_shown
 from ..errors import HookError
 from ..guard.confinement import confined
@@ -138,7 +139,7 @@ def _keys(one: Running, process: Process) -> list[Key]:
     the user for whom the namespace was made.  Root's record counts first.
     """
     identity = one.id or f"pid-{one.pid}"
-    owner = process.outermost_owner()
+    owner = outermost_owner(process)
     users = ([] if owner else [0]) + [user_behind(process)]
     return [(identity, user) for user in dict.fromkeys(users)]
 
@@ -198,7 +199,7 @@ def _of_process(
     known: Grants,
     patience: dict[int, Patience],
 ) -> Iterator[Delegation]:
-    namespace, owner = process.outermost()
+    namespace, owner = outermost(process)
     granted = _granted(known, one, process)
     try:
         # Root runs containers for many users, so each of root's user namespaces counts alone.

@@ -16,6 +16,7 @@ import pwd
 from collections.abc import Sequence
 
 from ..container.namespaces import Process
+from ..container.nesting import id_map, outermost
 from ..errors import HookError
 from ..users import NOBODY, SUBUID, given_to, user_of, within
 from .process import pids
@@ -30,7 +31,7 @@ def user_behind(process: Process, subuid: str = SUBUID) -> int:
     several, or if the map can't be read any more.  The caller has to be in the initial user
     namespace and must be allowed to look at the process.  Raises OSError, HookError.
     """
-    number, owner = process.outermost()
+    number, owner = outermost(process)
     if owner != 0:
         return user_of(owner, subuid)
     mapped = _map_of(process, number)
@@ -52,13 +53,13 @@ def _map_of(process: Process, namespace: int) -> list[tuple[int, int]] | None:
     through a process in it.  Returns None if there is no such process.
     """
     if process.user_inode() == namespace:
-        mapped = process.id_map("uid")
+        mapped = id_map(process, "uid")
         return mapped if process.alive() else None
     for pid in pids():
         try:
             with Process(pid) as other:
                 if other.user_inode() == namespace:
-                    mapped = other.id_map("uid")
+                    mapped = id_map(other, "uid")
                     if other.alive():
                         return mapped
         except (HookError, OSError):

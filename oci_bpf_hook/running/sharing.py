@@ -28,7 +28,8 @@ from signal import SIG_DFL, SIGALRM, SIGKILL, alarm, signal
 from time import monotonic
 from typing import NoReturn, TypeVar
 
-from ..container.namespaces import INITIAL_USER_NAMESPACE, Process, is_within, owning
+from ..container.namespaces import INITIAL_USER_NAMESPACE, Process, owning
+from ..container.nesting import id_map, is_nested, is_within
 from ..errors import HookError
 from ..files import read_all
 from ..kernel import syscalls
@@ -59,7 +60,7 @@ def shares(process: Process) -> tuple[bool, bool]:
     namespace.
     """
     try:
-        if process.is_nested() or user_behind(process) != 0 or not _sees_everybody():
+        if is_nested(process) or user_behind(process) != 0 or not _sees_everybody():
             return True, True
         with _Look(process) as look:
             return look.at_all()
@@ -85,7 +86,7 @@ class _Look:
 
     def __init__(self, process: Process) -> None:
         self._top = process.user_inode()
-        self._everything_is_mapped = process.id_map("uid") == [(0, _EVERY_ID)]
+        self._everything_is_mapped = id_map(process, "uid") == [(0, _EVERY_ID)]
         self._held: list[int] = []
         # What is known of namespaces, by their inode numbers: whether a user namespace is the
         # container's or inside it, whether a network namespace belongs to none of these user

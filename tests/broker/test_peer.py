@@ -14,6 +14,7 @@ import pytest
 
 from oci_bpf_hook.broker.peer import Peer
 from oci_bpf_hook.container.namespaces import Container, Process
+from oci_bpf_hook.container.nesting import is_nested, outermost_owner
 from oci_bpf_hook.errors import BAD_STATE, NO_USER_NAMESPACE, HookError
 from oci_bpf_hook.running.owner import user_behind
 from oci_bpf_hook.users import NOBODY
@@ -182,7 +183,7 @@ def test_a_set_user_id_sandbox_is_its_user_s(tmp_path: Path, bwrap: list[str]) -
         connected(ALICE.running(bwrap), tmp_path) as (sock, _),
         Peer(sock) as peer,
     ):
-        assert peer.container.outermost_owner() == 0
+        assert outermost_owner(peer.container) == 0
         assert peer.user() == ALICE.uid
         # As in a namespace of her own, and not as root.
         assert peer.share() == ALICE.uid
@@ -199,13 +200,13 @@ def test_firejail_as_packaged(tmp_path: Path) -> None:
         assert caught.value.code == NO_USER_NAMESPACE
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         with Process(struct.unpack("=iII", credentials)[0]) as found:
-            assert found.outermost_owner() == 0
+            assert outermost_owner(found) == 0
             assert user_behind(found) == ALICE.uid
     with (
         connected(ALICE.running([*FIREJAIL, *inner]), tmp_path) as (sock, _),
         Peer(sock) as peer,
     ):
-        assert peer.container.outermost_owner() == 0
+        assert outermost_owner(peer.container) == 0
         assert peer.user() == ALICE.uid
 
 
@@ -213,7 +214,7 @@ def test_a_sandbox_of_who_is_no_account(tmp_path: Path, bwrap: list[str]) -> Non
     """As where the engine was told --user 61990, and the image has a set-user-id sandbox."""
     ids = ["setpriv", "--reuid=61990", "--regid=61990", "--clear-groups", "--"]
     with connected([*ids, *bwrap], tmp_path) as (sock, _), Peer(sock) as peer:
-        assert peer.container.outermost_owner() == 0
+        assert outermost_owner(peer.container) == 0
         assert peer.user() == 61990
 
 
@@ -226,7 +227,7 @@ def test_a_namespace_within_a_sandbox(tmp_path: Path, bwrap: list[str]) -> None:
             connected(ALICE.running([*sandbox, *inner]), tmp_path) as (sock, _),
             Peer(sock) as peer,
         ):
-            assert peer.container.is_nested()
+            assert is_nested(peer.container)
             assert peer.user() == user
             assert peer.share() not in (0, ALICE.uid)
 
@@ -288,7 +289,7 @@ def test_whose_a_namespace_of_root_s_is(
     file = tmp_path / "subuid"
     file.write_text(subuid)
     with mapped(f"{lines}\n") as process:
-        assert process.outermost_owner() == 0
+        assert outermost_owner(process) == 0
         assert user_behind(process, str(file)) == wanted
 
 

@@ -13,6 +13,7 @@ import pytest
 from oci_bpf_hook.audit.read import Granted
 from oci_bpf_hook.bpf.names import KINDS
 from oci_bpf_hook.container.namespaces import Process
+from oci_bpf_hook.container.nesting import outermost
 from oci_bpf_hook.errors import BAD_STATE, DONE, MOUNT_FAILED
 from oci_bpf_hook.files import MOUNTINFO_MAX
 from oci_bpf_hook.kernel import enums as kernel
@@ -180,7 +181,7 @@ def test_so_long_of_one_owner_s() -> None:
     with workload() as (pid, _):
         one = of_process(pid)
         with Process(pid) as process:
-            namespace, _ = process.outermost()
+            namespace, _ = outermost(process)
         patience = Patience()
         (asked,) = of_container(one, ENUMS, {}, {-namespace: patience})
         assert asked.confined is False
