@@ -5,6 +5,10 @@ import pwd
 from collections.abc import Sequence
 
 SUBUID = "/etc/subuid"
+# podman gives root's containers with --userns=auto this user's subordinate ids.
+AUTO_USER = "containers"
+# People's uids begin here (systemd's and Debian's convention, and login.defs(5)'s default).
+_FIRST_PERSON = 1000
 # The user `nobody`, who is never granted anything (include/linux/highuid.h, DEFAULT_OVERFLOWUID).
 NOBODY = 65534
 
@@ -23,7 +27,8 @@ def user_of(uid: int, subuid: str = SUBUID) -> int:
 def given_to(ids: Sequence[tuple[int, int]], subuid: str) -> set[int]:
     """The uids of the accounts that have any of `ids` as subordinate ids, by the file `subuid`.
 
-    Each of `ids` is a first id and a count.  None are found if the file can't be read.
+    Each of `ids` is a first id and a count.  None are found if the file can't be read.  The ids of
+    AUTO_USER are in root's own containers, and so they are nobody's, unless a person has that name.
     """
     try:
         with open(subuid, encoding="utf-8", errors="replace") as file:
@@ -42,9 +47,12 @@ def given_to(ids: Sequence[tuple[int, int]], subuid: str) -> set[int]:
     found: set[int] = set()
     for owner in owners:
         try:
-            found.add(int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid)
-        except KeyError:  # An account that has been removed, or podman's "containers".
+            user = int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid
+        except KeyError:  # An account that has been removed, or AUTO_USER.
             continue
+        # Since shadow 4.20 podman gets these ids only if there is such an account.
+        if owner != AUTO_USER or user >= _FIRST_PERSON:
+            found.add(user)
     return found
 
 

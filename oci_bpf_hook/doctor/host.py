@@ -15,8 +15,7 @@ from ..kernel import process
 from ..paths import POLICY, SOCKET
 from ..policy.store.cache import in_force
 from ..running.process import Status, status_of
-from ..users import SUBUID
-from . import engines, guarded, hooks, rootless
+from . import engines, guarded, hooks, rootless, subordinate
 from .engines import Engine
 from .finding import Finding, ok, problem, warning
 from .selftest import selftest
@@ -26,8 +25,6 @@ _UNITS = (
     "/usr/lib/systemd/system/oci-bpf-hook-broker.socket",
     "/lib/systemd/system/oci-bpf-hook-broker.socket",
 )
-# podman gives containers with --userns=auto this user's subordinate ids.
-_AUTO_USER = "containers"
 
 
 def check() -> Iterator[Finding]:
@@ -41,7 +38,7 @@ def check() -> Iterator[Finding]:
     yield from hooks.check(found)
     yield from _policy()
     yield from _speculation()
-    yield from _subordinate_ids(found)
+    yield from subordinate.check(found)
     yield _broker(found)
     lacking = _lacking(status_of("self"))
     if lacking:
@@ -157,36 +154,6 @@ def _policy_fix(error: HookError) -> str:
     return "; ".join(filter(None, (one.hint for one in error.problems))) or (
         f"oci-bpf-hook policy check {POLICY}"
     )
-
-
-def _subordinate_ids(found: list[Engine]) -> Iterator[Finding]:
-    if not any(engine.name == "podman" for engine in found):
-        return
-    user = _AUTO_USER if os.geteuid() == 0 else _own_name()
-    what = "podman's --userns=auto" if os.geteuid() == 0 else "rootless podman"
-    missing = [name for name in (SUBUID, "/etc/subgid") if not _has_range(name, user)]
-    if missing:
-        yield problem(
-            "subuid",
-            f"{' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} no range for "
-            f"{user}, from which {what} takes its ids",
-            "; ".join(f"echo {user}:2147483648:2147483647 >> {name}" for name in missing)
-            if os.geteuid() == 0
-            else f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
-        )
-    else:
-        yield ok("subuid", f"{user} has subordinate ids for {what}")
-
-
-def _has_range(path: str, user: str) -> bool:
-    names = {user, str(os.geteuid())} if user != _AUTO_USER else {user}
-    return any(line.split(":")[0] in names for line in _read(path).splitlines())
-
-
-def _own_name() -> str:
-    from ..running.delegations import user_name
-
-    return user_name(os.geteuid())
 
 
 def _broker(found: list[Engine]) -> Finding:

@@ -17,11 +17,11 @@ from oci_bpf_hook.container.namespaces import Container, Process
 from oci_bpf_hook.container.nesting import is_nested, outermost_owner
 from oci_bpf_hook.errors import BAD_STATE, NO_USER_NAMESPACE, HookError
 from oci_bpf_hook.running.owner import user_behind
-from oci_bpf_hook.users import NOBODY
+from oci_bpf_hook.users import AUTO_USER, NOBODY
 from tests.support import broker as support
 from tests.support.sandbox import FIREJAIL, bubblewrap
 from tests.support.scratch import FIRST_ID, Scratch
-from tests.support.users import ALICE, BOB, GROUP
+from tests.support.users import ALICE, BOB, GROUP, appended
 
 pytestmark = pytest.mark.usefixtures("everybody")
 
@@ -290,6 +290,23 @@ def test_whose_a_namespace_of_root_s_is(
     file.write_text(subuid)
     with mapped(f"{lines}\n") as process:
         assert outermost_owner(process) == 0
+        assert user_behind(process, str(file)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "uid", "wanted"),
+    [(AUTO_USER, 899, 0), (AUTO_USER, 1000, 1000), ("obh-carol", 899, 899)],
+)
+def test_podman_s_own_user_for_root_s_containers(
+    tmp_path: Path, name: str, uid: int, wanted: int
+) -> None:
+    """shadow 4.20 wants it to exist, and root's containers stay root's, unless a person has it."""
+    file = tmp_path / "subuid"
+    file.write_text(f"{name}:6000000:9000000\n")
+    with (
+        appended(Path("/etc/passwd"), [f"{name}:x:{uid}:{uid}::/:/usr/sbin/nologin"]),
+        mapped("0 7000000 65536\n") as process,
+    ):
         assert user_behind(process, str(file)) == wanted
 
 

@@ -28,6 +28,8 @@ class Host:
         self._directory = directory
         self.files: dict[str, str] = dict.fromkeys(("/etc/subuid", "/etc/subgid"), SUBORDINATE)
         self.files["/etc/passwd"] = PASSWD
+        # The paths of files that are programs.
+        self.programs: set[str] = set()
         self.launcher = install(directory / "libexec")
         self.containers = directory / "containers"
         shutil.copytree("/usr/share/containers", self.containers)
@@ -58,7 +60,7 @@ class Host:
         for number, (name, text) in enumerate(self.files.items()):
             source = self._directory / str(number)
             source.write_text(text)
-            source.chmod(0o644)
+            source.chmod(0o755 if name in self.programs else 0o644)
             lines.append(f"mkdir -p {os.path.dirname(name)} && touch {name}")
             lines.append(f"mount --bind {source} {name}")
         become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
