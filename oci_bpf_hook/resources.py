@@ -22,6 +22,7 @@ RESOURCES = {
     "completions": "contrib/completions",
     "systemd": "contrib/systemd",
     "podman": "contrib/podman",
+    "containerd": "contrib/containerd",
 }
 
 

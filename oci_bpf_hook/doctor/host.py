@@ -15,7 +15,7 @@ from ..kernel import process
 from ..paths import POLICY, SOCKET
 from ..policy.store.cache import in_force
 from ..running.process import Status, status_of
-from . import engines, guarded, hooks, rootless, subordinate
+from . import containerd, engines, guarded, hooks, rootless, subordinate
 from .engines import Engine
 from .finding import Finding, ok, problem, warning
 from .selftest import selftest
@@ -36,6 +36,7 @@ def check() -> Iterator[Finding]:
     yield from _lsms()
     yield from engines.check(found)
     yield from hooks.check(found)
+    yield from containerd.check(found)
     yield from _policy()
     yield from _speculation()
     yield from subordinate.check(found)

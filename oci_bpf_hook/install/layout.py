@@ -20,6 +20,7 @@ from pathlib import Path
 from ..oci import cdi
 from ..resources import PACKAGE, RESOURCES, resource
 from ..values import Value
+from . import containerd
 from .steps import Step, copy, removal
 
 STAGES = ("createRuntime", "createContainer")
@@ -96,7 +97,7 @@ class Layout(Value):
 def install(
     layout: Layout, stage: str, engine: str | None, *, precreate: bool = False
 ) -> list[Step]:
-    """The steps that install everything, in their order.  Raises OSError.
+    """The steps that install everything, in their order.  Raises OSError, HookError.
 
     `stage` is the stage at which the hook is registered, and `engine` the value of its option
     --engine.  With `precreate` it is registered at podman's precreate stage as well.
@@ -123,6 +124,7 @@ def install(
         ),
         *(copy(path, source) for source, path in _documentation(layout)),
         *_units(layout),
+        *(containerd.drop_in(layout.top) if engine == "containerd" else ()),
         Step(
             action="write",
             path=layout.hooks / _NAMES[stage],
@@ -145,7 +147,8 @@ def uninstall(layout: Layout) -> list[Step]:
     paths += [layout.path("bin", "oci-bpf-hook"), layout.libexec]
     # The guard is unloaded only when the hook can't grant anything more that needs it.
     off = Step(action="off", path=Path(PINS), content=b"", mode=0)
-    return [*map(removal, asking), *([off] if has_guard(layout) else ()), *map(removal, paths)]
+    asked = [*map(removal, asking), *containerd.removals(layout.top)]
+    return [*asked, *([off] if has_guard(layout) else ()), *map(removal, paths)]
 
 
 def has_guard(layout: Layout) -> bool:

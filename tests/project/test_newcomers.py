@@ -213,10 +213,14 @@ def test_crio(host: Path) -> None:
     assert engine_of(json.loads(registered.read_text())["hook"]) == "cri-o"
 
 
-def test_containerd(host: Path) -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_containerd(host: Path, version: int) -> None:
+    # As packages have it: Debian's has 2, and containerd's own default is 3.
+    Path("/etc/containerd").mkdir()
+    Path("/etc/containerd/config.toml").write_text(f"version = {version}\n")
     paste("containerd")
     (drop_in,) = Path("/etc/containerd/conf.d").iterdir()
-    assert tomllib.loads(drop_in.read_text())["version"] == 3
+    assert tomllib.loads(drop_in.read_text())["version"] == version
     (registered,) = Path("/usr/share/containers/oci/hooks.d").iterdir()
     assert engine_of(json.loads(registered.read_text())["hook"]) == "containerd"
 

@@ -4,6 +4,7 @@ import argparse
 import os
 
 from ...errors import DONE, USAGE, HookError, Problem
+from ...install.containerd import CONFIG, DROP_IN
 from ...install.layout import STAGES, Layout, install, lacks_guard
 from ...install.steps import Step, untrusted
 from ...paths import POLICY
@@ -26,6 +27,10 @@ With --precreate podman's containers get what they need to use their token: CAP_
 capabilities for what the policy grants, bpf(2) in their seccomp filter, and LIBBPF_BPF_TOKEN_PATH.
 It takes effect once hooks_dir in containers.conf(5) also names
 PREFIX/share/containers/oci/precreate.d.
+
+With --engine containerd it also writes {DROP_IN}, in the version of {CONFIG}, which has to
+import it: containerd ignores what has the names of another version. A file of that version that is
+there already stays as it is.
 """
 LOCATION = (
     argument(
