@@ -7,7 +7,8 @@ use it: it was made by this Python, from the source as it is now.  Everything el
 importlib, which compiles what is missing or old and writes it for the next time.
 
 The folders that the hook takes modules from are packages whose `__init__.py` is only a docstring,
-so they are made here without looking for that file: finding it costs as much as finding a module.
+so they are made here, when a module of theirs is loaded, without looking for that file: finding it
+costs as much as finding a module.
 The modules that every start or every grant needs are loaded here too, each after those that it
 imports, because importlib spends half of an import's time on finding out that it has nothing to do.
 """
@@ -34,16 +35,17 @@ FOLDERS = (
     *("oci", "pipeline", "policy", "policy.store", "text"),
 )
 
-# The modules that every start needs, and those that a grant needs too, each after those it imports.
+# The modules that every start needs, those that every request needs too, and those that a grant
+# needs besides, each after those that it imports.
 ASKED = (
     *("values", "errors", "bpf.names", "delegation.annotations", "text.strict_json"),
     *("oci.state", "hook.process", "hook.main"),
 )
+REQUEST = ("kernel.syscalls", "files", "container.namespaces")
 GRANT = (
-    *("kernel.syscalls", "files", "container.namespaces", "policy.compiled", "policy.subject"),
-    *("syslog", "audit.write", "pipeline.case", "paths", "policy.store.cache", "bpf.type_facts"),
-    *("delegation.masks", "policy.decide", "delegation.lint", "mount.container_half"),
-    *("mount.child", "mount.host_half"),
+    *("policy.compiled", "policy.subject", "syslog", "audit.write", "pipeline.case", "paths"),
+    *("policy.store.cache", "bpf.type_facts", "delegation.masks", "policy.decide"),
+    *("delegation.lint", "mount.container_half", "mount.child", "mount.host_half"),
 )
 
 _PACKAGE = f"{__package__}."
@@ -65,7 +67,7 @@ class Loader(_Base):
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> ModuleSpec | None:
-        """The module `name` with its code, or None to leave it to importlib."""
+        """The module `name` with its code, or one of FOLDERS; None to leave it to importlib."""
         if not name.startswith(_PACKAGE):
             return None
         folder, _, stem = name[len(_PACKAGE) - 1 :].replace(".", "/").rpartition("/")
@@ -79,7 +81,7 @@ class Loader(_Base):
             finally:
                 posix.close(fd)
         except OSError:
-            return None
+            return _package(name) if name[len(_PACKAGE) :] in FOLDERS else None
         if len(data) == _LONGEST or data[:_HEADER] != _header(status):
             return None
         # The byte code is as trustworthy as the source beside it: both are root's.
@@ -93,11 +95,12 @@ class Loader(_Base):
         """Return None, so that the import system makes an ordinary module."""
 
     def exec_module(self, module: "ModuleType") -> None:
-        """Run the code that was found."""
+        """Run the code that was found; a folder has none."""
         spec = module.__spec__
         assert spec is not None
         code, spec.loader_state = spec.loader_state, None
-        exec(code, module.__dict__)  # noqa: S102  Importing a module runs it.
+        if code is not None:
+            exec(code, module.__dict__)  # noqa: S102  Importing a module runs it.
 
 
 def begin() -> None:
@@ -116,13 +119,7 @@ def begin() -> None:
 
 
 def install() -> None:
-    """Import this package's modules in this way from now on, make FOLDERS, and load ASKED."""
-    for folder in FOLDERS:
-        name = _PACKAGE + folder
-        module = sys.modules[name] = _Module(name)
-        spec = module.__spec__ = ModuleSpec(name, None, is_package=True)
-        module.__package__ = name
-        module.__path__ = spec.submodule_search_locations = [_SOURCES + _below(folder)]
+    """Import this package's modules in this way from now on, and load ASKED."""
     sys.meta_path.insert(0, _LOADER)
     ahead(ASKED)
 
@@ -139,6 +136,8 @@ def ahead(names: "Sequence[str]") -> None:
         name = _PACKAGE + stem
         if name in sys.modules or (spec := _LOADER.find_spec(name)) is None:
             continue
+        parent, _, own = name.rpartition(".")
+        folder = sys.modules.get(parent) or _folder(parent)
         module = sys.modules[name] = _Module(name)
         module.__spec__ = spec
         module.__loader__ = _LOADER
@@ -146,13 +145,24 @@ def ahead(names: "Sequence[str]") -> None:
         module.__file__ = spec.origin
         module.__dict__["__cached__"] = spec.cached
         _LOADER.exec_module(module)
-        parent, _, own = name.rpartition(".")
-        setattr(sys.modules[parent], own, module)
+        setattr(folder, own, module)
 
 
-def _below(folder: str) -> str:
-    """The path of a folder below the package's own."""
-    return f"/{folder}".replace(".", "/")
+def _folder(name: str) -> "ModuleType":
+    """Make the package `name` of one of FOLDERS."""
+    module = sys.modules[name] = _Module(name)
+    module.__spec__ = spec = _package(name)
+    module.__loader__ = _LOADER
+    module.__package__ = name
+    module.__dict__["__path__"] = spec.submodule_search_locations
+    return module
+
+
+def _package(name: str) -> ModuleSpec:
+    """What the import system has to know of the package `name` of one of FOLDERS."""
+    spec = ModuleSpec(name, _LOADER, is_package=True)
+    spec.submodule_search_locations = [_SOURCES + name[len(_PACKAGE) - 1 :].replace(".", "/")]
+    return spec
 
 
 def _header(status: posix.stat_result) -> bytes:

@@ -73,6 +73,9 @@ def _for_state(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
 
     A process that may not delegate asks the broker.  Whoever decides also records the decision.
     """
+    from ..loader import GRANT, REQUEST, ahead
+
+    ahead(REQUEST)
     from ..container.namespaces import is_initial
     from ..oci.state import check
 
@@ -82,8 +85,6 @@ def _for_state(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
 
         ask(state, options, cwd)
         return
-    from ..loader import GRANT, ahead
-
     ahead(GRANT)
     from ..pipeline.case import Case
     from ..policy.store.cache import in_force
