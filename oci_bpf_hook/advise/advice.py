@@ -8,8 +8,8 @@ succeeds as soon as any object's cgroup programs are delegated.
 from collections.abc import Collection, Iterator, Sequence
 
 from ..bpf.btf_types import struct_members
+from ..bpf.capabilities import PERFMON_HELPERS
 from ..bpf.names import ATTACHS, MAPS, PROGS
-from ..bpf.type_facts import PERFMON_HELPERS
 from ..values import Value
 from . import calls, cautions, feature_probes, sections
 from .kernel import Kernel

@@ -6,8 +6,8 @@ types (Linux: kernel/bpf/syscall.c, is_net_admin_prog_type, is_perfmon_prog_type
 
 from collections.abc import Iterable
 
+from ..bpf.capabilities import MAPS_WITH_NET_ADMIN, takes
 from ..bpf.names import ATTACHS, CMDS, MAPS, PROGS
-from ..bpf.type_facts import MAPS_WITH_NET_ADMIN, takes
 from .needs import CAPABILITY, Reason
 
 

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..bpf import type_facts
+from ..bpf import capabilities
 from ..bpf.names import KINDS, Enum
 from ..values import Value
 
 # The capabilities that BPF under a token asks for, as recordings and advice name them.
-CAPABILITIES = {name.lower(): number for name, number in type_facts.CAPABILITIES.items()}
+CAPABILITIES = {name.lower(): number for name, number in capabilities.CAPABILITIES.items()}
 CAPABILITY = "capabilities"
 LISTS = (*(kind.option for kind in KINDS), CAPABILITY)
 

@@ -19,7 +19,7 @@ from .names import ATTACHS, CMDS, MAPS, PROGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from .names import Enum
 
@@ -35,9 +35,6 @@ HOST = "host"
 # is_net_admin_prog_type, is_perfmon_prog_type, map_create).
 NET_ADMIN = "NET_ADMIN"
 PERFMON = "PERFMON"
-# All capabilities that using BPF with a token may need, without CAP_, and their numbers
-# (linux/capability.h).
-CAPABILITIES = {NET_ADMIN: 12, "SYS_ADMIN": 21, PERFMON: 38, "BPF": 39}
 
 # Whether libbpf loads a program with expected_attach_type 0, which is cgroup_inet_ingress and has
 # to be delegated like any other attach type.  ALWAYS: it does.  MAYBE: it does, instead of the
@@ -140,14 +137,8 @@ _WHY = {
 # The types whose programs are attached by perf_event_open(2); `attaching` says more about that.
 BY_PERF_EVENT = ("kprobe", "tracepoint", "perf_event")
 
-# Helpers that a program of any type may call only with CAP_PERFMON: trace_printk,
-# get_current_task, probe_read_*, snprintf and others (Linux: kernel/bpf/helpers.c,
-# bpf_base_func_proto).
-PERFMON_HELPERS = frozenset((6, 35, 112, 113, 114, 115, 149, 158, 165, 175, 177))
-
 # Map types that the kernel makes only with BTF for their values.
 MAPS_WITH_BTF = ("sk_storage", "struct_ops", "inode_storage", "task_storage", "cgrp_storage")
-MAPS_WITH_NET_ADMIN = ("sockmap", "sockhash", "devmap", "devmap_hash", "xskmap")
 
 # The commands for which the kernel checks a token, and the first release that does.
 TOKEN_SINCE = {
@@ -190,40 +181,14 @@ def program_reach(name: str) -> str:
     return PROGRAMS.get(name, _UNKNOWN)[0]
 
 
-def takes(name: str) -> tuple[str, ...]:
-    """The capabilities, without CAP_, that loading a program of this type takes beside BPF."""
-    return PROGRAMS.get(name, _UNKNOWN)[1]
-
-
 def attach_type_0(name: str) -> str:
     """Whether libbpf loads a program of this type with attach type 0: ALWAYS, MAYBE or NEVER."""
     return PROGRAMS.get(name, _UNKNOWN)[2]
 
 
-def programs_that_take(capability: str) -> tuple[str, ...]:
-    """The program types whose loading takes this capability beside CAP_BPF."""
-    return tuple(name for name, row in PROGRAMS.items() if capability in row[1])
-
-
 def why(name: str) -> str:
     """Why the type `name` reaches the HOST, as words that go after the name."""
     return _WHY.get(name, "isn't known here, and so may reach all of the kernel")
-
-
-def capabilities(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tuple[str, ...]:
-    """The capabilities, without CAP_, that using all of `masks` takes."""
-    return ("BPF", *(name for name in (NET_ADMIN, PERFMON) if that_take(name, masks, enums)))
-
-
-def that_take(
-    capability: str, masks: "Mapping[str, int]", enums: "Mapping[str, Enum]"
-) -> list[str]:
-    """The map and program types in `masks` that take this capability beside CAP_BPF."""
-    maps = MAPS_WITH_NET_ADMIN if capability == NET_ADMIN else ()
-    return [
-        *(name for name in _names(MAPS.option, masks, enums) if name in maps),
-        *(name for name in _names(PROGS.option, masks, enums) if capability in takes(name)),
-    ]
 
 
 def beyond_confined(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> dict[str, int]:
@@ -243,8 +208,3 @@ def beyond_confined(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> 
         if mask := masks.get(option, 0) & beyond:
             found[option] = mask
     return found
-
-
-def _names(option: str, masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> "Iterator[str]":
-    mask = masks.get(option, 0)
-    return (name for value, name in enums[option].names.items() if mask >> value & 1)

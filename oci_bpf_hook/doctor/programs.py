@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..bpf import attaching
 from ..bpf.attaching import types_by_perf_event
+from ..bpf.capabilities import takes
 from ..bpf.exposures import exposures
 from ..bpf.names import ATTACHS, PROGS
-from ..bpf.type_facts import NET_ADMIN, PERFMON, takes
+from ..bpf.type_facts import NET_ADMIN, PERFMON
 from ..container.namespaces import Process
 from ..kernel import process as probe_process
 from ..running.process import Status

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from ..bpf.capabilities import capabilities
 from ..bpf.names import ALL_BITS, KINDS, Enum
-from ..bpf.type_facts import capabilities
 from ..delegation.annotations import Request
 from ..delegation.masks import resolve
 from ..kernel.enums import table

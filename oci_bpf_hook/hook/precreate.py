@@ -120,7 +120,7 @@ def _changed(
     masks, enums = given(request, config, options, identity)
     if not masks:
         return text
-    from ..bpf.type_facts import capabilities
+    from ..bpf.capabilities import capabilities
     from ..oci.additions import Additions
     from ..text.splice import spliced
     from ..text.strict_json import json_value

@@ -13,8 +13,8 @@ from ..advise.feature_probes import READS
 from ..advise.needs import CALL, CAPABILITY, PROBE, Caution, Needs, Reason, make
 from ..advise.sections import ZERO, is_optional
 from ..bpf.attaching import PERF_ATTACH, PERF_BUFFER, by_perf_event, perf_attach, perf_buffer
+from ..bpf.capabilities import PERFMON_HELPERS
 from ..bpf.names import ATTACHS, CMDS, MAPS, PROGS, Enum
-from ..bpf.type_facts import PERFMON_HELPERS
 from . import call, libbpf_probes, perf_events
 from .recording import OK, Entry, Recording
 

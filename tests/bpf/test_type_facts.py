@@ -8,6 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from oci_bpf_hook.bpf.capabilities import (
+    MAPS_WITH_NET_ADMIN,
+    capabilities,
+    programs_that_take,
+    takes,
+)
 from oci_bpf_hook.bpf.exposures import exposures
 from oci_bpf_hook.bpf.names import ATTACHS, CMDS, KINDS, MAPS, PROGS, Enum, Kind
 from oci_bpf_hook.bpf.type_facts import (
@@ -15,7 +21,6 @@ from oci_bpf_hook.bpf.type_facts import (
     CGROUP,
     HOST,
     MAPS_WITH_BTF,
-    MAPS_WITH_NET_ADMIN,
     MAYBE,
     NET_ADMIN,
     NETWORK,
@@ -25,10 +30,7 @@ from oci_bpf_hook.bpf.type_facts import (
     REACHES_BEYOND,
     WITH_TOKEN,
     attach_type_0,
-    capabilities,
-    programs_that_take,
     reach,
-    takes,
     why,
 )
 from oci_bpf_hook.cli.commands.inspect import as_json

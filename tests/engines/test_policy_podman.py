@@ -7,7 +7,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from oci_bpf_hook.bpf.type_facts import PERFMON, programs_that_take
+from oci_bpf_hook.bpf.capabilities import programs_that_take
+from oci_bpf_hook.bpf.type_facts import PERFMON
 from oci_bpf_hook.errors import BAD_POLICY, REFUSED
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
 from tests.support.places import ROOT

@@ -281,7 +281,14 @@ def test_what_it_imports() -> None:
         imported(asks)
         ours, others = imported(asks)
     more = {
-        *("container.images", "container.proposed", "hook.precreate", "oci.additions", "oci.cdi"),
+        *(
+            "bpf.capabilities",
+            "container.images",
+            "container.proposed",
+            "hook.precreate",
+            "oci.additions",
+            "oci.cdi",
+        ),
         *("oci.seccomp", "text.splice"),
     }
     # Nothing is mounted, nor put on record: that is the hook's.

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ...bpf.btf_types import ENUM, FUNC, Types
+from ...bpf.capabilities import programs_that_take
 from ...bpf.names import Enum
-from ...bpf.type_facts import PERFMON, programs_that_take
+from ...bpf.type_facts import PERFMON
 from ...errors import KERNEL_CANNOT, HookError, Problem
 from ...kernel import enums as kernel
 from ...values import Value

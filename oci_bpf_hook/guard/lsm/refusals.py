@@ -11,8 +11,8 @@ from errno import ENOENT
 from struct import Struct
 
 from ...audit.write import line, write
+from ...bpf.capabilities import CAPABILITIES
 from ...bpf.names import KINDS, MAPS, PROGS
-from ...bpf.type_facts import CAPABILITIES
 from ...errors import REFUSED, quote
 from ...kernel import enums as kernel
 from ...kernel import syscalls

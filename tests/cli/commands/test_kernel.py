@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from oci_bpf_hook.bpf.capabilities import programs_that_take
 from oci_bpf_hook.bpf.names import KINDS
-from oci_bpf_hook.bpf.type_facts import PERFMON, WITH_TOKEN, programs_that_take
+from oci_bpf_hook.bpf.type_facts import PERFMON, WITH_TOKEN
 from oci_bpf_hook.errors import KERNEL_CANNOT, USAGE
 from oci_bpf_hook.kernel import enums as kernel
 from tests.support.command import answer, command
