@@ -8,7 +8,8 @@ from typing import Any
 from .. import __version__
 from ..delegation.annotations import KEYS, PREFIX
 from ..errors import EXITS
-from ..policy import subject
+from ..policy.origin import ENGINE, origin
+from ..policy.subject import ENGINES
 from ..resources import resource
 from ..values import Value
 from . import manual_examples, manual_texts
@@ -207,12 +208,10 @@ def _keys(properties: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def _set_by(key: str) -> str:
-    engines = [
-        engine for engine in subject.ENGINES if subject.origin(key, engine) == subject.ENGINE
-    ]
+    engines = [engine for engine in ENGINES if origin(key, engine) == ENGINE]
     if engines:
         return f"the engine under {', '.join(engines)}"
-    return f"the {subject.origin(key, None)}"
+    return f"the {origin(key, None)}"
 
 
 PAGES = (

@@ -12,7 +12,7 @@ from ..delegation.masks import bits
 from ..errors import quote
 from ..text.places import Place
 from ..values import Value
-from .subject import OF_USERS, REQUESTER, origin
+from .origin import OF_USERS, REQUESTER, origin
 
 # The administrator or the kernel says these, but many containers share them, so that a match by
 # one of them doesn't narrow a rule.

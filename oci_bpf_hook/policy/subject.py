@@ -3,8 +3,7 @@
 In the hook the attributes come from the container and its annotations (`of_container`).  Everybody
 else, such as the broker, has other sources, and `subjects` makes a Subject from each of these.
 
-A rule can rely on an attribute only as far as on the one who has set it: the administrator, the
-kernel, the engine or the requester.  `origin` says who that is.
+A rule can rely on an attribute only as far as on the one who has set it (`origin`).
 """
 
 from ..errors import USAGE, HookError, quote
@@ -17,16 +16,11 @@ if TYPE_CHECKING:
     from .container import Container
 
 
-ADMINISTRATOR = "administrator"
-KERNEL = "kernel"
-ENGINE = "engine"
-REQUESTER = "requester"
-
 # For each engine, the annotations that the engine itself always sets, so that the requester can't
 # change them; each was tried with a pod whose author sets it.  podman and Docker have no such
 # annotation, since podman's --annotation overrides what podman sets.  podman's name for a container
 # comes from conmon instead (`container.podman`).
-_SET_BY = {
+SET_BY = {
     "cri-o": {
         "container": "io.kubernetes.container.name",
         "image": "io.kubernetes.cri-o.ImageName",
@@ -42,12 +36,9 @@ _SET_BY = {
     "podman": {},
     "docker": {},
 }
-ENGINES = tuple(_SET_BY)
+ENGINES = tuple(SET_BY)
 # The attributes that an engine sets, and that the broker's client can only claim.
 CLAIMS = ("container", "image", "namespace", "pod")
-# These are all true for a container of a user's own engine (`make_subject`).
-OF_USERS = ("host_cgroup", "host_network", "rootless")
-_FROM_KERNEL = ("group", "user", *OF_USERS)
 NO_CLAIMS: frozenset[str] = frozenset()
 
 
@@ -122,27 +113,6 @@ class Subject(Value):
         """Whether the broker decides."""
         return bool(self.claimed)
 
-    def set_by(self, attribute: str) -> str:
-        """Who has set `attribute`: ADMINISTRATOR, KERNEL, ENGINE or REQUESTER.
-
-        No engine tells the broker anything, so what engines set is only the client's claim there.
-        """
-        who = origin(attribute, self.engine)
-        return REQUESTER if self.by_broker() and who == ENGINE else who
-
-
-def origin(attribute: str, engine: str | None) -> str:
-    """Who sets `attribute` if `engine` runs the hook: ADMINISTRATOR, KERNEL, ..."""
-    if attribute in ("cdi", "engine"):
-        return ADMINISTRATOR
-    if attribute in _FROM_KERNEL:
-        return KERNEL
-    if engine and attribute in _SET_BY[engine]:
-        return ENGINE
-    if engine == "podman" and attribute == "container":
-        return ENGINE
-    return REQUESTER
-
 
 def identify(annotations: "Mapping[str, str]", engine: str | None) -> "dict[str, str | None]":
     """The CLAIMS that the `annotations` tell, each None if it isn't there.
@@ -150,7 +120,7 @@ def identify(annotations: "Mapping[str, str]", engine: str | None) -> "dict[str,
     If the `engine` is known, only the annotations that it sets itself count.  Otherwise those of
     all engines count, and the requester may have set them.
     """
-    sources = [_SET_BY[engine]] if engine else list(_SET_BY.values())
+    sources = [SET_BY[engine]] if engine else list(SET_BY.values())
     found: dict[str, str | None] = {}
     for attribute in CLAIMS:
         keys = (source[attribute] for source in sources if attribute in source)

@@ -8,19 +8,16 @@ import pytest
 
 from oci_bpf_hook.errors import USAGE, HookError
 from oci_bpf_hook.policy.decide import holds
-from oci_bpf_hook.policy.subject import (
+from oci_bpf_hook.policy.origin import (
     ADMINISTRATOR,
-    CLAIMS,
     ENGINE,
-    ENGINES,
     KERNEL,
     OF_USERS,
     REQUESTER,
-    Subject,
-    identify,
-    of_container,
     origin,
+    set_by,
 )
+from oci_bpf_hook.policy.subject import CLAIMS, ENGINES, Subject, identify, of_container
 from oci_bpf_hook.policy.subjects import (
     claims,
     of_description,
@@ -230,8 +227,8 @@ def test_of_a_description_for_the_broker(*, inside: bool) -> None:
     found = of_description(KUBERNETES, "cri-o", more, inside=inside)
     assert (found.cdi, found.annotations, found.pod) == (None, {}, "web-0")
     assert found.by_broker()
-    assert found.set_by("pod") == REQUESTER
-    assert of_description(KUBERNETES, "cri-o").set_by("pod") == ENGINE
+    assert set_by(found, "pod") == REQUESTER
+    assert set_by(of_description(KUBERNETES, "cri-o"), "pod") == ENGINE
     rule = {"match": {"pod": ["web-0"]}, "deny": None}
     assert not holds(rule, found)
     assert holds({**rule, "deny": "no"}, found)

@@ -11,7 +11,7 @@ from ...errors import BAD_STATE, EXITS, HookError
 from ...formats.container import Asker
 from ...hook.plan import CREATE_CONTAINER, CREATE_RUNTIME, Step, mount_line, steps
 from ...oci.state import check, find_rootfs
-from ...policy.subject import KERNEL, OF_USERS
+from ...policy.origin import KERNEL, OF_USERS
 from ...text.strict_json import load_json
 from ..options import policy as policy_options
 from ..options import request, trial

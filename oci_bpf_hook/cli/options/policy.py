@@ -8,8 +8,9 @@ from ...bpf.names import KINDS
 from ...errors import USAGE, HookError, Problem, quote
 from ...kernel import enums as kernel
 from ...policy.compiled import Compiled
+from ...policy.origin import OF_USERS, set_by
 from ...policy.store import cache
-from ...policy.subject import CLAIMS, ENGINES, OF_USERS, Subject
+from ...policy.subject import CLAIMS, ENGINES, Subject
 from ...text.strict_json import load_json
 from . import request
 from .table import argument
@@ -88,7 +89,7 @@ def shown(subject: Subject) -> dict[str, dict[str, object]]:
     return {
         key: {
             "value": list(value) if isinstance(value, tuple) else value,
-            "set_by": subject.set_by(key),
+            "set_by": set_by(subject, key),
         }
         for key, value in subject.known().items()
     }
