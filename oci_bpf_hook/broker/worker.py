@@ -36,6 +36,7 @@ from ..kernel.syscalls import PR_SET_PDEATHSIG, prctl
 from ..mount import container_half
 from ..mount.child import Half, create
 from ..mount.host_half import mark
+from ..pipeline import outcomes
 from ..pipeline.case import Case
 from ..policy.compiled import Compiled
 from ..policy.subject import Subject, unnamed
@@ -155,7 +156,7 @@ def _serve(sock: socket.socket, policy: Compiled | HookError) -> None:
     except HookError as error:
         said = f"broker: {who}: {error} (exit code {error.code})"
         if case is not None:
-            case.refused(error, said)
+            outcomes.refused(case, error, said)
         elif spend(owner, len(said)):
             log(ERROR, said)
         raise

@@ -8,7 +8,7 @@ from ..broker.worker import DEADLINE
 from ..delegation.annotations import MODE, PATH
 from ..paths import AUDIT_TO, PINS, SOCKET
 from ..paths import POLICY as ETC
-from ..pipeline.case import LONGEST as LINE
+from ..pipeline.outcomes import LONGEST as LINE
 
 MAIN = """
 The hook mounts a bpffs in a container, with the delegate_* options that the container's annotations

@@ -100,7 +100,9 @@ def _for_state(decoded: object, options: "Mapping[str, str]", cwd: str) -> None:
     try:
         _delegate(state, options, case)
     except HookError as error:
-        case.refused(error)
+        from ..pipeline.outcomes import refused
+
+        refused(case, error)
         raise
 
 

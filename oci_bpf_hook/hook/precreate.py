@@ -214,7 +214,9 @@ def _given(
             # 5. masks, 6. subject, 7. grant
             decision = case.judge(request, subject)
     except HookError as error:
-        case.refused(error)
+        from ..pipeline.outcomes import refused
+
+        refused(case, error)
         raise
     return decision.grant.masks if decision else {}, case.enums()
 

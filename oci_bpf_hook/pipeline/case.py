@@ -4,13 +4,12 @@ The hook, the broker's worker, `delegate` and `record` all use it, and so do `ch
 which stop before anything is mounted.  The steps have the numbers of `hook.main`.
 
 A grant is recorded before the container may keep the mount: if the policy wants all grants on
-record, a grant that can't be recorded isn't given.  Asking and being refused costs a user nothing,
-so the length of a refusal's record is limited, and so is all that one user's refusals take up in a
-minute (`allowance`).
+record, a grant that can't be recorded isn't given.  What else can become of a case is in
+`outcomes`.
 """
 
 from ..delegation.annotations import PREFIX
-from ..errors import BAD_POLICY, DONE, LISTED, HookError, quote
+from ..errors import DONE, LISTED, HookError, quote
 from ..policy.subject import CLAIMS, ENGINES, unnamed
 from ..syslog import FITS
 
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 # enough.  With the last ones it always is, even if each character is escaped as twelve; they still
 # show the prefix of a key.
 _CUTS = ((2048, 32), (256, 32), (64, 16), (32, 8), (10, 4))
-# Bytes of a refusal's line, with the newline.  A grant's line may be as long as a line of the log,
-# which would lose the rest (`syslog.FITS`).
-LONGEST = 4096
 # The length of an engine's ids.
 _ID = 64
 # With this number as the limit nothing is cut.
@@ -62,6 +58,7 @@ def table() -> "Table":
 class Case:
     """One request of one container: what is asked for, who asks, and what is decided.
 
+    `container` is the container's id; a refusal would count among those of the uid `user`.
     `wanted` and `dropped` are what the request means on this kernel, `subject` is who asks,
     `decision` is what the policy gives, and `guard` is what marks a confined mount.  Each is None,
     and `dropped` is empty, until the step that finds it.
@@ -86,12 +83,12 @@ class Case:
         those of the uid `user`.  `find_name` finds the container's name if no annotation tells it.
         `enums` are the kernel's names, if it isn't the kernel that the policy was compiled for.
         """
-        self._container = container
+        self.container = container
         self._annotations = annotations
         self._find_policy = policy
         self._engine = engine
         self._peer = peer
-        self._user = user
+        self.user = user
         self._find_name = find_name
         self._name: tuple[str | None] | None = None
         self._enums = enums
@@ -250,7 +247,7 @@ class Case:
             "confined": decision.confined,
             "trimmed": decision.trimmed,
         }
-        self._line = self._record("granted", DONE, fields)
+        self._line = self.record_line("granted", DONE, fields)
         return decision
 
     def granted(self) -> None:
@@ -265,57 +262,16 @@ class Case:
         from ..syslog import INFO, log
 
         # A broker's peer can choose any id.
-        who = quote(self._container)[1:-1]
+        who = quote(self.container)[1:-1]
         log(INFO, f"{who}: {'granted' if mounted else 'already has'} {self._said}")
 
-    def revoked(self, path: str) -> None:
-        """Log and record that the delegation at `path` was covered.  A failure is ignored."""
-        from ..audit.write import write
-        from ..syslog import INFO, log
-
-        who = quote(self._container)[1:-1]
-        log(INFO, f"{who}: revoked what was delegated at {quote(path)}")
-        line = self._record("revoked", DONE, {"granted": None, "rule": None})
-        write(self.policy().audit_to, line, required=False)
-
-    def refused(self, error: HookError, said: str = "") -> None:
-        """Record the refusal by `error`, and log the sentence `said`.  A failure is ignored.
-
-        If the user's refusals have used up this minute's allowance, the refusal is only counted.
-        """
-        from ..audit.allowance import say_more, spend
-        from ..audit.write import write
-        from ..syslog import ERROR, log
-
-        to = self._refusals_to(error)
-        line = self._refusal(error) if to != "none" else ""
-        say_more(to)
-        if not spend(self._user, len(line) + len(said)):
-            return
-        if line:
-            write(to, line, required=False)
-        if said:
-            log(ERROR, said)
-
-    def _refusals_to(self, error: HookError) -> str:
-        """Where the refusal by `error` is recorded: the policy's `audit.to`, or "none"."""
-        # Without a valid policy there is no trail, only the log.  A policy that was found to be bad
-        # isn't read again here.
-        if error.code == BAD_POLICY:
-            return "none"
-        try:
-            return self.policy().audit_to
-        except HookError:
-            return "none"
-
-    def _refusal(self, error: HookError) -> str:
-        fields = {"granted": None, "rule": error.rule, "problems": error.sentences}
-        return self._record("refused", error.code, fields, LONGEST - 1)
-
-    def _record(
+    def record_line(
         self, outcome: str, code: int, fields: "Mapping[str, object]", most: int = FITS
     ) -> str:
-        """A line for the audit trail with at most `most` characters."""
+        """A line for the audit trail with at most `most` characters.
+
+        By default it may be as long as a line of the log, which would lose the rest.
+        """
         from ..audit.write import line
 
         text = ""
@@ -357,7 +313,7 @@ class Case:
         # Keys of the form KEY/NAME come last: there may be any number of them for other containers.
         asked.sort(key=_is_for_one)
         return {
-            "container": _cut(self._container, max(longest, _ID)),
+            "container": _cut(self.container, max(longest, _ID)),
             "requester": requester,
             "requested": {_cut(key, longest): _cut(text, longest) for key, text in asked[:most]},
             **{

@@ -21,7 +21,9 @@ from oci_bpf_hook.errors import (
     HookError,
 )
 from oci_bpf_hook.kernel import enums as kernel
-from oci_bpf_hook.pipeline.case import LONGEST, Case
+from oci_bpf_hook.pipeline import outcomes
+from oci_bpf_hook.pipeline.case import Case
+from oci_bpf_hook.pipeline.outcomes import LONGEST
 from oci_bpf_hook.policy.decide import Decision
 from oci_bpf_hook.policy.store import cache
 from oci_bpf_hook.syslog import ERROR, INFO
@@ -295,7 +297,7 @@ def test_a_refusal_is_a_short_line(asked: dict[str, str]) -> None:
         case = Case(BEE * 1000, asked, cache.in_force)
         case.subject = asker(**claims, user=1, group=tuple(range(1 << 31, (1 << 31) + 300)))
         before = AUDIT.stat().st_size if AUDIT.exists() else 0
-        case.refused(HookError(REFUSED, *(BEE * 4000 for _ in range(30)), rule="r" * 63))
+        outcomes.refused(case, HookError(REFUSED, *(BEE * 4000 for _ in range(30)), rule="r" * 63))
     assert AUDIT.stat().st_size - before <= LONGEST == 4096
     line = audited()[-1]
     jsonschema.validate(line, SCHEMA)
@@ -328,9 +330,10 @@ def test_what_isn_t_on_record_is_counted() -> None:
     before = len(audited())
     case = Case("x", asked, cache.in_force, user=ALICE)
     for _ in range(100):
-        case.refused(HookError(REFUSED, "no"), "said")
+        outcomes.refused(case, HookError(REFUSED, "no"), "said")
     # Whoever isn't refused so often is on record.
-    Case("y", CMDS, cache.in_force, user=ALICE + 1).refused(HookError(REFUSED, "no"))
+    other = Case("y", CMDS, cache.in_force, user=ALICE + 1)
+    outcomes.refused(other, HookError(REFUSED, "no"))
     with DevLog() as log:
         module_path, module.DEV_LOG = module.DEV_LOG, log.path
         try:

@@ -19,6 +19,7 @@ from ...kernel.process import CAP_BPF, CAP_SYS_ADMIN
 from ...mount import container_half
 from ...mount.host_half import HostHalf
 from ...pipeline.case import Case
+from ...pipeline.outcomes import refused, revoked
 from ...policy.compiled import Compiled
 from ...policy.store.cache import in_force
 from ...policy.subject import Subject
@@ -176,7 +177,7 @@ def _outcome(
         mounted = case.give(container, container_half.RUNNING)
     except HookError as error:
         if not dry_run:
-            case.refused(error)
+            refused(case, error)
         raise
     return "delegated" if mounted else "already delegated"
 
@@ -244,7 +245,7 @@ def _cover(container: Container, path: str, case: Case) -> None:
         if not half.mount(Grant(masks={}, path=path, mode=MODE), policy.enums):
             raise HookError(MOUNT_FAILED, f"an empty bpffs is already mounted on {path}")
         half.keep()
-    case.revoked(path)
+    revoked(case, path)
 
 
 def _holders(one: Running, gone: list[Delegation]) -> list[dict[str, Any]]:

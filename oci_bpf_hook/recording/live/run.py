@@ -11,6 +11,7 @@ from ...container.namespaces import Container, is_initial
 from ...delegation.masks import Grant
 from ...errors import NO_BROKER, HookError
 from ...pipeline.case import Case
+from ...pipeline.outcomes import refused
 from ...policy.decide import Decision, everything
 from ...policy.store import cache
 from ...policy.subjects import of_recording
@@ -58,7 +59,7 @@ def record(
         try:
             decision = _judge(case, sandbox.pid, settings.path, masks)
         except HookError as error:
-            case.refused(error)
+            refused(case, error)
             raise
         # 10. record, before the program is there at all
         case.granted()
