@@ -5,7 +5,6 @@ in the peer's namespaces.  The peer gets one mount that isn't attached anywhere.
 no fd from the peer, and tells it nothing more than the decision or why there is none.
 """
 
-import _socket
 import array
 import gc
 import os
@@ -15,27 +14,20 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from ..audit.allowance import spend
-from ..container.namespaces import Container
 from ..container.nesting import outermost_owner
 from ..delegation.annotations import parse
-from ..delegation.masks import Grant
 from ..errors import (
     BAD_ANNOTATION,
     BAD_POLICY,
     BAD_STATE,
     BUG,
-    MOUNT_FAILED,
     REFUSED,
     HookError,
     quote,
 )
-from ..guard.pinned import Guard
 from ..kernel.syscalls import PR_SET_PDEATHSIG, prctl
 
 # The hook imports these only when they are needed; the broker has them before the first request.
-from ..mount import container_half
-from ..mount.child import Half, create
-from ..mount.host_half import mark
 from ..pipeline import outcomes
 from ..pipeline.case import Case
 from ..policy.compiled import Compiled
@@ -45,6 +37,7 @@ from ..running.sharing import shares
 from ..syslog import ERROR, log
 from ..text.strict_json import json_object, load_json
 from . import wire
+from .making import Making
 from .peer import Peer
 
 # Seconds within which the peer has to send a message, and within which all has to be done.
@@ -57,30 +50,6 @@ _PRIVATE = {
     "log says what is wrong",
     BUG: "the broker has a bug; the host's log says where",
 }
-
-
-class _Making(Half):
-    """The broker's child, which makes a mount in the namespaces of `container`."""
-
-    def __init__(self, container: Container) -> None:
-        self._container = container
-        super().__init__()
-
-    def _child(self, sock: _socket.socket, parent: int) -> NoReturn:
-        container_half.make(sock, self._container, parent, self.seconds)
-
-    def make(self, grant: Grant, guard: Guard | None = None) -> int:
-        """A detached mount for `grant`, marked for `guard` if any; this object owns the fd."""
-        self._send(container_half.MODE.pack(grant.mode))
-        self._receive(container_half.CONTEXT)
-        create(self._fds[0], grant)
-        self._send(container_half.CREATED)
-        self._receive(container_half.MOUNT)
-        if len(self._fds) != 2:
-            raise HookError(MOUNT_FAILED, "the container half sent no mount")
-        if guard is not None:
-            mark(guard, self._fds[1])
-        return self._fds[1]
 
 
 def serve(sock: socket.socket, policy: Compiled | HookError, parent: int) -> NoReturn:
@@ -190,7 +159,7 @@ def _delegate(sock: socket.socket, peer: Peer, ask: wire.Ask, case: Case) -> Non
         return
     wire.read_go_on(_decoded(message))
     # 8. halves: this is the host half; the peer holds the directory and will attach the mount.
-    with _Making(peer.container) as half:
+    with Making(peer.container) as half:
         mount = half.make(decision.grant, case.guard)
         if not peer.unchanged():
             raise HookError(BAD_STATE, "whoever asked the broker has changed its namespaces")

@@ -4,32 +4,26 @@ The owner of these namespaces may be hostile.  So everything that the child need
 the fork; it runs no other program, stays out of the pid namespace, can't be traced, holds none of
 the hook's standard streams, and ends with its parent.  It touches nothing before it is told to, and
 undoes what it has done unless it is told to keep it.
-
-It speaks with the host half (`host_half`) through one socket:
-
-    (joins, waits)            <--  the mode and the path
-    MAKING, if any are        -->  how many directories of the path it makes, and on which mount
-    (makes them)              <--  MAKE, if that isn't the root filesystem's own
-    place of the target, fd   -->  a filesystem context for the host to configure
-    (tries)                   <--  OWNER, if the target is a bpffs just as asked for
-    OWNED, fd                 -->  whether that is of the container's user namespace; the target
-    (makes the mount)         <--  CREATED
-    place of the mount, fd    -->  for the host to mark, and to detach if this half is killed
-    (attaches it)             <--  ATTACH
-    ATTACHED                  -->  for the host to read back
-    (ends)                    <--  KEEP, or anything else to detach the mount
-
-If a broker delegates (`broker.client`), the first fd is a connection to the broker instead.  This
-half makes the connection, since the broker looks at who has connected.  If it sends no fd, there is
-no broker, and the answer to CREATED says why.  The broker's mount comes with CREATED, and if it is
-confined it is marked already.  The broker's own child (`broker.worker`) is in the container only to
-make the filesystem context and the mount:
-
-    (joins, waits)            <--  the mode
-    CONTEXT, fd               -->  a filesystem context
-    (makes the mount)         <--  CREATED
-    MOUNT, fd                 -->  a mount that is attached nowhere
 """
+
+# It speaks with the host half (`host_half`) through one socket:
+#
+#     (joins, waits)            <--  the mode and the path
+#     MAKING, if any are        -->  how many directories of the path it makes, and on which mount
+#     (makes them)              <--  MAKE, if that isn't the root filesystem's own
+#     place of the target, fd   -->  a filesystem context for the host to configure
+#     (tries)                   <--  OWNER, if the target is a bpffs just as asked for
+#     OWNED, fd                 -->  whether that is of the container's user namespace; the target
+#     (makes the mount)         <--  CREATED
+#     place of the mount, fd    -->  for the host to mark, and to detach if this half is killed
+#     (attaches it)             <--  ATTACH
+#     ATTACHED                  -->  for the host to read back
+#     (ends)                    <--  KEEP, or anything else to detach the mount
+#
+# If a broker delegates (`broker.client`), the first fd is a connection to the broker instead.  This
+# half makes the connection, since the broker looks at who has connected.  If it sends no fd, there
+# is no broker, and the answer to CREATED says why.  The broker's mount comes with CREATED, and if
+# it is confined it is marked already.
 
 import posix
 from _signal import SIG_DFL, SIGALRM, SIGKILL, alarm, signal
@@ -65,8 +59,6 @@ MAKING = b"+"
 MAKE = b"make"
 ATTACH = b"attach"
 ATTACHED = b"."
-CONTEXT = b"f"
-MOUNT = b"m"
 FAILED = b"!"
 # For a running container, whose process has pivoted: the root filesystem is that process's root.
 RUNNING = ""
@@ -132,33 +124,13 @@ def run(
     progress = Progress()
     try:
         root_fd = join(container, root, parent, progress)
-        _attach(sock, root_fd, _order(sock, seconds), broker, progress)
+        _attach(sock, root_fd, order_of(sock, seconds), broker, progress)
     except OSError as error:
         report(sock, progress.step, error)
     except GoneError:
         pass
     finally:
         _take_back(progress)
-
-
-def make(sock: socket, container: "Container", parent: int, seconds: int) -> "NoReturn":
-    """Be the broker's child in `container`, and end: the mount is sent out, and none stays here."""
-    progress = Progress()
-    try:
-        join(container, None, parent, progress)
-        order = _order(sock, seconds)
-        progress.step = "fsopen"
-        context = syscalls.fsopen(b"bpf")
-        _send_fd(sock, CONTEXT, context)
-        if sock.recv(LONGEST) == CREATED:
-            progress.step = "fsmount"
-            _send_fd(sock, MOUNT, _mount(context, MODE.unpack_from(order)[0]))
-    except OSError as error:
-        report(sock, progress.step, error)
-    except GoneError:
-        pass
-    finally:
-        posix._exit(0)
 
 
 def undo(
@@ -214,7 +186,7 @@ def join(container: "Container", root: str | None, parent: int, progress: Progre
     return root_fd
 
 
-def _order(sock: socket, seconds: int) -> bytes:
+def order_of(sock: socket, seconds: int) -> bytes:
     """Wait for the host half's order; from then on an alarm ends this half if it hangs."""
     order = sock.recv(LONGEST)
     if not order:
@@ -236,7 +208,7 @@ def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: Prog
     _send_place(sock, target, opened)
     answer, mount = receive(sock)
     while answer == OWNER:
-        _send_fd(sock, COUNT.pack(OWNED, _owned(target)), target)
+        send_fd(sock, COUNT.pack(OWNED, _owned(target)), target)
         answer, mount = receive(sock)
     if answer != CREATED:
         raise GoneError
@@ -244,7 +216,7 @@ def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: Prog
         raise failure
     progress.step = "fsmount"
     if not broker:
-        mount = _mount(opened, mode)
+        mount = make_mount(opened, mode)
     _send_place(sock, mount, mount)
     # Before this, nothing in the container sees the mount, so nothing can make a token of it.
     if sock.recv(LONGEST) != ATTACH:
@@ -344,7 +316,8 @@ def _owned(mount: int) -> bool:
     return True
 
 
-def _mount(context: int, mode: int) -> int:
+def make_mount(context: int, mode: int) -> int:
+    """A mount, attached nowhere, of the created filesystem `context`; `mode` is its root's."""
     mount = syscalls.fsmount(context, _FLAGS)
     if not mode & STICKY:
         # The kernel adds the sticky bit to any mode (Linux: kernel/bpf/inode.c, bpf_fill_super).
@@ -359,10 +332,11 @@ def _send_place(sock: socket, directory: int, fd: int) -> None:
     status = posix.fstat(directory)
     mount, is_root = syscalls.statx_mount(directory)
     place = PLACE.pack(PLACED, mount, is_root, status.st_uid, status.st_gid, status.st_mode)
-    _send_fd(sock, place, fd)
+    send_fd(sock, place, fd)
 
 
-def _send_fd(sock: socket, message: bytes, fd: int) -> None:
+def send_fd(sock: socket, message: bytes, fd: int) -> None:
+    """Send the `message`, and `fd` with it unless that is negative."""
     sock.sendmsg([message], [(SOL_SOCKET, SCM_RIGHTS, FD.pack(fd))] if fd >= 0 else [])
 
 

@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 
 from oci_bpf_hook.broker.client import connect
-from oci_bpf_hook.broker.worker import _Making
+from oci_bpf_hook.broker.making import Making
 from oci_bpf_hook.container.namespaces import Container
 from oci_bpf_hook.delegation.masks import Grant
 from oci_bpf_hook.errors import (
@@ -306,7 +306,7 @@ def test_something_else_than_the_mount(container: Scratch) -> None:
 def test_another_mount_than_was_granted(container: Scratch) -> None:
     """The hook reads back what it has attached, whoever made it."""
     wanted = {**ASK, **io(path="/opt/new/deep")}
-    with Container(container.init.pid) as joined, _Making(joined) as half:
+    with Container(container.init.pid) as joined, Making(joined) as half:
         mount = half.make(Grant(masks={"delegate_cmds": 0x20}, path="/", mode=0o1777))
         with answering(GRANTED, MOUNTED, fds=(mount,)):
             result = inside(container, wanted)

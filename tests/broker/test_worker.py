@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from oci_bpf_hook.broker.worker import _Making
+from oci_bpf_hook.broker.making import CONTEXT, MOUNT, Making
 from oci_bpf_hook.container.namespaces import Container
 from oci_bpf_hook.delegation.masks import Grant
 from oci_bpf_hook.errors import MOUNT_FAILED, HookError
@@ -35,19 +35,19 @@ def nothing_is_left() -> Iterator[None]:
         os.waitpid(-1, os.WNOHANG)
 
 
-class Joined(_Making):
+class Joined(Making):
     """A child that has joined its container for sure, and waits for its order."""
 
     def make_context(self) -> None:
         """Have it open the filesystem context, and wait for the host half."""
         self._send(container_half.MODE.pack(0o1777))
-        self._receive(container_half.CONTEXT)
+        self._receive(CONTEXT)
 
     def finish(self, grant: Grant) -> None:
         """Have it make the mount from that context."""
         create(self._fds[0], grant)
         self._send(container_half.CREATED)
-        self._receive(container_half.MOUNT)
+        self._receive(MOUNT)
 
     @property
     def pid(self) -> int:

@@ -95,14 +95,14 @@ def half(scratch: Scratch, *, parent: int | None = None, root: str = "") -> Iter
 @contextmanager
 def joined(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> Iterator[Half]:
     """One that is where it is to be, and waits for its order."""
-    order = container_half._order
+    order = container_half.order_of
 
     def say_so(sock: socket.socket, seconds: int) -> bytes:
         sock.send(b"?")
         return order(sock, seconds)
 
     with monkeypatch.context() as patch:
-        patch.setattr(container_half, "_order", say_so)
+        patch.setattr(container_half, "order_of", say_so)
         with half(scratch) as running:
             running.read(b"?")
             yield running
