@@ -7,6 +7,7 @@ isn't exactly one of these messages is refused.
 """
 
 from ..bpf.names import KINDS
+from ..delegation.written import written
 from ..errors import BAD_OBJECT, BAD_STATE, DONE, EXITS, FOUND, LISTED, NO_BROKER, HookError, quote
 from ..policy.subject import CLAIMS
 from ..values import Value
@@ -52,7 +53,7 @@ class Granted(Value):
 def make_ask(request: "Request", identity: str, found: "Mapping[str, object]") -> Ask:
     """What to send for a `request` of the container `identity`; `found` are the names it claims."""
     claims = {key: str(found[key]) for key in CLAIMS if found.get(key) is not None}
-    return Ask(id=identity, annotations=request.annotations(), claims=claims)
+    return Ask(id=identity, annotations=written(request), claims=claims)
 
 
 def ask(asked: Ask) -> "dict[str, object]":

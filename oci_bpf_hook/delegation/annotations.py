@@ -50,21 +50,6 @@ class Request(Value):
     mode: int
     drop_unknown: bool
 
-    def annotations(self) -> dict[str, str]:
-        """The annotations that ask for exactly this."""
-        found = {PREFIX + key: ":".join(items) for key, items in self.lists.items()}
-        if self.profiles:
-            found[PREFIX + "profile"] = ":".join(self.profiles)
-        if self.record:
-            found[PREFIX + "record"] = self.record
-        if self.path != PATH:
-            found[PREFIX + "path"] = self.path
-        if self.mode != MODE:
-            found[PREFIX + "mode"] = f"{self.mode:04o}"
-        if self.drop_unknown:
-            found[PREFIX + "on_unknown"] = "drop"
-        return found
-
 
 class AnnotationError(HookError):
     """Some annotations are wrong; `rest` is the request that the correct parts make."""

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 
 from ..delegation.annotations import MODE, PATH, Request
+from ..delegation.written import written
 from . import snippets
 from .delegation import Delegation, Written, names, needed
 
@@ -15,14 +16,14 @@ IMAGE = "IMAGE"
 
 def annotations(one: Delegation, profiles: Profiles) -> Written:
     """Write lines of KEY=VALUE."""
-    lines = (f"{key}={value}\n" for key, value in one.request.annotations().items())
+    lines = (f"{key}={value}\n" for key, value in written(one.request).items())
     return Written(text="".join(lines), notes=())
 
 
 def podman(one: Delegation, profiles: Profiles) -> Written:
     """Write a command line for a shell."""
     words = ["podman", "run", "--name", one.name, "--userns=auto"]
-    for option in snippets.podman_options(one.request.annotations(), needed(one.request, profiles)):
+    for option in snippets.podman_options(written(one.request), needed(one.request, profiles)):
         words += option
     return Written(text=f"{shlex.join([*words, one.image or IMAGE])}\n", notes=_image(one))
 
@@ -31,7 +32,7 @@ def kubernetes(one: Delegation, profiles: Profiles) -> Written:
     """Write a pod's manifest."""
     name = snippets.dns_label(one.name, "container")
     metadata, spec = snippets.kubernetes_pod(
-        name, one.image or IMAGE, one.request.annotations(), needed(one.request, profiles)
+        name, one.image or IMAGE, written(one.request), needed(one.request, profiles)
     )
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": spec}
     return Written(text=f"---\n{snippets.as_yaml(pod)}", notes=_image(one))
@@ -42,7 +43,7 @@ def quadlet(one: Delegation, profiles: Profiles) -> Written:
     # A name or an image with a line end in it could add a setting.
     name = re.sub(r"[^\w.-]+", "-", one.name)
     lines = ["[Container]", f"ContainerName={name}", f"Image={one.image or IMAGE}"]
-    lines += snippets.quadlet_settings(one.request.annotations(), needed(one.request, profiles))
+    lines += snippets.quadlet_settings(written(one.request), needed(one.request, profiles))
     return Written(text="\n".join(lines) + "\n", notes=_image(one))
 
 

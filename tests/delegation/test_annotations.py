@@ -3,6 +3,7 @@
 import pytest
 
 from oci_bpf_hook.delegation.annotations import KEYS, LISTS, PREFIX, Request, asked, parse
+from oci_bpf_hook.delegation.written import written
 from oci_bpf_hook.errors import HookError
 from tests.support.requests import io, problem, problems, request, understand
 
@@ -121,7 +122,7 @@ def test_a_recording() -> None:
         *("my-run.1", {}, ()),
         "/run/bpf",
     )
-    assert request(found.annotations()) == found
+    assert request(written(found)) == found
     # Of a pod's containers, one.
     assert parse({PREFIX + "record/web": "x"}, lambda: "db") is None
 

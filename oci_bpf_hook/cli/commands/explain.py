@@ -7,6 +7,7 @@ from typing import Any
 
 from ...bpf.names import KINDS
 from ...delegation.masks import show
+from ...delegation.written import written
 from ...errors import BAD_STATE, EXITS, HookError
 from ...formats.container import Asker
 from ...hook.plan import CREATE_CONTAINER, CREATE_RUNTIME, Step, mount_line, steps
@@ -116,7 +117,7 @@ def _as_json(one: trial.Trial, given: trial.Setting) -> dict[str, Any]:
     return {
         "name": one.asker.name,
         "code": one.code,
-        "requested": one.request.annotations() if one.request else None,
+        "requested": written(one.request) if one.request else None,
         "attributes": _attributes(one, given),
         "rule": one.rule,
         "confined": one.decision.confined if one.decision else None,
@@ -137,7 +138,7 @@ def _print(out: Output, one: trial.Trial, given: trial.Setting, file: str) -> No
     if one.request is None and not one.code:
         out.line("  asks for nothing")
         return
-    for key, text in (one.request.annotations() if one.request else {}).items():
+    for key, text in (written(one.request) if one.request else {}).items():
         out.line(f"  {key}={text}")
     out.line(styled(HEAD, "who asks"))
     rows = [
