@@ -5,12 +5,6 @@ which is a good part of the time that the hook takes beyond a bare interpreter. 
 a module's source and byte code follow from its name.  Byte code is used only where importlib would
 use it: it was made by this Python, from the source as it is now.  Everything else is left to
 importlib, which compiles what is missing or old and writes it for the next time.
-
-The folders that the hook takes modules from are packages whose `__init__.py` is only a docstring,
-so they are made here, when a module of theirs is loaded, without looking for that file: finding it
-costs as much as finding a module.
-The modules that every start or every grant needs are loaded here too, each after those that it
-imports, because importlib spends half of an import's time on finding out that it has nothing to do.
 """
 
 import _signal
@@ -29,14 +23,17 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-# The hook's folders, each after the one that it is in.
+# The hook's folders, each after the one that it is in.  They are packages whose `__init__.py` is
+# only a docstring, so they are made here, when a module of theirs is loaded, without looking for
+# that file: finding it costs as much as finding a module.
 FOLDERS = (
     *("audit", "bpf", "broker", "container", "delegation", "guard", "hook", "kernel", "mount"),
     *("oci", "pipeline", "policy", "policy.store", "text"),
 )
 
 # The modules that every start needs, those that every request needs too, and those that a grant
-# needs besides, each after those that it imports.
+# needs besides, each after those that it imports.  They are loaded here because importlib spends
+# half of an import's time on finding out that it has nothing to do.
 ASKED = (
     *("values", "errors", "bpf.names", "delegation.annotations", "text.strict_json"),
     *("oci.state", "hook.process", "hook.main"),

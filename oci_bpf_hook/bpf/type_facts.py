@@ -3,17 +3,17 @@
 For each type it says which capabilities it needs beside CAP_BPF, whether libbpf loads it with
 attach type 0, and how far it reaches.  `lint`, `advise`, `exposures`, the policy and the guard all
 take these facts from here.
-
-Masks choose types, but not what a program of a type calls, and programs of every type can call
-kernel functions that reach all of the kernel.  So every program type reaches the kernel, unless the
-token is confined: then the guard limits what its programs call.  But the kernel checks no token
-when a program is attached, so whoever holds a program can attach it to a namespace that is shared
-with the host.  Sources: link_create and bpf_prog_attach in Linux's kernel/bpf/syscall.c, tried with
-each type in a shared network namespace; Linux's kernel/bpf/token.c; features.c and libbpf.c of
-libbpf 1.4 to 1.7.
-
-A name that isn't in these tables belongs to a newer kernel, and counts as reaching the kernel.
 """
+
+# Masks choose types, but not what a program of a type calls, and programs of every type can call
+# kernel functions that reach all of the kernel.  So every program type reaches the kernel, unless
+# the token is confined: then the guard limits what its programs call.  But the kernel checks no
+# token when a program is attached, so whoever holds a program can attach it to a namespace that
+# is shared with the host.  Sources: link_create and bpf_prog_attach in Linux's
+# kernel/bpf/syscall.c, tried with each type in a shared network namespace; Linux's
+# kernel/bpf/token.c; features.c and libbpf.c of libbpf 1.4 to 1.7.
+#
+# A name that isn't in these tables belongs to a newer kernel, and counts as reaching the kernel.
 
 from .names import ATTACHS, CMDS, MAPS, PROGS
 

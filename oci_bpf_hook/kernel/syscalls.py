@@ -110,11 +110,6 @@ class _Byte(_BytesBase):
     _type_ = "c"
 
 
-class _Statx(_ByteArray):
-    _type_ = _Byte
-    _length_ = 256
-
-
 class _Memory(_ByteArray):
     _type_ = _Byte
     _length_ = _ROOM
@@ -151,7 +146,7 @@ _call_bpf = _syscall(_Int, _Memory, _Int)
 _call_setns = _function("setns", _Int, _Int)
 _call_prctl = _function("prctl", _Int, _Long, _Long, _Long, _Long)
 _call_umount2 = _function("umount2", _Bytes, _Int)
-_call_statx = _function("statx", _Int, _Bytes, _Int, _Int, _Statx)
+_call_statx = _function("statx", _Int, _Bytes, _Int, _Int, _Memory)
 
 
 def _check(result: int, call: str, where: bytes = b"") -> int:
@@ -216,7 +211,7 @@ def statx_mount(fd: int) -> tuple[int, bool]:
     The id is the one in /proc/PID/mountinfo.  Raises OSError (ENOSYS) if the kernel leaves out
     either, as kernels before 5.8 do.
     """
-    buffer = _Statx()
+    buffer = _Memory()  # It is larger than struct statx, but a type of its own takes time.
     _check(_call_statx(fd, b"", AT_EMPTY_PATH, _STATX_MNT_ID, buffer), "statx")
     (mask,) = unpack_from("I", buffer, 0)
     (attributes,) = unpack_from("Q", buffer, 8)
