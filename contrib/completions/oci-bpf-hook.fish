@@ -174,7 +174,7 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at policy test' -l json -d 'print JS
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at record' -l container -d 'record a container: COMMAND is what follows `podman run`, OPTION... IMAGE ...'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at record' -l listen -x -d 'record the containers whose seccomp profile has this listenerPath, until ^C'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at record' -l from -r -F -d 'run nothing; read a recording that --save wrote'
-complete -c oci-bpf-hook -n '__oci_bpf_hook_at record' -l from-strace -r -F -d 'run nothing; read a trace that strace -f -v -e trace=bpf -o FILE wrote'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at record' -l from-strace -r -F -d 'run nothing; read a trace that strace -f -v -e trace=bpf -o FILE wrote; without -v it says less, and the advice has more than is needed'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at record' -l diff -r -F -d 'run nothing; show how two recordings, or two files that advise wrote, differ'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at record' -l verify -d 'run the command again with exactly what it needs, and then without each bit of that'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at record' -l exact -d 'keep the attach types that libbpf can do without, and add what that needs'

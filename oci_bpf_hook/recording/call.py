@@ -63,7 +63,14 @@ class Call(Value):
 
     def ended(self, result: int | None) -> "Call":
         """The same call, with its `result`."""
-        return Call(**{name: getattr(self, name) for name in self.__slots__} | {"result": result})
+        return self._but(result=result)
+
+    def with_token(self, token: bool) -> "Call":
+        """The same call, which came with a token or didn't."""
+        return self._but(token=token)
+
+    def _but(self, **changes: object) -> "Call":
+        return Call(**{name: getattr(self, name) for name in self.__slots__} | changes)
 
 
 class Said(TypedDict, total=False):

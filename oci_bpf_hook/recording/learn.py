@@ -33,6 +33,12 @@ _PROBE_WHY = {
     libbpf_probes.BPF_COOKIE: "libbpf probes for BPF cookies, and tells the program that there "
     "are none if the probe fails",
 }
+_UNSEEN = (
+    "came without the instructions, so every load counts as the program's own: the "
+    "lists may have what only libbpf's probes ask for, such as socket_filter, cgroup_sock and "
+    "kprobe, and CAP_PERFMON may be missing, which programs need that print, that read memory, or "
+    "that do some arithmetic with pointers; strace shows instructions with -v"
+)
 # PROG_ATTACH and LINK_CREATE.
 _ATTACHING = (8, 28)
 _EXACT_WHY = (
@@ -87,6 +93,7 @@ class _Learner:
         self._overall()
         counted = list(self._counted())
         own = [(entry, count) for entry, count in counted if not entry.probe]
+        self._unseen(own)
         # With these two libbpf's probe of attach types succeeds, whatever else needs them.
         declared = self._exact or any(
             (self._prog(entry), self._attach(entry)) == ("cgroup_sock", "cgroup_inet_sock_create")
@@ -150,6 +157,12 @@ class _Learner:
             self._warn(PERF_ATTACH, perf_attach(subjects))
         if perf_events.BUFFER in calls:
             self._warn(PERF_BUFFER, perf_buffer("its perf buffers are"))
+
+    def _unseen(self, own: Iterable[tuple[Entry, int]]) -> None:
+        number = sum(count for entry, count in own if entry.unseen)
+        if number:
+            loads = "1 load of a program" if number == 1 else f"{number} loads of programs"
+            self._warn("without-instructions", f"{loads} {_UNSEEN}")
 
     def _warn(self, code: str, text: str) -> None:
         self._warnings.append(Caution(code=code, source=self._source, text=text))

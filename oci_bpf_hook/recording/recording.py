@@ -40,12 +40,13 @@ class Entry(Value):
     libbpf's probes that it is, or ""; `flags` are a program's, `helpers` the numbers of the helpers
     that it calls; `arithmetic` is what it does with pointers that takes CAP_PERFMON, or "".  `btf`
     says whether it came with BTF, and `optional` whether libbpf may leave out its attach type if
-    that is refused.
+    that is refused.  `unseen` says that a program's instructions weren't seen: what they would tell
+    isn't known then, and no probe is recognised by them.
     """
 
     __slots__ = (
         *("arithmetic", "attach_type", "btf", "cmd", "flags", "helpers", "map_type", "name"),
-        *("optional", "probe", "prog_type", "result", "token"),
+        *("optional", "probe", "prog_type", "result", "token", "unseen"),
     )
     cmd: int
     map_type: int | None
@@ -60,6 +61,7 @@ class Entry(Value):
     result: str | None
     probe: str
     optional: bool
+    unseen: bool
 
 
 class Recording:
@@ -133,6 +135,7 @@ class Recording:
             result=result,
             probe=probe,
             optional=call.prog_type is not None and not probe and call.pid in self._declared,
+            unseen=call.prog_type is not None and bool(call.shape[0]) and not call.instructions,
         )
         self.count(entry, 1)
 
@@ -271,6 +274,7 @@ def _entry(data: Any, enums: Mapping[str, Enum]) -> Entry:
         result=_typed(data, "result", str, None),
         probe=_typed(data, "probe", str, ""),
         optional=_typed(data, "optional", bool, False),
+        unseen=_typed(data, "unseen", bool, False),
     )
 
 

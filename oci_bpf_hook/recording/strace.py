@@ -1,5 +1,7 @@
 """Reads a trace of strace(1): `strace -f -v -e trace=bpf -o FILE COMMAND`, 6.1 and later.
 
+Without -v a trace lacks the programs' instructions, and so says less (Entry.unseen).
+
 It is a text for people, and comes from other people: a line that can't be parsed is an error with
 the line's number, and a call in it is only a claim that somebody makes.
 """
@@ -65,6 +67,10 @@ _CODES = {
     for number, name in enumerate(names)
 }
 _INSTRUCTION = Struct("=BBHI")
+# What strace writes for the rest of a union that it leaves out without -v; and the commands whose
+# flags are in the rest, for releases that don't know them.
+_REST = "..."
+_FLAGS_LAST = (call.BTF_LOAD, call.BTF_GET_FD_BY_ID)
 # A code that no probe has.
 _NO_CODE = 0xFF
 
@@ -72,8 +78,27 @@ _NO_CODE = 0xFF
 def calls(lines: Iterable[str], enums: Mapping[str, Enum]) -> Iterator[Call]:
     """The calls of bpf(2) in a trace, in the order in which they ended.
 
-    Raises RecordingError with the number of a line that is wrong, and if there is no call.
+    If strace doesn't show whether a call came with a token, it did if any call did.  Raises
+    RecordingError with the number of a line that is wrong, and if there is no call.
     """
+    tokens = False
+    waiting: list[tuple[Call, bool]] = []
+    for found, shown in _calls(lines, enums):
+        tokens = tokens or found.token
+        waiting.append((found, shown))
+        if tokens or (shown and len(waiting) == 1):
+            yield from _settled(waiting, token=tokens)
+            waiting.clear()
+    yield from _settled(waiting, token=False)
+
+
+def _settled(waiting: Iterable[tuple[Call, bool]], *, token: bool) -> Iterator[Call]:
+    for one, shown in waiting:
+        yield one if shown else one.with_token(token)
+
+
+def _calls(lines: Iterable[str], enums: Mapping[str, Enum]) -> Iterator[tuple[Call, bool]]:
+    """The calls, each with whether strace shows if it came with a token."""
     begun: dict[int, str] = {}
     some = False
     for number, line in _whole(lines):
@@ -112,7 +137,7 @@ def _whole(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def _call(text: str, tid: int, enums: Mapping[str, Enum]) -> Call:
+def _call(text: str, tid: int, enums: Mapping[str, Enum]) -> tuple[Call, bool]:
     ending = _RESULT.search(text)
     if not text.startswith("bpf(") or not ending:
         raise RecordingError(f"{text[:60]!r} isn't a whole call of bpf(2)")
@@ -124,7 +149,8 @@ def _call(text: str, tid: int, enums: Mapping[str, Enum]) -> Call:
     size = _int(arguments[2]) if len(arguments) > 2 else 0
     known = _fields(call.command(cmd), fields, enums, result, size)
     known["result"] = result
-    return make(pid=tid, tid=tid, cmd=call.command(cmd), **known)
+    made = make(pid=tid, tid=tid, cmd=call.command(cmd), **known)
+    return made, _REST not in fields or made.cmd not in _FLAGS_LAST
 
 
 def _result(number: str | None, name: str | None) -> int | None:
@@ -155,11 +181,8 @@ def _fields(
         flags = _flags(fields.get("prog_flags"))
         version = fields.get("kern_version", "") != "KERNEL_VERSION(0, 0, 0)"
         count = _int(fields.get("insn_cnt"))
+        # Without -v they are an address.
         instructions = fields.get("insns")
-        if result is not None and result >= 0 and not isinstance(instructions, list):
-            raise RecordingError(
-                "the program's instructions are missing; make the trace with strace's -v"
-            )
         return {
             "prog_type": _number(fields.get("prog_type"), enums[PROGS.option]),
             "attach_type": _number(fields.get("expected_attach_type", "0"), enums[ATTACHS.option]),
@@ -269,8 +292,8 @@ class _Reader:
             if key:
                 self._at = key.end()
             value = self._value(depth)
-            if key:
-                found[key[1]] = value
+            if key or value == _REST:
+                found[key[1] if key else _REST] = value
         return found
 
     def _ends(self, end: str) -> bool:

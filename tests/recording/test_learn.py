@@ -33,7 +33,7 @@ def entry(**fields: Any) -> Entry:
         **dict.fromkeys(Entry.__slots__),
     }
     known |= {"flags": 0, "helpers": (), "name": "", "token": True, "result": "ok"}
-    known |= {"probe": "", "optional": False, "btf": False, "arithmetic": ""}
+    known |= {"probe": "", "optional": False, "btf": False, "arithmetic": "", "unseen": False}
     if "prog_type" in fields:
         fields.setdefault("attach_type", "cgroup_inet_ingress")
     for key, option in NUMBERS.items():

@@ -73,7 +73,8 @@ ARGUMENTS = (
     argument(
         *("--from-strace",),
         metavar="FILE",
-        help="run nothing; read a trace that strace -f -v -e trace=bpf -o FILE wrote",
+        help="run nothing; read a trace that strace -f -v -e trace=bpf -o FILE wrote; without -v "
+        "it says less, and the advice has more than is needed",
         exclusive="source",
     ),
     argument(

@@ -1,5 +1,6 @@
 """Traces of strace: those that the real one makes here, and what is left of them when damaged."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,14 +98,54 @@ def test_what_else_it_can_show(options: list[str], follow: list[str], tmp_path: 
     assert (entry.map_type, entry.token, entry.result, count) == (2, True, "ok", 6)
 
 
-def test_without_v(tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-    program = ["strace", "-f", "-e", "trace=bpf", "-o", str(trace), recorder.calls(), "own"]
-    recorder.record(*program)
-    done = recorder.command("record", "--from-strace", str(trace))
-    assert done.returncode == 2
-    assert f"{trace}: line 2: the program's instructions are missing" in done.stderr
-    assert "strace's -v" in done.stderr
+@pytest.mark.parametrize("name", ["xdp_firewall", "raw_tp"])
+def test_without_v(consumer: Consumer, tmp_path: Path, name: str) -> None:
+    """Every load counts, probes too, so nothing is missing from the lists; the cost is said."""
+    program = consumer.loading([name])
+    traces = {options: str(tmp_path / f"trace{options}") for options in ("", "-v")}
+    for options, trace in traces.items():
+        command = ["strace", "-f", *options.split(), "-e", "trace=bpf", "-o", trace, *program]
+        assert recorder.record(*command).code == 0
+    brief, verbose = (from_strace(traces[options], ENUMS) for options in ("", "-v"))
+    for exact in (False, True):
+        found, wanted = needs(brief, exact=exact), needs(verbose, exact=exact)
+        for option in (kind.option for kind in KINDS):
+            assert set(wanted[option]) <= set(found[option])
+    assert "socket_filter" in needs(brief)["delegate_progs"]
+    # Only the one that libbpf gives a name is told from the program's own.
+    assert {entry.probe for entry in brief.entries if entry.unseen} == {"", "prog_name"}
+    said = [one.text for one in learn(brief, ENUMS).warnings if one.code == "without-instructions"]
+    assert said
+    assert re.match(r"\d+ loads of programs came without the instructions, so every", said[0])
+    assert "without-instructions" not in {one.code for one in learn(verbose, ENUMS).warnings}
+    # It is said of what was saved of it, too.
+    saved = str(tmp_path / "saved")
+    done = recorder.command("record", "--from-strace", traces[""], "--save", saved)
+    again = recorder.command("record", "--from", saved)
+    assert done.returncode == 0, done.stderr
+    assert f"without-instructions: {said[0]}" in done.stdout
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize("flags", ["0", "0x10000 /* BPF_F_??? */"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_token_that_is_not_shown(flags: str, late: bool) -> None:
+    """Without -v, strace 6.1 leaves out the flags of BTF: it had a token if anything had one."""
+    types = 'bpf(BPF_BTF_LOAD, {btf="x"..., btf_size=999, btf_log_level=0, ...}, 40) = 3'
+    made = f"bpf(BPF_MAP_CREATE, {{map_type=BPF_MAP_TYPE_HASH, map_flags={flags}, ...}}, 80) = 4"
+    found = read("\n".join([types, made, types] if late else [made, types]))
+    assert {entry.token for entry in found.entries} == {flags != "0"}
+    assert sum(found.entries.values()) == (3 if late else 2)
+
+
+def test_some_without_instructions() -> None:
+    """Only those count as unseen that have some."""
+    line = "bpf(BPF_PROG_LOAD, {prog_type=BPF_PROG_TYPE_XDP, insn_cnt=%s, insns=%s}, 148) = %s"
+    one = "[{code=BPF_JMP|BPF_K|BPF_EXIT, dst_reg=BPF_REG_0, src_reg=BPF_REG_0, off=0, imm=0}]"
+    lines = [(2, "0x7ffe", 3), (2, "0x7ffe", "-1 EPERM (x)"), (1, one, 3), (0, "NULL", 4)]
+    found = read("\n".join(line % values for values in lines))
+    unseen = {(entry.result, entry.unseen): count for entry, count in found.entries.items()}
+    assert unseen == {("ok", True): 1, ("EPERM", True): 1, ("ok", False): 2}
 
 
 def read(text: str) -> Recording:
