@@ -14,10 +14,23 @@ from ..values import Value
 from . import calls, cautions, feature_probes, sections
 from .kernel import Kernel
 from .maps import ARENA_MAP, VARIABLES, Map
-from .needs import BTF, CAPABILITY, DATA, MAP, NOTHING, PROBE, PROGRAM, Needs, Reason, make, union
+from .needs import (
+    BTF,
+    CAPABILITY,
+    DATA,
+    MAP,
+    NOTHING,
+    PROBE,
+    PROGRAM,
+    Caution,
+    Needs,
+    Reason,
+    make,
+    union,
+)
 from .objects import Object, Program
 from .pointers import takes_perfmon
-from .sections import LIBBPF, OPTIONAL, USDT, ZERO
+from .sections import AYA, LIBBPF, OPTIONAL, USDT, ZERO
 
 
 class Options(Value):
@@ -25,18 +38,31 @@ class Options(Value):
 
     `libbpf` is a release of libbpf, or None for all releases.  `exact` keeps optional attach types.
     `only` names the programs that are loaded, and is empty for all of them; `skip` names those that
-    aren't loaded.
+    aren't loaded.  `machine` is uname(2)'s name for the machine that loads them.
     """
 
-    __slots__ = ("exact", "libbpf", "loader", "only", "skip")
+    __slots__ = ("exact", "libbpf", "loader", "machine", "only", "skip")
     loader: str
     libbpf: str | None
     exact: bool
     only: frozenset[str]
     skip: frozenset[str]
+    machine: str
+
+    def on(self, machine: str) -> "Options":
+        """The same options, on `machine`."""
+        known = {name: getattr(self, name) for name in self.__slots__}
+        return Options(**known | {"machine": machine})
 
 
-DEFAULTS = Options(loader=LIBBPF, libbpf=None, exact=False, only=frozenset(), skip=frozenset())
+DEFAULTS = Options(
+    loader=LIBBPF,
+    libbpf=None,
+    exact=False,
+    only=frozenset(),
+    skip=frozenset(),
+    machine="x86_64",
+)
 
 
 class _Loaded(Value):
@@ -77,12 +103,14 @@ def advise(
             share | _first(one.found, _progs(share), everybody, options)
             for one, share in zip(loads, shares, strict=True)
         ]
-    warnings = []
+    progs = _progs(union((given, *shares)))
+    warnings: list[Caution] = []
     for one, share in zip(loads, shares, strict=True):
         programs = tuple((each.program, each.prog, each.attach) for each in one.loaded)
         unwanted = frozenset(each.name for each in one.found.programs if not _wanted(each, options))
         loaded = cautions.Loads(found=one.found, programs=programs, unwanted=unwanted)
         warnings += cautions.find(loaded, share, options.loader, kernel)
+        warnings += _left_out(one, progs, options)
     return union((given, *shares, make(reasons=(), warnings=warnings)))
 
 
@@ -149,9 +177,7 @@ def _fixed(one: _Object, options: Options, kernel: Kernel) -> Needs:
     """What an object needs, whatever other objects there are."""
     found = one.found
     reasons: list[Reason] = []
-    helpers: set[int] = set()
     for each in one.loaded:
-        helpers |= each.program.helpers
         if each.attach is not None:
             reasons += _program(found, each, each.attach)
         reasons += _more(found, each, options)
@@ -171,12 +197,30 @@ def _fixed(one: _Object, options: Options, kernel: Kernel) -> Needs:
         options.loader,
         variables=any(a_map.kind == VARIABLES for a_map in found.maps),
         explained=found.explained,
-        helpers=helpers,
+        reads=bool(_readers(one)) and not _read_alike(one, options),
         externs=found.externs,
     )
     parts = [make(reasons=reasons, warnings=())]
     parts += [_probe(found, probe) for probe in asked]
     return union(parts)
+
+
+def _readers(one: _Object) -> list[_Loaded]:
+    """The programs that read memory by one of the helpers that loaders probe for."""
+    return [each for each in one.loaded if feature_probes.READS & each.program.helpers]
+
+
+def _read_alike(one: _Object, options: Options) -> bool:
+    return feature_probes.read_alike((each.prog for each in _readers(one)), options.machine)
+
+
+def _left_out(one: _Object, progs: Collection[str], options: Options) -> Iterator[Caution]:
+    """What is said of the loader's probe for these helpers if it isn't among the `progs`."""
+    names = list(dict.fromkeys(each.program.name for each in _readers(one)))
+    if names and options.loader != AYA and _read_alike(one, options):
+        prog, text = feature_probes.left_out(options.loader, names)
+        if prog not in progs:
+            yield Caution(code=feature_probes.LEFT_OUT, source=one.found.source, text=text)
 
 
 def _program(found: Object, one: _Loaded, attach: str) -> tuple[Reason, ...]:

@@ -6,7 +6,7 @@ when; its texts say what happens without it.  Sources: libbpf, src/features.c, p
 src/libbpf.c, bpf_object__probe_loading(); the feature tests of cilium/ebpf.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from .sections import CILIUM, LIBBPF, ZERO
@@ -16,6 +16,19 @@ RELEASES = ("1.4", "1.5", "1.6", "1.7", "1.8")
 _WITHOUT_FIRST_PROBE = ("1.8",)
 # The helpers bpf_probe_read_user, _kernel, _user_str and _kernel_str, by number.
 READS = {112, 113, 114, 115}
+# bpf_probe_read() and bpf_probe_read_str(), which take their place if the probe fails.
+FALLBACKS = {4, 45}
+# The types whose programs may call these two (Linux: kernel/trace/bpf_trace.c,
+# bpf_tracing_func_proto); any other program that calls them is refused.
+_WITH_FALLBACKS = {
+    *("kprobe", "lsm", "perf_event", "raw_tracepoint", "raw_tracepoint_writable", "syscall"),
+    *("tracepoint", "tracing"),
+}
+# Where no address is a process's and the kernel's at once, these two find out whose it is, and then
+# read as the others do (Linux: bpf_probe_read_compat(), which depends on
+# CONFIG_ARCH_HAS_NON_OVERLAPPING_ADDRESS_SPACE).  uname(2)'s names.
+_READ_ALIKE = ("x86_64", "aarch64")
+LEFT_OUT = "probe-left-out"
 _COOKIE = "LINUX_HAS_BPF_COOKIE"
 
 
@@ -69,16 +82,36 @@ _CILIUM_BTF = Probe(
 )
 
 
+def read_alike(progs: Iterable[str], machine: str) -> bool:
+    """Whether programs of the types `progs`, which read memory, read the same without the probe.
+
+    `machine` is uname(2)'s name for the machine on which they run.
+    """
+    return machine in _READ_ALIKE and _WITH_FALLBACKS.issuperset(progs)
+
+
+def left_out(loader: str, readers: Sequence[str]) -> tuple[str, str]:
+    """The type of program that `loader` probes with, and the sentence that it is left out.
+
+    The sentence is about the programs `readers`, which read alike without it.
+    """
+    prog = (_CILIUM_READ if loader == CILIUM else _PROBE_READ).prog
+    return prog, (
+        f"{', '.join(readers)}: {loader} probes for bpf_probe_read_kernel() with a program of the "
+        f"type {prog}, which is left out here; if that is refused, it uses bpf_probe_read() "
+        "instead, which reads the same on x86_64 and arm64, but not on every architecture"
+    )
+
+
 def asked(
-    loader: str, *, variables: bool, explained: bool, helpers: Iterable[int], externs: Iterable[str]
+    loader: str, *, variables: bool, explained: bool, reads: bool, externs: Iterable[str]
 ) -> list[Probe]:
     """The probes that change what is loaded of an object.
 
-    `variables` says whether it has variables, `explained` whether it has BTF of its functions;
-    `helpers` are those that its programs call, `externs` what it takes from the kernel's
-    configuration.
+    `variables` says whether it has variables, `explained` whether it has BTF of its functions,
+    `reads` whether its programs call any of READS and wouldn't read alike without the probe;
+    `externs` is what it takes from the kernel's configuration.
     """
-    reads = not READS.isdisjoint(helpers)
     if loader == CILIUM:
         return [*([_CILIUM_READ] if reads else []), *([_CILIUM_BTF] if explained else [])]
     if loader != LIBBPF:

@@ -6,12 +6,13 @@ only those count that libbpf can't do without (libbpf: src/libbpf.c, bpf_object_
 src/features.c).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ..advise import calls
-from ..advise.feature_probes import READS
+from ..advise.feature_probes import FALLBACKS, LEFT_OUT, READS, left_out, read_alike
 from ..advise.needs import CALL, CAPABILITY, PROBE, Caution, Needs, Reason, make
-from ..advise.sections import ZERO, is_optional
+from ..advise.sections import LIBBPF, ZERO, is_optional
 from ..bpf.attaching import PERF_ATTACH, PERF_BUFFER, by_perf_event, perf_attach, perf_buffer
 from ..bpf.capabilities import PERFMON_HELPERS
 from ..bpf.names import ATTACHS, CMDS, MAPS, PROGS, Enum
@@ -88,6 +89,8 @@ class _Learner:
         self._exact = exact
         self._source = recording.name
         self._warnings: list[Caution] = []
+        # Programs that need a probe only on other machines.
+        self._readers: tuple[str, ...] = ()
 
     def needs(self) -> Needs:
         self._overall()
@@ -113,6 +116,7 @@ class _Learner:
         for entry in self._telling(counted, own):
             reasons += self._probe(entry)
         has = {reason.name for reason in reasons if reason.option == PROGS.option}
+        self._left_out(has)
         if not has & {"socket_filter", "tracepoint"}:
             # Either of these two types will do, and the probe gets the first that it tries.
             reasons += self._first_probe(entry for entry, _ in counted)
@@ -124,10 +128,15 @@ class _Learner:
         """The probes that matter to what is loaded; libbpf makes more of them."""
         loaded = [entry for entry, _ in own]
         reads = any(READS & set(entry.helpers) for entry in loaded)
+        readers = [entry for entry in loaded if (READS | FALLBACKS) & set(entry.helpers)]
+        alike = read_alike(map(self._prog, readers), os.uname().machine)
         optional = any(attach_type_is_optional(entry, self._enums) for entry in loaded)
         for entry, _ in counted:
             # After a refusal libbpf has put another helper into the program.
             if entry.probe == libbpf_probes.PROBE_READ_KERN and not reads and entry.result == OK:
+                continue
+            if entry.probe == libbpf_probes.PROBE_READ_KERN and readers and alike:
+                self._readers = tuple(dict.fromkeys(map(self._called, readers)))
                 continue
             if entry.probe == libbpf_probes.EXP_ATTACH_TYPE and not (self._exact and optional):
                 continue
@@ -147,7 +156,7 @@ class _Learner:
     def _perf_events(self, own: Iterable[Entry]) -> None:
         """Warn of programs that are attached by perf_event_open(2), and of its calls in a trace."""
         named = dict.fromkeys(
-            entry.name or self._prog(entry)
+            self._called(entry)
             for entry in own
             if by_perf_event(self._prog(entry), self._attach(entry))
         )
@@ -157,6 +166,12 @@ class _Learner:
             self._warn(PERF_ATTACH, perf_attach(subjects))
         if perf_events.BUFFER in calls:
             self._warn(PERF_BUFFER, perf_buffer("its perf buffers are"))
+
+    def _left_out(self, progs: Collection[str]) -> None:
+        """Say that a probe is left out, unless its type is among the `progs` for another reason."""
+        prog, text = left_out(LIBBPF, self._readers)
+        if self._readers and prog not in progs:
+            self._warn(LEFT_OUT, text)
 
     def _unseen(self, own: Iterable[tuple[Entry, int]]) -> None:
         number = sum(count for entry, count in own if entry.unseen)
@@ -230,6 +245,9 @@ class _Learner:
         if number is None:
             return ""
         return self._enums[option].names.get(number, str(number))
+
+    def _called(self, entry: Entry) -> str:
+        return entry.name or self._prog(entry)
 
     def _prog(self, entry: Entry) -> str:
         return self._name(PROGS.option, entry.prog_type)

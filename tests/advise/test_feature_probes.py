@@ -5,38 +5,36 @@ import pytest
 from oci_bpf_hook.advise import feature_probes
 from oci_bpf_hook.advise.sections import AYA, CILIUM, LIBBPF
 
-READ = {113}
-
 
 @pytest.mark.parametrize(
-    ("loader", "variables", "explained", "helpers", "externs", "expected"),
+    ("loader", "variables", "explained", "reads", "externs", "expected"),
     [
-        (LIBBPF, False, True, {1, 2}, set(), []),
-        (LIBBPF, True, False, set(), set(), ["socket_filter"]),
-        (LIBBPF, False, False, READ, set(), ["tracepoint"]),
+        (LIBBPF, False, True, False, set(), []),
+        (LIBBPF, True, False, False, set(), ["socket_filter"]),
+        (LIBBPF, False, False, True, set(), ["tracepoint"]),
         (
             LIBBPF,
             True,
             True,
-            READ,
+            True,
             {"LINUX_HAS_BPF_COOKIE"},
             ["socket_filter", *["tracepoint"] * 2],
         ),
-        (CILIUM, True, False, set(), set(), []),
-        (CILIUM, False, True, READ, set(), ["kprobe", "socket_filter"]),
-        (AYA, True, True, READ, {"LINUX_HAS_BPF_COOKIE"}, []),
+        (CILIUM, True, False, False, set(), []),
+        (CILIUM, False, True, True, set(), ["kprobe", "socket_filter"]),
+        (AYA, True, True, True, {"LINUX_HAS_BPF_COOKIE"}, []),
     ],
 )
 def test_asked(
     loader: str,
     variables: bool,
     explained: bool,
-    helpers: set[int],
+    reads: bool,
     externs: set[str],
     expected: list[str],
 ) -> None:
     found = feature_probes.asked(
-        loader, variables=variables, explained=explained, helpers=helpers, externs=externs
+        loader, variables=variables, explained=explained, reads=reads, externs=externs
     )
     assert [probe.prog for probe in found] == expected
     assert {probe.attach for probe in found} <= {"cgroup_inet_ingress"}
@@ -57,15 +55,9 @@ def test_first(release: str | None, own: set[str], others: set[str], prog: str |
     assert (probe.prog if probe else None) == prog
 
 
-@pytest.mark.parametrize("helper", [112, 113, 114, 115])
-@pytest.mark.parametrize(("loader", "prog"), [(LIBBPF, "tracepoint"), (CILIUM, "kprobe")])
-def test_every_helper_that_reads(helper: int, loader: str, prog: str) -> None:
-    def asked(number: int) -> list[str]:
-        found = feature_probes.asked(
-            loader, variables=False, explained=False, helpers={number}, externs=set()
-        )
-        return [one.prog for one in found]
-
-    assert asked(helper) == [prog]
-    # bpf_probe_read(), and bpf_probe_read_str(), which nothing is put in the place of.
-    assert asked(4) == asked(45) == []
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "s390x"])
+def test_who_reads_alike(machine: str) -> None:
+    same = machine != "s390x"
+    assert feature_probes.read_alike(["tracing", "raw_tracepoint", "kprobe"], machine) == same
+    assert not feature_probes.read_alike(["tracing", "xdp"], machine)
+    assert not feature_probes.read_alike(["ext"], machine)

@@ -104,9 +104,7 @@ def test_shares() -> None:
 
 def test_a_share_with_anothers_probe() -> None:
     """Where another's tracepoint program is delegated, libbpf's first probe takes that."""
-    both = advice.advise(
-        [program("cgroup/connect4"), objects.read(compiled("functions"), "f")], DEFAULTS, KERNEL
-    )
+    both = advice.advise([program("cgroup/connect4"), program("tp/a/b")], DEFAULTS, KERNEL)
     share = lists(both.shares()["cgroup/connect4"])
     assert share["delegate_progs"] == ["tracepoint", "cgroup_sock_addr"]
     assert "perfmon" in share["capabilities"]
@@ -152,7 +150,7 @@ def test_usdt() -> None:
 
 def test_variables_and_reads() -> None:
     found = lists(advised("functions"))
-    assert found["delegate_progs"] == ["tracepoint", "raw_tracepoint"]
+    assert found["delegate_progs"] == ["socket_filter", "raw_tracepoint"]
     assert found["capabilities"] == ["perfmon", "bpf"]
     found = lists(advised("variables"))
     assert (found["delegate_maps"], found["delegate_progs"]) == (["array"], ["socket_filter"])

@@ -1,9 +1,11 @@
 """From recordings to needs."""
 
+import os
 from typing import Any
 
 import pytest
 
+from oci_bpf_hook.advise.feature_probes import read_alike
 from oci_bpf_hook.advise.needs import PROBE
 from oci_bpf_hook.bpf import attaching
 from oci_bpf_hook.bpf.names import KINDS
@@ -121,8 +123,8 @@ def test_the_first_probe() -> None:
     assert bits(LOADING, tracepoint)["progs"] == ["tracepoint"]
     # So will another probe's.
     read = {**tracepoint, "probe": "probe_read_kern"}
-    kprobe = {"cmd": "prog_load", "prog_type": "kprobe", "helpers": (113,)}
-    assert bits(LOADING, read, kprobe)["progs"] == ["kprobe", "tracepoint"]
+    xdp = {"cmd": "prog_load", "prog_type": "xdp", "helpers": (113,)}
+    assert bits(LOADING, read, xdp)["progs"] == ["tracepoint", "xdp"]
 
 
 def test_other_probes() -> None:
@@ -209,9 +211,28 @@ def test_what_could_not_be_read(result: str | None) -> None:
 def test_every_helper_that_reads(helper: int) -> None:
     """libbpf asks for bpf_probe_read_kernel() for each of them."""
     probe = {"cmd": "prog_load", "prog_type": "tracepoint", "probe": "probe_read_kern"}
+    reads = {"cmd": "prog_load", "prog_type": "xdp", "helpers": (helper,)}
+    assert bits(probe, reads)["progs"] == ["tracepoint", "xdp"]
+    assert bits(probe, {**reads, "helpers": (4,)})["progs"] == ["xdp"]
+
+
+@pytest.mark.parametrize("result", ["ok", "EPERM"])
+@pytest.mark.skipif(not read_alike([], os.uname().machine), reason="programs read otherwise here")
+def test_programs_that_read_alike(result: str) -> None:
+    """As advise does: after a refusal they have helpers that read the same."""
+    probe = {"cmd": "prog_load", "prog_type": "tracepoint", "probe": "probe_read_kern"}
+    probe["result"] = result
+    helper = 113 if result == "ok" else 4
     reads = {"cmd": "prog_load", "prog_type": "kprobe", "helpers": (helper,)}
-    assert bits(probe, reads)["progs"] == ["kprobe", "tracepoint"]
-    assert bits(probe, {**reads, "helpers": (4,)})["progs"] == ["kprobe"]
+    assert bits(LOADING, probe, reads)["progs"] == ["socket_filter", "kprobe"]
+    codes = {one.code for one in learn(recording(probe, reads), ENUMS).warnings}
+    assert "probe-left-out" in codes
+    # Another program needs the type anyway, or can't do without the probe.
+    own = {"cmd": "prog_load", "prog_type": "tracepoint"}
+    for more in (own, {"cmd": "prog_load", "prog_type": "xdp", "helpers": (helper,)}):
+        found = learn(recording(probe, reads, more), ENUMS)
+        assert "tracepoint" in found.lists(ENUMS)["delegate_progs"]
+        assert "probe-left-out" not in {one.code for one in found.warnings}
 
 
 def test_what_is_attached_by_perf_event_open() -> None:

@@ -104,6 +104,7 @@ def run(options: argparse.Namespace) -> int:
         exact=options.exact,
         only=frozenset(options.only),
         skip=frozenset(options.skip),
+        machine=os.uname().machine,
     )
     given = needs.union(_others(options, target))
     found_needs = advice.advise(found, how, target, given)
@@ -115,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
 
 def needed(paths: Sequence[str]) -> needs.Needs:
     """What the objects in the files `paths` need on this kernel.  Raises HookError."""
-    return advice.advise(_objects(paths), advice.DEFAULTS, _kernel(None))
+    return advice.advise(_objects(paths), advice.DEFAULTS.on(os.uname().machine), _kernel(None))
 
 
 def _kernel(path: str | None) -> Kernel:
