@@ -1,12 +1,11 @@
 """Reads what containers are to get, from the configuration of each program that can delegate."""
 
 import re
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..delegation.annotations import PREFIX, container_name, split
-from ..errors import USAGE, HookError, quote
+from ..errors import USAGE, HookError, Problem, quote
 from ..text.places import Fault
 from ..text.strict_json import load_json
 from ..values import Value
@@ -21,17 +20,23 @@ from .unitfile import settings
 _IMAGE = re.compile(r"[\w./:@-]+", re.ASCII)
 
 
+# The settings of a Quadlet unit that a delegation has, or replaces.
+_CONVERTED = ("AddCapability", "Annotation", "ContainerName", "Image", "UserNS")
+
+
 class Found(Value):
     """One container of a source, with annotations that ask for what it is delegated, and notes.
 
     `label` is the engine's name for it, which KEY/NAME uses, or None if it has no name yet.
+    `capabilities` are those that a command line adds, without CAP_.
     """
 
-    __slots__ = ("annotations", "image", "label", "name", "notes")
+    __slots__ = ("annotations", "capabilities", "image", "label", "name", "notes")
     name: str
     image: str | None
     label: str | None
     annotations: dict[str, str]
+    capabilities: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -41,6 +46,7 @@ def found(
     *,
     image: object = None,
     label: str | None = None,
+    capabilities: Iterable[str] = (),
     notes: tuple[str, ...] = (),
 ) -> Found:
     """A Found with copies of the `annotations`, and without an `image` that isn't a reference."""
@@ -49,6 +55,7 @@ def found(
         image=image if isinstance(image, str) and _IMAGE.fullmatch(image) else None,
         label=label,
         annotations=dict(annotations),
+        capabilities=tuple(one.upper().removeprefix("CAP_") for one in capabilities),
         notes=notes,
     )
 
@@ -80,14 +87,58 @@ def annotations(data: bytes, name: str) -> list[Found]:
 
 
 def podman_command(data: bytes, name: str) -> list[Found]:
-    """Read a command line of podman's."""
+    """Read command lines of `podman run` or `podman create`; others among them are passed over."""
+    text = text_of(data, name)
     try:
-        # shlex would take a backslash at a line's end for an escaped line end.
-        words = shlex.split(text_of(data, name).replace("\\\n", " "), comments=True)
+        said = list(podman_run.commands(text))
+    except podman_run.CommandError as error:
+        raise HookError(USAGE, f"{name}: {error}") from None
     except ValueError as error:
         raise HookError(USAGE, f"{name}: this isn't a command line: {error}") from None
-    said = podman_run.arguments(words)
-    return [found(said.name or "container", said.annotations, label=said.name)]
+    unknown = dict.fromkeys(option for one in said for option in one.unknown)
+    if unknown:
+        raise HookError(
+            USAGE,
+            *(
+                Problem(
+                    f"{name}: no release of podman that is known here has the option {option}",
+                    hint=f"write {option}=VALUE if it takes a value, or leave it out",
+                )
+                for option in (quote(one)[1:-1] for one in unknown)
+            ),
+        )
+    return [
+        found(
+            one.name or "container",
+            {key: value for key, value in one.annotations.items() if key.startswith(PREFIX)},
+            image=one.image,
+            label=one.name,
+            capabilities=one.capabilities,
+            notes=tuple(_not_converted(one)),
+        )
+        for one in said
+    ]
+
+
+def _not_converted(one: podman_run.Arguments) -> Iterator[str]:
+    """A note for whatever the command line says that isn't converted."""
+    others = list(one.others)
+    others += ["--annotation"] if any(not key.startswith(PREFIX) for key in one.annotations) else []
+    yield from _others(others)
+    if one.command:
+        yield "the command after the image isn't converted"
+    if one.image is not None and not _IMAGE.fullmatch(one.image):
+        yield f"the image {quote(one.image)} isn't a reference to an image and isn't converted"
+    for key in one.split:
+        if key.startswith(PREFIX):
+            yield f"{key}: podman 4 splits --annotation at commas; separate the items with colons"
+
+
+def _others(names: Iterable[str]) -> Iterator[str]:
+    """The note that what has these `names` isn't converted, if there are any."""
+    listed = ", ".join(quote(name)[1:-1] for name in dict.fromkeys(names))
+    if listed:
+        yield f"{listed}: not converted, so add to the result what it needs of that"
 
 
 def manifests(data: bytes, name: str) -> list[Found]:
@@ -102,10 +153,16 @@ def quadlet(data: bytes, name: str) -> list[Found]:
     from . import quadlet as unit
 
     faults: list[Fault] = []
+    text = text_of(data, name)
     stem = name.rpartition("/")[2].partition(".")[0]
-    one = unit.read(text_of(data, name), stem or "container", faults)
+    one = unit.read(text, stem or "container", faults)
     raise_if_any(faults, name)
-    return [_of_asker(one)]
+    others = (
+        f"{setting.key}=" if setting.section == "Container" else f"[{setting.section}]"
+        for setting in settings(text, [])
+        if setting.section != "Container" or setting.key not in _CONVERTED
+    )
+    return [_of_asker(one, *_others(others))]
 
 
 def systemd(data: bytes, name: str) -> list[Found]:
@@ -209,10 +266,10 @@ def _instances(
     return result
 
 
-def _of_asker(one: Asker) -> Found:
+def _of_asker(one: Asker, *more: str) -> Found:
     label = one.subject.get("container") or container_name(one.annotations)
     given = {key: value for key, value in one.annotations.items() if key.startswith(PREFIX)}
-    notes = tuple(doubt.text for doubt in (*one.doubts, *one.lacks))
+    notes = (*(doubt.text for doubt in (*one.doubts, *one.lacks)), *more)
     name = str(label or "container")
     image = one.subject.get("image")
     return found(name, given, image=image, label=name, notes=notes)

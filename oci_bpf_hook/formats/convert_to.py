@@ -96,4 +96,6 @@ def _only_ours(request: Request, program: str) -> list[str]:
 
 
 def _image(one: Delegation) -> tuple[str, ...]:
-    return () if one.image else (f"{IMAGE} stands for the image, which the source doesn't name",)
+    return (
+        () if one.image else (f"{IMAGE} stands for the image, which isn't known from the source",)
+    )

@@ -272,8 +272,9 @@ def test_podman_arguments() -> None:
     words = (
         "podman run --name=web --userns auto --cap-add BPF,NET_ADMIN --annotation a=b=c -d IMAGE"
     )
-    found = podman_run.arguments([*words.split(), "--annotation"])
-    assert found.annotations == {"a": "b=c", "": ""}
+    (found,) = podman_run.commands(f"{words} --annotation c=d")
+    assert found.annotations == {"a": "b=c"}
+    assert found.image == "IMAGE"
     assert (found.name, found.user_namespace) == ("web", True)
     assert found.capabilities == ["BPF", "NET_ADMIN"]
     assert not podman_run.arguments(["--userns=host"]).user_namespace

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ...delegation.annotations import Request, parse
 from ...delegation.lint import lint
 from ...delegation.problems import joined
-from ...errors import DONE, USAGE, HookError
+from ...errors import DONE, USAGE, HookError, quote
 from ...formats import convert_from, convert_to, delegation
 from ...policy.store import cache
 from ..options import request
@@ -17,7 +17,11 @@ from ..options.table import argument
 ABOUT = """
 Reads a delegation in one format and prints it in another, for example from another program's
 configuration to annotations for this hook, or the other way round. Notes on standard error say what
-has no equivalent in the other format, and what is doubtful about the delegation itself.
+has no equivalent in the other format, what else the source says that isn't converted, and what is
+doubtful about the delegation itself.
+
+The format podman is any number of command lines of `podman run` or `podman create`, as a shell
+reads them; those of docker are understood, too.
 """
 _READERS = {
     "annotations": convert_from.annotations,
@@ -91,7 +95,9 @@ def _convert(one: convert_from.Found, target: str) -> tuple[str, delegation.Writ
     doubts = (
         f"{finding.code}: {finding}" for finding in lint(masks, delegation.enums(), confined=True)
     )
-    notes = tuple(dict.fromkeys((*one.notes, *done.notes, *doubts)))
+    more = [name for name in one.capabilities if name not in delegation.needed(asked, profiles)]
+    added = [f"--cap-add {quote(','.join(more))[1:-1]}: not needed for the delegation"] * bool(more)
+    notes = tuple(dict.fromkeys((*one.notes, *added, *done.notes, *doubts)))
     return one.name, delegation.Written(text=done.text, notes=notes)
 
 

@@ -324,6 +324,17 @@ def test_their_words_mean_the_same(target: str, request_: Request, name: str) ->
         assert back.path == request_.path
 
 
+def test_what_is_lost_of_a_quadlet_unit() -> None:
+    unit = (
+        "[Unit]\nAfter=x.service\n[Container]\nImage=a\nAnnotation=io.bpffs.delegate_cmds=any\n"
+        "Network=host\nVolume=/a:/b\nVolume=/c:/d\nUserNS=auto\nAddCapability=BPF\n"
+    )
+    done = convert("quadlet", "podman", unit)
+    assert "note: container: [Unit], Network=, Volume=: not converted, so add" in done.stderr
+    less = "\n".join(line for line in unit.splitlines()[2:] if line[:3] not in ("Net", "Vol"))
+    assert "not converted" not in convert("quadlet", "podman", less).stderr
+
+
 def test_systemds_names() -> None:
     done = convert("annotations", "systemd", "io.bpffs.delegate_attachs=cgroup_inet4_bind:xdp\n")
     assert "\nBPFDelegateAttachments=BPFCgroupInet4Bind,BPFXdp\n" in done.stdout
