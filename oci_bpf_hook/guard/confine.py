@@ -38,5 +38,7 @@ def guard_for(
             return None
         from ..policy.refusal import without_guard
 
-        problem = without_guard(decision.rule, decision.grant, str(error), subject, enums)
+        problem = without_guard(
+            decision.rule, decision.grant, str(error), subject, enums, decided=decision.match
+        )
         raise HookError(REFUSED, problem, rule=decision.rule) from None

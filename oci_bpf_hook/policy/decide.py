@@ -15,6 +15,7 @@ from .compiled import Compiled
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from .compiled import Rule
     from .subject import Subject
@@ -79,11 +80,13 @@ class Decision(Value):
     """How a request was decided: the `rule`, what it gives, and the items that it `trimmed`.
 
     If the grant is `confined`, the guard has to hold its tokens from the first one on
-    (`guard.confine`); if not, the administrator trusts the container with the kernel.
+    (`guard.confine`); if not, the administrator trusts the container with the kernel.  `match` is
+    the rule's.
     """
 
-    __slots__ = ("confined", "grant", "rule", "trimmed")
+    __slots__ = ("confined", "grant", "match", "rule", "trimmed")
     rule: str
+    match: "Mapping[str, Any]"
     grant: Grant
     confined: bool
     trimmed: tuple[str, ...]
@@ -156,7 +159,7 @@ def _ceiling(rule: "Rule", path: str, mode: int, enums: "Mapping[str, Enum]") ->
     if problems:
         raise HookError(REFUSED, *problems, rule=name)
     grant = Grant(masks=masks, path=path, mode=mode)
-    return Decision(rule=name, grant=grant, confined=rule["confined"], trimmed=())
+    return _decision(rule, grant)
 
 
 def _misplaced(rule: "Rule", path: str, mode: int) -> list[Problem]:
@@ -213,7 +216,18 @@ def _apply(
     if problems:
         from .refusal import advice
 
-        raise HookError(REFUSED, *problems, rule=name, hint=advice(wanted, subject, enums))
+        raise HookError(
+            REFUSED, *problems, rule=name, hint=advice(wanted, subject, enums, rule["match"])
+        )
     grant = Grant(masks=granted, path=wanted.path, mode=wanted.mode)
-    trimmed = tuple(item for item, _ in excess)
-    return Decision(rule=name, grant=grant, confined=rule["confined"], trimmed=trimmed)
+    return _decision(rule, grant, tuple(item for item, _ in excess))
+
+
+def _decision(rule: "Rule", grant: Grant, trimmed: tuple[str, ...] = ()) -> Decision:
+    return Decision(
+        rule=rule["name"],
+        match=rule["match"],
+        grant=grant,
+        confined=rule["confined"],
+        trimmed=trimmed,
+    )

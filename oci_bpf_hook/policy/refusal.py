@@ -6,17 +6,18 @@ from ..delegation.annotations import PREFIX, Request
 from ..delegation.masks import Grant, bits, show
 from ..errors import Problem, quote
 from ..paths import POLICY
+from .whom import Whom
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from .compiled import Rule
     from .subject import Subject
 
+_NOTHING: "Mapping[str, Any]" = {}
 _TRUSTED = "which trusts the container with the kernel"
-# The longest Kubernetes name.  A longer text is cut, and its glob ends in *.
-_LONGEST = 253
 
 
 def refused_items(
@@ -67,25 +68,37 @@ def _asking_for(request: Request, option: str, excess: int, enum: Enum | None) -
     return found
 
 
-def advice(wanted: Grant, subject: "Subject", enums: "Mapping[str, Enum]") -> str:
+def advice(
+    wanted: Grant,
+    subject: "Subject",
+    enums: "Mapping[str, Enum]",
+    decided: "Mapping[str, Any]" = _NOTHING,
+) -> str:
     """A rule that would allow `wanted`, for an administrator to check and to paste.
 
-    The rule is confined if a confined token may be given all that is `wanted`.
+    The rule is confined if a confined token may be given all that is `wanted`.  `decided` is the
+    match of the rule that refused.
     """
     unconfined = bool(beyond_confined(wanted.masks, enums))
     said = f", {_TRUSTED}," if unconfined else ""
-    return f"to allow it{said} {_rule(wanted, subject, enums, unconfined=unconfined)}"
+    return f"to allow it{said} {_rule(wanted, subject, enums, decided, unconfined=unconfined)}"
 
 
 def without_guard(
-    name: str, grant: Grant, why: str, subject: "Subject", enums: "Mapping[str, Enum]"
+    name: str,
+    grant: Grant,
+    why: str,
+    subject: "Subject",
+    enums: "Mapping[str, Enum]",
+    *,
+    decided: "Mapping[str, Any]" = _NOTHING,
 ) -> Problem:
     """The problem that the confined `grant` of the rule `name` needs the guard.
 
-    `why` says why the guard isn't in force.  The hint tells both things that an administrator can
-    do about it.
+    `why` says why the guard isn't in force, and `decided` is the rule's match.  The hint tells both
+    things that an administrator can do about it.
     """
-    rule = _rule(grant, subject, enums, unconfined=True)
+    rule = _rule(grant, subject, enums, decided, unconfined=True)
     return Problem(
         f"rule {quote(name)} is confined, and prog_load then needs the guard, which isn't in "
         f"force: {why}",
@@ -98,6 +111,7 @@ def _rule(
     wanted: Grant,
     subject: "Subject",
     enums: "Mapping[str, Enum]",
+    decided: "Mapping[str, Any]",
     *,
     unconfined: bool,
 ) -> str:
@@ -108,20 +122,14 @@ def _rule(
     )
     if unconfined:
         lists = f"confined: false, {lists}"
-    who = subject.named()
-    known = ", ".join(
-        f'{attribute}: "{_glob(str(getattr(who, attribute)))}"'
-        for attribute in ("cdi", "namespace", "pod", "container")
-        if getattr(who, attribute)
-    )
-    if subject.claimed:
-        known = f"user: {subject.user}"
-    # A rule without a match would decide for all other containers too.
-    narrow = "" if known else ", with a match that only this container meets,"
+    whom = Whom(subject.named(), decided)
+    # A rule without such a match would decide for all other containers too.
+    narrow = "" if whom.narrow else ", with a match that only this container meets,"
+    remarks = "".join(f"; {remark}" for remark in whom.remarks)
     return (
         f"an administrator puts before that rule in {POLICY} (which, if it is missing, first gets "
         f"what oci-bpf-hook policy show prints){narrow} "
-        f"- {{name: NAME, match: {{{known}}}, allow: {{{lists}}}}}"
+        f"- {{name: NAME, match: {{{whom.text}}}, allow: {{{lists}}}}}{remarks}"
     )
 
 
@@ -132,12 +140,3 @@ def _items(mask: int, enum: Enum) -> list[str]:
     if shown.startswith("any") and mask != ALL_BITS:
         shown = f"{mask:#x}"
     return [f'"{item}"' if item.startswith("0x") else item for item in shown.split(":")]
-
-
-def _glob(text: str) -> str:
-    """A glob for `text` with "?" for each character that is special in YAML or in a glob.
-
-    The requester may have chosen the text, and must not get a pattern into the policy with it.
-    """
-    plain = "".join("?" if one in '"\\*' or not " " <= one <= "~" else one for one in text)
-    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}*"

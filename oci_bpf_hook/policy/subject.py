@@ -40,6 +40,7 @@ ENGINES = tuple(SET_BY)
 # The attributes that an engine sets, and that the broker's client can only claim.
 CLAIMS = ("container", "image", "namespace", "pod")
 NO_CLAIMS: frozenset[str] = frozenset()
+NO_GLOBS: "Mapping[str, str]" = {}
 
 
 def unnamed() -> str | None:
@@ -61,10 +62,12 @@ class Subject(Value):
     `claimed` are the attributes that only the requester says; no rule that allows something matches
     by one of these.
     `find_name` finds the container's name if `container` is None; `named` calls it.
+    `globs` has, for a name that will be another one next time, what stands for it in a rule that is
+    to last; it is empty for a name that no rule should have.
     """
 
     __slots__ = (
-        *("annotations", "cdi", "claimed", "container", "engine", "find_name", "group"),
+        *("annotations", "cdi", "claimed", "container", "engine", "find_name", "globs", "group"),
         *("host_cgroup", "host_network", "image", "namespace", "pod", "rootless", "user"),
     )
     annotations: "Mapping[str, str]"
@@ -73,6 +76,7 @@ class Subject(Value):
     container: str | None
     engine: str | None
     find_name: "Callable[[], str | None]"
+    globs: "Mapping[str, str]"
     group: tuple[int, ...]
     host_cgroup: bool | None
     host_network: bool | None
@@ -140,6 +144,7 @@ def make_subject(
     cdi: str | None = None,
     claimed: frozenset[str] = NO_CLAIMS,
     find_name: "Callable[[], str | None]" = unnamed,
+    globs: "Mapping[str, str]" = NO_GLOBS,
 ) -> Subject:
     """The Subject with these attributes, for the functions that make one from some source.
 
@@ -155,6 +160,7 @@ def make_subject(
         container=names.get("container"),
         engine=engine,
         find_name=find_name,
+        globs=globs,
         group=group,
         host_cgroup=cgroup,
         host_network=network,

@@ -4,7 +4,17 @@ The broker has its peer (`of_peer`), and a command a running container, a sandbo
 the command line says.
 """
 
-from .subject import CLAIMS, ENGINES, NO_CLAIMS, Subject, identify, make_subject
+from .subject import (
+    CLAIMS,
+    ENGINE,
+    ENGINES,
+    NO_CLAIMS,
+    NO_GLOBS,
+    Subject,
+    identify,
+    make_subject,
+    origin,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +25,11 @@ if TYPE_CHECKING:
 
 
 _CLAIMED = frozenset((*CLAIMS, "annotations", "engine"))
+
+
+def set_by_engine(engine: str) -> tuple[str, ...]:
+    """The CLAIMS that the hook is told if `engine` runs it."""
+    return tuple(key for key in CLAIMS if origin(key, engine) == ENGINE)
 
 
 def claims(
@@ -101,13 +116,13 @@ def of_description(
     """Who would ask, for a command that is only told of a container.
 
     By default that is a container of root's that shares nothing with the host.  `more` are
-    attributes that a file or a command line gives; later ones win.
+    attributes that a file or a command line gives, and the Subject's `globs`; later ones win.
 
     For a rootless engine, or if the hook runs `inside` the container, the broker decides.  Then all
     that doesn't come from the kernel is a claim, and it doesn't count that a CDI device asks.
     """
     said: dict[str, Any] = {"user": 0, "group": (0,), "rootless": False}
-    said |= {"host_network": False, "host_cgroup": False, "cdi": None}
+    said |= {"host_network": False, "host_cgroup": False, "cdi": None, "globs": NO_GLOBS}
     said |= identify(annotations, engine)
     for one in more:
         said |= one
@@ -122,6 +137,7 @@ def of_description(
         rootless=said["rootless"],
         shared=lambda: (said["host_network"], said["host_cgroup"]),
         claimed=_CLAIMED if broker else NO_CLAIMS,
+        globs=said["globs"],
     )
 
 

@@ -177,7 +177,9 @@ def test_everything_hostile_at_once_fits_the_system_s_log() -> None:
         case.subject = asker(**claims, user=1 << 31)
         many = (bees,) * 100
         case.dropped = many
-        case.decision = Decision(rule="r" * 63, grant=wanted, confined=False, trimmed=many)
+        case.decision = Decision(
+            rule="r" * 63, match={}, grant=wanted, confined=False, trimmed=many
+        )
         case.prepare()
     assert len(case._line) <= module.FITS
     jsonschema.validate(json.loads(case._line), SCHEMA)

@@ -282,7 +282,7 @@ def test_a_device_of_no_rule_is_confined() -> None:
     request = device("p", None)
     found = Grant(masks={"delegate_progs": 1 << 6}, path=PATH, mode=MODE)
     decision = decide(compiled([]), asker(cdi="p"), request, found, ENUMS)
-    assert decision == Decision(rule="cdi:p", grant=found, confined=True, trimmed=())
+    assert decision == Decision(rule="cdi:p", match={}, grant=found, confined=True, trimmed=())
     tracing = Grant(masks={"delegate_progs": 1 << 26}, path=PATH, mode=MODE)
     with pytest.raises(HookError, match='profile\'s delegate_progs "tracing"') as refused:
         decide(compiled([]), asker(cdi="p"), request, tracing, ENUMS)

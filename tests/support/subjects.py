@@ -12,6 +12,7 @@ _UNKNOWN: dict[str, Any] = {
     "annotations": {},
     "claimed": frozenset(),
     "find_name": unnamed,
+    "globs": {},
     "group": (),
     "rootless": False,
     "user": NOBODY,

@@ -105,6 +105,7 @@ def _within(decision: Decision, masks: Mapping[str, int] | None) -> Decision:
     less = {option: mask for option, mask in both.items() if mask}
     return Decision(
         rule=decision.rule,
+        match=decision.match,
         grant=Grant(masks=less, path=grant.path, mode=grant.mode),
         confined=decision.confined,
         trimmed=(),
