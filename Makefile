@@ -10,20 +10,22 @@ ENGINES = python3 podman crun runc conmon catatonit busybox-static uidmap gcc li
 TOOLS = $(ENGINES) ca-certificates git python3-venv python3-yaml python3-jsonschema python3-pyelftools \
 	python3-rich linux-libc-dev libbpf-dev clang gcc-bpf libbpf-tools xdp-tools libxdp1 libxdp-dev \
 	logrotate strace util-linux libcap2-bin shellcheck systemd man-db mandoc zsh fish \
-	bubblewrap firejail \
+	bubblewrap firejail bpftool iproute2 musl-tools \
 	chromium fonts-dejavu-core $(PACKAGERS) lintian rpm $(MACHINES)
 # What make check runs beside Python's packages.
 CHECKERS = python3-venv shellcheck man-db mandoc zsh fish
 # Virtual machines, and Debian's kernels for them.
 MACHINES = qemu-system-x86 lz4 xz-utils zstd debian-archive-keyring
-# What compiles the guard.
+# What compiles the guard, and the shim.
 COMPILER = clang libbpf-dev linux-libc-dev
-PACKAGERS = python3 build-essential dpkg-dev debhelper dh-python $(COMPILER)
+SHIM = clang lld
+PACKAGERS = python3 build-essential dpkg-dev debhelper dh-python $(COMPILER) $(SHIM)
 
-.PHONY: help guard demo demo-rootless check test bench pictures install uninstall deb rpm clean
+.PHONY: help guard shim demo demo-rootless check test bench pictures install uninstall deb rpm clean
 
 help:
 	@echo 'make guard      the guard of confined tokens, compiled, for make install'
+	@echo 'make shim       the library for programs that know no tokens, compiled, for make install'
 	@echo 'make demo       a container with a BPF token, on crun and on runc'
 	@echo 'make demo-rootless  the same for a user without any privilege, through the broker'
 	@echo 'make check      the linters, and the tests that need nothing but Python: under a minute'
@@ -38,6 +40,10 @@ help:
 guard:
 	@! command -v dpkg-query >/dev/null || .ci/packages $(COMPILER)
 	@contrib/build-guard
+
+shim:
+	@! command -v dpkg-query >/dev/null || .ci/packages $(SHIM)
+	@contrib/build-shim
 
 demo:
 	@.ci/packages $(ENGINES)
@@ -54,7 +60,7 @@ check:
 
 test:
 	@.ci/packages $(TOOLS)
-	@$(MAKE) --no-print-directory guard .venv/made
+	@$(MAKE) --no-print-directory guard shim .venv/made
 	.ci/test
 
 bench:
@@ -86,5 +92,5 @@ rpm:
 	@contrib/rpm/build '$(OUTPUT)'
 
 clean:
-	rm -rf .venv build oci_bpf_hook/guard/lsm/guard.*.o *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build oci_bpf_hook/guard/lsm/guard.*.o oci_bpf_hook/shim/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

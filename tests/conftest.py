@@ -27,6 +27,8 @@ from tests.support.scratch import LAUNCHER
 PURE = {"advise", "bpf", "delegation", "formats", "policy", "recording", "source", "text"}
 # What compiles objects, and programs that embed some.
 TOOLS = ["strace", "nsenter", "clang", "bpf-gcc", "execsnoop", "xdp-loader"]
+# And what the shim is compiled and tried with.
+TOOLS += ["ld.lld", "musl-gcc", "bpftool", "ip", "tc"]
 # And what boots machines, which are of this kind.
 if os.uname().machine == "x86_64":
     TOOLS += ["qemu-system-x86_64", "zstd", "lz4", "xz"]

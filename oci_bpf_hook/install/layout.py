@@ -28,8 +28,8 @@ _NAMES = {
     "createRuntime": "oci-bpf-hook.json",
     "createContainer": "oci-bpf-hook-createContainer.json",
 }
-# The suffixes of the modules, of the files that they read, and of the guard's objects.
-_SUFFIXES = (".py", ".json", ".yaml", ".o")
+# The suffixes of the modules, of the files that they read, of the guard's objects and of the shim.
+_SUFFIXES = (".py", ".json", ".yaml", ".o", ".so")
 _PRECREATE = "oci-bpf-hook-precreate.json"
 _COMMAND = """\
 #!/usr/bin/python3 -I

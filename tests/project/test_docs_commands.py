@@ -22,12 +22,12 @@ from oci_bpf_hook.errors import FOUND, UNKNOWN_NAME
 from oci_bpf_hook.kernel.enums import VMLINUX
 from tests.cli.commands.test_convert import INCUS
 from tests.project.test_newcomers import IMAGE, STARTING, at_srv, podman, run_lines
-from tests.support import policy
+from tests.support import policy, shim
 from tests.support.bpf import compile_text, compiled
 from tests.support.bundle import Bundle
 from tests.support.consumer import Consumer
 from tests.support.docs import BLOCKS, Block, has_test
-from tests.support.packages import fresh, run
+from tests.support.packages import PACKAGE, fresh, run
 from tests.support.places import ROOT
 from tests.support.podman import World
 
@@ -134,6 +134,7 @@ def to_run(block: Block) -> list[str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with fresh(tmp_path_factory.mktemp("host")):
         run("/usr/bin/python3", "-B", "-m", "oci_bpf_hook", "install")
+        shim.build(PACKAGE / "shim")
         policy.write(json.dumps(POLICY))
         for name in ("/etc/subuid", "/etc/subgid"):
             with Path(name).open("a") as file:

@@ -136,9 +136,10 @@ def test_they_hold_what_install_installs(built: Path, tmp_path: Path) -> None:
     }
 
 
-def test_they_build_the_guard_that_they_hold(built: Path, tmp_path: Path) -> None:
+def test_they_build_the_guard_and_the_shim_that_they_hold(built: Path, tmp_path: Path) -> None:
     """It is compiled anew, whatever was there, and loaded by a library that is recommended."""
     run(str(ROOT / "contrib" / "build-guard"), str(tmp_path))
+    run(str(ROOT / "contrib" / "build-shim"), str(tmp_path))
     run("dpkg-deb", "-x", package(built, "deb"), str(tmp_path / "deb"))
     (tmp_path / "rpm").mkdir()
     unpack = 'rpm2cpio "$0" | cpio --quiet -id'
@@ -149,6 +150,13 @@ def test_they_build_the_guard_that_they_hold(built: Path, tmp_path: Path) -> Non
             assert (lsm / path.name).read_bytes() == path.read_bytes()
         assert len(list(lsm.glob("*.o"))) == 2
         assert (lsm / "kfuncs.json").exists()
+        libraries = sorted((tmp_path / kind / str(PACKAGE)[1:] / "shim").glob("*.so"))
+        assert [path.name for path in libraries] == [
+            path.name for path in sorted(tmp_path.glob("*.so"))
+        ]
+        assert len(libraries) == 2
+        for path in libraries:
+            assert path.read_bytes() == (tmp_path / path.name).read_bytes()
     assert "libbpf1" in run("dpkg-deb", "-f", package(built, "deb"), "Recommends")
     assert "libbpf" in run("rpm", "-qp", "--recommends", package(built, "rpm"))
 

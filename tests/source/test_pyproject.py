@@ -46,15 +46,15 @@ def test_what_lies_beside_the_modules_is_in_the_wheel(name: str) -> None:
         assert any(fnmatch(path.name, pattern) for pattern in patterns), path
     # What is there once it is compiled has a pattern all the same.
     used = {p for p in patterns if any(fnmatch(path.name, p) for path in files(FOLDERS[name]))}
-    assert set(patterns) - used <= {"*.o"}
+    assert set(patterns) - used <= {"*.o", "*.so"}
 
 
 def test_what_lies_beside_the_modules_is_installed() -> None:
-    """All but the guard's source."""
+    """All but the sources in C."""
     suffixes = {
         path.suffix
         for name, folder in FOLDERS.items()
         if name.rpartition(".")[2] not in RESOURCES
         for path in files(folder)
     }
-    assert suffixes - set(_SUFFIXES) <= {".c"}
+    assert suffixes - set(_SUFFIXES) <= {".c", ".h"}
