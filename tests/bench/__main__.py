@@ -18,9 +18,10 @@ from .command import command
 from .engine import podman
 from .launcher import HERE, launcher, memory
 from .samples import ROUNDS, Group
+from .shim import shim
 
 PICTURE: Final = HERE.parents[1] / "docs" / "pictures" / "benchmark.png"
-_GROUPS: Final = ("launcher", "command", "podman", "broker", "memory", "advise")
+_GROUPS: Final = ("launcher", "command", "podman", "broker", "memory", "advise", "shim")
 _EPILOG: Final = """\
 A ratio is that of two figures of one round, and what is shown is the median of all rounds with its
 quartiles; "over" means that this median is over the budget.  The exit code is 0 even then: on a
@@ -118,6 +119,12 @@ def _measure(
         else:
             _progress("advise")
             groups.append(advise(directory, rounds=rounds))
+    if "shim" in wanted:
+        if missing := missing_tools(["cc", "clang", "ld.lld"]):
+            left_out.append(f"the shim: {', '.join(missing)} missing")
+        else:
+            _progress("the shim")
+            groups += shim(directory, rounds=rounds)
     return groups, storage
 
 

@@ -20,12 +20,17 @@ ROWS = {
     "broker-memory": ["before", "after"],
     "memory": ["bare", "request", "nothing"],
     "advise": ["start", "help", "one", "many"],
+    "shim-calls": ["without", "with"],
+    "shim-start": ["without", "with"],
+    "shim-least": ["without", "with", "empty"],
 }
 BUDGETS = {
     ("launcher", "request"): 2.0,
     ("command", "help"): 3.0,
     ("memory", "request"): 1.3,
     ("advise", "many"): 10.0,
+    ("shim-calls", "with"): 1.02,
+    ("shim-start", "with"): 1.03,
 } | {(f"podman-{runtime}", "hook"): 1.15 for runtime in RUNTIMES}
 
 
