@@ -11,7 +11,7 @@ from ..broker.client import connect
 from ..container.namespaces import is_initial
 from ..errors import HookError
 from ..kernel import enums as kernel
-from ..kernel import process
+from ..kernel import process, releases
 from ..paths import POLICY, SOCKET
 from ..policy.store.cache import in_force
 from ..running.process import Status, status_of
@@ -53,7 +53,11 @@ def check() -> Iterator[Finding]:
 
 
 def _kernel() -> Iterator[Finding]:
-    yield ok("kernel", f"Linux {os.uname().release}")
+    name = f"Linux {os.uname().release}"
+    if releases.running().tokens:
+        yield ok("kernel", name)
+    else:
+        yield problem("kernel", f"{name} {releases.TOO_OLD}", "boot Linux 6.9 or later")
     value = _sysctl("kernel/unprivileged_bpf_disabled")
     if value == "0":
         yield warning(

@@ -8,7 +8,7 @@ from ...bpf.names import CMDS, KINDS, MAPS, PROGS, Kind
 from ...bpf.type_facts import HOST, TOKEN_SINCE, reach, why
 from ...errors import DONE, KERNEL_CANNOT, HookError
 from ...kernel import enums as kernel
-from ...kernel.releases import FIRST, Source, of_release, release
+from ...kernel.releases import FIRST, Source, of_enums, of_release, release
 from ..options import kernel as kernel_options
 from ..options.output import FAINT, HEAD, JSON, OK, WARNING, Output, Piece, print_json, styled
 from ..options.table import argument
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _shown(options: argparse.Namespace) -> Source:
     if options.table:
-        return Source(name="all kernels", enums=kernel.table().enums(KINDS), release=None)
+        return of_enums("all kernels", kernel.table().enums(KINDS))
     if not (options.kernel or options.header or options.btf):
         try:
             kernel.from_btf(KINDS)
@@ -78,7 +78,7 @@ def _other(text: str) -> Source:
     """What --diff names: a release, or else a header."""
     if release(text) and not Path(text).exists():
         return of_release(text)
-    return Source(name=text, enums=kernel.from_header(KINDS, text), release=None)
+    return of_enums(text, kernel.from_header(KINDS, text))
 
 
 def _rows(shown: Source) -> dict[str, list[dict[str, Any]]]:

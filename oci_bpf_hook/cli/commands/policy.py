@@ -12,11 +12,13 @@ from ...delegation.lint import lint
 from ...delegation.masks import show
 from ...errors import DONE, USAGE, HookError
 from ...kernel import enums as kernel
+from ...kernel import releases
 from ...paths import POLICY
 from ...pipeline.case import Case
 from ...policy.store import cache
 from ...policy.subjects import of_description
 from ...resources import BUILTIN_POLICY
+from ..options import kernel as kernel_options
 from ..options import policy as policy_options
 from ..options import request
 from ..options.output import JSON, print_json
@@ -128,12 +130,16 @@ def _test(options: argparse.Namespace) -> int:
         }
         answer["confined"] = decision.confined
         answer["trimmed"] = list(decision.trimmed)
+        running = releases.running()
+        if not running.tokens:
+            raise kernel_options.cannot(running)
     except HookError as error:
         # With an unknown name the request means nothing, so no rule can decide about it.
         if case.wanted is None:
             raise
         code = error.code
-        answer["rule"], answer["problems"] = error.rule, list(error.sentences)
+        answer["rule"] = error.rule or answer["rule"]
+        answer["granted"], answer["problems"] = None, list(error.sentences)
     answer["dropped"] = list(case.dropped)
     answer["attributes"] = policy_options.shown(subject)
     print(json.dumps(answer, indent=2) if options.json else _text(answer))

@@ -4,9 +4,9 @@ import argparse
 
 from ...bpf.btf import BtfError
 from ...bpf.names import KINDS
-from ...errors import USAGE, HookError, Problem
+from ...errors import KERNEL_CANNOT, USAGE, HookError, Problem
 from ...kernel import enums as kernel
-from ...kernel.releases import Source, of_release, running
+from ...kernel.releases import TOO_OLD, Source, of_enums, of_release, running
 from .table import argument
 
 ARGUMENTS = (
@@ -32,7 +32,7 @@ def source(options: argparse.Namespace) -> Source:
         return of_release(options.kernel)
     if options.header:
         enums = kernel.from_header(KINDS, options.header)
-        return Source(name=options.header, enums=enums, release=None)
+        return of_enums(options.header, enums)
     if options.btf:
         try:
             enums = kernel.from_btf(KINDS, options.btf)
@@ -40,8 +40,14 @@ def source(options: argparse.Namespace) -> Source:
             raise _no_btf(options.btf, error.strerror) from None
         except BtfError as error:
             raise _no_btf(options.btf, error) from None
-        return Source(name=options.btf, enums=enums, release=None)
+        return of_enums(options.btf, enums)
     return running()
+
+
+def cannot(source: Source, hint: str | None = None) -> HookError:
+    """The error that the hook ends with on a kernel without tokens, whatever the policy says."""
+    why = f"{source.name} {TOO_OLD}"
+    return HookError(KERNEL_CANNOT, Problem(why, key="--kernel", item=source.name, hint=hint))
 
 
 def _no_btf(path: str, why: object) -> HookError:

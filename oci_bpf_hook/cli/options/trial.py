@@ -53,6 +53,8 @@ _NO_USER_NAMESPACE = (
 _NEAR = 4096
 _WIDEST = 12
 
+_ANOTHER = "--kernel 6.12 tries the request for a kernel that can"
+
 ARGUMENTS = (
     *request.ARGUMENTS,
     argument(
@@ -183,6 +185,9 @@ def try_out(one: Asker, given: Setting, lines: Sequence[str] = ()) -> Trial:
             findings.problems(error)
         # 4. policy, 5. masks, 7. grant
         _judge(case, asked, who, findings, given)
+    if asked is not None and not given.source.tokens:
+        # 8. halves, which would fail
+        findings.problems(kernel_options.cannot(given.source, _ANOTHER))
     return Trial(
         asker=one,
         enums=given.source.enums,

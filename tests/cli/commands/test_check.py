@@ -298,3 +298,21 @@ def test_strict() -> None:
     assert command("check", "--strict", *doubtful).returncode == REFUSED
     fine = annotated("delegate_cmds=map_create", "delegate_maps=hash")
     assert command("check", "--strict", *fine).returncode == DONE
+
+
+def test_a_kernel_without_tokens(tmp_path: Path) -> None:
+    """The names of a kernel before 6.9: the hook would end there, and so does the trial."""
+    header = tmp_path / "bpf.h"
+    own = Path("/usr/include/linux/bpf.h").read_text()
+    header.write_text(own.replace("BPF_TOKEN_CREATE", "BPF_SOMETHING_ELSE"))
+    with in_force(None):
+        code, found = answer("check", "--header", header, *annotated("delegate_cmds=map_create"))
+        assert code == KERNEL_CANNOT
+        (one,) = found["containers"]
+        assert (one["code"], one["granted"]) == (KERNEL_CANNOT, None)
+        (said,) = (found["text"] for found in one["findings"] if found["level"] == "problem")
+        assert said.startswith(f"{header} can't delegate BPF; that takes Linux 6.9 ")
+        # What the hook would find before that is the code; whoever asks for nothing gets nothing.
+        code, found = answer("check", "--header", header, *annotated("delegate_cmds=prog_lod"))
+        assert code == UNKNOWN_NAME
+        assert answer("check", "--header", header, *annotated("delegate_cmds="))[0] == DONE
