@@ -19,7 +19,7 @@ from _struct import Struct
 from ..delegation.masks import Grant
 from ..errors import BAD_ANNOTATION, HookError
 from ..mount import container_half
-from ..mount.failure import no_broker
+from ..mount.failure import busy_broker, no_broker, odd_broker
 from ..mount.host_half import ASKING, HostHalf
 from ..paths import SOCKET
 from ..text.strict_json import json_object, load_json
@@ -77,6 +77,8 @@ def decision(ask: wire.Ask, *, broker: str = SOCKET) -> wire.Granted:
     """What the broker would give this process for `ask`; nothing is mounted.  Raises HookError."""
     try:
         sock = connect(broker, ASKING)
+    except (BlockingIOError, TimeoutError):  # Its queue is full.
+        raise busy_broker(ASKING) from None
     except OSError as error:
         raise no_broker(f"connect: {error.strerror}") from None
     try:
@@ -106,6 +108,7 @@ class _Broker:
 
     def __init__(self, connection: int, seconds: float) -> None:
         self._socket = socket(AF_UNIX, SOCK_SEQPACKET, 0, connection)
+        self._seconds = seconds
         self._socket.settimeout(seconds)
 
     def __enter__(self) -> "_Broker":
@@ -129,7 +132,7 @@ class _Broker:
                 posix.close(fd)
             raise
         if fd < 0:
-            raise no_broker("it sent no mount")
+            raise odd_broker("it sent no mount")
         return fd
 
     def _exchange(self, message: "dict[str, object]") -> tuple[object, int]:
@@ -142,14 +145,16 @@ class _Broker:
             )
         try:
             answer, fd = self._send(data)
-        except OSError as error:  # Also TimeoutError.
-            raise no_broker(error.strerror or "it is too slow") from None
+        except (BlockingIOError, TimeoutError):
+            raise busy_broker(self._seconds) from None
+        except OSError as error:
+            raise odd_broker(error.strerror or "no reason") from None
         if not answer:
-            raise no_broker("it hung up, which it does if somebody asks far too often")
+            raise odd_broker("it hung up, which it does if somebody asks far too often")
         try:
             return load_json(answer, unique=True), fd
         except ValueError as error:
-            raise no_broker(f"its answer isn't JSON: {error}") from None
+            raise odd_broker(f"its answer isn't JSON: {error}") from None
 
     def _send(self, data: bytes) -> tuple[bytes, int]:
         """Send `data`; returns the answer, and the fd that came with it or -1.  Raises OSError."""

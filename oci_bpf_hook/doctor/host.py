@@ -25,6 +25,8 @@ _UNITS = (
     "/usr/lib/systemd/system/oci-bpf-hook-broker.socket",
     "/lib/systemd/system/oci-bpf-hook-broker.socket",
 )
+# Seconds.
+_PATIENCE = 2
 
 
 def check() -> Iterator[Finding]:
@@ -164,9 +166,16 @@ def _policy_fix(error: HookError) -> str:
 def _broker(found: list[Engine]) -> Finding:
     """Whether the broker answers, if anybody needs it: rootless engines do."""
     try:
-        connect(SOCKET, 2).close()
+        connect(SOCKET, _PATIENCE).close()
     except (FileNotFoundError, PermissionError) as error:
         return _no_broker(error, found)
+    except (BlockingIOError, TimeoutError):
+        return problem(
+            "broker",
+            f"the broker's socket {SOCKET} is there, but whoever asks waits for longer than "
+            f"{_PATIENCE} seconds, because the broker or this host is too busy",
+            "journalctl -u oci-bpf-hook-broker",
+        )
     except OSError as error:
         reason = "nobody listens" if error.errno == errno.ECONNREFUSED else error.strerror
         return problem(

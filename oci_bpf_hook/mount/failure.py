@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_SAYS = "journalctl -u oci-bpf-hook-broker says what the broker did"
 # The capabilities that a half's steps need besides uid 0.
 _CAPABILITIES = {
     "setgroups": "CAP_SETGID",
@@ -152,11 +153,29 @@ def _kernel(reason: str) -> HookError:
 
 
 def no_broker(reason: str) -> HookError:
-    """The error if no broker answers, for this `reason`."""
+    """The error if there is no broker to ask, for this `reason`."""
     return HookError(
         NO_BROKER,
         f"the broker, which delegates BPF for rootless engines, doesn't answer ({reason}); an "
         "administrator starts it with systemctl enable --now oci-bpf-hook-broker.socket",
+    )
+
+
+def busy_broker(seconds: float) -> HookError:
+    """The error if a broker is there, and hasn't answered within `seconds`."""
+    return HookError(
+        NO_BROKER,
+        f"the broker runs, but hasn't answered within {seconds:g} seconds, because it or this host "
+        f"is too busy; start the container again later, and if that doesn't help, {_SAYS}",
+    )
+
+
+def odd_broker(reason: str) -> HookError:
+    """The error if a broker is there, and for this `reason` its answer is of no use."""
+    return HookError(
+        NO_BROKER,
+        f"the broker runs, but it gave no answer that is of use ({reason}); start the container "
+        f"again, and if that doesn't help, {_SAYS}",
     )
 
 

@@ -5,14 +5,16 @@ import socket
 import subprocess
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from oci_bpf_hook.broker import client
 from oci_bpf_hook.broker.client import connect
 from oci_bpf_hook.broker.making import Making
+from oci_bpf_hook.broker.wire import Ask
 from oci_bpf_hook.container.namespaces import Container
 from oci_bpf_hook.delegation.masks import Grant
 from oci_bpf_hook.errors import (
@@ -23,6 +25,7 @@ from oci_bpf_hook.errors import (
     NOT_AS_GRANTED,
     REFUSED,
     UNKNOWN_NAME,
+    HookError,
 )
 from oci_bpf_hook.paths import SOCKET
 from tests.support.broker import Broker
@@ -293,6 +296,31 @@ def test_odd_answers(container: Scratch, answers: tuple[object, ...], words: str
     with answering(*answers):
         result = inside(container, {**ASK, **io(path="/opt/new/deep")})
     assert_failed(result, NO_BROKER, words, container=container)
+    # There is one, and it needn't be enabled.
+    assert "systemctl enable" not in result.stderr
+
+
+def test_one_that_is_too_slow(container: Scratch) -> None:
+    """As on a host under load: it runs, and to enable it would change nothing."""
+    with at_its_place():
+        result = inside(container, {**ASK, **io(path="/opt/new/deep")})
+    words = ("the broker runs, but hasn't answered within 8 seconds", "journalctl -u ")
+    assert_failed(result, NO_BROKER, *words, container=container)
+    assert "systemctl enable" not in result.stderr
+
+
+def test_one_whose_queue_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook at precreate asks, too, and makes the connection itself."""
+    monkeypatch.setattr(client, "ASKING", 1)
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(path)
+        listening.listen(0)
+        with (
+            closing(connect(path, 30)),
+            pytest.raises(HookError, match="the broker runs, but hasn't"),
+        ):
+            client.decision(Ask.__new__(Ask), broker=path)
 
 
 def test_something_else_than_the_mount(container: Scratch) -> None:

@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from oci_bpf_hook.broker.client import connect
 from oci_bpf_hook.doctor.engines import ETC, SHARED
 from oci_bpf_hook.paths import POLICY
 from oci_bpf_hook.paths import SOCKET as BROKER
@@ -257,6 +259,23 @@ def test_a_broker_that_nobody_is_behind(host: Host) -> None:
     found = host.doctor(first=run, env={"CODE": code})
     assert causes(found) == {"broker"}
     assert "nobody listens" in not_well(found)["broker"]["why"]
+
+
+def test_a_broker_that_is_too_busy(host: Host) -> None:
+    """Its queue is full, which doesn't mean that it should be enabled."""
+    path = Path(BROKER)
+    path.parent.mkdir(exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(BROKER)
+        sock.listen(0)
+        try:
+            with closing(connect(BROKER, 30)):
+                found = host.doctor()
+        finally:
+            path.unlink()
+    assert causes(found) == {"broker"}
+    assert "too busy" in _broker(found)["why"]
+    assert _broker(found)["fix"] == "journalctl -u oci-bpf-hook-broker"
 
 
 def test_a_broker_that_listens(host: Host) -> None:
