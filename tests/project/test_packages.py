@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_bpf_hook.paths import GUARD
+from oci_bpf_hook.paths import CACHE, GUARD, RUN
 from tests.support import policy
 from tests.support.docs import PAGES, broken, pages
 from tests.support.packages import (
@@ -168,6 +168,8 @@ def test_dpkg_installs_upgrades_removes_and_purges(built: Path, newer: Path, hos
     policy = Path("/etc/oci-bpf-hook/policy.yaml")
     before = written(host) - {str(policy), str(policy.parent)}
     run("dpkg", "-i", package(built, "deb"))
+    # The first hook needn't compile the policy.
+    assert Path(RUN, CACHE).exists()
     assert PACKAGE.is_dir()
     assert stale() == []
     with podman_as_installed() as world:
@@ -333,6 +335,8 @@ def test_rpm_installs_upgrades_and_erases(built: Path, newer: Path, host: Path) 
     before = written(host)
     run(*rpm, "-i", package(built, "rpm"))
     assert stale() == []
+    # The first hook needn't compile the policy.
+    assert Path(RUN, CACHE).exists()
     with podman_as_installed() as world:
         assert granted(world)
         run(*rpm, "-U", package(newer, "rpm"))

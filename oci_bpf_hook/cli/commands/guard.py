@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from contextlib import suppress
 from typing import Any
 
 from ...bpf.names import KINDS
@@ -9,6 +10,7 @@ from ...errors import DONE, FOUND, KERNEL_CANNOT, MOUNT_FAILED, HookError
 from ...guard.lsm import load, refusals, release
 from ...guard.pinned import AbsentError, in_force
 from ...kernel.enums import enums
+from ...policy.store.cache import in_force as policy_in_force
 from ...running.delegations import Delegation, delegations
 from ..options.output import FAINT, HEAD, JSON, OK, PROBLEM, WARNING, Output, print_json, styled
 from ..options.table import Argument, Command, argument
@@ -46,6 +48,9 @@ _FORCE = argument(
 
 def _on(options: argparse.Namespace) -> int:
     done = load.turn_on()
+    # At boot this runs before any engine: then no container has to wait until that is compiled.
+    with suppress(HookError):
+        policy_in_force()
     if options.json:
         print_json({"changed": done.changed, "digest": done.digest})
         return DONE

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import subprocess
 
 from ...errors import DONE, USAGE, HookError, Problem
 from ...install.containerd import CONFIG, DROP_IN
@@ -19,6 +20,8 @@ and CRI-O. Running it again changes only what is different.
 The JSON is written when everything else is in place, because an engine silently skips a hook whose
 program is missing, and a broken JSON stops every container. install refuses directories that others
 than root can write to.
+
+It also compiles the policy, so that the first container doesn't have to wait for that.
 
 install doesn't write the policy, {POLICY}; without it the built-in policy holds.
 `systemctl enable --now oci-bpf-hook-broker.socket` starts the broker.
@@ -81,9 +84,20 @@ def run(options: argparse.Namespace) -> int:
         raise HookError(USAGE, *problems)
     without = lacks_guard()
     take(steps, options, guard=not without)
+    if not (layout.top or options.dry_run):
+        _compile_policy(layout)
     if without and not options.json:
         Output().line(styled(WARNING, "without the guard"), f": {_WITHOUT}")
     return DONE
+
+
+def _compile_policy(layout: Layout) -> None:
+    """Have what was installed compile the policy, which would take the first hook long.
+
+    Whether the policy is in order isn't said here: the hook and doctor say it.
+    """
+    command = [str(layout.path("bin", "oci-bpf-hook")), "policy", "show"]
+    subprocess.run(command, capture_output=True, check=False)  # noqa: S603
 
 
 def located(options: argparse.Namespace) -> Layout:

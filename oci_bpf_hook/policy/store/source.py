@@ -1,10 +1,11 @@
 """Compiles the policy that people write, or the built-in one, and keeps the result for `cache`.
 
 Reading YAML and checking a schema takes far longer than all else that the hook does, so each file
-is compiled only once.
+is compiled only once, also on a host where that takes longer than a hook may.
 """
 
 import posix
+from _signal import alarm
 from time import monotonic, sleep, time_ns
 
 from ... import paths, whole
@@ -34,6 +35,10 @@ _TRIES = 100
 # engine waits for the hook (15 seconds, according to the JSON in hooks.d).
 _PATIENCE = 5.0
 _POLL = 0.05
+# Seconds that an heir takes at most; the number of the policy's fd in it, and one above all fds.
+_LONGEST = 600
+_SOURCE = 100
+_FDS = 1 << 16
 _LOCK = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 
 
@@ -83,6 +88,19 @@ def compile_policy(
     the kernel and the C `header`.  The result is kept in the directory `run`.  Raises HookError
     (BAD_POLICY, or USAGE for the header).
     """
+
+    def compile_(source: int) -> bytes:
+        return _compile(source, identity, header, etc, run)
+
+    pid, alive = _heir(run, source, compile_)
+    try:
+        return compile_(source)
+    finally:
+        if pid:
+            _dismiss(pid, alive)
+
+
+def _compile(source: int, identity: list[object], header: str | None, etc: str, run: str) -> bytes:
     settled = True
     if source < 0:
         head, rules = _builtin()
@@ -96,6 +114,57 @@ def compile_policy(
     if settled:
         _keep(run, compiled + END.pack(len(compiled)))
     return compiled
+
+
+def _heir(run: str, source: int, compile_: "Callable[[int], object]") -> tuple[int, int]:
+    """Fork a process that compiles the policy if this one is killed before it has done so.
+
+    An engine kills a hook after 15 seconds.  On a host where compiling takes longer, every hook
+    would be killed, and each would begin anew.  `compile_` takes an fd in the place of `source`.
+    Returns the pid, and an fd to which this process writes when it no longer needs an heir; 0 and
+    -1 if there is none.
+    """
+    try:
+        waiting, alive = posix.pipe2(posix.O_CLOEXEC)
+        pid = posix.fork()
+    except OSError:
+        return 0, -1
+    if pid:
+        posix.close(waiting)
+        return pid, alive
+    try:
+        posix.close(alive)
+        posix.setsid()
+        alarm(_LONGEST)
+        if not posix.read(waiting, 1):  # Nobody is left who could write.
+            _inherit(run, source, compile_)
+    finally:
+        posix._exit(0)
+
+
+def _dismiss(pid: int, alive: int) -> None:
+    """End the heir `pid`, which has nothing to do."""
+    try:
+        posix.write(alive, b".")
+        posix.close(alive)
+        posix.waitpid(pid, 0)
+    except OSError:  # It has been killed, or reaped.
+        pass
+
+
+def _inherit(run: str, source: int, compile_: "Callable[[int], object]") -> None:
+    """Compile the policy as the heir, unless somebody else does; errors are for who asks next."""
+    # The runtime reads the hook's output until nobody has it open any more, and others of the
+    # hook's fds are on a container that may have ended.
+    if source >= 0:
+        posix.dup2(source, _SOURCE)
+        source = _SOURCE
+    posix.closerange(0, _SOURCE)
+    posix.closerange(_SOURCE + 1, _FDS)
+    for _ in range(3):
+        posix.open("/dev/null", posix.O_RDWR)
+    if _lock(posix.open(f"{run}/.lock", _LOCK, 0o600)):
+        compile_(source)
 
 
 def _builtin() -> "tuple[dict[str, Any], list[Rule]]":

@@ -16,7 +16,7 @@ from oci_bpf_hook.install import bytecode
 from oci_bpf_hook.install import layout as install_layout
 from oci_bpf_hook.install.containerd import DROP_IN
 from oci_bpf_hook.oci.cdi import DIRECTORIES, FILE
-from oci_bpf_hook.paths import GUARD, PINS
+from oci_bpf_hook.paths import CACHE, GUARD, PINS, RUN
 from tests.support.command import answer, command
 from tests.support.pins import bpffs, pin
 from tests.support.places import ROOT
@@ -145,6 +145,25 @@ def test_the_guard_goes_between_the_json_and_the_program(opt: Path, tmp_path: Pa
         assert [step["action"] for step in steps].count("off") == 1
         assert not Path(PINS).exists()
     assert files(opt) == set()
+
+
+def test_the_first_hook_needs_not_compile_the_policy(opt: Path, tmp_path: Path) -> None:
+    compiled = Path(RUN) / CACHE
+    compiled.unlink(missing_ok=True)
+    with in_force(None):
+        assert command("install", "--prefix", opt, "--dry-run").returncode == DONE
+        install(tmp_path)
+        assert not compiled.exists()
+        assert command("install", "--prefix", opt).returncode == DONE
+        kept = compiled.stat()
+        # It is the one that the installed hook takes.
+        hook = opt / "libexec" / "oci-bpf-hook" / "oci-bpf-hook"
+        with Scratch() as scratch:
+            state = json.dumps(scratch.state(io(delegate_cmds="map_create")))
+            done = subprocess.run([hook], input=state, text=True, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (DONE, "")
+        assert compiled.stat() == kept
+    assert command("uninstall", "--prefix", opt).returncode == DONE
 
 
 def test_nothing_goes_while_the_guard_holds_somebody(opt: Path) -> None:

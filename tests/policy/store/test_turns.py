@@ -1,6 +1,8 @@
 """Several who start at once: one compiles the policy, nobody waits for long, all see it whole."""
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from oci_bpf_hook.errors import HookError
 from oci_bpf_hook.policy.store import source
 from tests.support.policyplace import DENY, Place
 from tests.support.subjects import subject as asker
@@ -37,6 +40,51 @@ def test_one_compiles_for_all_who_start_at_once(
         assert hook.exitcode == 0
     assert done.read_text() == "x"
     assert place.name() == "one"
+
+
+def test_who_is_killed_while_it_compiles_leaves_a_compiled_policy(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by an engine's timeout, on a host where compiling takes longer than that, each time."""
+    place.write(DENY.format(name="one"))
+    own, (begun, begins), (ended, ends) = os.getpid(), os.pipe(), os.pipe()
+    compile_ = source._compile
+
+    def slow(*arguments: Any) -> bytes:
+        if os.getppid() == own:
+            os.write(begins, b".")
+            signal.pause()
+        # What the runtime reads has an end, and so have the container's own files.
+        assert os.path.realpath("/proc/self/fd/1") == "/dev/null"
+        assert not os.path.exists(f"/proc/self/fd/{ends}")
+        return compile_(*arguments)
+
+    monkeypatch.setattr(source, "_compile", slow)
+    hook = multiprocessing.get_context("fork").Process(target=place.policy)
+    hook.start()
+    assert os.read(begun, 1)
+    assert not place.cache.exists()
+    hook.kill()
+    hook.join()
+    os.close(ends)
+    assert os.read(ended, 1) == b""
+    until = time.monotonic() + 60
+    while not place.cache.exists():
+        assert time.monotonic() < until
+    monkeypatch.setattr(source, "_compile", None)
+    assert place.name() == "one"
+    for fd in (begun, begins, ended):
+        os.close(fd)
+
+
+def test_who_isn_t_killed_leaves_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.write(DENY.format(name="one"))
+    assert place.name() == "one"
+    place.write("rules: [")
+    with pytest.raises(HookError):
+        place.policy()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 @pytest.mark.parametrize("kept", [True, False])
