@@ -193,22 +193,22 @@ class _Examination:
         elif mount is not None and mount.delegates:
             yield from self._right_mount(mount)
         elif self.delegated:
-            if self._leads_there():
+            if self._root_token() == 0:
                 yield ok("bpffs", f"{self.path} leads to a bpffs that delegates")
             else:
                 yield self._other_path()
-        elif mount is not None and mount.fstype == "bpf":
-            yield problem(
-                "masks-empty",
-                f"the bpffs at {self.path} delegates nothing",
-                self._delegate(),
-            )
+        elif mount is None or mount.fstype != "bpf":
+            yield self._none("")
+        elif os.geteuid() == 0 and self._root_token() != errno.ENOENT:
+            # podman binds the host's /sys into a container of a pod with a user namespace.
+            yield self._none(f"; that at {self.path} is the host's own, and gives it no token")
         else:
-            yield problem(
-                "no-bpffs",
-                f"there is no delegated bpffs at {self.path}, nor anywhere else in the container",
-                self._delegate(),
-            )
+            why = f"the bpffs at {self.path} delegates nothing"
+            yield problem("masks-empty", why, self._delegate())
+
+    def _none(self, more: str) -> Finding:
+        why = f"there is no delegated bpffs at {self.path}, nor anywhere else in the container"
+        return problem("no-bpffs", f"{why}{more}", self._delegate())
 
     def _right_mount(self, mount: Mount) -> Iterator[Finding]:
         if mount.root != "/":
@@ -226,15 +226,15 @@ class _Examination:
         )
         yield ok("bpffs", f"{mount.point} delegates {', '.join(counts)}")
 
-    def _leads_there(self) -> bool:
-        """Whether the path is a link to a bpffs that tokens can be made from."""
+    def _root_token(self) -> int:
+        """The errno with which the container's root gets a token there; -1 if it can't try."""
         if os.geteuid():
-            return False
+            return -1
         try:
             with _opened(Container, self.one) as container:
-                return visit(container, self.path, self.status).root_token == 0
+                return visit(container, self.path, self.status).root_token
         except HookError:
-            return False
+            return -1
 
     def _other_path(self) -> Finding:
         there = ", ".join(mount.point for mount in self.delegated)

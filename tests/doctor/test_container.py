@@ -189,6 +189,16 @@ def test_no_bpffs() -> None:
         assert causes(scratch.init.pid) == {"no-bpffs"}
 
 
+@pytest.mark.parametrize("mode", ["0700", "1777"])
+def test_the_host_s_own_bpffs(mode: str) -> None:
+    """As podman binds the host's /sys into the containers of a pod with a user namespace."""
+    script = f'mount -t bpf -o mode={mode} bpf {BPFFS} && exec "$@"'
+    with Scratch(prefix=("unshare", "--mount", "sh", "-ec", script, "sh")) as scratch:
+        assert causes(scratch.init.pid) == {"no-bpffs"}
+        (wrong,) = others(findings("--pid", str(scratch.init.pid))).values()
+        assert "is the host's own, and gives it no token" in wrong["why"]
+
+
 def test_a_directory_of_a_bpffs() -> None:
     with workload() as (pid, scratch):
         script = f"mkdir {BPFFS}/sub && mount --bind {BPFFS}/sub {BPFFS}"
