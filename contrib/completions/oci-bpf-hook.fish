@@ -149,7 +149,7 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l prefix -x -a '(__fish
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l destdir -x -a '(__fish_complete_directories)' -d 'put DIR in front of every path, for making packages'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l dry-run -d 'show the steps, and do nothing'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l stage -x -a 'createRuntime createContainer' -d 'the stage that the hook is registered for (default: createRuntime)'
-complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l engine -x -a 'podman cri-o containerd' -d 'the engine that runs the hook, for the policy\'s rules'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l engine -x -a 'podman cri-o containerd' -d 'the engine that runs the hook, for the policy\'s rules (default: the one that is registered already)'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l precreate -d 'also give podman\'s containers what they need to use a token'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at install' -l json -d 'print JSON'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l kernel -x -d 'the kernel of this release, such as 6.12, from the table of this program'

@@ -11,7 +11,6 @@ modules, so that the launcher stops at an older one's until the others are there
 put the launcher first as well, since they go by the order of the names.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from ..oci import cdi
 from ..resources import PACKAGE, RESOURCES, resource
 from ..values import Value
 from . import containerd
+from .registration import registration
 from .steps import Step, copy, removal
 
 STAGES = ("createRuntime", "createContainer")
@@ -128,7 +128,12 @@ def install(
         Step(
             action="write",
             path=layout.hooks / _NAMES[stage],
-            content=_hook(layout, resource("hooks") / _NAMES[stage], engine),
+            content=registration(
+                resource("hooks") / _NAMES[stage],
+                layout.program,
+                engine,
+                layout.hooks / _NAMES[stage],
+            ),
             mode=0o644,
         ),
         # This comes last, since what it adds has no effect unless the hook itself is run.
@@ -251,16 +256,6 @@ def _units(layout: Layout) -> Iterator[Step]:
 
 
 def _precreate(layout: Layout, engine: str | None) -> Step:
-    content = _hook(layout, resource("podman") / _PRECREATE, engine)
     path = layout.precreate / _PRECREATE
+    content = registration(resource("podman") / _PRECREATE, layout.program, engine, path)
     return Step(action="write", path=path, content=content, mode=0o644)
-
-
-def _hook(layout: Layout, source: Path, engine: str | None) -> bytes:
-    """The JSON that registers the hook: `source` with the path of the installed program."""
-    loaded = json.loads(source.read_bytes())
-    hook = loaded["hook"]
-    hook["path"] = layout.program
-    if engine:
-        hook["args"] += ["--engine", engine]
-    return (json.dumps(loaded, indent=4) + "\n").encode()

@@ -15,6 +15,7 @@ from oci_bpf_hook.paths import GUARD, PINS
 from tests.support import policy
 from tests.support.packages import (
     ALONE,
+    HOOK_JSON,
     LIBEXEC,
     PACKAGE,
     booted,
@@ -130,6 +131,32 @@ def test_an_upgrade_replaces_the_launcher_before_its_modules(
     # Each of the older ones goes when the new ones are there.
     done = [path for _, path in changes(trace)]
     assert done.index(f"{PACKAGE}/hook.py") > max(done.index(str(path)) for path in ours)
+
+
+@pytest.mark.parametrize("kind", ["deb", "rpm"])
+def test_an_upgrade_keeps_what_was_chosen(kind: str, built: Path, newer: Path, host: Path) -> None:
+    """The engine, in the JSON or in the policy, and how long it waits for the hook."""
+    install, remove = manager(kind, host)
+    again = {"deb": install, "rpm": [*install, "--force"]}[kind]
+    run(*install, package(built, kind))
+    own = json.loads(HOOK_JSON.read_text())
+    run("oci-bpf-hook", "install", "--engine", "podman")
+    chosen = json.loads(HOOK_JSON.read_text())
+    chosen["hook"]["timeout"] = 120
+    HOOK_JSON.write_text(json.dumps(chosen))
+    engine = policy.POLICY.read_text().replace("version: 1\n", "version: 1\nengine: podman\n")
+    policy.POLICY.write_text(engine)
+    for path in (package(newer, kind), package(newer, kind)):
+        run(*again, path)
+        assert json.loads(HOOK_JSON.read_text()) == chosen
+        assert policy.POLICY.read_text() == engine
+        assert not list(HOOK_JSON.parent.glob("*.kept"))
+    run(*remove)
+    # What was removed begins anew.
+    run(*install, package(built, kind))
+    assert json.loads(HOOK_JSON.read_text()) == own
+    run(*remove)
+    assert not HOOK_JSON.parent.exists() or not list(HOOK_JSON.parent.iterdir())
 
 
 def test_pip_leaves_nothing_of_the_flat_layout(tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ ARGUMENTS = (
     argument(
         *("--engine",),
         choices=("podman", "cri-o", "containerd"),
-        help="the engine that runs the hook, for the policy's rules",
+        help="the engine that runs the hook, for the policy's rules (default: the one that is "
+        "registered already)",
     ),
     argument(
         "--precreate",
