@@ -1,6 +1,6 @@
 """Finds the containers that run on this host, whatever engine started them.
 
-It asks /proc and podman's API.
+It asks /proc, and podman's and Docker's APIs.
 
 A container is a mount namespace in a user namespace of its own; its init is the process that has
 been in it longest.  Engines write a container's name on the command line of the process that
@@ -14,8 +14,9 @@ whatever names the user gives them.  None of the files that these sources name i
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from ..container.namespaces import Process
@@ -23,6 +24,7 @@ from ..container.nesting import outermost, outermost_owner
 from ..errors import BAD_STATE, USAGE, HookError, quote
 from ..kernel.process import CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE
 from ..values import Value
+from . import docker
 from .owner import user_behind
 from .process import comm, is_roots, pids, read, status
 from .programs import is_program, roots_alone
@@ -51,7 +53,7 @@ class Running(Value):
     """A container: its init's `pid`, its namespaces' inode numbers, and what it is called.
 
     `engine` is podman, cri-o, containerd, docker, lxc, nspawn, machine or systemd, or None.  `id`
-    is the engine's id; `image` is known only from podman's API.  `vouched` means that root's own
+    is the engine's id; `image` is known only from an API.  `vouched` means that root's own
     engine says all this.  `runtime` is the path of the OCI runtime on the command line of root's
     conmon; it is compared, and never opened.
     """
@@ -100,7 +102,8 @@ def containers() -> list[Running]:
         host.add(_namespace(1, "mnt"))
     found = sorted((one for mount, one in oldest.items() if mount not in host), key=_start_of)
     known = _from_podman()
-    return [_running(one, known) for one in found]
+    named = cache(docker.names)
+    return [_running(one, known, named) for one in found]
 
 
 def find(name: str) -> Running:
@@ -133,7 +136,7 @@ def of_process(pid: int) -> Running:
     Raises HookError (BAD_STATE).
     """
     try:
-        return _running(_see(pid), {})
+        return _running(_see(pid), {}, docker.names)
     except OSError as error:
         raise HookError(BAD_STATE, f"process {pid} can't be looked at: {error.strerror}") from None
 
@@ -167,7 +170,11 @@ def _namespace(pid: int | str, kind: str) -> int:
     return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
 
 
-def _running(one: _Seen, known: dict[int, tuple[str, str, str]]) -> Running:
+def _running(
+    one: _Seen,
+    known: dict[int, tuple[str, str, str]],
+    of_docker: Callable[[], dict[str, tuple[str, str]]],
+) -> Running:
     watched = _by_watcher(one.pid)
     named, vouched = watched or (by_cgroup(_cgroup(one.pid)), False)
     engine, name, identity, runtime = named
@@ -175,6 +182,8 @@ def _running(one: _Seen, known: dict[int, tuple[str, str, str]]) -> Running:
     if one.pid in known:
         engine, vouched = "podman", os.geteuid() == 0
         name, identity, image = known[one.pid]
+    elif engine == "docker" and vouched and identity:
+        name, image = of_docker().get(identity, (None, None))
     return Running(
         pid=one.pid,
         user=one.user,
@@ -299,10 +308,12 @@ def _conmon(words: list[str], given: dict[str, str]) -> tuple[str | None, str | 
 def _shim(pid: int, given: dict[str, str]) -> _Named:
     # A pod's containers have one shim, whose -id is the first one's; the cgroup names each one's
     # own id.
-    engine = "docker" if given.get("-namespace") == "moby" else "containerd"
+    engine, _, identity, _ = by_cgroup(_cgroup(pid))
+    # An administrator may have given the namespace another name; systemd's cgroups have Docker's.
+    if engine != "docker":
+        engine = "docker" if docker.is_namespace(given.get("-namespace")) else "containerd"
     told = given.get("-id", "")
-    identity = by_cgroup(_cgroup(pid))[2] or (told if _NAME.fullmatch(told) else None)
-    return engine, None, identity, None
+    return engine, None, identity or (told if _NAME.fullmatch(told) else None), None
 
 
 def by_cgroup(text: str) -> _Named:
