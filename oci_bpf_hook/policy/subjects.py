@@ -4,17 +4,8 @@ The broker has its peer (`of_peer`), and a command a running container, a sandbo
 the command line says.
 """
 
-from .subject import (
-    CLAIMS,
-    ENGINE,
-    ENGINES,
-    NO_CLAIMS,
-    NO_GLOBS,
-    Subject,
-    identify,
-    make_subject,
-    origin,
-)
+from .origin import ENGINE, origin
+from .subject import CLAIMS, ENGINES, NO_CLAIMS, NO_GLOBS, Subject, identify, make_subject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

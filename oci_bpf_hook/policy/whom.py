@@ -4,7 +4,7 @@ A refusal proposes such a rule.  So names that an engine makes up for each conta
 belong into it, and it is at least as narrow as the rule that refused.
 """
 
-from .subject import OF_USERS
+from .origin import OF_USERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
