@@ -5,8 +5,13 @@ from typing import Any
 
 from ..delegation.annotations import PREFIX
 from ..errors import quote
+from ..policy.forms import ANY, Form, Part, form
+from ..policy.whom import literally
 from ..text.places import Fault, Place, Spot, fault
 from .container import TOP, Asker, asker, lacking, no_user_namespace
+
+_DIGITS = "0123456789"
+_FIRST = _DIGITS[1:]
 
 
 def is_compose(data: object) -> bool:
@@ -18,13 +23,19 @@ def read(
     data: Mapping[str, Any], spots: Mapping[Place, Spot], faults: list[Fault]
 ) -> Iterator[Asker]:
     """The services of the document `data`; what can't be read is added to `faults`."""
+    project = data.get("name")
+    known = project if isinstance(project, str) else None
     for name, service in data["services"].items():
         if isinstance(service, dict):
-            yield _service(str(name), service, spots, faults)
+            yield _service(str(name), service, spots, faults, known)
 
 
 def _service(
-    name: str, service: Mapping[str, Any], spots: Mapping[Place, Spot], faults: list[Fault]
+    name: str,
+    service: Mapping[str, Any],
+    spots: Mapping[Place, Spot],
+    faults: list[Fault],
+    project: str | None,
 ) -> Asker:
     place: Place = ("services", name)
     here = spots.get((*place, "key"), TOP)
@@ -50,18 +61,63 @@ def _service(
     subject: dict[str, object] = {"host_network": service.get("network_mode") == "host"}
     if isinstance(service.get("image"), str):
         subject["image"] = service["image"]
-    if isinstance(service.get("container_name"), str):
-        subject["container"] = service["container_name"]
+    container = _container(name, service, project)
+    if isinstance(container, str):
+        subject["container"] = container
+    else:
+        doubts += _doubts_of_name(name, container, where)
     return asker(
         f"service {quote(name)[1:-1]}",
         annotations,
         where,
         here=here,
         subject=subject,
+        told=("container",),
+        forms={} if isinstance(container, str) else {"container": container},
+        named=here,
         user_namespace=True if own else None,
         doubts=doubts,
         lacks=lacks,
     )
+
+
+def _container(name: str, service: Mapping[str, Any], project: str | None) -> str | Form:
+    """What the container of the service `name` is called, or the Form of that.
+
+    docker compose puts - between the parts, podman-compose and older releases put _.
+    """
+    given = service.get("container_name")
+    advice = "container_name in the service gives the container a name that is known"
+    if isinstance(given, str) and given and "$" not in given:
+        return given
+    what = f"the name of a container of the service {quote(name)[1:-1]}"
+    if isinstance(given, str) and given:
+        # A variable stands in it.
+        return form(what, [(*given.partition("$")[0], ANY)], advice=advice)
+    first: tuple[Part, ...] = (ANY,) if project is None or "$" in project else tuple(project)
+    parts = [(*first, mark, *name, mark, *number) for mark in "-_" for number in _numbers(service)]
+    glob = "" if ANY in first else f"{literally(str(project))}?{literally(name)}?*"
+    return form(what, parts, glob=glob, advice=advice)
+
+
+def _doubts_of_name(name: str, container: Form, where: Mapping[str, Spot]) -> Iterator[Fault]:
+    """A doubt for each of our annotations that takes the service's `name` for the container's."""
+    for key, spot in where.items():
+        if key.partition("/")[2] == name:
+            yield fault(
+                spot,
+                f"{key} is for a container called {quote(name)}, but this service's container is "
+                f"called {quote(container.example)} or the like; give the service a container_name",
+            )
+
+
+def _numbers(service: Mapping[str, Any]) -> tuple[tuple[Part, ...], ...]:
+    """The numbers of the service's containers; the digits of many aren't spelled out."""
+    deploy = service.get("deploy")
+    count = service.get("scale", deploy.get("replicas") if isinstance(deploy, dict) else None)
+    if type(count) is not int or count < 2:
+        return (("1",),)
+    return tuple((_FIRST, *(_DIGITS,) * more) for more in range(len(str(count))))
 
 
 def _pairs(

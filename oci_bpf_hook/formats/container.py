@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..delegation.annotations import PREFIX
+from ..policy.forms import Form
+from ..policy.subject import CLAIMS
 from ..text.places import Fault, Spot, fault
 from ..values import Value
 
@@ -15,7 +17,10 @@ class Asker(Value):
     """One container.
 
     `where` has the spot of each of our `annotations`, by key, and `here` is the container's own
-    spot.  `subject` has what the file says of what a policy's rules may match.  `user_namespace`
+    spot.  `subject` has what the file says of what a policy's rules may match, and `told` which of
+    these an engine tells the hook, if it isn't known which engine that is.  `forms` has what is
+    known of the names in `subject` that nobody has given yet, and `globs` what stands in a rule for
+    a name that was made up; `named` is the spot of that name.  `user_namespace`
     says whether the container has a user namespace of its own, and is None if the file doesn't
     decide that.  `masked` are the paths that the engine will cover, `remounted` those at which it
     will change the mount, `owner` the host's uid and gid of the container's root, and `root` the
@@ -25,14 +30,18 @@ class Asker(Value):
     """
 
     __slots__ = (
-        *("annotations", "doubts", "here", "inside", "lacks", "masked", "name", "owner"),
-        *("remounted", "root", "subject", "user_namespace", "where"),
+        *("annotations", "doubts", "forms", "globs", "here", "inside", "lacks", "masked", "name"),
+        *("named", "owner", "remounted", "root", "subject", "told", "user_namespace", "where"),
     )
     name: str
     annotations: dict[str, str]
     where: dict[str, Spot]
     here: Spot
     subject: dict[str, object]
+    told: tuple[str, ...]
+    forms: dict[str, Form]
+    globs: dict[str, str]
+    named: Spot
     user_namespace: bool | None
     masked: tuple[str, ...]
     remounted: tuple[str, ...]
@@ -61,6 +70,10 @@ def asker(
     *,
     here: Spot = TOP,
     subject: Mapping[str, object] | None = None,
+    told: Iterable[str] = CLAIMS,
+    forms: Mapping[str, Form] | None = None,
+    globs: Mapping[str, str] | None = None,
+    named: Spot = TOP,
     user_namespace: bool | None = None,
     masked: Iterable[str] = (),
     remounted: Iterable[str] = (),
@@ -77,6 +90,10 @@ def asker(
         where=dict(where),
         here=here,
         subject=dict(subject or {}),
+        told=tuple(told),
+        forms=dict(forms or {}),
+        globs=dict(globs or {}),
+        named=named,
         user_namespace=user_namespace,
         masked=tuple(masked),
         remounted=tuple(remounted),

@@ -9,26 +9,25 @@ from .faults import raise_if_any, text_of
 KINDS = "an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a *.container"
 
 
-def read(data: bytes, name: str) -> tuple[Asker, ...]:
+def read(data: bytes, name: str, engine: str | None = None) -> tuple[Asker, ...]:
     """The containers that the file `name` with the content `data` describes.
 
-    Raises HookError with every fault: BAD_STATE for JSON that can't be read and OCI's files, and
-    USAGE for the others.
+    `engine` will run them, if that is known.  Raises HookError with every fault: BAD_STATE for JSON
+    that can't be read and OCI's files, and USAGE for the others.
     """
     if name.endswith((".container", ".container.conf")):
         from . import quadlet
 
         faults: list[Fault] = []
-        stem = name.rpartition("/")[2].partition(".")[0]
-        found = (quadlet.read(text_of(data, name), stem, faults),)
+        found = (quadlet.read(text_of(data, name), quadlet.unit_name(name), faults),)
         raise_if_any(faults, name)
         return found
     if data.lstrip()[:1] == b"{":
-        return _json(data, name)
-    return _yaml(data, name)
+        return _json(data, name, engine)
+    return _yaml(data, name, engine)
 
 
-def _json(data: bytes, name: str) -> tuple[Asker, ...]:
+def _json(data: bytes, name: str, engine: str | None) -> tuple[Asker, ...]:
     from . import compose, json_places, kubernetes, oci
 
     text = text_of(data, name)
@@ -46,7 +45,7 @@ def _json(data: bytes, name: str) -> tuple[Asker, ...]:
     faults: list[Fault] = []
     spots = json_places.places(text)
     if kubernetes.is_manifest(decoded):
-        found = tuple(kubernetes.read(decoded, spots, faults))
+        found = tuple(kubernetes.read(decoded, spots, faults, engine))
     elif isinstance(decoded, dict) and compose.is_compose(decoded):
         found = tuple(compose.read(decoded, spots, faults))
     else:
@@ -55,7 +54,7 @@ def _json(data: bytes, name: str) -> tuple[Asker, ...]:
     return found
 
 
-def _yaml(data: bytes, name: str) -> tuple[Asker, ...]:
+def _yaml(data: bytes, name: str, engine: str | None) -> tuple[Asker, ...]:
     from . import compose, kubernetes
     from .yaml_documents import documents
 
@@ -67,7 +66,7 @@ def _yaml(data: bytes, name: str) -> tuple[Asker, ...]:
     for document, spots in parsed:
         if kubernetes.is_manifest(document):
             known = True
-            found += kubernetes.read(document, spots, faults)
+            found += kubernetes.read(document, spots, faults, engine)
         elif compose.is_compose(document):
             known = True
             found += compose.read(document, spots, faults)

@@ -154,8 +154,7 @@ def quadlet(data: bytes, name: str) -> list[Found]:
 
     faults: list[Fault] = []
     text = text_of(data, name)
-    stem = name.rpartition("/")[2].partition(".")[0]
-    one = unit.read(text, stem or "container", faults)
+    one = unit.read(text, unit.unit_name(name), faults)
     raise_if_any(faults, name)
     others = (
         f"{setting.key}=" if setting.section == "Container" else f"[{setting.section}]"

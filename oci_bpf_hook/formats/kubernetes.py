@@ -5,13 +5,20 @@ from typing import Any
 
 from ..delegation.annotations import PREFIX
 from ..errors import quote
+from ..policy.forms import Form
+from ..policy.subject import CLAIMS
 from ..text.places import Fault, Place, Spot, fault
+from . import pod_names
 from .container import TOP, Asker, asker, lacking
 
 _KEY = "io.kubernetes.container.name"
 _NO_USER_NAMESPACE = (
     "nothing gives this pod a user namespace, and BPF tokens exist only in one; set hostUsers: "
     "false in its spec"
+)
+_NO_USER_NAMESPACE_BY_PODMAN = (
+    "nothing here gives this pod a user namespace, and BPF tokens exist only in one; play it with "
+    "podman kube play --userns=auto"
 )
 
 
@@ -20,26 +27,35 @@ def is_manifest(data: object) -> bool:
     return isinstance(data, dict) and "kind" in data and "apiVersion" in data
 
 
-def read(data: object, spots: Mapping[Place, Spot], faults: list[Fault]) -> Iterator[Asker]:
-    """The containers that the manifest `data` describes; what is wrong is added to `faults`."""
-    yield from _object(data, (), spots, faults)
+def read(
+    data: object, spots: Mapping[Place, Spot], faults: list[Fault], engine: str | None = None
+) -> Iterator[Asker]:
+    """The containers that the manifest `data` describes; what is wrong is added to `faults`.
+
+    If `engine` is podman they are those that `podman kube play` makes of it.
+    """
+    yield from _object(data, (), spots, faults, engine)
 
 
 def _object(
-    data: object, place: Place, spots: Mapping[Place, Spot], faults: list[Fault]
+    data: object,
+    place: Place,
+    spots: Mapping[Place, Spot],
+    faults: list[Fault],
+    engine: str | None,
 ) -> Iterator[Asker]:
     if not isinstance(data, dict):
         return
     items = data.get("items")
     if str(data.get("kind", "")).endswith("List") and isinstance(items, list):
         for number, one in enumerate(items):
-            yield from _object(one, (*place, "items", number), spots, faults)
+            yield from _object(one, (*place, "items", number), spots, faults, engine)
         return
     found = _template(data, place)
     if found is None:
         return
     template, where = found
-    yield from _Pod(data, template, where, spots, faults).askers(stray=_stray(data, place, where))
+    yield from _Pod(data, template, (place, where), spots, faults, engine=engine).askers()
 
 
 def _template(data: dict[str, Any], place: Place) -> tuple[dict[str, Any], Place] | None:
@@ -55,56 +71,132 @@ def _template(data: dict[str, Any], place: Place) -> tuple[dict[str, Any], Place
     return None
 
 
-def _stray(data: dict[str, Any], place: Place, where: Place) -> list[tuple[str, Place]]:
-    """Our annotations on an object that makes pods, which its pods don't get."""
-    if where == place:
-        return []
-    annotations = _mapping(_mapping(data.get("metadata")).get("annotations"))
-    keys = (key for key in map(str, annotations) if key.startswith(PREFIX))
-    return [(key, (*place, "metadata", "annotations", key, "key")) for key in keys]
-
-
 class _Pod:
-    """A pod or a pod template at `place` in the document, with our annotations in it."""
+    """A pod or a pod template, with our annotations in it.
+
+    `data` is the object and `template` the pod that it is or makes; `places` are theirs in the
+    document.
+    """
 
     def __init__(
         self,
         data: dict[str, Any],
         template: dict[str, Any],
-        place: Place,
+        places: tuple[Place, Place],
         spots: Mapping[Place, Spot],
         faults: list[Fault],
+        *,
+        engine: str | None,
     ) -> None:
-        self._place = place
+        self._outer, self._place = places
+        self._data = data
         self._spots = spots
         self._faults = faults
         self._spec = _mapping(template.get("spec"))
-        outer, inner = _mapping(data.get("metadata")), _mapping(template.get("metadata"))
+        self._metadata = outer = _mapping(data.get("metadata"))
+        inner = _mapping(template.get("metadata"))
         self._kind = str(data.get("kind"))
         self._name = str(outer.get("name") or inner.get("name") or "without a name")
         self._namespace = outer.get("namespace") or inner.get("namespace")
-        self._given = inner.get("annotations")
+        self._engine = engine
+        self._podmans = {
+            name: pod_names.of_podman(self._kind, data, name) for name, _, _ in self._containers()
+        }
+        self._by_podman = engine == "podman" or (engine is None and self._is_podmans())
+        # podman gives containers the annotations of a Deployment itself and not its template's.
+        self._stray = inner if self._by_podman else outer
+        self._given = (outer if self._by_podman else inner).get("annotations")
         self._annotations: dict[str, str] = {}
         self._where: dict[str, Spot] = {}
         self._read_annotations()
 
-    def askers(self, *, stray: list[tuple[str, Place]]) -> Iterator[Asker]:
+    def _is_podmans(self) -> bool:
+        """Whether keys of the object's annotations have only names that podman gives."""
+        named = {
+            str(key).partition("/")[2]
+            for key in _mapping(self._metadata.get("annotations"))
+            if str(key).startswith(PREFIX) and "/" in str(key)
+        }
+        podmans = {name for names in self._podmans.values() for name in names}
+        return not named.isdisjoint(podmans) and named.isdisjoint(self._podmans)
+
+    def askers(self) -> Iterator[Asker]:
         """The pod's containers."""
-        doubts = [
-            fault(
-                self._spot(place),
-                f"{key} is on the {self._kind}, and its pods don't get it; put it under "
-                "the template's metadata.annotations",
-            )
-            for key, place in stray
-        ]
-        containers = list(self._containers())
-        names = {name for name, _, _ in containers}
-        for key, spot in self._where.items():
-            doubts += _doubts_of_key(key, spot, names, self._name)
-        for name, data, place in containers:
+        doubts = list(self._strays())
+        if self._engine == "podman":
+            doubts += self._doubts_of_podman()
+        else:
+            for key, spot in self._where.items():
+                doubts += _doubts_of_key(key, spot, self._podmans)
+        for name, data, place in self._containers():
             yield self._asker(name, data, place, doubts)
             doubts = []  # Only the first container reports them.
+
+    def _strays(self) -> Iterator[Fault]:
+        """A doubt for each of our annotations that is in a place where no container gets it."""
+        if self._outer == self._place:
+            return
+        where = self._place if self._by_podman else self._outer
+        for key in map(str, _mapping(self._stray.get("annotations"))):
+            if not key.startswith(PREFIX):
+                continue
+            spot = self._spot((*where, "metadata", "annotations", key, "key"))
+            if self._by_podman:
+                yield fault(
+                    spot,
+                    f"{key} is on the template, and podman kube play gives its containers only "
+                    f"what the {self._kind} itself has; put it under the {self._kind}'s "
+                    "metadata.annotations",
+                )
+            else:
+                yield fault(
+                    spot,
+                    f"{key} is on the {self._kind}, and its pods don't get it; put it under "
+                    "the template's metadata.annotations",
+                )
+
+    def _doubts_of_podman(self) -> Iterator[Fault]:
+        """What is doubtful about the object if podman plays it."""
+        podmans = {name for names in self._podmans.values() for name in names}
+        if self._podmans and not podmans and self._where:
+            yield fault(
+                self._spot((*self._outer, "kind")),
+                f"podman kube play makes no containers of this {self._kind}",
+            )
+            return
+        for key, spot in self._where.items():
+            container = key.partition("/")[2]
+            if not container or container in podmans:
+                continue
+            if names := self._podmans.get(container):
+                yield fault(
+                    spot,
+                    f"{key}: podman kube play calls this container {quote(names[0])}; only "
+                    f"Kubernetes calls it {quote(container)}",
+                )
+            else:
+                yield fault(spot, f"{key}: this pod has no container {quote(container)}")
+
+    def _names(self, container: str) -> tuple[dict[str, object], dict[str, Form], dict[str, str]]:
+        """The names of a pod's `container` and of the pod: those that are known, and the others.
+
+        The last are what stands in a rule for a name that was made up.
+        """
+        names: dict[str, object] = {"pod": self._name, "namespace": self._namespace}
+        if self._by_podman:
+            names["container"], *others = self._podmans[container] or (container,)
+            if not others:
+                return names, {}, {}
+            names.pop("container")
+            unsure = pod_names.of_podmans_deployment(self._kind, self._podmans[container])
+            return names, {"container": unsure}, {}
+        names["container"] = container
+        form = pod_names.of_template(self._kind, self._data)
+        if form is None:
+            lasting = pod_names.lasting(self._metadata)
+            return names, {}, {"pod": lasting} if lasting else {}
+        names.pop("pod")
+        return names, {"pod": form}, {}
 
     def _asker(
         self,
@@ -119,11 +211,10 @@ class _Pod:
             "runAsUser", _mapping(self._spec.get("securityContext")).get("runAsUser")
         )
         added = _mapping(security.get("capabilities")).get("add")
+        names, forms, globs = self._names(name)
         subject = {
-            "container": name,
+            **names,
             "image": data.get("image"),
-            "pod": self._name,
-            "namespace": self._namespace,
             "host_network": self._spec.get("hostNetwork") is True,
         }
         own = self._spec.get("hostUsers") is False
@@ -135,22 +226,28 @@ class _Pod:
         )
         if not own:
             spot = self._spot((*self._place, "spec", "hostUsers"), (*self._place, "spec"))
-            lacks.insert(0, fault(spot, _NO_USER_NAMESPACE))
+            by_podman = self._engine == "podman"
+            why = _NO_USER_NAMESPACE_BY_PODMAN if by_podman else _NO_USER_NAMESPACE
+            lacks.insert(0, fault(spot, why))
         # Values of other types are left out, since rules match strings and truth values.
         known = {key: value for key, value in subject.items() if isinstance(value, (str, bool))}
         return asker(
             f"{self._kind} {quote(self._name)[1:-1]}, container {quote(name)[1:-1]}",
-            {**self._annotations, _KEY: name},
+            self._annotations if self._by_podman else {**self._annotations, _KEY: name},
             self._where,
             here=here,
             subject=known,
+            told=("container",) if self._by_podman else CLAIMS,
+            forms=forms,
+            globs=globs,
+            named=self._spot((*self._outer, "metadata", "name"), (*self._outer, "metadata")),
             user_namespace=True if own else None,
             doubts=doubts,
             lacks=lacks,
         )
 
     def _read_annotations(self) -> None:
-        place = (*self._place, "metadata", "annotations")
+        place = (*(self._outer if self._by_podman else self._place), "metadata", "annotations")
         if self._given is not None and not isinstance(self._given, dict):
             self._faults.append(fault(self._spot(place), "the annotations aren't a mapping"))
         for key, value in _mapping(self._given).items():
@@ -177,13 +274,16 @@ class _Pod:
         return next((spot for place in places if (spot := self._spots.get(place))), TOP)
 
 
-def _doubts_of_key(key: str, spot: Spot, names: set[str], pod: str) -> Iterator[Fault]:
-    """What is doubtful about the annotation `key` of the `pod`, whose containers are `names`."""
+def _doubts_of_key(key: str, spot: Spot, names: Mapping[str, tuple[str, ...]]) -> Iterator[Fault]:
+    """What is doubtful about the annotation `key` of a pod.
+
+    `names` are those of its containers, each with those that podman gives it.
+    """
     base, slash, container = key.partition("/")
     if not slash:
         return
-    short = container.removeprefix(f"{pod}-")
-    if container not in names and short in names:
+    short = next((name for name, podmans in names.items() if container in podmans), None)
+    if container not in names and short is not None:
         yield fault(
             spot,
             f"{key}: only podman kube play calls this container {quote(container)}; Kubernetes "

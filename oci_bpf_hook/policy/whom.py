@@ -39,7 +39,9 @@ class Whom:
         if subject.claimed:
             self.text, self.narrow = f"user: {subject.user}", True
             return
-        names = {key: _glob(str(getattr(subject, key))) for key in _NAMES if getattr(subject, key)}
+        names = {
+            key: literally(str(getattr(subject, key))) for key in _NAMES if getattr(subject, key)
+        }
         names |= {key: glob for key, glob in subject.globs.items() if key in names}
         others = dict(self._others(decided))
         self.narrow = any(key not in ("engine", *OF_USERS) for key in others)
@@ -62,14 +64,14 @@ class Whom:
             if key == "annotations":
                 from json import dumps  # Few rules are about annotations.
 
-                pairs = (f'{dumps(one)}: "{_glob(value[one])}"' for one in wanted)
+                pairs = (f'{dumps(one)}: "{literally(value[one])}"' for one in wanted)
                 yield key, f"{{{', '.join(pairs)}}}"
             elif isinstance(value, bool):
                 yield key, str(value).lower()
             elif isinstance(value, tuple):
                 yield key, f"[{', '.join(str(one) for one in value if one in wanted)}]"
             elif isinstance(value, str):
-                yield key, f'"{_glob(value)}"'
+                yield key, f'"{literally(value)}"'
             else:
                 yield key, str(value)
 
@@ -117,7 +119,7 @@ def _pairs(others: "Mapping[str, str]") -> "Iterator[str]":
         yield f"{key}: {value}"
 
 
-def _glob(text: str) -> str:
+def literally(text: str) -> str:
     """A glob for `text` with "?" for each character that is special in YAML or in a glob.
 
     The requester may have chosen the text, and must not get a pattern into the policy with it.

@@ -9,6 +9,7 @@ from ...policy import decide as policy
 from ..options import trial
 from ..options.output import FAINT, JSON, OK, PROBLEM, WARNING, Output, Piece, print_json, styled
 from ..options.table import argument
+from ..options.trials import try_out
 
 ABOUT = """
 Tries a request as the hook would, without starting anything: the grammar of the annotations, the
@@ -18,7 +19,10 @@ problems are printed at once, a line each, with file, line and column.
 With --file it reads the annotations of every container that the file describes, and also says what
 the file lacks: a user namespace, CAP_BPF, or an annotation in a place where no container gets it.
 In a Kubernetes manifest it reads every document, and the pod template of each object that makes
-pods.
+pods. With the engine podman it reads the manifest as podman kube play does.
+
+A name that the file doesn't say, such as that of a Deployment's pod, is assumed: check says which
+names it has tried, and if a rule matches only some of them, that the answer depends on the name.
 
 The kernel is the running one unless --kernel, --header or --btf names another. The policy is the
 one in force unless --policy names another. --attr adds what a rule may match but the file doesn't
@@ -31,13 +35,18 @@ ARGUMENTS = (
     JSON,
 )
 
-_STYLES = {trial.PROBLEM: PROBLEM, trial.WARNING: WARNING, trial.HINT: FAINT}
+_STYLES = {
+    trial.PROBLEM: PROBLEM,
+    trial.WARNING: WARNING,
+    trial.HINT: FAINT,
+    trial.NOTE: FAINT,
+}
 
 
 def run(options: argparse.Namespace) -> int:
-    askers, name, lines = trial.askers(options)
     given = trial.setting(options)
-    trials = tuple(trial.try_out(one, given, lines) for one in askers)
+    askers, name, lines = trial.askers(options, given.engine)
+    trials = tuple(try_out(one, given, lines) for one in askers)
     code = trial.exit_code(trials, strict=options.strict)
     if options.json:
         print_json(
@@ -65,6 +74,7 @@ def as_json(one: trial.Trial) -> dict[str, Any]:
         "rule": one.rule,
         "granted": _granted(one),
         "confined": decision.confined if decision else None,
+        "depends_on": one.depends or None,
         "path": one.request.path if one.request else None,
         "dropped": list(one.dropped),
         "trimmed": list(decision.trimmed) if decision else [],
@@ -117,7 +127,9 @@ def _summary(out: Output, one: trial.Trial) -> None:
     granted = _granted(one)
     who = f"{one.asker.name}: "
     if one.code:
-        out.line(who, styled(PROBLEM, "refused"), f", exit code {one.code} ({EXITS[one.code]})")
+        some = f" for some of the names that the {one.depends} can get" if one.depends else ""
+        code = f"{some}, exit code {one.code} ({EXITS[one.code]})"
+        out.line(who, styled(PROBLEM, "refused"), code)
     elif one.request is None or granted is None:
         out.line(who, "asks for nothing")
     else:

@@ -18,6 +18,7 @@ from ..options import policy as policy_options
 from ..options import request, trial
 from ..options.output import FAINT, HEAD, JSON, OK, PROBLEM, Output, print_json, styled
 from ..options.table import argument
+from ..options.trials import try_out
 from .check import confinement, finding_as_json, print_findings
 
 ABOUT = """
@@ -42,14 +43,14 @@ _NOT_GIVEN = "the container's root filesystem, by the bundle's config.json"
 
 
 def run(options: argparse.Namespace) -> int:
+    given = trial.setting(options)
     if options.state:
         askers: tuple[Asker, ...] = (_of_state(options),)
         file = ""
         lines: Sequence[str] = ()
     else:
-        askers, file, lines = trial.askers(options)
-    given = trial.setting(options)
-    trials = tuple(trial.try_out(one, given, lines) for one in askers)
+        askers, file, lines = trial.askers(options, given.engine)
+    trials = tuple(try_out(one, given, lines) for one in askers)
     code = trial.exit_code(trials)
     if options.json:
         print_json({"code": code, "containers": [_as_json(one, given) for one in trials]})
@@ -93,7 +94,11 @@ def _attributes(one: trial.Trial, given: trial.Setting) -> dict[str, dict[str, o
     if one.subject.rootless:
         known |= {*OF_USERS}
     return {
-        key: {**entry, "assumed": key not in known and entry["set_by"] == KERNEL}
+        key: {
+            **entry,
+            "assumed": (key not in known and entry["set_by"] == KERNEL)
+            or (key in one.asker.forms and key not in given.attributes),
+        }
         for key, entry in sorted(policy_options.shown(one.subject).items())
     }
 
@@ -120,6 +125,7 @@ def _as_json(one: trial.Trial, given: trial.Setting) -> dict[str, Any]:
         "requested": written(one.request) if one.request else None,
         "attributes": _attributes(one, given),
         "rule": one.rule,
+        "depends_on": one.depends or None,
         "confined": one.decision.confined if one.decision else None,
         "masks": {
             option: {"mask": f"{mask:#x}", "names": show(mask, one.enums[option])}

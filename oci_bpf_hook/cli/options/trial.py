@@ -7,7 +7,7 @@ the numbers of `hook.main`.
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...bpf.names import Enum
 from ...delegation import lint as linter
@@ -30,8 +30,8 @@ from ...oci.state import visible
 from ...pipeline.case import Case
 from ...policy import decide as policy
 from ...policy.compiled import Compiled
-from ...policy.subject import Subject
-from ...policy.subjects import of_description
+from ...policy.subject import CLAIMS, Subject
+from ...policy.subjects import of_description, set_by_engine
 from ...text.places import Fault, Spot
 from ...values import Value
 from . import kernel as kernel_options
@@ -42,6 +42,7 @@ from .table import argument
 PROBLEM = "problem"
 WARNING = "warning"
 HINT = "hint"
+NOTE = "note"
 
 _NO_USER_NAMESPACE = (
     "the container has no user namespace of its own, and BPF tokens exist only in one; add a "
@@ -73,6 +74,7 @@ ARGUMENTS = (
 class Finding(Value):
     """Something wrong (PROBLEM), what to do about it (HINT), or something doubtful (WARNING).
 
+    A NOTE says what was assumed.
     `code` is the exit code for a problem and its hint, and DONE for a warning.  `lint` is the
     linter's code, or empty.  `key` is the annotation that the finding is about, or empty, and
     `spot` its place in the file.
@@ -108,12 +110,13 @@ class Trial(Value):
     """The result of one container's request; `code` is the hook's exit code.
 
     `request` is None if nothing is asked for or the annotations are wrong; `wanted` and `decision`
-    are None if an earlier step failed.
+    are None if an earlier step failed.  `depends` is the name, such as "pod", on which the result
+    depends and which isn't known yet, or empty.
     """
 
     __slots__ = (
-        *("asker", "code", "decision", "dropped", "enums", "findings", "request", "rule"),
-        *("subject", "wanted"),
+        *("asker", "code", "decision", "depends", "dropped", "enums", "findings", "request"),
+        *("rule", "subject", "wanted"),
     )
     asker: Asker
     enums: dict[str, Enum]
@@ -123,6 +126,7 @@ class Trial(Value):
     rule: str | None
     subject: Subject
     decision: policy.Decision | None
+    depends: str
     findings: tuple[Finding, ...]
     code: int
 
@@ -147,10 +151,13 @@ def _lint(given: Setting, masks: dict[str, int], *, confined: bool) -> tuple[lin
     return given.linted[key]
 
 
-def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, Sequence[str]]:
+def askers(
+    options: argparse.Namespace, engine: str | None
+) -> tuple[tuple[Asker, ...], str, Sequence[str]]:
     """The containers whose requests the command line gives, and the file's name and lines.
 
-    Name and lines are empty if there is no file.  Raises HookError.
+    `engine` will run them, if that is known.  Name and lines are empty if there is no file.  Raises
+    HookError.
     """
     if not options.file:
         found = asker("the request", request.annotations(options), {})
@@ -159,15 +166,17 @@ def askers(options: argparse.Namespace) -> tuple[tuple[Asker, ...], str, Sequenc
 
     name = "standard input" if options.file == "-" else options.file
     data = request.read(options.file)
-    return read_file(data, name), name, data.decode("utf-8", "replace").split("\n")
+    return read_file(data, name, engine), name, data.decode("utf-8", "replace").split("\n")
 
 
-def try_out(one: Asker, given: Setting, lines: Sequence[str] = ()) -> Trial:
-    """The trial of the request of `one`, which is from a file with these `lines`."""
+def attempt(one: Asker, given: Setting, lines: Sequence[str], names: Mapping[str, str]) -> Trial:
+    """The trial of the request of `one`, which is from a file with these `lines`.
+
+    `names` has what its pod or container will be called, as far as the file doesn't say that.
+    """
     case = Case(one.name, one.annotations, lambda: given.policy, enums=given.source.enums)
     # 6. subject, which says what KEY/NAME is about
-    more = (one.subject, given.attributes)
-    who = of_description(one.annotations, given.engine, *more, inside=one.inside)
+    who = described(one, given, names)
     name = who.container or container_name(one.annotations) or ""
     findings = _Findings(one, lines, name)
     # 3. request
@@ -197,9 +206,23 @@ def try_out(one: Asker, given: Setting, lines: Sequence[str] = ()) -> Trial:
         rule=case.decision.rule if case.decision else findings.rule,
         subject=who,
         decision=case.decision,
+        depends="",
         findings=tuple(findings.found),
         code=findings.code,
     )
+
+
+def described(one: Asker, given: Setting, names: Mapping[str, str]) -> Subject:
+    """Who asks: what the file says of that, as far as the engine tells it, the `names`, and --attr.
+
+    What --attr says is another's word, and no glob stands for it.
+    """
+    told = one.told if given.engine is None else set_by_engine(given.engine)
+    said = {key: value for key, value in one.subject.items() if key in told or key not in CLAIMS}
+    globs = {**one.globs, **{key: form.glob for key, form in one.forms.items()}}
+    lasting = {key: glob for key, glob in globs.items() if key not in given.attributes}
+    more = (said, names, given.attributes, {"globs": lasting})
+    return of_description(one.annotations, given.engine, *more, inside=one.inside)
 
 
 def _parsed(one: Asker, case: Case, name: str, findings: "_Findings") -> Request | None:
@@ -352,10 +375,14 @@ def _plain(word: str) -> str:
 def exit_code(trials: Iterable[Trial], *, strict: bool = False) -> int:
     """The exit code of a command with these `trials`: the first one that isn't DONE.
 
-    With `strict` a warning counts as a refusal.
+    With `strict` a warning counts as a refusal.  A note doesn't.
     """
     found: Sequence[Trial] = list(trials)
     code = next((one.code for one in found if one.code), DONE)
-    if strict and code == DONE and any(one.findings for one in found):
+    if (
+        strict
+        and code == DONE
+        and any(finding.level != NOTE for one in found for finding in one.findings)
+    ):
         return REFUSED
     return code
