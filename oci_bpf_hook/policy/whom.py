@@ -23,6 +23,8 @@ _DIGITS = frozenset("0123456789")
 _HEX = _DIGITS | frozenset("abcdef")
 _LOWER = frozenset("abcdefghijklmnopqrstuvwxyz")
 _ID = 12
+# The user and the group of every container that root's engines make.
+_OF_ROOT = ("0", "[0]")
 _NAMES = ("cdi", "namespace", "pod", "container")
 
 
@@ -44,7 +46,10 @@ class Whom:
         }
         names |= {key: glob for key, glob in subject.globs.items() if key in names}
         others = dict(self._others(decided))
-        self.narrow = any(key not in ("engine", *OF_USERS) for key in others)
+        self.narrow = any(
+            key not in ("engine", *OF_USERS) and value not in _OF_ROOT
+            for key, value in others.items()
+        )
         if "pod" in names and "pod" not in subject.globs:
             self._of_pod(names["pod"])
         if "container" in names and "container" not in subject.globs:

@@ -109,6 +109,16 @@ def test_the_rule_to_paste_is_for_this_container(world: World, runtime: Runtime)
     assert line["requester"]["container"] == "asks-for-kprobe"
 
 
+def test_a_name_that_podman_made_up(world: World, runtime: Runtime) -> None:
+    """The next container has another one, and the refusal says so."""
+    with in_force(None):
+        done = world.run(runtime, annotations=SOCKET | io(delegate_progs="kprobe"), command=MOUNTS)
+        line = refused(done, runtime)
+    name = line["requester"]["container"]
+    assert re.fullmatch("[a-z]+_[a-z]+", name)
+    assert f'if podman made up the name "{name}", it makes up another' in line["problems"][-1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "lists", "allowed"),
     [

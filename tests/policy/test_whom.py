@@ -68,6 +68,15 @@ def test_what_decided_is_in_it(
     assert holds({**rule, "match": match}, subject)
 
 
+def test_nor_is_root() -> None:
+    for fields, decided in (({"user": 0}, {"user": [0]}), ({"group": (0,)}, {"group": [0, 5]})):
+        text = proposed(asker(**fields), decided)[1]
+        assert "with a match that only this container meets, " in text
+        match, text = proposed(asker(**fields, container=RANDOM), decided)
+        assert match["container"] == [RANDOM]
+        assert "if podman made up the name" in text
+
+
 @pytest.mark.parametrize("key", ["host_network", "host_cgroup", "rootless"])
 def test_what_many_containers_share_is_not_enough(key: str) -> None:
     match, text = proposed(asker(**{key: True}), {key: True})
