@@ -47,7 +47,8 @@ CALLS = [
     (("inspect",), {"_ctypes"}, set()),
     (("doctor",), {"_ctypes", "subprocess"}, set()),
     (("install", "--dry-run"), {"subprocess"}, set()),
-    (("seccomp",), set(), set()),
+    # libseccomp has the list of names.
+    (("seccomp",), {"_ctypes"}, set()),
     (("uninstall", "--dry-run"), {"_ctypes", "subprocess"}, {"guard", "install"}),
 ]
 _RUN = f"""
