@@ -75,13 +75,20 @@ def _kernel() -> Iterator[Finding]:
 def _btf() -> Finding:
     try:
         kernel.from_btf(KINDS)
+    except FileNotFoundError:
+        return problem(
+            "btf",
+            f"this kernel has no BTF ({kernel.VMLINUX}): the names that are known from other "
+            "kernels are used, and CO-RE programs don't load",
+            "boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
+        )
     except (OSError, BtfError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return problem(
             "btf",
-            f"the kernel's names can't be read from {kernel.VMLINUX} ({reason}); those that are "
-            "known from other kernels are used, and CO-RE programs don't load",
-            "boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
+            f"{kernel.VMLINUX} is there, but this version can't read the kernel's names in it "
+            f"({reason}); those that are known from other kernels are used",
+            "upgrade oci-bpf-hook, or report this with the output of oci-bpf-hook kernel",
         )
     return ok("btf", f"the kernel's names are in {kernel.VMLINUX}")
 

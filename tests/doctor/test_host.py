@@ -35,8 +35,19 @@ def test_nothing_is_wrong(host: Host) -> None:
 
 
 def test_a_kernel_without_btf(host: Host) -> None:
+    found = host.doctor(first="mount -t tmpfs none /sys/kernel/btf")
+    assert "btf" in causes(found)
+    assert not_well(found)["btf"]["why"].startswith("this kernel has no BTF (")
+    assert "CONFIG_DEBUG_INFO_BTF=y" in not_well(found)["btf"]["fix"]
+
+
+def test_a_kernel_whose_btf_can_t_be_read(host: Host) -> None:
+    """As that of a newer kernel may be: there is BTF, and another kernel is no remedy."""
     host.files["/sys/kernel/btf/vmlinux"] = "no BTF\n"
-    assert causes(host.doctor()) == {"btf"}
+    found = host.doctor()
+    assert causes(found) == {"btf"}
+    assert "this version can't read the kernel's names in it (" in not_well(found)["btf"]["why"]
+    assert "boot" not in not_well(found)["btf"]["fix"]
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,10 @@ def _shown(options: argparse.Namespace) -> Source:
         try:
             kernel.from_btf(KINDS)
         except (OSError, ValueError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            why = "has no BTF" if missing else "has BTF in which the names can't be read"
             raise HookError(
-                KERNEL_CANNOT,
-                f"this kernel has no BTF ({error}); try --kernel, --header or --table",
+                KERNEL_CANNOT, f"this kernel {why} ({error}); try --kernel, --header or --table"
             ) from None
     return kernel_options.source(options)
 
