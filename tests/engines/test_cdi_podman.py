@@ -10,7 +10,7 @@ import pytest
 from oci_bpf_hook.errors import REFUSED, UNKNOWN_NAME
 from tests.support.command import command
 from tests.support.engines import RUNTIMES, CompletedProcess, Runtime
-from tests.support.podman import World
+from tests.support.podman import IMAGE, World
 from tests.support.policy import UNCONFINED, audited, in_force
 from tests.support.scratch import LAUNCHER, io
 
@@ -115,3 +115,32 @@ def test_beside_a_real_device(hookless: World, runtime: Runtime) -> None:
     """With a device node crun says that the bundle is /, and the annotations are none of ours."""
     done = hookless.run(runtime, *DEVICE, "--device", "/dev/fuse", command=MOUNTS)
     assert "delegate_progs=socket_filter:xdp," in done.stdout, done.stderr
+
+
+# The first podman whose builds know CDI devices; an older one looks for a file of that name.
+BUILDS = (5, 1)
+
+
+@pytest.mark.usefixtures("devices")
+def test_a_build(hookless: World, runtime: Runtime) -> None:
+    """What a RUN of a build gets by a device: a build has no annotations."""
+    context = hookless.directory / "context"
+    context.mkdir(exist_ok=True)
+    file = context / "Containerfile"
+    file.write_text(f"FROM {IMAGE}\nRUN cat /proc/mounts; probe map /sys/fs/bpf 1\n")
+    mapping = ("--userns-uid-map=0:100000:65536", "--userns-gid-map=0:100000:65536")
+    limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000", "--network=none")
+    parent = f"--cgroup-parent=/{hookless.cgroup_parent}"
+    done = hookless.podman(
+        *("build", "--pull-never", "--no-cache", "--isolation=oci", "--cap-add=BPF", parent),
+        *(*DEVICE, *mapping, *limits, str(context)),
+        runtime=runtime,
+        check=False,
+    )
+    said = hookless.podman("version", "--format={{.Client.Version}}").stdout
+    if tuple(map(int, said.split(".")[:2])) < BUILDS:
+        assert done.returncode != 0
+        assert re.search(r"bpffs\.io/profile=xdp: no such file", done.stderr), done.stderr
+    else:
+        assert "delegate_progs=socket_filter:xdp," in done.stdout, done.stderr
+        assert '"result":"ok"' in done.stdout.replace(" ", "")
