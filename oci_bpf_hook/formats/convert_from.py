@@ -185,7 +185,7 @@ def systemd(data: bytes, name: str) -> list[Found]:
         )
     if any("netfilter" in text.lower() for text in lists.get("delegate_progs", ())):
         notes.append(
-            "systemd 258 to 261 takes BPFProgTypeNetfilter for the program type syscall; here it "
+            "systemd 258 and later take BPFProgTypeNetfilter for the program type syscall; here it "
             "is converted to netfilter"
         )
     stem = name.rpartition("/")[2].partition(".")[0]

@@ -86,11 +86,11 @@ def systemd_notes(lists: Lists) -> list[str]:
     programs = lists.get(PROGS.option, ())
     if "netfilter" in programs:
         notes.append(
-            "systemd 258 to 261 takes BPFProgTypeNetfilter for the program type syscall, which "
+            "systemd 258 and later take BPFProgTypeNetfilter for the program type syscall, which "
             "reaches the whole host; look at the mount with: mount -t bpf"
         )
     if "syscall" in programs:
-        notes.append("systemd 258 to 261 doesn't know BPFProgTypeSyscall")
+        notes.append("systemd 258 and later don't know BPFProgTypeSyscall")
     return notes
 
 

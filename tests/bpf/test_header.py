@@ -65,7 +65,7 @@ def test_bpftools_dump_of_btf_is_a_header_too() -> None:
 
 
 def test_systemds_bug_a_comment_behind_a_name() -> None:
-    # systemd v258 to v261: its generator drops the line with the comment and counts on, so
+    # systemd v258 and later: its generator drops the line with the comment and counts on, so
     # BPFDelegatePrograms=BPFProgTypeNetfilter delegates SYSCALL.
     text = as_header(PROGS).replace(
         "\tBPF_PROG_TYPE_SYSCALL,\n",
