@@ -110,7 +110,7 @@ class _Checker:
             assert isinstance(deepest.instance, dict)
             known: dict[str, Any] = _schema_of(deepest).get("properties", {})
             for key in map(str, deepest.instance.keys() - known.keys()):
-                hint = _HINTS.get(key) or _near(key, known)
+                hint = _HINTS.get(key) or _elsewhere(key) or _near(key, known)
                 self._fault((*place, key, "key"), f"{quote(key)} isn't a key here{hint}")
             return
         self._fault(place, _sentence(deepest))
@@ -285,6 +285,13 @@ def _union(table: Mapping[str, Enum], running: Mapping[str, Enum]) -> dict[str, 
         option: Enum(enum.kind, {**enum.values, **running[option].values})
         for option, enum in table.items()
     }
+
+
+def _elsewhere(key: str) -> str:
+    """Where in a rule the `key` belongs, as the end of a sentence; "" if nowhere."""
+    parts = schema("policy")["$defs"]
+    found = (part for part in ("match", "allow") if key in parts[part]["properties"])
+    return "".join(f"; it belongs in the {part} of a rule" for part in list(found)[:1])
 
 
 def _near(word: str, known: Iterator[str] | Mapping[str, Any]) -> str:

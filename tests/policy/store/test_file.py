@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oci_bpf_hook.errors import HookError
 from oci_bpf_hook.policy.store.file import load
 from oci_bpf_hook.resources import schema
 from tests.support.places import ROOT
@@ -189,3 +190,14 @@ def test_rules_about_devices_behind_one_that_takes_every_request() -> None:
     more = "- {name: late, match: {user: 0}, deny: nothing}\n"
     (warning,) = load(f"version: 1\nrules:\n{rules}{more}".encode(), "policy.yaml").warnings
     assert (warning.line, "before it matches each request" in warning.text) == (5, True)
+
+
+@pytest.mark.parametrize(
+    ("key", "where"),
+    [("record: true", "allow"), ("confined: false", "allow"), ("user: root", "match")],
+)
+def test_a_key_in_another_place_than_its_own(key: str, where: str) -> None:
+    """As whoever has read of `record: true` and not of its place may write it."""
+    text = f"version: 1\nrules:\n- name: r\n  {key}\n  allow: {{delegate_cmds: [any]}}\n"
+    with pytest.raises(HookError, match=f"isn't a key here; it belongs in the {where} of a rule"):
+        load(text.encode(), "policy.yaml")
