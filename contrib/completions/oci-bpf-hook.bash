@@ -101,6 +101,8 @@ _oci_bpf_hook() {
     'kernel --diff') _oci_bpf_hook_paths -f; return ;;
     'lint --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'lint --state') _oci_bpf_hook_paths -f; return ;;
+    'lint --file') _oci_bpf_hook_paths -f; return ;;
+    'lint --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
     'policy test --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'policy test --state') _oci_bpf_hook_paths -f; return ;;
     'policy test --policy') _oci_bpf_hook_paths -f; return ;;
@@ -147,7 +149,7 @@ _oci_bpf_hook() {
     'inspect') _oci_bpf_hook_words '--watch --html --json --help' ;;
     'install') _oci_bpf_hook_words '--prefix --destdir --dry-run --stage --engine --precreate --json --help' ;;
     'kernel') _oci_bpf_hook_words '--kernel --header --btf --table --diff --json --help' ;;
-    'lint') _oci_bpf_hook_words '--annotation --state --strict --json --help' ;;
+    'lint') _oci_bpf_hook_words '--annotation --state --file --engine --strict --json --help' ;;
     'policy check') case $cur in -*) _oci_bpf_hook_words '--json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'policy show') _oci_bpf_hook_words '--json --help' ;;
     'policy test') _oci_bpf_hook_words '--annotation --state --policy --engine --attr --json --help' ;;

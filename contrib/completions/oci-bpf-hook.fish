@@ -160,6 +160,8 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l diff -r -F -d 'show on
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at kernel' -l json -d 'print JSON'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at lint' -l annotation -x -a 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown=' -d 'an annotation, such as io.bpffs.delegate_cmds=map_create; may be repeated'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at lint' -l state -r -F -d 'an OCI state, as a hook gets it; - means stdin'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at lint' -l file -r -F -d 'an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a Quadlet *.container; - means stdin'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at lint' -l engine -x -a 'cri-o containerd podman docker' -d 'the engine that runs the hook'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at lint' -l strict -d 'fail on a warning'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at lint' -l json -d 'print JSON'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at policy check' -F -d 'the file (default: /etc/oci-bpf-hook/policy.yaml)'

@@ -43,11 +43,11 @@ def capabilities(masks: "Mapping[str, int]", enums: "Mapping[str, Enum]") -> tup
 def that_take(
     capability: str, masks: "Mapping[str, int]", enums: "Mapping[str, Enum]"
 ) -> list[str]:
-    """The map and program types in `masks` that take this capability beside CAP_BPF."""
+    """The program and map types in `masks` that take this capability beside CAP_BPF."""
     maps = MAPS_WITH_NET_ADMIN if capability == NET_ADMIN else ()
     return [
-        *(name for name in _names(MAPS.option, masks, enums) if name in maps),
         *(name for name in _names(PROGS.option, masks, enums) if capability in takes(name)),
+        *(name for name in _names(MAPS.option, masks, enums) if name in maps),
     ]
 
 

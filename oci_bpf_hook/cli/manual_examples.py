@@ -173,6 +173,10 @@ Show which names two releases don't share, on any host:
 Find out why a request for kprobes is doubtful:
 
     oci-bpf-hook lint --annotation io.bpffs.delegate_progs=kprobe
+
+Say also what the containers of a pod lack:
+
+    oci-bpf-hook lint --file pod.yaml
 """,
     "policy": """
 Write a policy to begin with, and check it:

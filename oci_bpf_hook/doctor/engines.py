@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Iterator, Mapping
 from glob import glob
 from pathlib import Path
@@ -18,12 +17,10 @@ from ..oci.seccomp_profile import check as check_profile
 from ..running.programs import find, is_place_of
 from ..text.strict_json import load_json
 from ..values import Value
+from . import directories
+from .directories import SHARED
 from .finding import Finding, ok, problem, warning
 
-SHARED = "/usr/share/containers/oci/hooks.d"
-ETC = "/etc/containers/oci/hooks.d"
-# For podman's own stage; engines read this directory only if they are told to.
-PRECREATE = "/usr/share/containers/oci/precreate.d"
 _PROGRAMS = ("podman", "crio", "containerd", "dockerd", "crun", "runc", "youki")
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
 _SECONDS = 10
@@ -160,40 +157,8 @@ def _lets_bpf_through(rule: Mapping[str, Any]) -> bool:
 def hooks_directories(engine: Engine) -> list[str]:
     """Where `engine` reads hooks from; later ones win.  [] for an engine that reads none."""
     if engine.name == "podman":
-        return _podman_directories()
+        return directories.of_podman()
     if engine.name == "crio":
         files = ["/etc/crio/crio.conf", *sorted(glob("/etc/crio/crio.conf.d/*"))]
-        return _setting(files, ("crio", "runtime", "hooks_dir")) or [SHARED]
+        return directories.setting(files, ("crio", "runtime", "hooks_dir")) or [SHARED]
     return []
-
-
-def _podman_directories() -> list[str]:
-    given = os.environ.get("CONTAINERS_CONF")
-    files = (
-        [given]
-        if given
-        else [
-            "/usr/share/containers/containers.conf",
-            "/etc/containers/containers.conf",
-            *sorted(glob("/etc/containers/containers.conf.d/*.conf")),
-            *([os.path.expanduser("~/.config/containers/containers.conf")] * bool(os.geteuid())),
-        ]
-    )
-    if override := os.environ.get("CONTAINERS_CONF_OVERRIDE"):
-        files.append(override)
-    return _setting(files, ("engine", "hooks_dir")) or [SHARED]
-
-
-def _setting(files: list[str], keys: tuple[str, ...]) -> list[str] | None:
-    """A list of paths in TOML files, by its keys; the last file that has it counts."""
-    found: list[str] | None = None
-    for name in files:
-        try:
-            value: Any = tomllib.loads(Path(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # It is missing, or the engine itself will complain about it.
-            continue
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, list) and all(isinstance(one, str) for one in value):
-            found = value
-    return found

@@ -15,10 +15,10 @@ from typing import Any
 
 from ..errors import DONE
 from ..running.programs import roots_alone
-from .engines import ETC, PRECREATE, SHARED, Engine, hooks_directories
+from .directories import ETC, OURS, PRECREATE, SHARED, is_precreate
+from .engines import Engine, hooks_directories
 from .finding import Finding, ok, problem
 
-_NAME = "oci-bpf-hook"
 _INSTALL = "oci-bpf-hook install"
 _SECONDS = 10
 
@@ -43,7 +43,7 @@ def check(engines: Sequence[Engine]) -> Iterator[Finding]:
             if ours not in checked:
                 checked.add(ours)
                 yield from _check_ours(ours)
-        elif not any(path.endswith(f"/{_NAME}.json") for path, _ in broken):
+        elif not any(path.endswith(f"/{OURS}.json") for path, _ in broken):
             yield _not_read(engine, directories)
 
 
@@ -51,7 +51,7 @@ def _misplaced() -> Iterator[Finding]:
     """Files with podman's own stage in a directory that others read, too."""
     for path in (path for directory in (SHARED, ETC) for path in Path(directory).glob("*.json")):
         try:
-            found = _is_precreate(json.loads(path.read_bytes()))
+            found = is_precreate(json.loads(path.read_bytes()))
         except (OSError, ValueError, RecursionError):  # The check of each directory reports that.
             continue
         if found:
@@ -61,11 +61,6 @@ def _misplaced() -> Iterator[Finding]:
                 "the stage precreate",
                 f"mkdir -p {PRECREATE} && mv {quote(str(path))} {PRECREATE}/",
             )
-
-
-def _is_precreate(config: object) -> bool:
-    stages = config.get("stages") if isinstance(config, dict) else None
-    return isinstance(stages, list) and "precreate" in stages
 
 
 def _read(directories: Sequence[str]) -> tuple[list[tuple[str, str]], str | None]:
@@ -84,10 +79,10 @@ def _read(directories: Sequence[str]) -> tuple[list[tuple[str, str]], str | None
             except (KeyError, TypeError):
                 broken.append((str(path), "it has no hook.path"))
             else:
-                if _is_precreate(config):
+                if is_precreate(config):
                     continue
                 # A later directory wins.
-                if str(program).rpartition("/")[2] == _NAME or path.stem == _NAME:
+                if str(program).rpartition("/")[2] == OURS or path.stem == OURS:
                     ours = str(path)
     return broken, ours
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..users import SUBUID
-from .engines import ETC, SHARED, Engine, hooks_directories
+from .directories import ETC, SHARED
+from .engines import Engine, hooks_directories
 
 _STAGE = "createContainer"
 _NAME = "oci-bpf-hook"

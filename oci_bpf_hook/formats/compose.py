@@ -8,7 +8,8 @@ from ..errors import quote
 from ..policy.forms import ANY, Form, Part, form
 from ..policy.whom import literally
 from ..text.places import Fault, Place, Spot, fault
-from .container import TOP, Asker, asker, lacking, no_user_namespace
+from .container import TOP, Asker, asker, no_user_namespace
+from .means import Means, Mount, is_our_device, is_shared, means, volume
 
 _DIGITS = "0123456789"
 _FIRST = _DIGITS[1:]
@@ -48,16 +49,10 @@ def _service(
     ]
     mode = service.get("userns_mode")
     own = isinstance(mode, str) and mode not in ("", "host")
-    added = service.get("cap_add")
-    lacks = lacking(
-        added if isinstance(added, list) else (),
-        spots.get((*place, "cap_add"), here),
-        privileged=service.get("privileged") is True,
-        user=service.get("user"),
-    )
+    lacks = []
     if not own:
         at = spots.get((*place, "userns_mode"), here)
-        lacks.insert(0, no_user_namespace(at, "add userns_mode: auto (podman)"))
+        lacks.append(no_user_namespace(at, "add userns_mode: auto (podman)"))
     subject: dict[str, object] = {"host_network": service.get("network_mode") == "host"}
     if isinstance(service.get("image"), str):
         subject["image"] = service["image"]
@@ -78,6 +73,7 @@ def _service(
         user_namespace=True if own else None,
         doubts=doubts,
         lacks=lacks,
+        means=_means(service, place, spots),
     )
 
 
@@ -118,6 +114,48 @@ def _numbers(service: Mapping[str, Any]) -> tuple[tuple[Part, ...], ...]:
     if type(count) is not int or count < 2:
         return (("1",),)
     return tuple((_FIRST, *(_DIGITS,) * more) for more in range(len(str(count))))
+
+
+def _means(service: Mapping[str, Any], place: Place, spots: Mapping[Place, Spot]) -> Means:
+    here = spots.get((*place, "key"), TOP)
+    environment = service.get("environment")
+    if isinstance(environment, list):
+        pairs = [str(one).partition("=") for one in environment]
+        environment = {key: value if equals else None for key, equals, value in pairs}
+    return means(
+        capabilities=_list(service, "cap_add"),
+        dropped=_list(service, "cap_drop"),
+        privileged=service.get("privileged") is True,
+        spot=spots.get((*place, "cap_add"), here),
+        user=service.get("user"),
+        user_spot=spots.get((*place, "user"), here),
+        environment=environment if isinstance(environment, dict) else {},
+        unread="env_file" in service or any(map(is_our_device, _list(service, "devices"))),
+        mounts=_volumes(service, place, spots),
+    )
+
+
+def _volumes(
+    service: Mapping[str, Any], place: Place, spots: Mapping[Place, Spot]
+) -> Iterator[Mount]:
+    for number, one in enumerate(_list(service, "volumes")):
+        spot = spots.get((*place, "volumes", number), TOP)
+        if isinstance(one, str):
+            yield volume(one, spot)
+        elif isinstance(one, dict) and one.get("type") != "tmpfs":
+            source, path, bind = one.get("source"), one.get("target"), one.get("bind")
+            if isinstance(path, str):
+                yield Mount(
+                    path=path,
+                    shared=isinstance(bind, dict) and is_shared([bind.get("propagation")]),
+                    source=source if isinstance(source, str) else None,
+                    spot=spot,
+                )
+
+
+def _list(service: Mapping[str, Any], key: str) -> list[Any]:
+    found = service.get(key)
+    return found if isinstance(found, list) else []
 
 
 def _pairs(

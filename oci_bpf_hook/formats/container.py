@@ -4,13 +4,13 @@ The reader of each kind of file makes these, and the rest of the program doesn't
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ..delegation.annotations import PREFIX
 from ..policy.forms import Form
 from ..policy.subject import CLAIMS
 from ..text.places import Fault, Spot, fault
 from ..values import Value
+from .means import Means
 
 
 class Asker(Value):
@@ -26,12 +26,14 @@ class Asker(Value):
     will change the mount, `owner` the host's uid and gid of the container's root, and `root` the
     path of its root filesystem.  `inside` says that the hook runs in the container, at
     createContainer.  `doubts` are what is doubtful about the file itself, and `lacks` what the
-    container lacks if it asks for a delegation.
+    container lacks if it asks for a delegation.  `means` are what it has to use one, None if nobody
+    says that.
     """
 
     __slots__ = (
-        *("annotations", "doubts", "forms", "globs", "here", "inside", "lacks", "masked", "name"),
-        *("named", "owner", "remounted", "root", "subject", "told", "user_namespace", "where"),
+        *("annotations", "doubts", "forms", "globs", "here", "inside", "lacks", "masked", "means"),
+        *("name", "named", "owner", "remounted", "root", "subject", "told", "user_namespace"),
+        "where",
     )
     name: str
     annotations: dict[str, str]
@@ -50,6 +52,7 @@ class Asker(Value):
     inside: bool
     doubts: tuple[Fault, ...]
     lacks: tuple[Fault, ...]
+    means: Means | None
 
     def asks(self) -> bool:
         """Whether any of its annotations is ours."""
@@ -57,10 +60,6 @@ class Asker(Value):
 
 
 TOP = Spot(line=1, column=1)
-_NO_CAPABILITY = (
-    "nothing adds CAP_BPF to this container, and without it no token can be made; add the "
-    "capability BPF"
-)
 
 
 def asker(
@@ -82,6 +81,7 @@ def asker(
     inside: bool = False,
     doubts: Iterable[Fault] = (),
     lacks: Iterable[Fault] = (),
+    means: Means | None = None,
 ) -> Asker:
     """An Asker with defaults for what the file doesn't say."""
     return Asker(
@@ -102,26 +102,8 @@ def asker(
         inside=inside,
         doubts=tuple(doubts),
         lacks=tuple(lacks),
+        means=means,
     )
-
-
-def lacking(
-    capabilities: Iterable[Any], here: Spot, *, privileged: bool = False, user: Any = None
-) -> list[Fault]:
-    """What a container with these `capabilities` and this `user` lacks to use a token."""
-    names = {str(name).upper().removeprefix("CAP_") for name in capabilities}
-    found: list[Fault] = []
-    if not privileged and names.isdisjoint(("BPF", "ALL")):
-        found.append(fault(here, _NO_CAPABILITY))
-    if user is not None and str(user).partition(":")[0] not in ("0", "root", ""):
-        found.append(
-            fault(
-                here,
-                f"it runs as the user {user}, and a process that isn't root's has a capability "
-                "only if that is in its ambient set",
-            )
-        )
-    return found
 
 
 def no_user_namespace(here: Spot, add: str) -> Fault:

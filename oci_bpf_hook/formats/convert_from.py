@@ -10,9 +10,10 @@ from ..text.places import Fault
 from ..text.strict_json import load_json
 from ..values import Value
 from . import podman_run
-from .container import Asker
+from .container import TOP, Asker
 from .delegation import enums
 from .faults import raise_if_any, text_of
+from .means import PODMAN, Means, means
 from .snippets import INCUS, LXD, SYSTEMD
 from .unitfile import settings
 
@@ -28,15 +29,17 @@ class Found(Value):
     """One container of a source, with annotations that ask for what it is delegated, and notes.
 
     `label` is the engine's name for it, which KEY/NAME uses, or None if it has no name yet.
-    `capabilities` are those that a command line adds, without CAP_.
+    `capabilities` are those that a command line adds, without CAP_.  `means` are what the source
+    gives it to use a delegation, None if the source says nothing.
     """
 
-    __slots__ = ("annotations", "capabilities", "image", "label", "name", "notes")
+    __slots__ = ("annotations", "capabilities", "image", "label", "means", "name", "notes")
     name: str
     image: str | None
     label: str | None
     annotations: dict[str, str]
     capabilities: tuple[str, ...]
+    means: Means | None
     notes: tuple[str, ...]
 
 
@@ -47,6 +50,7 @@ def found(
     image: object = None,
     label: str | None = None,
     capabilities: Iterable[str] = (),
+    means: Means | None = None,
     notes: tuple[str, ...] = (),
 ) -> Found:
     """A Found with copies of the `annotations`, and without an `image` that isn't a reference."""
@@ -56,6 +60,7 @@ def found(
         label=label,
         annotations=dict(annotations),
         capabilities=tuple(one.upper().removeprefix("CAP_") for one in capabilities),
+        means=means,
         notes=notes,
     )
 
@@ -114,6 +119,12 @@ def podman_command(data: bytes, name: str) -> list[Found]:
             image=one.image,
             label=one.name,
             capabilities=one.capabilities,
+            means=means(
+                capabilities=one.capabilities,
+                privileged="--privileged" in one.others,
+                spot=TOP,
+                engine=PODMAN,
+            ),
             notes=tuple(_not_converted(one)),
         )
         for one in said
@@ -271,4 +282,4 @@ def _of_asker(one: Asker, *more: str) -> Found:
     notes = (*(doubt.text for doubt in (*one.doubts, *one.lacks)), *more)
     name = str(label or "container")
     image = one.subject.get("image")
-    return found(name, given, image=image, label=name, notes=notes)
+    return found(name, given, image=image, label=name, means=one.means, notes=notes)

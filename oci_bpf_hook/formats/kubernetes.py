@@ -8,8 +8,9 @@ from ..errors import quote
 from ..policy.forms import Form
 from ..policy.subject import CLAIMS
 from ..text.places import Fault, Place, Spot, fault
-from . import pod_names
-from .container import TOP, Asker, asker, lacking
+from . import pod_means, pod_names
+from .container import TOP, Asker, asker
+from .means import PODMAN
 
 _KEY = "io.kubernetes.container.name"
 _NO_USER_NAMESPACE = (
@@ -206,11 +207,6 @@ class _Pod:
         doubts: list[Fault],
     ) -> Asker:
         here = self._spot((*place, "name"), place)
-        security = _mapping(data.get("securityContext"))
-        user = security.get(
-            "runAsUser", _mapping(self._spec.get("securityContext")).get("runAsUser")
-        )
-        added = _mapping(security.get("capabilities")).get("add")
         names, forms, globs = self._names(name)
         subject = {
             **names,
@@ -218,17 +214,13 @@ class _Pod:
             "host_network": self._spec.get("hostNetwork") is True,
         }
         own = self._spec.get("hostUsers") is False
-        lacks = lacking(
-            added if isinstance(added, list) else (),
-            here,
-            privileged=security.get("privileged") is True,
-            user=user,
-        )
-        if not own:
+        pod = pod_means.Pod(self._spec, self._annotations, self._place, self._spot)
+        lacks = [] if self._by_podman else list(pod.refused())
+        if not own and not pod.by_cri_o():
             spot = self._spot((*self._place, "spec", "hostUsers"), (*self._place, "spec"))
             by_podman = self._engine == "podman"
             why = _NO_USER_NAMESPACE_BY_PODMAN if by_podman else _NO_USER_NAMESPACE
-            lacks.insert(0, fault(spot, why))
+            lacks.append(fault(spot, why))
         # Values of other types are left out, since rules match strings and truth values.
         known = {key: value for key, value in subject.items() if isinstance(value, (str, bool))}
         return asker(
@@ -244,6 +236,7 @@ class _Pod:
             user_namespace=True if own else None,
             doubts=doubts,
             lacks=lacks,
+            means=pod.means(data, place, here, engine=PODMAN if self._by_podman else None),
         )
 
     def _read_annotations(self) -> None:

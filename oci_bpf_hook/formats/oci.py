@@ -1,14 +1,15 @@
 """Reads OCI's own files: a bundle's config.json, and the state that a runtime gives a hook."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..delegation.annotations import PREFIX, container_name
 from ..errors import BAD_STATE, HookError, quote
 from ..oci.state import annotations_of, remounted
-from ..text.places import Fault, Place, Spot
-from .container import TOP, Asker, asker, lacking
+from ..text.places import Place, Spot
+from .container import TOP, Asker, asker
 from .json_places import places
+from .means import Means, Mount, is_shared, means
 
 
 def is_state(data: object) -> bool:
@@ -54,7 +55,7 @@ def read_config(data: object, text: str, name: str) -> tuple[Asker, ...]:
             remounted=remounted(data.get("mounts")),
             owner=_owner(linux),
             root=root if isinstance(root, str) else None,
-            lacks=_lacks(_mapping(data.get("process")), spots),
+            means=_means(data, spots),
         ),
     )
 
@@ -93,14 +94,32 @@ def _owner(linux: Mapping[str, Any]) -> tuple[int, int] | None:
     return (ids[0], ids[1]) if len(ids) == 2 else None
 
 
-def _lacks(process: Mapping[str, Any], spots: Mapping[Place, Spot]) -> list[Fault]:
+def _means(data: Mapping[str, Any], spots: Mapping[Place, Spot]) -> Means | None:
+    process = _mapping(data.get("process"))
     if not process:
-        return []
-    user = _mapping(process.get("user")).get("uid")
+        return None
     sets = _mapping(process.get("capabilities"))
-    ambient = {str(one) for one in _list(sets.get("ambient"))}
-    here = spots.get(("process", "capabilities"), spots.get(("process",), TOP))
-    return lacking(_list(sets.get("bounding")), here, user=None if "CAP_BPF" in ambient else user)
+    variables = [str(one).partition("=") for one in _list(process.get("env"))]
+    return means(
+        capabilities=_list(sets.get("bounding")),
+        spot=spots.get(("process", "capabilities"), spots.get(("process",), TOP)),
+        user=_mapping(process.get("user")).get("uid"),
+        ambient=_list(sets.get("ambient")),
+        environment={key: value for key, equals, value in variables if equals},
+        mounts=_volumes(data, spots),
+    )
+
+
+def _volumes(data: Mapping[str, Any], spots: Mapping[Place, Spot]) -> Iterator[Mount]:
+    """What is bound into the container; no source is told, since engines bind the host's /sys."""
+    for number, one in enumerate(_list(data.get("mounts"))):
+        path = one.get("destination") if isinstance(one, dict) else None
+        if not isinstance(path, str):
+            continue
+        options = [str(option) for option in _list(one.get("options"))]
+        if one.get("type") == "bind" or {"bind", "rbind"} & {*options}:
+            spot = spots.get(("mounts", number, "destination"), TOP)
+            yield Mount(path=path, shared=is_shared(options), source=None, spot=spot)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -7,7 +7,8 @@ from ..errors import quote
 from ..policy.forms import ANY, Part, form
 from ..text.places import Fault, Spot
 from . import podman_run
-from .container import TOP, Asker, asker, lacking, no_user_namespace
+from .container import TOP, Asker, asker, no_user_namespace
+from .podman_means import LISTS, QUADLET, Options
 from .unitfile import Setting, settings, words
 
 _SUBJECT = {"Image": "image", "ContainerName": "container"}
@@ -25,7 +26,7 @@ class _Unit:
         self.where: dict[str, Spot] = {}
         self.subject: dict[str, object] = {"host_network": False}
         self.capabilities: list[str] = []
-        self.user: str | None = None
+        self.options = Options()
         self.user_namespace = False
         self.name: str | None = None
         self.service: str | None = None
@@ -34,7 +35,9 @@ class _Unit:
         if one.key == "Annotation":
             self._annotate(dict(_pair(word) for word in words(one, faults)), one.spot)
         elif one.key == "PodmanArgs":
-            arguments = podman_run.arguments(words(one, faults))
+            given = words(one, faults)
+            arguments = podman_run.arguments(given)
+            self.options.add_arguments(given, one.spot)
             self._annotate(arguments.annotations, one.spot)
             self.capabilities += arguments.capabilities
             self.user_namespace |= arguments.user_namespace
@@ -49,8 +52,10 @@ class _Unit:
             self.subject["host_network"] = one.value == "host"
         elif one.key in _SUBJECT:
             self.subject[_SUBJECT[one.key]] = one.value
-        elif one.key == "User":
-            self.user = one.value
+        elif one.key in QUADLET:
+            listed = words(one, faults) if one.key in LISTS else [one.value]
+            for word in listed:
+                self.options.add(QUADLET[one.key], word.replace("%%", "%"), one.spot)
 
     def _annotate(self, annotations: dict[str, str], spot: Spot) -> None:
         self.annotations |= annotations
@@ -110,9 +115,9 @@ def read(text: str, name: str, faults: list[Fault]) -> Asker:
         unit.subject["container"] = "".join(parts)
     else:
         forms["container"] = form("the name of this unit's container", [parts])
-    lacks = lacking(unit.capabilities, here, user=unit.user)
+    lacks = []
     if not unit.user_namespace:
-        lacks.insert(0, no_user_namespace(here, "add UserNS=auto"))
+        lacks.append(no_user_namespace(here, "add UserNS=auto"))
     return asker(
         f"container {quote(str(given or name or 'without a name'))[1:-1]}",
         unit.annotations,
@@ -124,4 +129,5 @@ def read(text: str, name: str, faults: list[Fault]) -> Asker:
         named=here,
         user_namespace=True if unit.user_namespace else None,
         lacks=lacks,
+        means=unit.options.means(unit.capabilities, here),
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from oci_bpf_hook.broker.client import connect
-from oci_bpf_hook.doctor.engines import ETC, SHARED
+from oci_bpf_hook.doctor.directories import ETC, SHARED
 from oci_bpf_hook.paths import POLICY
 from oci_bpf_hook.paths import SOCKET as BROKER
 from tests.support.places import ROOT

@@ -171,7 +171,7 @@ def test_key_with_the_containers_name(world: World, runtime: Runtime) -> None:
 
 
 def test_started_again(world: World) -> None:
-    """podman asks each time, of what it knows itself; `podman exec` gives what is in force."""
+    """podman asks each time, of what it knows itself; `podman exec` gives root's capabilities."""
     world.podman(
         *("create", "--name", "again", "--cgroup-parent", f"/{world.cgroup_parent}"),
         *("--uidmap", "0:100000:65536", "--annotation", "io.bpffs.profile=xdp", IMAGE),

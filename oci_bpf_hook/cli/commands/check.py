@@ -17,7 +17,8 @@ names that the kernel has, the container's user namespace, the policy, and then 
 problems are printed at once, a line each, with file, line and column.
 
 With --file it reads the annotations of every container that the file describes, and also says what
-the file lacks: a user namespace, CAP_BPF, or an annotation in a place where no container gets it.
+the file lacks, such as a user namespace, the capabilities that the granted types need, or an
+annotation in a place where a container gets it.
 In a Kubernetes manifest it reads every document, and the pod template of each object that makes
 pods. With the engine podman it reads the manifest as podman kube play does.
 
@@ -107,7 +108,7 @@ def print_findings(out: Output, name: str, trials: tuple[trial.Trial, ...]) -> N
     """Print a line for each finding; one that all containers of a pod share is printed once."""
     for finding in dict.fromkeys(finding for one in trials for finding in one.findings):
         spot = finding.spot
-        where = f"{name}:{spot.line}:{spot.column}: " if spot else ""
+        where = f"{name}:{spot.line}:{spot.column}: " if spot and name else ""
         code = f"{finding.lint}: " if finding.lint else ""
         out.line(where, styled(_STYLES[finding.level], finding.level), f": {code}{finding.text}")
 

@@ -9,6 +9,7 @@ from ...delegation.lint import lint
 from ...delegation.problems import joined
 from ...errors import DONE, USAGE, HookError, quote
 from ...formats import convert_from, convert_to, delegation
+from ...formats.means import lacks, taking
 from ...policy.store import cache
 from ..options import request
 from ..options.output import JSON, print_json
@@ -95,9 +96,11 @@ def _convert(one: convert_from.Found, target: str) -> tuple[str, delegation.Writ
     doubts = (
         f"{finding.code}: {finding}" for finding in lint(masks, delegation.enums(), confined=True)
     )
+    types = taking(masks, delegation.enums())
+    lacking = map(str, lacks(one.means, None, types) if one.means else ())
     more = [name for name in one.capabilities if name not in delegation.needed(asked, profiles)]
     added = [f"--cap-add {quote(','.join(more))[1:-1]}: not needed for the delegation"] * bool(more)
-    notes = tuple(dict.fromkeys((*one.notes, *added, *done.notes, *doubts)))
+    notes = tuple(dict.fromkeys((*one.notes, *lacking, *added, *done.notes, *doubts)))
     return one.name, delegation.Written(text=done.text, notes=notes)
 
 

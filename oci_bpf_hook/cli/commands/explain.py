@@ -73,7 +73,11 @@ def _of_state(options: argparse.Namespace) -> Asker:
     try:
         config = load_json(request.read(path))
         (known,) = oci.read_config(config, "", path)
-        for name in ("masked", "owner", "remounted", "root", "subject", "user_namespace"):
+        for name in (
+            *("masked", "means", "owner", "remounted", "root"),
+            "subject",
+            "user_namespace",
+        ):
             fields[name] = getattr(known, name)
     except ValueError as error:
         if options.config:

@@ -1,44 +1,88 @@
 """`oci-bpf-hook lint` warns of what is doubtful about a valid request."""
 
 import argparse
+from typing import Any
 
-from ...bpf.names import KINDS
-from ...delegation.annotations import Request
-from ...delegation.lint import lint
-from ...delegation.masks import Grant, resolve
-from ...errors import DONE, REFUSED
-from ...kernel import enums as kernel
+from ...errors import HookError
+from ...kernel.releases import running
 from ...policy.store import cache
-from ..options import request
-from ..options.output import JSON, WARNING, Output, print_json, styled
+from ..options import policy as policy_options
+from ..options import request, trial
+from ..options.lacking import Known
+from ..options.output import FAINT, JSON, WARNING, Output, print_json, styled
 from ..options.table import argument
+from ..options.trials import try_out
 
 ABOUT = """
 Warns of what is doubtful about a valid request, with the reason and a fix: items that have no
-effect or don't suffice, what needs more capabilities, and what reaches beyond the container.
+effect or don't suffice, programs that can be loaded but not attached, and what reaches beyond the
+container. With --file it also says what the containers in the file lack to use what they ask for,
+such as capabilities.
 
 The policy isn't asked, except for the items of its profiles; `check` asks the policy too.
 """
 ARGUMENTS = (
     *request.ARGUMENTS,
+    trial.FILE,
+    policy_options.ENGINE,
     argument("--strict", action="store_true", help="fail on a warning"),
     JSON,
 )
+# The code of a doubt about the file itself.
+_OF_FILE = "file"
 
 
 def run(options: argparse.Namespace) -> int:
-    enums = kernel.enums(KINDS)
-
-    def resolved(asked: Request) -> Grant:
-        return resolve(asked, enums, kernel.table, cache.in_force().profiles)[0]
-
-    wanted = resolved(request.request(request.annotations(options), judge=resolved))
-    findings = lint(wanted.masks, enums, confined=True)
+    compiled = cache.in_force()
+    given = trial.Setting(
+        source=running(),
+        here=False,
+        judged=False,
+        policy=compiled,
+        engine=options.engine or compiled.engine,
+        attributes={},
+        known=Known(),
+    )
+    askers, name, lines = trial.askers(options, given.engine)
+    trials = tuple(try_out(one, given, lines) for one in askers)
+    _raise_problems(trials, name)
     if options.json:
-        keys = ("code", "option", "reason", "fix")
-        print_json([{key: getattr(finding, key) for key in keys} for finding in findings])
+        doubts = dict.fromkeys(finding for one in trials for finding in one.findings)
+        print_json([_as_json(finding) for finding in doubts])
+    elif name:
+        from .check import print_findings
+
+        print_findings(Output(), name, trials)
     else:
         out = Output()
-        for finding in findings:
-            out.line(styled(WARNING, finding.code), f": {finding}")
-    return REFUSED if findings and options.strict else DONE
+        for finding in trials[0].findings:
+            style = FAINT if finding.level == trial.HINT else WARNING
+            out.line(styled(style, finding.lint), f": {finding.text}")
+    return trial.exit_code(trials, strict=options.strict)
+
+
+def _raise_problems(trials: tuple[trial.Trial, ...], name: str) -> None:
+    """Raise HookError with every problem of every container, and its place in the file `name`."""
+    code = trial.exit_code(trials)
+    found = dict.fromkeys(finding for one in trials for finding in one.findings)
+    if code:
+        problems = [
+            f"{name}:{one.spot.line}:{one.spot.column}: {one.text}" if one.spot else one.text
+            for one in found
+            if one.level == trial.PROBLEM
+        ]
+        hint = next((one.text for one in found if one.level == trial.HINT and one.code), None)
+        raise HookError(code, *problems, hint=hint)
+
+
+def _as_json(finding: trial.Finding) -> dict[str, Any]:
+    doubt = finding.doubt
+    return {
+        "code": finding.lint or _OF_FILE,
+        "option": doubt.option if doubt and doubt.option else None,
+        # A doubt about the file itself is one sentence.
+        "reason": doubt.reason if doubt else finding.text,
+        "fix": doubt.fix if doubt else "",
+        "line": finding.spot.line if finding.spot else None,
+        "column": finding.spot.column if finding.spot else None,
+    }

@@ -16,9 +16,10 @@ from . import request
 from .table import argument
 
 _TRUTHS = {"true": True, "false": False}
+ENGINE = argument("--engine", choices=ENGINES, help="the engine that runs the hook")
 ARGUMENTS = (
     argument("--policy", metavar="FILE", help="the policy to use instead of the one in force"),
-    argument("--engine", choices=ENGINES, help="the engine that runs the hook"),
+    ENGINE,
     argument(
         *("--attr",),
         action="append",

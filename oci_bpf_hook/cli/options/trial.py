@@ -25,6 +25,7 @@ from ...delegation.annotations import (
 from ...delegation.masks import Grant
 from ...errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError
 from ...formats.container import Asker, asker
+from ...formats.means import Lack
 from ...kernel import releases as kernel_source
 from ...oci.state import visible
 from ...pipeline.case import Case
@@ -32,11 +33,12 @@ from ...policy import decide as policy
 from ...policy.compiled import Compiled
 from ...policy.subject import CLAIMS, Subject
 from ...policy.subjects import of_description, set_by_engine
-from ...text.places import Fault, Spot
+from ...text.places import Fault, Spot, find_word
 from ...values import Value
 from . import kernel as kernel_options
 from . import policy as policy_options
 from . import request
+from .lacking import Known, lacking
 from .table import argument
 
 PROBLEM = "problem"
@@ -56,16 +58,17 @@ _WIDEST = 12
 
 _ANOTHER = "--kernel 6.12 tries the request for a kernel that can"
 
+FILE = argument(
+    *("--file",),
+    metavar="FILE",
+    help="an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a Quadlet "
+    "*.container; - means stdin",
+    exclusive="request",
+    one_of_them=True,
+)
 ARGUMENTS = (
     *request.ARGUMENTS,
-    argument(
-        *("--file",),
-        metavar="FILE",
-        help="an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a Quadlet "
-        "*.container; - means stdin",
-        exclusive="request",
-        one_of_them=True,
-    ),
+    FILE,
     *kernel_options.ARGUMENTS,
     *policy_options.ARGUMENTS,
 )
@@ -75,13 +78,14 @@ class Finding(Value):
     """Something wrong (PROBLEM), what to do about it (HINT), or something doubtful (WARNING).
 
     A NOTE says what was assumed.
-    `code` is the exit code for a problem and its hint, and DONE for a warning.  `lint` is the
-    linter's code, or empty.  `key` is the annotation that the finding is about, or empty, and
-    `spot` its place in the file.
+    `code` is the exit code for a problem and its hint, and DONE for anything else.  `lint` is the
+    doubt's own code, or empty, and `doubt` the doubt itself, or None.  `key` is the annotation that
+    the finding is about, or empty, and `spot` its place in the file.
     """
 
-    __slots__ = ("code", "key", "level", "lint", "spot", "text")
+    __slots__ = ("code", "doubt", "key", "level", "lint", "spot", "text")
     code: int
+    doubt: linter.Finding | Lack | None
     key: str
     level: str
     lint: str
@@ -93,17 +97,18 @@ class Setting(Value):
     """What requests are tried with: a kernel, a policy, and what is known of who asks.
 
     `here` says that the kernel is the running one and that we are root.  Only then can we see
-    whether the guard is in force; otherwise it is assumed to be.  `linted` keeps what the linter
-    says, since most pods of a cluster ask for the same.
+    whether the guard is in force; otherwise it is assumed to be.  If not `judged`, the policy's
+    profiles are used, and its rules aren't asked.  `known` keeps what is found out once.
     """
 
-    __slots__ = ("attributes", "engine", "here", "linted", "policy", "source")
+    __slots__ = ("attributes", "engine", "here", "judged", "known", "policy", "source")
     here: bool
+    judged: bool
     source: kernel_source.Source
     policy: Compiled
     engine: str | None
     attributes: dict[str, object]
-    linted: dict[tuple[object, ...], tuple[linter.Finding, ...]]
+    known: Known
 
 
 class Trial(Value):
@@ -137,18 +142,12 @@ def setting(options: argparse.Namespace) -> Setting:
     return Setting(
         source=kernel_options.source(options),
         here=not (options.kernel or options.header or options.btf or os.geteuid()),
+        judged=True,
         policy=compiled,
         engine=options.engine or compiled.engine,
         attributes=policy_options.attributes(options),
-        linted={},
+        known=Known(),
     )
-
-
-def _lint(given: Setting, masks: dict[str, int], *, confined: bool) -> tuple[linter.Finding, ...]:
-    key = (confined, *masks.items())
-    if key not in given.linted:
-        given.linted[key] = linter.lint(masks, given.source.enums, confined=confined)
-    return given.linted[key]
 
 
 def askers(
@@ -194,9 +193,17 @@ def attempt(one: Asker, given: Setting, lines: Sequence[str], names: Mapping[str
             findings.problems(error)
         # 4. policy, 5. masks, 7. grant
         _judge(case, asked, who, findings, given)
-    if asked is not None and not given.source.tokens:
+    if asked is not None and given.judged and not given.source.tokens:
         # 8. halves, which would fail
         findings.problems(kernel_options.cannot(given.source, _ANOTHER))
+    if asked is not None or findings.code:
+        masks = _granted(case)
+        # A CDI device sets libbpf's variable itself.
+        path = asked.path if asked and who.cdi is None else None
+        findings.lacks(path, given.known.types(masks, given.source.enums), given)
+        confined = case.decision is None or case.decision.confined
+        doubtful = given.known.doubts(masks, given.source.enums, confined=confined)
+        findings.lint(doubtful, given.source.enums)
     return Trial(
         asker=one,
         enums=given.source.enums,
@@ -240,17 +247,22 @@ def _parsed(one: Asker, case: Case, name: str, findings: "_Findings") -> Request
 
 
 def _judge(case: Case, asked: Request, who: Subject, findings: "_Findings", given: Setting) -> None:
-    """Add what the kernel, the policy and the linter say about the request to `findings`."""
+    """Add what the kernel and the policy say about the request to `findings`."""
     try:
-        case.judge(asked, lambda _: who, guarded=given.here)
-        case.close()
+        if given.judged:
+            case.judge(asked, lambda _: who, guarded=given.here)
+            case.close()
+        else:
+            case.wanted, case.dropped = case.resolve(asked)
     except HookError as error:
         findings.problems(error)
-    decision = case.decision
-    if case.wanted:
-        masks = decision.grant.masks if decision else case.wanted.masks
-        doubtful = _lint(given, masks, confined=decision is None or decision.confined)
-        findings.lint(doubtful, given.source.enums)
+
+
+def _granted(case: Case) -> dict[str, int]:
+    """The masks that are granted, or else asked for; {} if the names couldn't be resolved."""
+    if case.decision:
+        return case.decision.grant.masks
+    return case.wanted.masks if case.wanted else {}
 
 
 class _Findings:
@@ -283,6 +295,19 @@ class _Findings:
         for one in doubts:
             self._add(WARNING, one.text, spot=Spot(line=one.line, column=one.column))
 
+    def lacks(self, path: str | None, types: dict[str, list[str]], given: Setting) -> None:
+        """Add what the container lacks to use these `types`, and a bpffs at `path`."""
+        one = self._asker
+        if one.means is None and self.code:
+            return  # What a container would need that isn't even started is left out.
+        key = self._annotation("path")
+        at = one.where.get(key, one.here)
+        # Of a request without a container it may not be so.
+        level = WARNING if one.means else HINT
+        for lack in lacking(one, path, at, types, engine=given.engine, known=given.known):
+            about = key if lack.option == "path" else ""
+            self._add(level, str(lack), lint=lack.code, key=about, spot=lack.spot, doubt=lack)
+
     def lint(self, doubtful: Iterable[linter.Finding], enums: dict[str, Enum]) -> None:
         for one in doubtful:
             key = self._annotation(one.option)
@@ -291,7 +316,8 @@ class _Findings:
             # A profile's items are in the policy.
             words = self._words(key) if one.option in key else {}
             given = [word for name, word in words.items() if enum.find(name) in values]
-            self._add(WARNING, str(one), lint=one.code, key=key, spot=self._spot(key, given))
+            spot = self._spot(key, given)
+            self._add(WARNING, str(one), lint=one.code, key=key, spot=spot, doubt=one)
 
     def _add(
         self,
@@ -302,9 +328,11 @@ class _Findings:
         lint: str = "",
         key: str = "",
         spot: Spot | None,
+        doubt: linter.Finding | Lack | None = None,
     ) -> None:
-        finding = Finding(level=level, code=code, lint=lint, key=key, spot=spot, text=text)
-        self.found.append(finding)
+        self.found.append(
+            Finding(level=level, code=code, lint=lint, key=key, spot=spot, text=text, doubt=doubt)
+        )
 
     def _annotation(self, key: str | None) -> str:
         """The annotation that a problem's `key` names, or that has this part of the request.
@@ -343,28 +371,10 @@ class _Findings:
         text = self._asker.annotations.get(key, "")
         end = spot.column + max(_NEAR, _WIDEST * (len(key) + len(text)))
         for word in words:
-            at = _find_word(word, line, spot.column - 1, end)
+            at = find_word(word, line, spot.column - 1, end)
             if at >= 0:
                 return Spot(line=spot.line, column=at + 1)
         return spot
-
-
-def _find_word(word: str, line: str, start: int, end: int) -> int:
-    """The offset of `word` in this part of `line`, or -1.
-
-    The file's text isn't parsed here, so a word that is part of another is skipped.
-    """
-    at = line.find(word, start, end)
-    while at >= 0:
-        before, after = line[at - 1 : at], line[at + len(word) : at + len(word) + 1]
-        if not (_in_word(before) or before == "!" or _in_word(after)):
-            return at
-        at = line.find(word, at + 1, end)
-    return -1
-
-
-def _in_word(character: str) -> bool:
-    return character.isalnum() or character in ("_", ".", "-")
 
 
 def _plain(word: str) -> str:
@@ -375,14 +385,11 @@ def _plain(word: str) -> str:
 def exit_code(trials: Iterable[Trial], *, strict: bool = False) -> int:
     """The exit code of a command with these `trials`: the first one that isn't DONE.
 
-    With `strict` a warning counts as a refusal.  A note doesn't.
+    With `strict` a warning counts as a refusal.  A note doesn't, nor does a hint, since what it
+    says may not hold.
     """
     found: Sequence[Trial] = list(trials)
     code = next((one.code for one in found if one.code), DONE)
-    if (
-        strict
-        and code == DONE
-        and any(finding.level != NOTE for one in found for finding in one.findings)
-    ):
+    if strict and code == DONE and any(x.level == WARNING for one in found for x in one.findings):
         return REFUSED
     return code

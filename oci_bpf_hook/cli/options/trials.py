@@ -81,6 +81,8 @@ class _Unnamed:
         first = next((one for one in trials if one.code), trials[0])
         if len(different) > 1:
             return self._depending(first, [*reversed(different.values())])
+        if not self._given.judged:
+            return first  # No rule is asked.
         notes = [*self._assumed(first), *self._not_told(first)]
         return _changed(first, notes, "")
 
@@ -128,7 +130,7 @@ class _Unnamed:
 
     def _finding(self, level: str, text: str) -> Finding:
         spot = self._asker.named if self._asker.where else None
-        return Finding(level=level, code=0, lint="", key="", spot=spot, text=text)
+        return Finding(level=level, code=0, lint="", key="", spot=spot, text=text, doubt=None)
 
 
 def _result(one: Trial) -> tuple[object, ...]:

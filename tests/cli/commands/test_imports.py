@@ -38,6 +38,7 @@ CALLS = [
     (("kernel",), set(), set()),
     (("kernel", "--header", "/usr/include/linux/bpf.h"), set(), set()),
     (("lint", ASK), set(), set()),
+    (("lint", "--file", "probe.container"), set(), {"check"}),
     (("policy", "show"), set(), set()),
     (("policy", "test", ASK), set(), set()),
     (("convert", "--from", "annotations", "--to", "podman", "list"), set(), set()),
