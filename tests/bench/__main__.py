@@ -17,11 +17,12 @@ from .broker import broker
 from .command import command
 from .engine import podman
 from .launcher import HERE, launcher, memory
+from .pods import pods
 from .samples import ROUNDS, Group
 from .shim import shim
 
 PICTURE: Final = HERE.parents[1] / "docs" / "pictures" / "benchmark.png"
-_GROUPS: Final = ("launcher", "command", "podman", "broker", "memory", "advise", "shim")
+_GROUPS: Final = ("launcher", "command", "podman", "broker", "memory", "advise", "shim", "pods")
 _EPILOG: Final = """\
 A ratio is that of two figures of one round, and what is shown is the median of all rounds with its
 quartiles; "over" means that this median is over the budget.  The exit code is 0 even then: on a
@@ -125,6 +126,9 @@ def _measure(
         else:
             _progress("the shim")
             groups += shim(directory, rounds=rounds)
+    if "pods" in wanted:
+        _progress("check of pods")
+        groups += pods(directory, rounds=rounds, compiler=compiler)
     return groups, storage
 
 

@@ -12,6 +12,7 @@ from tests.bench.launcher import HERE, compile_c
 from tests.support.engines import RUNTIMES
 from tests.support.places import ROOT
 
+PODS = {"yaml-100": 3.0, "json-100": 3.0, "yaml-1000": 12.0, "json-1000": 12.0}
 ROWS = {
     "launcher": ["bare", "request", "rules", "nothing", "naive", "floor"],
     "command": ["bare", "help", "check"],
@@ -23,6 +24,10 @@ ROWS = {
     "shim-calls": ["without", "with"],
     "shim-start": ["without", "with"],
     "shim-least": ["without", "with", "empty"],
+    "pods": ["start", *PODS],
+    "pods-growth-yaml": ["yaml-100", "yaml-1000"],
+    "pods-growth-json": ["json-100", "json-1000"],
+    "pods-memory": ["start", "yaml-1000", "json-1000"],
 }
 BUDGETS = {
     ("launcher", "request"): 2.0,
@@ -31,6 +36,11 @@ BUDGETS = {
     ("advise", "many"): 10.0,
     ("shim-calls", "with"): 1.02,
     ("shim-start", "with"): 1.03,
+    ("pods-memory", "yaml-1000"): 5.0,
+    ("pods-memory", "json-1000"): 5.0,
+    ("pods-growth-yaml", "yaml-1000"): 10.0,
+    ("pods-growth-json", "json-1000"): 10.0,
+    **{("pods", name): budget for name, budget in PODS.items()},
 } | {(f"podman-{runtime}", "hook"): 1.15 for runtime in RUNTIMES}
 
 
