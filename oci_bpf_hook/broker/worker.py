@@ -6,9 +6,7 @@ no fd from the peer, and tells it nothing more than the decision or why there is
 """
 
 import array
-import gc
 import os
-import signal
 import socket
 from collections.abc import Mapping
 from typing import NoReturn
@@ -16,20 +14,12 @@ from typing import NoReturn
 from ..audit.allowance import spend
 from ..container.nesting import outermost_owner
 from ..delegation.annotations import parse
-from ..errors import (
-    BAD_ANNOTATION,
-    BAD_POLICY,
-    BAD_STATE,
-    BUG,
-    REFUSED,
-    HookError,
-    quote,
-)
-from ..kernel.syscalls import PR_SET_PDEATHSIG, prctl
+from ..errors import BAD_ANNOTATION, BAD_STATE, HookError, quote
 
 # The hook imports these only when they are needed; the broker has them before the first request.
 from ..pipeline import outcomes
 from ..pipeline.case import Case
+from ..pipeline.served import a_bug, in_order, record, settle, told
 from ..policy.compiled import Compiled
 from ..policy.subject import Subject, unnamed
 from ..policy.subjects import of_peer
@@ -44,13 +34,6 @@ from .peer import Peer
 _PEER_DEADLINE = 5
 DEADLINE = 10
 
-# What a peer is told instead of the reason, which only the administrator may know.
-_PRIVATE = {
-    BAD_POLICY: "the administrator's policy has an error, and so nothing is delegated; the host's "
-    "log says what is wrong",
-    BUG: "the broker has a bug; the host's log says where",
-}
-
 
 def serve(sock: socket.socket, policy: Compiled | HookError, parent: int) -> NoReturn:
     """Serve the peer at the other end of `sock`, and end.
@@ -58,7 +41,8 @@ def serve(sock: socket.socket, policy: Compiled | HookError, parent: int) -> NoR
     `policy` is the policy in force, or the error in it; `parent` is the broker's pid.
     """
     try:
-        _settle(sock, parent)
+        settle(parent, DEADLINE, sock.fileno())
+        sock.settimeout(_PEER_DEADLINE)
         refused = _refusal(sock, policy)
         if refused:
             answer(sock, refused)
@@ -73,32 +57,13 @@ def _refusal(sock: socket.socket, policy: Compiled | HookError) -> Mapping[str, 
     try:
         _serve(sock, policy)
     except HookError as error:
-        return wire.refused(error.code, _told(error))
+        return wire.refused(error.code, told(error))
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001  A bug must not put a traceback into the log.
-        log(ERROR, f"broker: a bug of ours: {type(error).__name__}: {quote(str(error))}")
-        return wire.refused(BUG, [_PRIVATE[BUG]])
+        bug = a_bug("broker", error)
+        return wire.refused(bug.code, told(bug))
     return None
-
-
-def _settle(sock: socket.socket, parent: int) -> None:
-    """Keep only `sock` and the standard streams of the broker, and end when the broker ends."""
-    # This process is over before there is much garbage, and collecting it would copy the pages that
-    # it shares with the broker.
-    gc.disable()
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    for number in (signal.SIGALRM, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    signal.alarm(DEADLINE)
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
-    os.closerange(3, sock.fileno())
-    os.closerange(sock.fileno() + 1, 1 << 16)
-    sock.settimeout(_PEER_DEADLINE)
 
 
 def _serve(sock: socket.socket, policy: Compiled | HookError) -> None:
@@ -117,7 +82,7 @@ def _serve(sock: socket.socket, policy: Compiled | HookError) -> None:
             case = Case(
                 ask.id,
                 ask.annotations,
-                lambda: _in_order(policy),
+                lambda: in_order(policy),
                 peer={"pid": peer.pid, "uid": peer.uid, "gid": peer.gid},
                 user=owner,
             )
@@ -164,7 +129,7 @@ def _delegate(sock: socket.socket, peer: Peer, ask: wire.Ask, case: Case) -> Non
         if not peer.unchanged():
             raise HookError(BAD_STATE, "whoever asked the broker has changed its namespaces")
         # 10. record: before the peer has the mount; 9. read-back is the peer's step
-        _record(case)
+        record("broker", case)
         answer(sock, wire.mounted(), mount)
     case.say(mounted=True)
 
@@ -180,29 +145,6 @@ def _subject(peer: Peer, claimed: Mapping[str, str], policy: Compiled) -> Subjec
         groups=peer.groups,
         shared=lambda: shares(peer.container),
     )
-
-
-def _record(case: Case) -> None:
-    try:
-        case.granted()
-    except HookError as error:
-        log(ERROR, f"broker: {error}")
-        raise HookError(
-            REFUSED,
-            "this grant can't be recorded, which the policy requires; the host's log says why",
-        ) from None
-
-
-def _in_order(policy: Compiled | HookError) -> Compiled:
-    if isinstance(policy, HookError):
-        raise policy
-    return policy
-
-
-def _told(error: HookError) -> tuple[str, ...]:
-    """The sentences that the peer may read of an `error`."""
-    private = _PRIVATE.get(error.code)
-    return error.sentences if private is None else (private,)
 
 
 def _receive(sock: socket.socket) -> bytes:

@@ -45,9 +45,17 @@ from ..kernel import syscalls
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import NoReturn
+    from typing import NoReturn, Protocol
 
-    from ..container.namespaces import Container
+    class Container(Protocol):
+        """What a child needs to know of where it goes, as of a `namespaces.Container`."""
+
+        from_host: bool
+        joins_user: bool
+        joins_mount: bool
+        user: int
+        mount: int
+        proc: int
 
 
 CREATED = b"created"
@@ -205,7 +213,7 @@ def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: Prog
     target = _open_target(sock, root, order[MODE.size :], progress.made)
     progress.step = "broker" if broker else "fsopen"
     opened, failure = _open_source(broker)
-    _send_place(sock, target, opened)
+    send_place(sock, target, opened)
     answer, mount = receive(sock)
     while answer == OWNER:
         send_fd(sock, COUNT.pack(OWNED, _owned(target)), target)
@@ -217,7 +225,7 @@ def _attach(sock: socket, root: int, order: bytes, broker: bytes, progress: Prog
     progress.step = "fsmount"
     if not broker:
         mount = make_mount(opened, mode)
-    _send_place(sock, mount, mount)
+    send_place(sock, mount, mount)
     # Before this, nothing in the container sees the mount, so nothing can make a token of it.
     if sock.recv(LONGEST) != ATTACH:
         raise GoneError
@@ -327,11 +335,11 @@ def make_mount(context: int, mode: int) -> int:
     return mount
 
 
-def _send_place(sock: socket, directory: int, fd: int) -> None:
-    """Tell the parent what `directory` is, and hand it `fd`."""
+def send_place(sock: socket, directory: int, fd: int, kind: bytes = PLACED) -> None:
+    """Tell the parent what `directory` is, in a message of this `kind`, and hand it `fd`."""
     status = posix.fstat(directory)
     mount, is_root = syscalls.statx_mount(directory)
-    place = PLACE.pack(PLACED, mount, is_root, status.st_uid, status.st_gid, status.st_mode)
+    place = PLACE.pack(kind, mount, is_root, status.st_uid, status.st_gid, status.st_mode)
     send_fd(sock, place, fd)
 
 

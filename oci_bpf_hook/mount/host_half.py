@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..delegation.masks import Grant
     from ..guard.pinned import Guard
 
+    # A mount's id, whether a directory is its root, and that directory's uid, gid and mode.
+    Place = tuple[int, bool, int, int, int]
+
 
 # Seconds that asking a broker may take, which serves others too.  The JSON in hooks.d allows more.
 ASKING = 8
@@ -114,7 +117,7 @@ class HostHalf(Half):
         expected = (container_half.MAKING, container_half.PLACED)
         while (message := self._receive(*expected)).startswith(container_half.MAKING):
             self._may_make(message)
-        self._target = _place(message)
+        self._target = place_of(message)
         return self._fds[0] if self._fds else -1
 
     def has(
@@ -124,7 +127,7 @@ class HostHalf(Half):
 
         With `guard` it has to be marked for the guard, without `guard` it must not be marked.
         """
-        if not self._target[1] or self._wrong(self._target, grant, enums):
+        if not self._target[1] or wrong(self._target, self._fields(self._target[0]), grant, enums):
             return False
         owned, marked = self._owned_and_marked(guard)
         return owned and marked == (guard is not None)
@@ -136,7 +139,7 @@ class HostHalf(Half):
         """
         if not self._target[1]:
             return False
-        _, kind, _, options = self._shown(self._target)
+        _, kind, _, options = _shown(self._fields(self._target[0]))
         return (
             kind == "bpf"
             and any(option.startswith("delegate_") for option in options)
@@ -174,21 +177,21 @@ class HostHalf(Half):
         """
         self._stays_inside(self._target[0])
         self._send(container_half.CREATED, mount)
-        place = _place(self._receive(container_half.PLACED))
+        place = place_of(self._receive(container_half.PLACED))
         if guard is not None:
             mark(guard, self._mount())
         self._send(container_half.ATTACH)
         self._receive(container_half.ATTACHED)
-        wrong = self._wrong(place, grant, enums)
+        found = wrong(place, self._fields(place[0]), grant, enums)
         dead = not self._container.alive()
-        if wrong or dead:
+        if found or dead:
             self._end()
         if dead:
             raise HookError(BAD_STATE, "the container's process died before the mount was done")
-        if wrong:
+        if found:
             from .failure import not_as_granted
 
-            raise not_as_granted(wrong)
+            raise not_as_granted(found)
 
     def failure(self) -> HookError:
         """The error that says why the container half hasn't reached the broker."""
@@ -238,39 +241,7 @@ class HostHalf(Half):
         fields = self._fields(mount)
         if not fields or not self._container.joins_mount:
             return False
-        return b" %s " % fields[2].encode() not in _mountinfo("self")
-
-    def _shown(
-        self, place: tuple[int, bool, int, int, int]
-    ) -> tuple[str, str, list[str], list[str]]:
-        """What the kernel shows for the mount of `place`: root, type, flags, options.
-
-        All are empty if the mount isn't among the container's.
-        """
-        fields = self._fields(place[0])
-        if not fields:
-            return "", "", [], []
-        tail = fields[fields.index("-", _OPTIONAL) + 1 :]
-        return fields[3], tail[0], fields[5].split(","), tail[2].split(",")
-
-    def _wrong(
-        self, place: tuple[int, bool, int, int, int], grant: "Grant", enums: "Mapping[str, Enum]"
-    ) -> list[str]:
-        """How the mount at `place`, as the kernel shows it, differs from `grant`."""
-        _, is_root, uid, gid, mode = place
-        top, kind, flags, options = self._shown(place)
-        if not kind:
-            return ["it isn't among the container's mounts"]
-        wrong: list[str] = []
-        if kind != "bpf" or top != "/" or not is_root:
-            wrong.append(f"it is {quote(top)} of a {quote(kind)}")
-        if not _FLAGS.issubset(flags):
-            wrong.append(f"its flags are {quote(','.join(flags))}")
-        if (uid, gid) != (0, 0):
-            wrong.append(f"it belongs to {uid}:{gid}, not to the container's root")
-        if mode & 0o7777 != grant.mode:
-            wrong.append(f"its mode is {mode & 0o7777:04o} and should be {grant.mode:04o}")
-        return wrong + differences(grant, options, enums)
+        return b" %s " % fields[2].encode() not in mountinfo_of("self")
 
     def _stays_inside(self, mount: int) -> None:
         """Refuse a target on a `mount` from which new mounts propagate out of the container.
@@ -289,23 +260,15 @@ class HostHalf(Half):
         receiving = {kind + groups[0] for kind in _RECEIVING}
         if not self._container.joins_mount or any(
             not receiving.isdisjoint(_optional(line.split(" ")))
-            for line in _mountinfo("self").decode("utf-8", "replace").split("\n")
+            for line in mountinfo_of("self").decode("utf-8", "replace").split("\n")
         ):
             from .failure import in_shared_volume
 
             raise in_shared_volume()
 
     def _fields(self, mount: int) -> list[str]:
-        """The fields of the line about the container's `mount`; empty if there is no such line.
-
-        ID parent major:minor root point flags [optional]... - type source options
-        """
-        # A container may have hundreds of mounts, and only this one's line matters.
-        lines = b"\n" + self._mountinfo()
-        start = lines.find(b"\n%d " % mount) + 1
-        if not start:
-            return []
-        return lines[start : lines.find(b"\n", start)].decode("utf-8", "replace").split(" ")
+        """The fields of the line about the container's `mount`; empty if there is no such line."""
+        return fields_of(self._mountinfo(), mount)
 
     def _mountinfo(self) -> bytes:
         """The container's mounts, read from the host's /proc.
@@ -314,7 +277,7 @@ class HostHalf(Half):
         are in the container ourselves, that namespace is ours too, and /proc/self shows the same.
         """
         try:
-            return _mountinfo(str(self._pid) if self._container.joins_mount else "self")
+            return mountinfo_of(str(self._pid) if self._container.joins_mount else "self")
         except OSError as error:
             # Reading the mountinfo of a dead process that isn't reaped yet fails with EINVAL.
             if error.errno not in (ENOENT, ESRCH, EINVAL):
@@ -369,13 +332,55 @@ def _marked(target: int, guard: "Guard | None") -> bool:
         return False
 
 
-def _place(message: bytes) -> tuple[int, bool, int, int, int]:
-    """What PLACED tells: the mount's id, whether it is the mount's root, and uid, gid and mode."""
+def place_of(message: bytes) -> "Place":
+    """What a message like PLACED tells."""
     _, mount, is_root, uid, gid, mode = container_half.PLACE.unpack(message)
     return mount, is_root, uid, gid, mode
 
 
-def _mountinfo(process: str) -> bytes:
+def fields_of(mountinfo: bytes, mount: int) -> list[str]:
+    """The fields of the line about the `mount` in `mountinfo`; empty if there is no such line.
+
+    ID parent major:minor root point flags [optional]... - type source options
+    """
+    # A container may have hundreds of mounts, and only this one's line matters.
+    lines = b"\n" + mountinfo
+    start = lines.find(b"\n%d " % mount) + 1
+    if not start:
+        return []
+    return lines[start : lines.find(b"\n", start)].decode("utf-8", "replace").split(" ")
+
+
+def wrong(
+    place: "Place", fields: list[str], grant: "Grant", enums: "Mapping[str, Enum]"
+) -> list[str]:
+    """How the mount at `place`, with these `fields` in mountinfo, differs from `grant`."""
+    _, is_root, uid, gid, mode = place
+    top, kind, flags, options = _shown(fields)
+    if not kind:
+        return ["it isn't among the container's mounts"]
+    found: list[str] = []
+    if kind != "bpf" or top != "/" or not is_root:
+        found.append(f"it is {quote(top)} of a {quote(kind)}")
+    if not _FLAGS.issubset(flags):
+        found.append(f"its flags are {quote(','.join(flags))}")
+    if (uid, gid) != (0, 0):
+        found.append(f"it belongs to {uid}:{gid}, not to the container's root")
+    if mode & 0o7777 != grant.mode:
+        found.append(f"its mode is {mode & 0o7777:04o} and should be {grant.mode:04o}")
+    return found + differences(grant, options, enums)
+
+
+def _shown(fields: list[str]) -> tuple[str, str, list[str], list[str]]:
+    """What a mountinfo line's `fields`, if any, show of a mount: root, type, flags, options."""
+    if not fields:
+        return "", "", [], []
+    tail = fields[fields.index("-", _OPTIONAL) + 1 :]
+    return fields[3], tail[0], fields[5].split(","), tail[2].split(",")
+
+
+def mountinfo_of(process: str) -> bytes:
+    """The mounts of the `process`, a pid or "self".  Raises OSError, HookError (MOUNT_FAILED)."""
     fd = posix.open(f"/proc/{process}/mountinfo", posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         return read_all(fd, MOUNTINFO_MAX)
