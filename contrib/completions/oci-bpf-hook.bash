@@ -51,7 +51,7 @@ _oci_bpf_hook() {
     'cdi list --policy') _oci_bpf_hook_paths -f; return ;;
     'cdi check --policy') _oci_bpf_hook_paths -f; return ;;
     'cdi remove --hook') _oci_bpf_hook_paths -f; return ;;
-    'check --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'check --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.shim= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'check --state') _oci_bpf_hook_paths -f; return ;;
     'check --file') _oci_bpf_hook_paths -f; return ;;
     'check --kernel') :; return ;;
@@ -73,7 +73,7 @@ _oci_bpf_hook() {
     'doctor --container') :; return ;;
     'doctor --pid') :; return ;;
     'doctor --object') _oci_bpf_hook_paths -f; return ;;
-    'explain --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'explain --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.shim= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'explain --state') _oci_bpf_hook_paths -f; return ;;
     'explain --file') _oci_bpf_hook_paths -f; return ;;
     'explain --kernel') :; return ;;
@@ -87,7 +87,7 @@ _oci_bpf_hook() {
     'hook --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
     'hook --profile') :; return ;;
     'hook --path') _oci_bpf_hook_paths -d; return ;;
-    'inject --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'inject --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.shim= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'inject --hook') _oci_bpf_hook_paths -f; return ;;
     'inspect --watch') :; return ;;
     'inspect --html') _oci_bpf_hook_paths -f; return ;;
@@ -99,11 +99,11 @@ _oci_bpf_hook() {
     'kernel --header') _oci_bpf_hook_paths -f; return ;;
     'kernel --btf') _oci_bpf_hook_paths -f; return ;;
     'kernel --diff') _oci_bpf_hook_paths -f; return ;;
-    'lint --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'lint --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.shim= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'lint --state') _oci_bpf_hook_paths -f; return ;;
     'lint --file') _oci_bpf_hook_paths -f; return ;;
     'lint --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
-    'policy test --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
+    'policy test --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.shim= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'policy test --state') _oci_bpf_hook_paths -f; return ;;
     'policy test --policy') _oci_bpf_hook_paths -f; return ;;
     'policy test --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
@@ -130,7 +130,7 @@ _oci_bpf_hook() {
     'policy') _oci_bpf_hook_words 'check show test' ;;
     'advise') case $cur in -*) _oci_bpf_hook_words '--format --json --loader --libbpf --exact --only --skip --btf --with --name --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'broker') _oci_bpf_hook_words '--socket --mode --group --idle --workers --rate --header --help' ;;
-    'cdi generate') _oci_bpf_hook_words '--profile --output --path --hook --engine --policy --help' ;;
+    'cdi generate') _oci_bpf_hook_words '--profile --output --path --shim --hook --engine --policy --help' ;;
     'cdi list') case $cur in -*) _oci_bpf_hook_words '--policy --json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'cdi check') case $cur in -*) _oci_bpf_hook_words '--policy --json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'cdi remove') _oci_bpf_hook_words '--hook --help' ;;

@@ -20,7 +20,7 @@ LISTS = tuple(kind.option for kind in KINDS)
 PATH = "/sys/fs/bpf"
 # The kernel's default for the root directory (Linux: kernel/bpf/inode.c, bpf_fill_super).
 MODE = 0o1777
-KEYS = (*LISTS, "profile", "record", "path", "mode", "on_unknown")
+KEYS = (*LISTS, "profile", "record", "shim", "path", "mode", "on_unknown")
 # The annotations in which engines that run pods put the container's name: first CRI-O's, which
 # podman's Kubernetes mode uses too, then containerd's.
 _NAMES = ("io.kubernetes.container.name", "io.kubernetes.cri.container-name")
@@ -37,15 +37,16 @@ class Request(Value):
 
     `lists` has the items, in lower case, of each `delegate_*` option that asks for something;
     `profiles` are the policy's profiles that are asked for as well, by name.  If `record`, the name
-    of a recording, isn't empty, the container asks for all that the policy allows instead.  `path`
-    and `mode` are those of the mount.  With `drop_unknown`, a name that only newer kernels have is
-    left out and isn't an error.
+    of a recording, isn't empty, the container asks for all that the policy allows instead.  With
+    `shim` its programs are to have the shim.  `path` and `mode` are those of the mount.  With
+    `drop_unknown`, a name that only newer kernels have is left out and isn't an error.
     """
 
-    __slots__ = ("drop_unknown", "lists", "mode", "path", "profiles", "record")
+    __slots__ = ("drop_unknown", "lists", "mode", "path", "profiles", "record", "shim")
     lists: "Mapping[str, tuple[str, ...]]"
     profiles: tuple[str, ...]
     record: str
+    shim: bool
     path: str
     mode: int
     drop_unknown: bool
@@ -94,6 +95,7 @@ def parse(
         lists=lists,
         profiles=_profiles(*given["profile"], problems) if "profile" in given else (),
         record=_record(*given["record"], problems) if "record" in given else "",
+        shim=_shim(*given["shim"], problems) if "shim" in given else False,
         path=_path(*given["path"], problems) if "path" in given else PATH,
         mode=_mode(*given["mode"], problems) if "mode" in given else MODE,
         drop_unknown=_drop(*given["on_unknown"], problems) if "on_unknown" in given else False,
@@ -116,17 +118,25 @@ def parse(
     return request if lists or request.profiles or request.record else None
 
 
-def device(profile: str, path: str | None) -> Request:
+def device(profile: str, path: str | None, shim: str | None = None) -> Request:
     """What a CDI device with this `profile` asks for, with the mount at `path`, by default at PATH.
 
-    Raises HookError (USAGE) for a wrong path, because the path comes from a command line.
+    `shim` is the text of the device's option --shim, if it has one.  Raises HookError (USAGE) for a
+    wrong path or text, because both come from a command line.
     """
     problems: list[Problem] = []
     where = PATH if path is None else _path("--path", path, problems)
+    shimmed = shim is not None and _shim("--shim", shim, problems)
     if problems:
         raise HookError(USAGE, *problems)
     return Request(
-        lists={}, profiles=(profile,), path=where, mode=MODE, drop_unknown=False, record=""
+        lists={},
+        profiles=(profile,),
+        record="",
+        shim=shimmed,
+        path=where,
+        mode=MODE,
+        drop_unknown=False,
     )
 
 
@@ -250,6 +260,13 @@ def _record(key: str, text: str, problems: list[Problem]) -> str:
         hint = "write letters, digits and _.-"
         problems.append(_wrong(key, name, "can't be the name of a recording", hint))
     return name
+
+
+def _shim(key: str, text: str, problems: list[Problem]) -> bool:
+    word = text.strip().lower()
+    if word not in ("true", "false"):
+        problems.append(_wrong(key, text, 'is neither "true" nor "false"'))
+    return word == "true"
 
 
 def _path(key: str, text: str, problems: list[Problem]) -> str:

@@ -10,6 +10,8 @@ def written(request: Request) -> dict[str, str]:
         found[PREFIX + "profile"] = ":".join(request.profiles)
     if request.record:
         found[PREFIX + "record"] = request.record
+    if request.shim:
+        found[PREFIX + "shim"] = "true"
     if request.path != PATH:
         found[PREFIX + "path"] = request.path
     if request.mode != MODE:

@@ -47,6 +47,10 @@ def _send(
     with Container(state.pid) as container:
         rootfs = find_rootfs(state, cwd=cwd)
         visible(request.path, rootfs.masked, rootfs.remounted)
+        if request.shim:
+            from ..shim.preload import check
+
+            check(rootfs)
 
         def name() -> str | None:
             return podmans_name(state)

@@ -120,6 +120,10 @@ def _delegate(state: "State", options: "Mapping[str, str]", case: "Case") -> Non
     with Container(state.pid) as container:
         rootfs = find_rootfs(state)
         visible(request.path, rootfs.masked, rootfs.remounted)
+        if request.shim:
+            from ..shim.preload import check
+
+            check(rootfs)
         # 4. policy
         policy = case.policy()
         device = options.get("profile")

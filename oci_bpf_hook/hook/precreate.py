@@ -2,7 +2,8 @@
 
 podman passes the configuration that the runtime is about to get, and takes back what this prints.
 If a container asks and the policy grants it something, precreate adds CAP_BPF and the other
-capabilities that its types need, a filter that lets bpf(2) through, and libbpf's variable.
+capabilities that its types need, a filter that lets bpf(2) through, libbpf's variable, and the shim
+if that is asked for.
 Everything else in the configuration stays as it was written.
 
 Nothing is delegated here.  The hook does that at createRuntime, when it looks at the container
@@ -129,6 +130,11 @@ def _changed(
     added.capabilities(capabilities(masks, enums))
     added.bpf()
     added.token_path(request.path)
+    if request.shim:
+        from ..paths import PACKAGE
+        from ..shim.preload import of_config
+
+        added.shim(of_config(config, str(config["root"]["path"]), PACKAGE))
     return spliced(text.decode(), config, scanner(), json_value).encode()
 
 

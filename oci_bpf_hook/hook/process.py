@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Seconds within which the runtime has to hand over the state.
 _DEADLINE = 4
-_OPTIONS = ("--header", "--engine", "--profile", "--path")
+_OPTIONS = ("--header", "--engine", "--profile", "--path", "--shim")
 
 
 def settle() -> str:
@@ -76,12 +76,13 @@ def options_of(arguments: "Sequence[str]") -> dict[str, str]:
         options[rest[0][2:]] = rest[1]
         del rest[:2]
     relative = not options.get("header", "/").startswith("/")
-    if rest or relative or ("path" in options and "profile" not in options):
+    device = {"path", "shim"} & options.keys()
+    if rest or relative or (device and "profile" not in options):
         raise HookError(
             USAGE,
             f"the hook can't be run with the arguments {quote(' '.join(arguments))}; it takes "
-            "--header FILE (an absolute path), --engine NAME, and in a CDI device --profile NAME "
-            "and --path DIR",
+            "--header FILE (an absolute path), --engine NAME, and in a CDI device --profile NAME, "
+            "--path DIR and --shim true",
         )
     return options
 
@@ -103,7 +104,7 @@ def request_of(
     from ..delegation.annotations import device, parse
 
     if "profile" in options:
-        return device(options["profile"], options.get("path"))
+        return device(options["profile"], options.get("path"), options.get("shim"))
     return parse(state.annotations, name)
 
 

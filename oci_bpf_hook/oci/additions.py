@@ -1,12 +1,13 @@
 """Adds to a config.json what a container needs to get and use a token, and removes it again.
 
-These are the hook, annotations, capabilities, a seccomp rule for bpf(2), and libbpf's variable.
+These are the hook, annotations, capabilities, a seccomp rule for bpf(2), libbpf's variable, and the
+shim.
 Each addition is noted in an annotation of the file itself.  `undo` removes what is noted and
 nothing else, even if other parts of the file have changed since.
 """
 
 from ..delegation.annotations import PATH
-from .cdi import TOKEN_PATH
+from .cdi import OPTIONS, PLACE, PRELOAD, TOKEN_PATH
 from .seccomp import ALLOW, rules_of, without_bpf
 
 TYPE_CHECKING = False
@@ -24,6 +25,11 @@ _SETS = ("bounding", "effective", "permitted")
 _KEPT_SETS = ("inheritable", "ambient")
 _SECCOMP = ("linux", "seccomp", "syscalls")
 _NOTIFY = "SCMP_ACT_NOTIFY"
+
+
+def bind(library: str) -> "dict[str, Any]":
+    """The mount, of a config.json, with which a container has the shim that is `library` here."""
+    return {"destination": PLACE, "type": "bind", "source": library, "options": [*OPTIONS]}
 
 
 def has_user_namespace(config: "Mapping[str, Any]") -> bool:
@@ -64,6 +70,22 @@ class Additions:
         environment = self._config.get("process", {}).get("env", [])
         if path != PATH and not any(one.startswith(f"{TOKEN_PATH}=") for one in environment):
             self._append(("process", "env"), f"{TOKEN_PATH}={path}")
+
+    def shim(self, library: str) -> None:
+        """Mount the `library` of the host, read-only, and have it preloaded after all others."""
+        self._append(("mounts",), bind(library))
+        environment = self._container(("process", "env"), [])
+        name = f"{PRELOAD}="
+        there = [at for at, one in enumerate(environment) if one.startswith(name)]
+        if not there:
+            self._append(("process", "env"), f"{name}{PLACE}")
+            return
+        # Of several variables libc takes the last.
+        before = environment[there[-1]]
+        if PLACE not in before[len(name) :].replace(":", " ").split():
+            after = f"{before}:{PLACE}" if before != name else f"{name}{PLACE}"
+            environment[there[-1]] = after
+            self._notes.append(["changed", ["process", "env"], after, before])
 
     def bpf(self) -> None:
         """Let bpf(2) through the seccomp filter, if there is one.
@@ -153,6 +175,8 @@ def _undo(config: "dict[str, Any]", what: str, where: "Any", *values: "Any") -> 
         there.reverse()
         there.remove(values[0])
         there.reverse()
+    elif what == "changed" and there and values[0] in there:
+        there[there.index(values[0])] = values[1]
     elif what == "set" and there == values[0]:
         if values[1] is None:
             del inner[key]

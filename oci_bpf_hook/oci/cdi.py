@@ -3,6 +3,7 @@
 A device of the Container Device Interface is described in an administrator's file, which tells an
 engine what to change about a container.  Our devices change two things: the hook is run with the
 profile's name as an argument, and libbpf is told where the bpffs is, unless it looks there anyway.
+Devices with the shim also mount it and have it preloaded, instead of what the image preloads.
 They have no device node: for a container with one, crun before the fix of its issue 2025 gives the
 hook a wrong bundle.
 """
@@ -23,6 +24,12 @@ DIRECTORY = DIRECTORIES[0]
 # The specification's form of a name is vendor-class.json.
 FILE = "bpffs.io-profile.json"
 TOKEN_PATH = "LIBBPF_BPF_TOKEN_PATH"  # noqa: S105  A variable's name.
+# Where a container has the shim, and what has its programs preload it.  AddressSanitizer's runtime
+# ends a program whose first library isn't its own, by the name libasan.so in the library's path.
+# Its reason, that libc must not come before it, doesn't concern the shim.
+PLACE = "/usr/lib/oci-bpf-hook/with-libasan.so/libbpf-token-shim.so"
+PRELOAD = "LD_PRELOAD"
+OPTIONS = ("bind", "ro", "nosuid", "nodev")
 # The version of the specification that a file of ours names is the lowest that has all it uses,
 # because libraries refuse a file that uses more than its version has.  Hooks need 0.3.0, the first
 # version without a flaw that concerns us, and names that begin with a digit need 0.5.0.
@@ -34,15 +41,16 @@ class Device(Value):
     """A device `name`, with the `program` of its hook and the arguments that it gives the hook.
 
     `profile` is None if the hook gets none; `engine` is None if no engine is named; `path` is where
-    the bpffs is mounted.
+    the bpffs is mounted; `shim` is the text of the hook's option --shim, or None.
     """
 
-    __slots__ = ("engine", "name", "path", "profile", "program")
+    __slots__ = ("engine", "name", "path", "profile", "program", "shim")
     name: str
     program: str
     profile: str | None
     path: str
     engine: str | None
+    shim: str | None
 
 
 def is_name(profile: str) -> bool:
@@ -51,29 +59,41 @@ def is_name(profile: str) -> bool:
 
 
 def spec(
-    profiles: "Iterable[str]", hook: "Mapping[str, Any]", *, engine: str | None, path: str
+    profiles: "Iterable[str]",
+    hook: "Mapping[str, Any]",
+    *,
+    engine: str | None,
+    path: str,
+    library: str | None = None,
 ) -> "dict[str, Any]":
     """The CDI file with a device for each of `profiles`, whose names have to pass is_name().
 
     `hook` has the hook's path, args, env and timeout.  `engine` is the value of the hook's option
-    --engine, or None, and `path` is where the bpffs is to be mounted.
+    --engine, or None, and `path` is where the bpffs is to be mounted.  `library` is the shim on the
+    host, if the devices have it.
     """
     names = sorted(profiles)
     return {
         "cdiVersion": _VERSION_OF_DIGITS if any(n[0].isdigit() for n in names) else _VERSION,
         "kind": KIND,
-        "devices": [_device(name, hook, engine, path) for name in names],
+        "devices": [_device(name, hook, engine, path, library) for name in names],
     }
 
 
 def _device(
-    profile: str, hook: "Mapping[str, Any]", engine: str | None, path: str
+    profile: str, hook: "Mapping[str, Any]", engine: str | None, path: str, library: str | None
 ) -> "dict[str, Any]":
     args = [*hook["args"], *(["--engine", engine] if engine else []), "--profile", profile]
     edits: dict[str, Any] = {}
     if path != PATH:
         args += ["--path", path]
         edits["env"] = [f"{TOKEN_PATH}={path}"]
+    if library:
+        args += ["--shim", "true"]
+        edits["env"] = [*edits.get("env", []), f"{PRELOAD}={PLACE}"]
+        edits["mounts"] = [
+            {"hostPath": library, "containerPath": PLACE, "options": [*OPTIONS]},
+        ]
     edits["hooks"] = [{"hookName": "createRuntime", **hook, "args": args}]
     return {"name": profile, "containerEdits": edits}
 
@@ -94,4 +114,5 @@ def _read(name: str, hook: "Mapping[str, Any]") -> Device:
         profile=options.get("--profile"),
         path=options.get("--path", PATH),
         engine=options.get("--engine"),
+        shim=options.get("--shim"),
     )

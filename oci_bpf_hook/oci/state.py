@@ -42,13 +42,16 @@ class Rootfs(Value):
     """The path of the root filesystem in the container's mount namespace, before pivot_root(2).
 
     From the configuration, if it was found, come `masked`, the paths that the engine covers after
-    the hook; `remounted`, the paths at which it changes the mount after the hook; and `version`,
-    the ociVersion.
+    the hook; `remounted`, the paths at which it changes the mount after the hook; `version`, the
+    ociVersion; `mounted`, where it has mounts of its own; and `preload`, its LD_PRELOAD, which is
+    None if there is no configuration.
     """
 
-    __slots__ = ("masked", "path", "remounted", "version")
+    __slots__ = ("masked", "mounted", "path", "preload", "remounted", "version")
     path: str
     version: object
+    preload: str | None
+    mounted: tuple[str, ...]
     masked: tuple[str, ...]
     remounted: tuple[str, ...]
 
@@ -165,7 +168,7 @@ def find_rootfs(state: State, *, cwd: str = "/", crun: str = "/run/crun") -> Roo
 
 
 def _rootfs(path: str) -> Rootfs:
-    return Rootfs(path=path, masked=(), remounted=(), version=None)
+    return Rootfs(path=path, masked=(), remounted=(), version=None, mounted=(), preload=None)
 
 
 def _bad(why: str, what: str = "state") -> HookError:
@@ -218,7 +221,28 @@ def _config(directory: str, state: State) -> Rootfs | str:
         masked=tuple(str(item) for item in masked) if isinstance(masked, list) else (),
         remounted=remounted(config.get("mounts")),
         version=config.get("ociVersion"),
+        mounted=mounted(config.get("mounts")),
+        preload=preload(config.get("process")),
     )
+
+
+def mounted(mounts: object) -> tuple[str, ...]:
+    """The paths at which there are a configuration's `mounts`."""
+    return tuple(
+        str(mount.get("destination"))
+        for mount in (mounts if isinstance(mounts, list) else ())
+        if isinstance(mount, dict)
+    )
+
+
+def preload(process: object) -> str:
+    """The LD_PRELOAD of a configuration's `process`; of several variables libc takes the last."""
+    found = ""
+    environment = process.get("env") if isinstance(process, dict) else None
+    for one in environment if isinstance(environment, list) else ():
+        if isinstance(one, str) and one.startswith("LD_PRELOAD="):
+            found = one.partition("=")[2]
+    return found
 
 
 def remounted(mounts: object) -> tuple[str, ...]:

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
     from .subject import Subject
 
-    # A rule's JSON object: name, match, and masks, paths, modes, confined, record, trim or deny.
+    # A rule's JSON object: name, match, and masks, paths, modes, confined, record, shim, trim or
+    # deny.
     Rule = dict[str, Any]
 
 
-MAGIC = b"OBPFPOL4"
+MAGIC = b"OBPFPOL5"
 # The magic, the length of the header, and the number of buckets.
 PREAMBLE = Struct("<8sII")
 # A bucket's offset from the end of the header, and its length, both in bytes.

@@ -121,9 +121,9 @@ def decide(
 
 
 def _implicit(name: str, masks: "Mapping[str, int]") -> "Rule":
-    """A confined rule that matches everybody and allows these `masks`."""
+    """A confined rule that matches everybody and allows these `masks`, and the shim."""
     rule: Rule = {"name": name, "match": {}, "masks": masks, "paths": None, "modes": None}
-    return {**rule, "confined": True, "record": False, "trim": False, "deny": None}
+    return {**rule, "confined": True, "record": False, "shim": True, "trim": False, "deny": None}
 
 
 def everything(policy: Compiled, subject: "Subject", path: str, mode: int = MODE) -> Decision:
@@ -175,6 +175,20 @@ def _misplaced(rule: "Rule", path: str, mode: int) -> list[Problem]:
     return problems
 
 
+def _not_allowed(rule: "Rule", request: Request) -> list[Problem]:
+    """The problems with what `request` asks for besides masks, if `rule` doesn't allow that."""
+    problems: list[Problem] = []
+    for key, item, what in (
+        ("record", request.record, "recording"),
+        ("shim", "true" if request.shim else "", "the shim"),
+    ):
+        if item and not rule[key]:
+            text = f"rule {quote(rule['name'])} doesn't allow {what}"
+            hint = f"to allow it, an administrator adds {key}: true to its allow"
+            problems.append(Problem(text, key=key, item=item, hint=hint))
+    return problems
+
+
 def _apply(
     rule: "Rule",
     subject: "Subject",
@@ -185,15 +199,10 @@ def _apply(
     name = rule["name"]
     if rule["deny"] is not None:
         raise HookError(REFUSED, f"rule {quote(name)} denies it: {rule['deny']}", rule=name)
+    options = _not_allowed(rule, request)
     if request.record:
-        if not rule["record"]:
-            problem = Problem(
-                f"rule {quote(name)} doesn't allow recording",
-                key="record",
-                item=request.record,
-                hint="to allow it, an administrator adds record: true to its allow",
-            )
-            raise HookError(REFUSED, problem, rule=name)
+        if options:
+            raise HookError(REFUSED, *options, rule=name)
         return _ceiling(rule, wanted.path, wanted.mode, enums)
     allowed = _allowed(rule, enums)
     granted: dict[str, int] = {}
@@ -208,7 +217,7 @@ def _apply(
         from .refusal import refused_items
 
         excess = refused_items(rule, request, wanted, granted, enums)
-    problems = _misplaced(rule, wanted.path, wanted.mode)
+    problems = [*_misplaced(rule, wanted.path, wanted.mode), *options]
     if excess and not rule["trim"]:
         problems += [why for _, why in excess]
     elif excess and not granted:

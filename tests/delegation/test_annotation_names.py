@@ -55,6 +55,7 @@ def test_the_name_wins_over_all_whatever_the_order() -> None:
         path="/b",
         mode=0o755,
         drop_unknown=False,
+        shim=False,
         profiles=(),
         record="",
     )

@@ -102,6 +102,7 @@ REQUESTS = st.builds(
     drop_unknown=st.booleans(),
     profiles=st.lists(PROFILES, max_size=3, unique=True).map(tuple),
     record=st.just(""),
+    shim=st.booleans(),
 )
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from oci_bpf_hook.bpf.names import KINDS, Kind
 from oci_bpf_hook.delegation.annotations import split
+from oci_bpf_hook.delegation.written import written
 from tests.support.requests import io, items, problem, request, understand
 
 
@@ -209,3 +210,19 @@ def test_on_unknown(text: str, *, drop: bool) -> None:
 @pytest.mark.parametrize("text", ["", "ignore", "true", "fail,drop", "drop\x00"])
 def test_what_is_no_on_unknown(text: str) -> None:
     assert 'is neither "fail" nor "drop"' in problem(io(delegate_cmds="any", on_unknown=text))
+
+
+@pytest.mark.parametrize(("text", "shim"), [("true", True), (" TRUE ", True), ("false", False)])
+def test_the_shim(text: str, *, shim: bool) -> None:
+    asked_for = io(delegate_cmds="any", shim=text)
+    assert request(asked_for).shim is shim
+    assert request(written(request(asked_for))).shim is shim
+
+
+@pytest.mark.parametrize("text", ["", "1", "yes", "on", "true,", "\u017ftrue"])
+def test_what_is_no_shim(text: str) -> None:
+    assert 'is neither "true" nor "false"' in problem(io(delegate_cmds="any", shim=text))
+
+
+def test_the_shim_alone_delegates_nothing() -> None:
+    assert "alone delegates nothing" in problem(io(shim="true"))

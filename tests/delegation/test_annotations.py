@@ -29,6 +29,7 @@ def test_the_defaults() -> None:
         path="/sys/fs/bpf",
         mode=0o1777,
         drop_unknown=False,
+        shim=False,
         profiles=(),
         record="",
     )

@@ -179,6 +179,7 @@ def test_the_order_of_items_means_nothing(
         path=PATH,
         mode=MODE,
         drop_unknown=False,
+        shim=False,
         profiles=(),
         record="",
     )
@@ -189,6 +190,7 @@ def test_the_order_of_items_means_nothing(
         path=PATH,
         mode=MODE,
         drop_unknown=False,
+        shim=False,
         profiles=(),
         record="",
     )

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_bpf_hook.oci.additions import NOTES, Additions, has_user_namespace, undo
+from oci_bpf_hook.oci.cdi import PLACE
 
 HOOK = {"path": "/x/oci-bpf-hook", "args": ["oci-bpf-hook"], "env": ["PATH=/bin"], "timeout": 15}
 ASK = {"io.bpffs.delegate_cmds": "map_create"}
@@ -167,3 +168,48 @@ def test_user_namespace() -> None:
     assert has_user_namespace(FULL)
     assert not has_user_namespace({"linux": {"namespaces": [{"type": "mount"}]}})
     assert not has_user_namespace({})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["A=b"], ["A=b", f"LD_PRELOAD={PLACE}"]),
+        (["LD_PRELOAD="], [f"LD_PRELOAD={PLACE}"]),
+        (["LD_PRELOAD=/a.so", "A=b"], [f"LD_PRELOAD=/a.so:{PLACE}", "A=b"]),
+        # libc takes the last.
+        (["LD_PRELOAD=/a", "LD_PRELOAD=b c"], ["LD_PRELOAD=/a", f"LD_PRELOAD=b c:{PLACE}"]),
+        ([f"LD_PRELOAD=/a.so {PLACE}"], [f"LD_PRELOAD=/a.so {PLACE}"]),
+    ],
+)
+def test_the_shim_is_preloaded_after_what_the_image_preloads(
+    before: list[str], after: list[str]
+) -> None:
+    mounts = [{"destination": "/proc", "type": "proc", "source": "proc"}]
+    config: dict[str, Any] = {"process": {"env": [*before]}, "mounts": [*mounts]}
+    original = copy.deepcopy(config)
+    for _ in range(2):
+        added = Additions(config)
+        added.shim("/usr/share/shim.so")
+        assert config["process"]["env"] == after
+        shim = {"destination": PLACE, "type": "bind", "source": "/usr/share/shim.so"}
+        options = ["bind", "ro", "nosuid", "nodev"]
+        assert config["mounts"] == [*mounts, {**shim, "options": options}]
+        added.note()
+    undone = copy.deepcopy(config)
+    # The notes of the first time; the second has added nothing and noted nothing.
+    undo(undone)
+    assert undone == original
+    config["process"]["env"].append("B=c")
+    undo(config)
+    assert config["process"]["env"] == [*before, "B=c"]
+
+
+def test_a_container_without_mounts_and_environment_gets_the_shim() -> None:
+    config: dict[str, Any] = {}
+    added = Additions(config)
+    added.shim("/usr/share/shim.so")
+    added.note()
+    assert config["process"]["env"] == [f"LD_PRELOAD={PLACE}"]
+    assert len(config["mounts"]) == 1
+    undo(config)
+    assert config == {}

@@ -157,7 +157,9 @@ def test_crun_without_a_believable_config_json_is_asked_itself(
     crun: Bundle, damage: Callable[[Bundle], str]
 ) -> None:
     damage(crun)
-    assert crun.find() == Rootfs(path=crun.state["root"], masked=(), remounted=(), version=None)
+    assert crun.find() == Rootfs(
+        path=crun.state["root"], masked=(), remounted=(), version=None, mounted=(), preload=None
+    )
 
 
 @by_break
@@ -246,7 +248,9 @@ def test_cruns_bundle_of_a_container_with_a_device(crun: Bundle) -> None:
     # crun before the fix of its issue 2025: with a user namespace and a device, "/".
     wanted = crun.find()
     crun.state["bundle"] = "/"
-    assert crun.find() == Rootfs(path=wanted.path, masked=(), remounted=(), version=None)
+    assert crun.find() == Rootfs(
+        path=wanted.path, masked=(), remounted=(), version=None, mounted=(), preload=None
+    )
     crun.state["root"] = "rootfs"
     crun.refused('the bundle is "/"')
     crun.copy_for_crun()

@@ -76,7 +76,9 @@ def test_without_config_json_crun_says_it_itself(path: Path, tmp_path: Path) -> 
     wanted = bundle.find().path
     bundle.file.unlink()
     if "root" in bundle.state:
-        assert bundle.find() == Rootfs(path=wanted, masked=(), remounted=(), version=None)
+        assert bundle.find() == Rootfs(
+            path=wanted, masked=(), remounted=(), version=None, mounted=(), preload=None
+        )
     else:
         bundle.refused("config.json: No such file or directory")
 
@@ -99,7 +101,12 @@ def test_the_root_at_create_container(path: Path, tmp_path: Path) -> None:
     assert (state.root is None) == runc
     found = find_rootfs(state, cwd=context["cwd"], crun=str(tmp_path))
     assert found == Rootfs(
-        path=context["cwd"] if runc else str(state.root), masked=(), remounted=(), version=None
+        path=context["cwd"] if runc else str(state.root),
+        masked=(),
+        remounted=(),
+        version=None,
+        mounted=(),
+        preload=None,
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from yaml import safe_load
 
 from oci_bpf_hook.bpf.names import KINDS
-from oci_bpf_hook.delegation.annotations import LISTS, MODE, PATH, Request, device
+from oci_bpf_hook.delegation.annotations import LISTS, MODE, PATH, PREFIX, Request, device, parse
 from oci_bpf_hook.delegation.masks import Grant, resolve
 from oci_bpf_hook.errors import REFUSED, HookError
 from oci_bpf_hook.kernel.enums import table
@@ -53,6 +53,7 @@ def rule(name: str = "r", **parts: Any) -> dict[str, Any]:
         "modes": None,
         "confined": False,
         "record": False,
+        "shim": False,
         "trim": False,
         "deny": None,
     }
@@ -98,6 +99,7 @@ rules_of = st.lists(
             "modes": st.none() | st.just([0o755]),
             "confined": st.booleans(),
             "record": st.booleans(),
+            "shim": st.booleans(),
         }
     ),
     max_size=6,
@@ -186,7 +188,9 @@ def test_no_request_gets_a_bit_beyond_its_ceiling(
     named = [{"name": str(number), **one} for number, one in enumerate(rules)]
     grant = Grant(masks=wanted, path=path, mode=mode)
     lists = {option: (f"{mask:#x}",) for option, mask in wanted.items()}
-    request = Request(lists=lists, profiles=(), record="", path=path, mode=mode, drop_unknown=False)
+    request = Request(
+        lists=lists, profiles=(), record="", path=path, mode=mode, drop_unknown=False, shim=False
+    )
     expected = simple(rules, subject, grant)
     if expected == "refused":
         with pytest.raises(HookError) as refused:
@@ -218,6 +222,7 @@ def test_every_excess_item_is_named() -> None:
         path=PATH,
         mode=MODE,
         drop_unknown=False,
+        shim=False,
     )
     wanted, _ = resolve(request, ENUMS, table, {})
     only = rule("only-xdp", masks={"delegate_progs": 1 << 6})
@@ -237,7 +242,9 @@ def test_a_type_without_a_name_is_never_confined() -> None:
     """Nobody knows what a program of a type that this kernel hasn't reaches on another."""
     masks = {"delegate_progs": 1 << 63 | 1 << 6}
     lists = {"delegate_progs": ("xdp", hex(1 << 63))}
-    request = Request(lists=lists, profiles=(), record="", path=PATH, mode=MODE, drop_unknown=False)
+    request = Request(
+        lists=lists, profiles=(), record="", path=PATH, mode=MODE, drop_unknown=False, shim=False
+    )
     wanted, _ = resolve(request, ENUMS, table, {})
     assert wanted.masks == masks
     with pytest.raises(HookError) as refused:
@@ -253,7 +260,9 @@ def test_a_type_without_a_name_is_never_confined() -> None:
 def test_what_a_confined_token_is_never_given() -> None:
     """Said at once and with what it takes, though the rule lists it."""
     lists = {"delegate_progs": ("xdp", "tracing", "lsm"), "delegate_maps": ("hash", "struct_ops")}
-    request = Request(lists=lists, profiles=(), record="", path=PATH, mode=MODE, drop_unknown=False)
+    request = Request(
+        lists=lists, profiles=(), record="", path=PATH, mode=MODE, drop_unknown=False, shim=False
+    )
     wanted, _ = resolve(request, ENUMS, table, {})
     masks = {"delegate_progs": (1 << 64) - 1 & ~(1 << 29), "delegate_maps": (1 << 64) - 1}
     confined, trimming, unconfined = (
@@ -278,6 +287,41 @@ def test_what_a_confined_token_is_never_given() -> None:
     assert len(refused.value.sentences) == 2
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_shim_where_that_is_allowed(recorded: bool) -> None:
+    masks = {"delegate_cmds": 1}
+    wanted = Grant(masks={} if recorded else masks, path=PATH, mode=MODE)
+    asked_for = {"record": "r"} if recorded else {"delegate_cmds": "map_create"}
+    request = parse({PREFIX + key: text for key, text in asked_for.items()}, lambda: None)
+    shimmed = parse(
+        {PREFIX + key: text for key, text in {**asked_for, "shim": "true"}.items()}, lambda: None
+    )
+    assert request
+    assert shimmed
+    without = compiled([rule(masks=masks, record=True)])
+    with_it = compiled([rule(masks=masks, record=True, shim=True)])
+    expected = decide(without, asker(), request, wanted, ENUMS)
+    assert decide(with_it, asker(), request, wanted, ENUMS) == expected
+    assert decide(with_it, asker(), shimmed, wanted, ENUMS) == expected
+    with pytest.raises(HookError) as refused:
+        decide(without, asker(), shimmed, wanted, ENUMS)
+    assert refused.value.code == REFUSED
+    hint = "to allow it, an administrator adds shim: true to its allow"
+    assert refused.value.sentences[0] == f'rule "r" doesn\'t allow the shim; {hint}'
+
+
+def test_a_device_s_shim() -> None:
+    """A device's file is the administrator's; but where rules are about devices they decide."""
+    request = device("p", None, "true")
+    wanted = Grant(masks={"delegate_cmds": 1}, path=PATH, mode=MODE)
+    assert decide(compiled([]), asker(cdi="p"), request, wanted, ENUMS).grant == wanted
+    about = rule(match={"cdi": ["p"]}, masks={"delegate_cmds": 1})
+    with pytest.raises(HookError, match="doesn't allow the shim"):
+        decide(compiled([about]), asker(cdi="p"), request, wanted, ENUMS)
+    allowing = compiled([{**about, "shim": True}])
+    assert decide(allowing, asker(cdi="p"), request, wanted, ENUMS).grant == wanted
+
+
 def test_a_device_of_no_rule_is_confined() -> None:
     request = device("p", None)
     found = Grant(masks={"delegate_progs": 1 << 6}, path=PATH, mode=MODE)
@@ -299,6 +343,7 @@ def test_a_trim_that_leaves_nothing() -> None:
         path=PATH,
         mode=MODE,
         drop_unknown=False,
+        shim=False,
     )
     only = rule("only-xdp", masks={"delegate_progs": 1 << 6}, trim=True)
     with pytest.raises(HookError, match="allows nothing of what is asked for") as refused:
@@ -311,7 +356,9 @@ def test_a_recording_gets_its_ceiling_where_that_is_allowed(
     rules: list[dict[str, Any]], subject: dict[str, Any], path: str, mode: int
 ) -> None:
     named = [{"name": str(number), **one} for number, one in enumerate(rules)]
-    request = Request(lists={}, profiles=(), record="x", path=path, mode=mode, drop_unknown=False)
+    request = Request(
+        lists={}, profiles=(), record="x", path=path, mode=mode, drop_unknown=False, shim=False
+    )
     nothing = Grant(masks={}, path=path, mode=mode)
     # Which rule decides, and whether the place will do, is the same as for any other request.
     expected = simple(rules, subject, nothing)

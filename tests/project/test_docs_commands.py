@@ -35,6 +35,10 @@ from tests.support.podman import World
 ELSEWHERE = {
     "make demo": "demo::it_shows_what_it_says",
     "make guard": "install/steps::pip_install",
+    (
+        "podman run --userns=auto --annotation io.bpffs.profile=socket-filter \\\n"
+        "    --annotation io.bpffs.shim=true registry.example/bpf-agent"
+    ): "shim_podman::an_annotation",
     "make guard install": "newcomers::podman",
     "make install": "install/steps::install_run_uninstall",
     "make uninstall": "install/steps::install_run_uninstall",

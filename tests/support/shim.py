@@ -7,7 +7,9 @@ milliseconds. It sees the host's files, but its /sys/fs/bpf is the delegated one
 import functools
 import os
 import re
+import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,9 @@ from typing import Final
 
 from .engines import require, run
 from .places import ROOT
+from .podman import World, as_root
 from .scratch import Scratch, assert_failed, io
+from .scratch import install as install_all
 
 SOURCES: Final = ROOT / "tests" / "shim"
 NAME: Final = "libbpf-token-shim.so"
@@ -111,3 +115,35 @@ def place(lists: Mapping[str, str] = SMALL, *, network: bool = False) -> Iterato
         bpffs = str(container.root / "sys" / "fs" / "bpf")
         require(container.enter("mount", "--bind", bpffs, "/sys/fs/bpf"))
         yield Place(container)
+
+
+def install(directory: Path) -> Path:
+    """Copy what is installed, with the shim, to a new `directory`; the launcher in it."""
+    launcher = install_all(directory)
+    build(directory / "oci_bpf_hook" / "shim")
+    return launcher
+
+
+def image(world: World, libc: str) -> str:
+    """An image of busybox's with `libc` and the program situations.c; its name."""
+    root = world.directory / f"rootfs-{libc}"
+    shutil.copytree(world.rootfs, root, symlinks=True)
+    built = program("situations", libc=libc)
+    shutil.copy(built, root / "bin" / "situations")
+    # Its loader, by the name that the program has for it, and its libraries.
+    if libc == "musl":
+        loader = require(run(["sh", "-c", "echo /lib/ld-musl-*.so.1"])).stdout.strip()
+        files = [loader]
+    else:
+        listed = require(run(["ldd", str(built)])).stdout
+        files = re.findall(r"(?<![\w.])/[^ ]+", listed)
+    for path in files:
+        target = root / path[1:]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    archive = world.directory / f"{libc}.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(root, arcname=".", filter=as_root)
+    name = f"localhost/shim-{libc}:latest"
+    world.podman("import", "--quiet", str(archive), name)
+    return name

@@ -53,7 +53,13 @@ _FILE = argument(
 def _generate(options: argparse.Namespace) -> int:
     compiled = policy_options.read_policy(options.policy)
     names, left_out, where = _asked(options, compiled)
-    data = cdi.spec(names, hook_options.hook(options.hook), engine=options.engine, path=where)
+    data = cdi.spec(
+        names,
+        hook_options.hook(options.hook),
+        engine=options.engine,
+        path=where,
+        library=_shim(options) if options.shim else None,
+    )
     text = json.dumps(data, indent=4) + "\n"
     for name in left_out:
         print(
@@ -78,6 +84,13 @@ def _generate(options: argparse.Namespace) -> int:
         step.execute()
         Output().line(step.describe())
     return DONE
+
+
+def _shim(options: argparse.Namespace) -> str:
+    """The shim beside the hook.  Raises HookError (BAD_STATE) if there is none."""
+    from ...shim.preload import library
+
+    return library(hook_options.package(options.hook))
 
 
 def _asked(options: argparse.Namespace, compiled: Compiled) -> tuple[list[str], list[str], str]:
@@ -189,7 +202,7 @@ def _decide(one: cdi.Device, compiled: Compiled) -> Decision:
     name = one.profile or ""
     if name not in compiled.profiles:
         raise HookError(UNKNOWN_NAME, no_profile(f"device {one.name}", name, compiled.profiles))
-    asked = device(name, one.path)
+    asked = device(name, one.path, one.shim)
     who = of_description({}, one.engine or compiled.engine, {"cdi": name})
     case = Case(one.name, {}, lambda: compiled)
     decision = case.judge(asked, lambda _: who, guarded=False, empty=True)
@@ -294,6 +307,11 @@ COMMANDS = (
                 default=PATH,
                 metavar="DIR",
                 help=f"where the bpffs is mounted in the container (default: {PATH})",
+            ),
+            argument(
+                *("--shim",),
+                action="store_true",
+                help="have the shim preloaded, with which programs that know no tokens use one",
             ),
             hook_options.ARGUMENT,
             _ENGINE,

@@ -88,6 +88,11 @@ def _inject(config: dict[str, Any], options: argparse.Namespace) -> None:
     if options.seccomp:
         added.bpf()
     added.token_path(asked.path)
+    if asked.shim:
+        from ...shim.preload import of_config
+
+        root = Path(options.bundle, config["root"]["path"])
+        added.shim(of_config(config, str(root), hook_options.package(options.hook)))
     added.note()
 
 

@@ -1,6 +1,7 @@
 """The option --hook, and the hook's program and arguments that commands write into files."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ... import resources
@@ -10,6 +11,12 @@ from .table import argument
 ARGUMENT = argument(
     *("--hook",), metavar="FILE", help="the hook's program (default: this installation's)"
 )
+
+
+def package(program: str | None) -> str:
+    """The directory of the package that the hook of `hook(program)` is installed with, or ours."""
+    beside = Path(hook(program)["path"]).parent / "oci_bpf_hook"
+    return str(beside if beside.is_dir() else resources.PACKAGE)
 
 
 def hook(program: str | None) -> dict[str, Any]:

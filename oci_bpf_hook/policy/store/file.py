@@ -202,6 +202,7 @@ class _Checker:
             "modes": [int(mode, 8) for mode in modes] if modes is not None else None,
             "confined": allow.get("confined", True),
             "record": allow.get("record", False),
+            "shim": allow.get("shim", False),
             "trim": rule.get("on_excess") == "trim",
             "deny": " ".join(rule["deny"].split()) if "deny" in rule else None,
         }

@@ -276,8 +276,8 @@ PATHS = st.lists(
     max_size=3,
 ).map(lambda parts: "/" + "/".join(parts))
 REQUESTS = st.builds(
-    lambda lists, path, mode, drop: Request(
-        lists=lists, profiles=(), record="", path=path, mode=mode, drop_unknown=drop
+    lambda lists, path, mode, drop, shim: Request(
+        lists=lists, profiles=(), record="", path=path, mode=mode, drop_unknown=drop, shim=shim
     ),
     st.fixed_dictionaries(
         {"delegate_cmds": _list("delegate_cmds")},
@@ -285,6 +285,7 @@ REQUESTS = st.builds(
     ),
     PATHS | st.just("/sys/fs/bpf"),
     st.integers(0, 0o7777),
+    st.booleans(),
     st.booleans(),
 )
 NAMES = st.text(min_size=1, max_size=8)

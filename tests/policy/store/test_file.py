@@ -74,6 +74,7 @@ rules:
     paths: /sys/*
     modes: ['0755', '1777', '7']
     record: true
+    shim: true
   on_excess: trim
 - name: refuse
   match: {host_network: no, namespace: [a, b], annotations: {k: v}}
@@ -90,12 +91,20 @@ rules:
 def test_what_is_compiled() -> None:
     bare, everything, refuse, trusted, deny = load(RULES.encode(), "p.yaml").rules
     absent: dict[str, Any] = {"match": {}, "masks": {}, "paths": None, "modes": None}
-    plain = {**absent, "confined": True, "record": False, "trim": False, "deny": None}
+    plain = {
+        **absent,
+        "confined": True,
+        "record": False,
+        "shim": False,
+        "trim": False,
+        "deny": None,
+    }
     assert bare == {**plain, "name": "bare"}
     assert deny == {**plain, "name": "never", "deny": "because"}
     modes = [0o755, 0o1777, 0o7]
     assert everything == {
-        **plain, "name": "all", "paths": ["/sys/*"], "modes": modes, "record": True, "trim": True
+        **plain, "name": "all", "paths": ["/sys/*"], "modes": modes, "record": True, "shim": True,
+        "trim": True,
     }  # fmt: skip
     kernel = {"match": {"host_network": True}, "confined": False}
     assert trusted == {**plain, "name": "trusted", **kernel}
