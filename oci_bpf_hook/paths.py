@@ -23,6 +23,11 @@ REFUSALS = "refusals"
 SOCKET = f"{RUN}/broker.sock"
 GUARD_LOCK = f"{RUN}/guard.lock"
 
+# What the NRI plugin keeps where its engine is: the mounts for containers that are being created,
+# and the file that the one plugin of a host locks.
+PODS = f"{RUN}/nri"
+PLUGIN_LOCK = f"{RUN}/nri.lock"
+
 # The host's bpffs, and the pins of the guard's programs and maps in it.
 BPFFS = "/sys/fs/bpf"
 PINS = f"{BPFFS}/oci-bpf-hook"

@@ -103,6 +103,10 @@ _oci_bpf_hook() {
     'lint --state') _oci_bpf_hook_paths -f; return ;;
     'lint --file') _oci_bpf_hook_paths -f; return ;;
     'lint --engine') _oci_bpf_hook_words 'cri-o containerd podman docker'; return ;;
+    'nri --socket') _oci_bpf_hook_paths -f; return ;;
+    'nri --name') :; return ;;
+    'nri --idx') :; return ;;
+    'nri --header') _oci_bpf_hook_paths -f; return ;;
     'policy test --annotation') _oci_bpf_hook_keys 'io.bpffs.delegate_cmds= io.bpffs.delegate_maps= io.bpffs.delegate_progs= io.bpffs.delegate_attachs= io.bpffs.profile= io.bpffs.record= io.bpffs.shim= io.bpffs.path= io.bpffs.mode= io.bpffs.on_unknown='; return ;;
     'policy test --state') _oci_bpf_hook_paths -f; return ;;
     'policy test --policy') _oci_bpf_hook_paths -f; return ;;
@@ -124,7 +128,7 @@ _oci_bpf_hook() {
     'uninstall --destdir') _oci_bpf_hook_paths -d; return ;;
     esac
     case $path in
-    '') _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain guard help hook inject inspect ps install kernel lint policy record seccomp uninstall --help --version' ;;
+    '') _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain guard help hook inject inspect ps install kernel lint nri policy record seccomp uninstall --help --version' ;;
     'cdi') _oci_bpf_hook_words 'generate list check remove' ;;
     'guard') _oci_bpf_hook_words 'on off status audit' ;;
     'policy') _oci_bpf_hook_words 'check show test' ;;
@@ -143,13 +147,14 @@ _oci_bpf_hook() {
     'guard off') _oci_bpf_hook_words '--force --dry-run --json --help' ;;
     'guard status') _oci_bpf_hook_words '--json --help' ;;
     'guard audit') _oci_bpf_hook_words '--json --help' ;;
-    'help') case $cur in -*) _oci_bpf_hook_words '--help' ;; *) _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain guard help hook inject inspect ps install kernel lint policy record seccomp uninstall' ;; esac ;;
+    'help') case $cur in -*) _oci_bpf_hook_words '--help' ;; *) _oci_bpf_hook_words 'advise broker cdi check convert delegate doctor explain guard help hook inject inspect ps install kernel lint nri policy record seccomp uninstall' ;; esac ;;
     'hook') _oci_bpf_hook_words '--header --engine --profile --path --help' ;;
     'inject') _oci_bpf_hook_words '--annotation --capabilities --seccomp --hook --undo --help' ;;
     'inspect') _oci_bpf_hook_words '--watch --html --json --help' ;;
     'install') _oci_bpf_hook_words '--prefix --destdir --dry-run --stage --engine --precreate --json --help' ;;
     'kernel') _oci_bpf_hook_words '--kernel --header --btf --table --diff --json --help' ;;
     'lint') _oci_bpf_hook_words '--annotation --state --file --engine --strict --json --help' ;;
+    'nri') _oci_bpf_hook_words '--socket --name --idx --header --help' ;;
     'policy check') case $cur in -*) _oci_bpf_hook_words '--json --help' ;; *) _oci_bpf_hook_paths -f ;; esac ;;
     'policy show') _oci_bpf_hook_words '--json --help' ;;
     'policy test') _oci_bpf_hook_words '--annotation --state --policy --engine --attr --json --help' ;;

@@ -178,6 +178,15 @@ Say also what the containers of a pod lack:
 
     oci-bpf-hook lint --file pod.yaml
 """,
+    "nri": """
+Run the plugin by hand, to see what it says:
+
+    oci-bpf-hook nri
+
+Have its turn after all other plugins', at another socket:
+
+    oci-bpf-hook nri --idx 99 --socket /run/nri/nri.sock
+""",
     "policy": """
 Write a policy to begin with, and check it:
 

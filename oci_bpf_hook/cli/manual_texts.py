@@ -6,7 +6,7 @@ from ..broker.waiting import SILENCE, WAITING_OF_USER
 from ..broker.wire import LONGEST
 from ..broker.worker import DEADLINE
 from ..delegation.annotations import MODE, PATH
-from ..paths import AUDIT_TO, PINS, SOCKET
+from ..paths import AUDIT_TO, PINS, PLUGIN_LOCK, PODS, SOCKET
 from ..paths import POLICY as ETC
 from ..pipeline.outcomes import LONGEST as LINE
 
@@ -148,6 +148,18 @@ POLICY_FILES = {
     ETC: "The policy. Without it the built-in policy holds.",
     AUDIT_TO: "The audit trail, unless the policy names another file.",
 }
+_PLUGINS_ENVIRONMENT = {
+    "NRI_PLUGIN_SOCKET, NRI_PLUGIN_NAME, NRI_PLUGIN_IDX": "The fd of the connection, and the name "
+    "and index to register with, if an engine has started the plugin. The options --socket, --name "
+    "and --idx don't count then, and the plugin ends with the connection.",
+    "NOTIFY_SOCKET": "The socket on which the plugin tells systemd that the engine has taken it.",
+}
+_PLUGINS_FILES = {
+    ETC: "The policy, oci-bpf-hook-policy(5).",
+    PODS: "A tmpfs in the engine's mount namespace, for the bpffs of containers that are being "
+    "created. Nothing else may be put there.",
+    PLUGIN_LOCK: "The file in the engine's mount namespace that the plugin locks while it serves.",
+}
 _BROKER_FILES = {
     ETC: "The policy, oci-bpf-hook-policy(5).",
     SOCKET: "The socket on which the broker listens and the hook asks.",
@@ -161,6 +173,11 @@ SECTIONS: dict[str, dict[str, str | dict[str, str]]] = {
         "SIGNALS": _SIGNALS,
         "ENVIRONMENT": _ENVIRONMENT,
         "FILES": _BROKER_FILES,
+    },
+    "nri": {
+        "SIGNALS": _SIGNALS,
+        "ENVIRONMENT": _PLUGINS_ENVIRONMENT,
+        "FILES": _PLUGINS_FILES,
     },
 }
 _OTHERS = "oci-bpf-hook(1) lists the other exit codes."
@@ -203,6 +220,7 @@ RELATED: dict[str, tuple[str | tuple[str, int], ...]] = {
     "install": ("uninstall", "broker", "guard", ("oci-hooks", 5), ("containers.conf", 5)),
     "kernel": ("lint", ("bpf", 2)),
     "lint": ("check", "kernel"),
+    "nri": ("hook", _POLICY_PAGE),
     "policy": (_POLICY_PAGE, "explain"),
     "record": ("advise", _POLICY_PAGE),
     "seccomp": ("inject", ("containers.conf", 5), ("seccomp", 2)),

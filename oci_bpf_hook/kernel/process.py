@@ -19,6 +19,7 @@ CAP_BPF = 39
 CLONE_NEWNET = 0x40000000
 _CAPABILITY_VERSION_3 = 0x20080522
 _AT_FDCWD = -100
+_MS_PRIVATE = 1 << 18
 _RENAME_EXCHANGE = 2
 _AT_STATX_DONT_SYNC = 0x4000
 _STATX_TYPE = 1
@@ -51,9 +52,14 @@ def unshare(flags: int) -> None:
     check(_libc.unshare(flags), "unshare")
 
 
-def mount_tmpfs(target: bytes) -> None:
+def mount_tmpfs(target: bytes, mode: int = 0o755) -> None:
     """Mount an empty tmpfs, which only root can write to, on the directory `target`."""
-    check(_libc.mount(b"tmpfs", target, b"tmpfs", 0, b"mode=0755"), "mount")
+    check(_libc.mount(b"tmpfs", target, b"tmpfs", 0, b"mode=%o" % mode), "mount")
+
+
+def make_private(target: bytes) -> None:
+    """Have nothing propagate to or from the mount `target`."""
+    check(_libc.mount(None, target, None, _MS_PRIVATE, None), "mount")
 
 
 def mount_bpffs(target: bytes) -> None:

@@ -113,10 +113,8 @@ def check(state: object) -> State:
     assert isinstance(state, dict)  # annotations_of has checked that.
     pid, name, status = state.get("pid"), state.get("id"), state.get("status")
     bundle, root = state.get("bundle"), state.get("root")
-    if not isinstance(name, str) or not 0 < len(name) <= _ID_MAX or not _ID.issuperset(name):
+    if not is_id(name):
         raise _bad(f"has no usable id ({quote(str(name))})")
-    if name.strip(".") == "":
-        raise _bad(f"has no usable id ({quote(name)})")
     if type(pid) is not int:
         raise _bad("has no pid")
     if not 0 <= pid < 1 << 31:
@@ -138,6 +136,16 @@ def check(state: object) -> State:
         status=status,
         root=root,
         annotations=annotations,
+    )
+
+
+def is_id(name: object) -> "TypeGuard[str]":
+    """Whether `name` can be a container's id, and so a part of a path."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= _ID_MAX
+        and _ID.issuperset(name)
+        and name.strip(".") != ""
     )
 
 

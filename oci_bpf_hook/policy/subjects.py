@@ -1,7 +1,7 @@
 """Makes the Subject of whoever asks elsewhere than in the hook: there the sources are others.
 
-The broker has its peer (`of_peer`), and a command a running container, a sandbox, or what a file or
-the command line says.
+The broker has its peer (`of_peer`), the NRI plugin an engine's word (`of_pod`), and a command a
+running container, a sandbox, or what a file or the command line says.
 """
 
 from .origin import ENGINE, origin
@@ -55,6 +55,32 @@ def of_peer(
         rootless=user != 0,
         shared=shared if looks else _unseen,
         claimed=_CLAIMED,
+    )
+
+
+def of_pod(
+    names: "Mapping[str, str | None]",
+    annotations: "Mapping[str, str]",
+    container: "Container",
+    *,
+    engine: str | None,
+    uses: "Collection[str]",
+) -> Subject:
+    """Who asks if root's `engine` itself names the container, the pod, and so on.
+
+    The `annotations` are the pod's, which its author writes.
+    """
+    return make_subject(
+        names,
+        annotations=annotations,
+        engine=engine,
+        user=container.owner(),
+        group=(0,),
+        rootless=False,
+        shared=lambda: (
+            container.has_host_network() if "host_network" in uses else None,
+            container.sees_host_cgroups(None) if "host_cgroup" in uses else None,
+        ),
     )
 
 

@@ -37,6 +37,7 @@ FILES = (
     "oci-bpf-hook-install.8",
     "oci-bpf-hook-kernel.1",
     "oci-bpf-hook-lint.1",
+    "oci-bpf-hook-nri.8",
     "oci-bpf-hook-policy.1",
     "oci-bpf-hook-record.1",
     "oci-bpf-hook-seccomp.1",

@@ -18,7 +18,7 @@ from tests.support.policy import in_force
 PROGRAM = "oci-bpf-hook"
 # What takes a container, delegates, puts something on the host, or goes on for ever.
 LEFT_OUT = re.compile(
-    r"NAME\b|IMAGE\b|systemctl|hook (?:broker|delegate|hook|record|cdi)\b|--watch|/etc/|/tmp/|"
+    r"NAME\b|IMAGE\b|systemctl|hook (?:broker|delegate|hook|nri|record|cdi)\b|--watch|/etc/|/tmp/|"
     r"install --engine"
 )
 # What isn't DONE: what the example is about, and whether this kernel has the guard.

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.engines import build_probe, make_rootfs
@@ -47,7 +48,7 @@ for name in oci_bpf_hook schema hooks.d contrib tests; do
 done
 cp "$3" tmp/image.tar
 pivot_root . mnt
-exec chroot . /bin/sh -c 'umount -l /mnt && cd /tmp/src && exec python3 -B tests/docker/inside.py'
+exec chroot . /bin/sh -c 'umount -l /mnt && cd /tmp/src && exec python3 -B "$1"' sh "$4"
 """
 
 
@@ -60,15 +61,16 @@ def cgroup2() -> Path:
     raise SystemExit("no cgroup2 is mounted here")
 
 
-def make(root: Path) -> None:
-    """Make the root file system of Debian 13."""
-    packages = ",".join(PACKAGES)
-    command = ["mmdebstrap", "--quiet", "--variant=apt", f"--include={packages}"]
-    subprocess.run([*command, f"--setup-hook={_POLICY}", "trixie", root], check=True)
+def make(root: Path, suite: str = "trixie", packages: Sequence[str] = PACKAGES) -> None:
+    """Make a root file system of a Debian with these packages."""
+    command = ["mmdebstrap", "--quiet", "--variant=apt", f"--include={','.join(packages)}"]
+    # A mirror may be older than its own lists say that it should be.
+    command += ['--aptopt=Acquire::Check-Valid-Until "false"', f"--setup-hook={_POLICY}"]
+    subprocess.run([*command, suite, root], check=True)
 
 
-def enter(root: Path, scratch: Path) -> int:
-    """Run inside.py there; its exit code."""
+def enter(root: Path, scratch: Path, program: str = "tests/docker/inside.py") -> int:
+    """Run the `program` of this tree there; its exit code."""
     image = scratch / "image.tar"
     with tarfile.open(image, "w") as tar:
         tree = make_rootfs(scratch / "image", build_probe(scratch / "probe"))
@@ -77,7 +79,7 @@ def enter(root: Path, scratch: Path) -> int:
     cgroup.mkdir()
     join = f'echo $$ >"{cgroup}/cgroup.procs" && exec "$@"'
     unshare = ("unshare", "--mount", "--cgroup", "--net", "--pid", "--fork", "--kill-child", "--")
-    script = ("sh", "-c", _ENTER, "sh", str(root), str(ROOT), str(image))
+    script = ("sh", "-c", _ENTER, "sh", str(root), str(ROOT), str(image), program)
     try:
         done = subprocess.run(["sh", "-c", join, "sh", *unshare, *script], check=False)
     finally:

@@ -70,8 +70,9 @@ def _read(first: int, stream: Iterator[int]) -> int:
 class Runtime:
     """containerd, by its socket."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, handler: str = "bpf") -> None:
         self._attempts = 0
+        self._handler = handler
         self._channel = grpc.insecure_channel(f"unix://{socket}")
 
     def call(self, method: str, request: Mapping[int, Value]) -> dict[int, Any]:
@@ -86,9 +87,23 @@ class Runtime:
 
         Of one that hasn't started it is the error.  It has a user namespace, and CDI `devices`.
         """
+        more: Mapping[int, Value] = {17: [{1: device} for device in devices]}
+        return self.attempt(pod, annotations, script, more)
+
+    def attempt(
+        self,
+        pod: str,
+        annotations: Mapping[str, str],
+        script: str,
+        more: Mapping[int, Value],
+        *,
+        host_users: bool = False,
+    ) -> tuple[bool, str]:
+        """The same, with `more` fields of ContainerConfig, or without a user namespace."""
         self._attempts += 1
         mappings = {1: 100_000, 2: 0, 3: 65_536}
-        namespaces: Value = {1: 0, 5: {1: 0, 2: mappings, 3: mappings}}
+        users: Value = {1: 2} if host_users else {1: 0, 2: mappings, 3: mappings}
+        namespaces: Value = {1: 0, 5: users}
         sandbox: Value = {
             1: {1: pod, 2: "0b1c", 3: "monitoring", 4: self._attempts},
             2: pod,
@@ -96,21 +111,24 @@ class Runtime:
             7: [{1: key, 2: text} for key, text in annotations.items()],
             8: {2: {1: namespaces}},
         }
-        created = self.call("RunPodSandbox", {1: sandbox, 2: "bpf"})[1].decode()
+        created = self.call("RunPodSandbox", {1: sandbox, 2: self._handler})[1].decode()
         container: Value = {
             1: {1: "probe", 2: self._attempts},
             2: {1: "docker.io/library/img:latest"},
             3: ["/bin/sh", "-c", script],
             11: f"{self._attempts}.log",
             15: {2: {1: {1: ["BPF", "NET_ADMIN"]}, 3: namespaces}},
-            17: [{1: device} for device in devices],
+            **more,
         }
         request: dict[int, Value] = {1: created, 2: container, 3: sandbox}
-        identity = self.call("CreateContainer", request)[1].decode()
         try:
+            identity = self.call("CreateContainer", request)[1].decode()
             self.call("StartContainer", {1: identity})
+            while decode(self.call("ContainerStatus", {1: identity})[1]).get(3) != EXITED:
+                time.sleep(0.05)
         except grpc.RpcError as error:
             return False, error.details()
-        while decode(self.call("ContainerStatus", {1: identity})[1]).get(3) != EXITED:
-            time.sleep(0.05)
+        finally:
+            for method in ("StopPodSandbox", "RemovePodSandbox"):
+                self.call(method, {1: created})
         return True, Path(LOGS, f"{self._attempts}.log").read_text()

@@ -18,10 +18,10 @@ SCRIPTS = (
 # What writes otherwise, and why that will do: a line of the audit trail is added to what is there;
 # a lock has no content, and a count of root's own is changed in its place; /proc has no names to be
 # planted; /dev/null takes what a closed stream would; a socket is bound to a name that is renamed,
-# and so are the guard's directories in a bpffs.
+# and so are the guard's directories in a bpffs.  The file that the NRI plugin locks has no content.
 OTHERWISE = {
     *("audit.allowance", "audit.write", "broker.listening", "cli.main", "guard.lsm.load"),
-    *("mount.scratch", "policy.store.source", "recording.live.sandbox", "whole"),
+    *("mount.scratch", "nri.place", "policy.store.source", "recording.live.sandbox", "whole"),
 }
 FLAGS = {"O_CREAT", "O_TRUNC", "O_APPEND"}
 CALLS = {"write_text", "write_bytes", "rename", "mkstemp", "NamedTemporaryFile", "symlink"}

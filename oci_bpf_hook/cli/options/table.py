@@ -127,6 +127,7 @@ ENTRIES = (
     entry("install", "install the hook where engines find it", RUN, section=_ROOT),
     entry("kernel", "show the names that a kernel can delegate, and their bits", FIND_OUT),
     entry("lint", "warn of what is doubtful about a request", ASK),
+    entry("nri", "run the NRI plugin, which delegates BPF to pods", RUN, section=_ROOT),
     entry("policy", "check the policy, show it, and try a request against it", DECIDE),
     entry("record", "learn which delegation a program needs while it runs", ASK),
     entry("seccomp", "print the engine's seccomp profile, with bpf(2) for CAP_BPF", RUN),

@@ -5,7 +5,7 @@ says which event it is, and only a few have a call of their own; since NRI 0.12 
 pkg/api/api.proto).
 """
 
-from ...delegation.annotations import PREFIX
+from ...delegation.annotations import PREFIX, asked
 from ...values import Value
 from . import ttrpc
 from .protobuf import Message, encode
@@ -33,6 +33,8 @@ _EVENTS = {4: CREATE, 6: START, 10: STOP, 11: REMOVE}
 # releases know these.
 SUBSCRIBED = sum(1 << number - 1 for number in _EVENTS)
 
+# The states of a container, of which 0 is unknown and 1 is created.
+_NOT_STARTED = (0, 1)
 _PREFIX = PREFIX.encode()
 
 
@@ -84,11 +86,14 @@ class Creation(Value):
 
 
 def asks(payload: bytes) -> bool:
-    """Whether the request to create a container may have annotations of ours.
+    """Whether the pod of the container that is to be created has annotations of ours.
 
-    A request without the prefix has no key that begins with it, so mostly nothing is decoded.
+    Without the prefix in the request no key begins with it, so mostly nothing is decoded.
     """
-    return _PREFIX in payload
+    if _PREFIX not in payload:
+        return False
+    # An image's label may have it too, and is of no account.
+    return asked(Message(payload).message(1).pairs(6))
 
 
 def read_configure(payload: bytes) -> Configuration:
@@ -100,9 +105,15 @@ def read_configure(payload: bytes) -> Configuration:
 
 
 def read_synchronize(payload: bytes) -> tuple[list[str], bool]:
-    """The ids of the containers that the engine has, and whether more follow in another call."""
+    """The ids of the containers that aren't started yet, and whether another call has more."""
     message = Message(payload)
-    return [one.text(1) for one in message.messages(2)], bool(message.number(3))
+    found = [one.text(1) for one in message.messages(2) if one.number(4) in _NOT_STARTED]
+    return found, bool(message.number(3))
+
+
+def read_id(payload: bytes) -> str:
+    """The id of the container that is to be created."""
+    return Message(payload).message(2).text(1)
 
 
 def read_create(payload: bytes) -> Creation:

@@ -1,4 +1,4 @@
-"""Keeps the policy in force up to date in a long-running process, the broker."""
+"""Keeps the policy in force up to date in a long-running process, such as the broker."""
 
 import posix
 from time import time_ns
@@ -12,9 +12,20 @@ from .cache import identity_of, in_force, open_source
 
 
 class Watched:
-    """The policy in force, which is loaded again when its file has changed."""
+    """The policy in force, which is loaded again when its file has changed.
 
-    def __init__(self, *, header: str | None = None, etc: str = POLICY, run: str = RUN) -> None:
+    The log says that `who`, the process, has loaded it.
+    """
+
+    def __init__(
+        self,
+        *,
+        header: str | None = None,
+        etc: str = POLICY,
+        run: str = RUN,
+        who: str = "broker",
+    ) -> None:
+        self._who = who
         self._header = header
         self._etc = etc
         self._run = run
@@ -31,7 +42,7 @@ class Watched:
                 self._load(identity)
         except HookError as error:
             if str(error) != str(self._kept):
-                log(ERROR, f"broker: the policy is out of order: {error}")
+                log(ERROR, f"{self._who}: the policy is out of order: {error}")
             self._kept = error
             self._steady = False
         assert self._kept is not None
@@ -48,7 +59,7 @@ class Watched:
         changed = identity[-1]
         self._steady = not isinstance(changed, int) or now - changed > source.SETTLED
         if before is None or identity != self._identity:
-            log(INFO, "broker: the policy is in order and in force")
+            log(INFO, f"{self._who}: the policy is in order and in force")
         self._identity = identity
 
     def _now(self) -> list[object]:

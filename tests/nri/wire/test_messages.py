@@ -51,15 +51,24 @@ def test_an_empty_one() -> None:
     assert (found.id, found.annotations, found.mounts, found.namespaces) == ("", {}, (), {})
 
 
-@given(st.dictionaries(st.text(max_size=20), st.text(max_size=20), max_size=5))
-def test_whoever_asks_may_ask(annotations: dict[str, str]) -> None:
+@given(
+    st.dictionaries(
+        st.text(max_size=20) | st.sampled_from(["io.bpffs.path", "io.bpffs."]),
+        st.text(max_size=20) | st.just("io.bpffs.path"),
+        max_size=5,
+    )
+)
+def test_whoever_asks_asks(annotations: dict[str, str]) -> None:
     asking = any(key.startswith("io.bpffs.") for key in annotations)
-    assert messages.asks(creation(annotations)) or not asking
+    assert messages.asks(creation(annotations)) == asking
 
 
 def test_who_does_not_ask() -> None:
     assert not messages.asks(creation({"bpffs.io/service-account": "x"}))
     assert messages.asks(creation({"io.bpffs.profile": ""}))
+    # Neither an image's label nor the container's own annotation is the pod's.
+    labelled = {**CONTAINER, 5: {"io.bpffs.profile": "xdp"}, 6: {"io.bpffs.profile": "xdp"}}
+    assert not messages.asks(encode({1: encode(POD), 2: encode(labelled)}))
 
 
 def test_the_engine_configures() -> None:
