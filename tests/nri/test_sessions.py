@@ -4,11 +4,13 @@ tests/kubernetes/inside.py has recorded them: a container whose pod doesn't ask,
 and one that is refused.
 """
 
+import re
 from pathlib import Path
 
 import pytest
 
 from oci_bpf_hook.nri.wire.protobuf import Message
+from oci_bpf_hook.nri.wire.ttrpc import Response
 from tests.support.nri import (
     SESSIONS,
     Exchange,
@@ -22,6 +24,12 @@ from tests.support.nri import (
 from tests.support.scratch import Scratch
 
 ASKS = b"io.bpffs.delegate_cmds"
+
+
+def lasting(answer: Response) -> Response:
+    """The answer without the list of keys in it, to which versions add."""
+    message = re.sub(r"(the known keys are ).*(?= \()", r"\1...", answer.message)
+    return Response(code=answer.code, message=message, payload=answer.payload)
 
 
 def in_dialect(path: Path, *, new: bool) -> list[Exchange]:
@@ -45,7 +53,7 @@ def test_it_answers_as_it_did(path: Path, size: int, new: bool) -> None:
                     # The pod of the recording isn't there any more.
                     payload = creation(payload, namespaces=of_process(pod.init.pid))
                 answer = begun.call(one.method, payload)
-                assert answer == one.answer
+                assert lasting(answer) == lasting(one.answer)
                 granted += bool(answer.payload) and one.method == "CreateContainer"
                 refused += bool(answer.code)
             assert (granted, refused) == (1, 1)

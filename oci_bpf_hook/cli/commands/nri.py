@@ -62,10 +62,10 @@ def run(options: argparse.Namespace) -> int:
     if not connection.is_index(options.idx):
         text = f"--idx {quote(options.idx)} isn't two digits"
         raise HookError(USAGE, Problem(text, key="--idx", item=options.idx))
+    launched = connection.launched()
     os.umask(0o077)
     os.chdir("/")
     policy = Watched(header=options.header, who="NRI plugin")
-    launched = connection.launched()
     if launched:
         fd, name, index = launched
         os.set_inheritable(fd, False)
