@@ -78,11 +78,18 @@ def _progress(what: str) -> None:
     print(f"measuring {what} ...", file=sys.stderr, flush=True)
 
 
+def _pods(wanted: tuple[str, ...], rounds: int, directory: Path) -> list[Group]:
+    if "pods" not in wanted:
+        return []
+    _progress("check of pods")
+    return pods(directory, rounds=rounds, compiler=not missing_tools(["cc"]))
+
+
 def _measure(
     wanted: tuple[str, ...], rounds: int, directory: Path, left_out: list[str]
 ) -> tuple[list[Group], str | None]:
     """What this host can measure of the `wanted` groups, and podman's storage driver."""
-    groups: list[Group] = []
+    groups = _pods(wanted, rounds, directory)
     storage: str | None = None
     compiler = not missing_tools(["cc"])
     if "launcher" in wanted:
