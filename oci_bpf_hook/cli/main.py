@@ -4,6 +4,7 @@ It runs the command that is called, and turns an error into an exit code and a l
 problem.  Only the called command's module is imported, and for `--help` none.
 """
 
+import os
 import sys
 
 from .. import __version__
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 PROGRAM = "oci-bpf-hook"
 SUMMARY = "BPF tokens for OCI containers in user namespaces."
+# The width of a terminal that doesn't say it.
+_WIDTH = 80
 # The exit code that shells give for a program that was interrupted.
 _INTERRUPTED = 130
 
@@ -110,19 +113,48 @@ def _help() -> str:
 
 
 def _parser(words: "Sequence[str]") -> "argparse.ArgumentParser":
-    """The parser for all commands, with the options of the command that `words` call."""
+    """The parser for the command that `words` call, or for all commands if they call none.
+
+    Making a parser for each command would take longer than many a command itself.
+    """
     import argparse
 
+    columns = _columns()
+
+    def formatter(prog: str) -> argparse.HelpFormatter:
+        # Without a width it imports shutil, whenever an argument is added.
+        return argparse.HelpFormatter(prog, width=columns - 2)
+
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description=SUMMARY, epilog=f"`{PROGRAM} --help` lists the exit codes."
+        prog=PROGRAM,
+        description=SUMMARY,
+        epilog=f"`{PROGRAM} --help` lists the exit codes.",
+        formatter_class=formatter,
     )
     # The command `help` calls this.
     parser.set_defaults(call=main)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(prog=PROGRAM, dest="command", metavar="COMMAND", required=True)
     called = next((word for word in words if not word.startswith("-")), None)
-    for one in ENTRIES:
-        inner = commands.add_parser(one.name, help=one.help, aliases=one.aliases)
-        if called in (one.name, *one.aliases):
+    found = [one for one in ENTRIES if called in (one.name, *one.aliases)]
+    for one in found or ENTRIES:
+        inner = commands.add_parser(
+            one.name, help=one.help, aliases=one.aliases, formatter_class=formatter
+        )
+        if found:
             add(inner, one)
     return parser
+
+
+def _columns() -> int:
+    """The width of the terminal, as shutil.get_terminal_size() finds it."""
+    try:
+        columns = int(os.environ.get("COLUMNS", ""))
+    except ValueError:
+        columns = 0
+    if columns > 0:
+        return columns
+    try:
+        return os.get_terminal_size(1).columns or _WIDTH
+    except OSError:
+        return _WIDTH

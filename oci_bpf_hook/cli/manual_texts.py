@@ -124,7 +124,7 @@ _FORMATS = {
     "incus, lxd": "Instances and profiles in YAML, as their clients show them.",
     "kubernetes": "A manifest. Each container in it that asks for something is converted.",
     "podman": "The command line of `podman run`.",
-    "quadlet": "A *.container file.",
+    "quadlet": "A *.container file, with its drop-ins, or a *.kube.",
     "systemd": "A service unit, or a drop-in for one.",
 }
 _SIGNALS = {

@@ -1,7 +1,8 @@
 """Reads compose.yaml, the services of the Compose specification."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ..delegation.annotations import PREFIX
 from ..errors import quote
@@ -13,6 +14,9 @@ from .means import Means, Mount, is_our_device, is_shared, means, volume
 
 _DIGITS = "0123456789"
 _FIRST = _DIGITS[1:]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def is_compose(data: object) -> bool:

@@ -3,6 +3,8 @@
 The reader of each kind of file makes these, and the rest of the program doesn't depend on the kind.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 
 from ..delegation.annotations import PREFIX
@@ -11,6 +13,10 @@ from ..policy.subject import CLAIMS
 from ..text.places import Fault, Spot, fault
 from ..values import Value
 from .means import Means
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    pass
 
 
 class Asker(Value):

@@ -10,6 +10,7 @@ from ..text.places import Fault
 from ..text.strict_json import load_json
 from ..values import Value
 from . import podman_run
+from .beside import Beside
 from .container import TOP, Asker
 from .delegation import enums
 from .faults import raise_if_any, text_of
@@ -152,27 +153,41 @@ def _others(names: Iterable[str]) -> Iterator[str]:
         yield f"{listed}: not converted, so add to the result what it needs of that"
 
 
-def manifests(data: bytes, name: str) -> list[Found]:
-    """Read a Kubernetes manifest, or another file that `containers.read` knows."""
-    from .containers import read
+def manifests(data: bytes, name: str, beside: Beside | None = None) -> list[Found]:
+    """Read a Kubernetes manifest, or another file that `containers.read_all` knows."""
+    from .containers import read_all
 
-    return [_of_asker(one) for one in read(data, name)]
+    return [_of_asker(one) for one in read_all(data, name, beside).askers]
 
 
-def quadlet(data: bytes, name: str) -> list[Found]:
-    """Read a Quadlet *.container, whatever the file's name is."""
+def quadlet(data: bytes, name: str, beside: Beside | None = None) -> list[Found]:
+    """Read a Quadlet *.container, whatever the file's name is, with its drop-ins; or another unit.
+
+    What is `beside` a file is known only if its name is that of a unit.
+    """
     from . import quadlet as unit
+    from .containers import read_all
+    from .units import Unit
 
+    known = Unit(name, data)
+    if known.is_one() and known.kind:
+        whole = read_all(data, name, beside)
+        notes = tuple(_others(_other_settings(whole.text))) if known.kind == "container" else ()
+        return [_of_asker(one, *notes) for one in whole.askers]
     faults: list[Fault] = []
     text = text_of(data, name)
-    one = unit.read(text, unit.unit_name(name), faults)
+    one = unit.read(text, "", faults)
     raise_if_any(faults, name)
-    others = (
+    return [_of_asker(one, *_others(_other_settings(text)))]
+
+
+def _other_settings(text: str) -> Iterator[str]:
+    """What isn't converted of the unit file `text`."""
+    return (
         f"{setting.key}=" if setting.section == "Container" else f"[{setting.section}]"
         for setting in settings(text, [])
         if setting.section != "Container" or setting.key not in _CONVERTED
     )
-    return [_of_asker(one, *_others(others))]
 
 
 def systemd(data: bytes, name: str) -> list[Found]:

@@ -1,7 +1,10 @@
 """Turns what is wrong with a file into a HookError."""
 
+from collections.abc import Sequence
+
 from ..errors import USAGE, HookError
-from ..text.places import Fault
+from ..text.places import Fault, Spot
+from .content import Part, located
 
 
 def text_of(data: bytes, name: str) -> str:
@@ -12,8 +15,13 @@ def text_of(data: bytes, name: str) -> str:
         raise HookError(USAGE, f"{name}: this isn't UTF-8 (at byte {error.start})") from None
 
 
-def raise_if_any(faults: list[Fault], name: str) -> None:
-    """Raise HookError (USAGE) with all `faults` of the file `name`, in their order there."""
-    if faults:
-        lines = sorted(faults, key=lambda fault: (fault.line, fault.column))
-        raise HookError(USAGE, *(f"{name}:{one.line}:{one.column}: {one.text}" for one in lines))
+def raise_if_any(faults: Sequence[Fault], file: str | Sequence[Part]) -> None:
+    """Raise HookError (USAGE) with all `faults`, in their order, of the `file` or of its parts."""
+    if not faults:
+        return
+    parts = (Part(line=1, name=file),) if isinstance(file, str) else tuple(file)
+    lines: list[str] = []
+    for one in sorted(faults, key=lambda fault: (fault.line, fault.column)):
+        name, spot = located(parts, Spot(line=one.line, column=one.column))
+        lines.append(f"{name}:{spot.line}:{spot.column}: {one.text}")
+    raise HookError(USAGE, *lines)

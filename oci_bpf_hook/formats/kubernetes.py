@@ -1,16 +1,21 @@
 """Reads Kubernetes manifests: pods, and objects that make pods from a template."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ..delegation.annotations import PREFIX
 from ..errors import quote
 from ..policy.forms import Form
 from ..policy.subject import CLAIMS
 from ..text.places import Fault, Place, Spot, fault
-from . import pod_means, pod_names
+from . import pod_means, pod_names, strays
 from .container import TOP, Asker, asker
 from .means import PODMAN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _KEY = "io.kubernetes.container.name"
 _NO_USER_NAMESPACE = (
@@ -19,7 +24,7 @@ _NO_USER_NAMESPACE = (
 )
 _NO_USER_NAMESPACE_BY_PODMAN = (
     "nothing here gives this pod a user namespace, and BPF tokens exist only in one; play it with "
-    "podman kube play --userns=auto"
+    "podman kube play --userns=auto, or put UserNS=auto into its *.kube"
 )
 
 
@@ -29,34 +34,64 @@ def is_manifest(data: object) -> bool:
 
 
 def read(
-    data: object, spots: Mapping[Place, Spot], faults: list[Fault], engine: str | None = None
+    data: object,
+    spots: Mapping[Place, Spot],
+    faults: list[Fault],
+    others: list[str],
+    *,
+    engine: str | None = None,
+    users: bool = False,
 ) -> Iterator[Asker]:
     """The containers that the manifest `data` describes; what is wrong is added to `faults`.
 
-    If `engine` is podman they are those that `podman kube play` makes of it.
+    Objects that make no pods are added to `others`, unless they have annotations of ours: then
+    there is something to be said about these.  If `engine` is podman the containers are those that
+    `podman kube play` makes of it.  `users` says that something else than the manifest gives its
+    pods a user namespace.
     """
-    yield from _object(data, (), spots, faults, engine)
+    for one, place in _objects(data):
+        found = _template(one, place)
+        if found is None:
+            yield from _without_pods(one, place, spots, others)
+            continue
+        template, where = found
+        pod = _Pod(one, template, (place, where), spots, faults, engine=engine, users=users)
+        yield from pod.askers()
 
 
-def _object(
-    data: object,
-    place: Place,
-    spots: Mapping[Place, Spot],
-    faults: list[Fault],
-    engine: str | None,
+def _objects(data: object) -> Iterator[tuple[dict[str, Any], Place]]:
+    """The object `data`, or those in it if it is a list, and their places."""
+    left: list[tuple[object, Place]] = [(data, ())]
+    while left:
+        one, place = left.pop()
+        if not isinstance(one, dict):
+            continue
+        items = one.get("items")
+        if str(one.get("kind", "")).endswith("List") and isinstance(items, list):
+            inside = [(item, (*place, "items", number)) for number, item in enumerate(items)]
+            left += reversed(inside)
+        else:
+            yield one, place
+
+
+def _without_pods(
+    data: dict[str, Any], place: Place, spots: Mapping[Place, Spot], others: list[str]
 ) -> Iterator[Asker]:
-    if not isinstance(data, dict):
-        return
-    items = data.get("items")
-    if str(data.get("kind", "")).endswith("List") and isinstance(items, list):
-        for number, one in enumerate(items):
-            yield from _object(one, (*place, "items", number), spots, faults, engine)
-        return
-    found = _template(data, place)
-    if found is None:
-        return
-    template, where = found
-    yield from _Pod(data, template, (place, where), spots, faults, engine=engine).askers()
+    """The requests that an object has which makes no pods, as far as we know."""
+    kind = str(data.get("kind") or "an object without a kind")
+    name = (
+        f"{kind} {quote(str(_mapping(data.get('metadata')).get('name') or 'without a name'))[1:-1]}"
+    )
+    found = list(strays.find(data, place))
+    if not found:
+        others.append(name)
+    elif strays.is_custom(data.get("apiVersion")):
+        # Whoever acts on the object may give these annotations to pods.
+        for annotations, at in found:
+            yield strays.asked(name, kind, annotations, at, spots)
+    else:
+        doubts = [doubt for given, at in found for doubt in strays.useless(name, given, at, spots)]
+        yield asker(name, {}, {}, here=spots.get(place, TOP), doubts=doubts)
 
 
 def _template(data: dict[str, Any], place: Place) -> tuple[dict[str, Any], Place] | None:
@@ -88,7 +123,9 @@ class _Pod:
         faults: list[Fault],
         *,
         engine: str | None,
+        users: bool,
     ) -> None:
+        self._users = users
         self._outer, self._place = places
         self._data = data
         self._spots = spots
@@ -107,6 +144,11 @@ class _Pod:
         # podman gives containers the annotations of a Deployment itself and not its template's.
         self._stray = inner if self._by_podman else outer
         self._given = (outer if self._by_podman else inner).get("annotations")
+        self._labels = [
+            (key, (*self._place, "metadata", "labels", key, "key"))
+            for key in map(str, _mapping(inner.get("labels")))
+            if key.startswith(PREFIX)
+        ]
         self._annotations: dict[str, str] = {}
         self._where: dict[str, Spot] = {}
         self._read_annotations()
@@ -124,6 +166,10 @@ class _Pod:
     def askers(self) -> Iterator[Asker]:
         """The pod's containers."""
         doubts = list(self._strays())
+        doubts += [
+            fault(self._spot(at), f"{key} is a label here; put it under annotations")
+            for key, at in self._labels
+        ]
         if self._engine == "podman":
             doubts += self._doubts_of_podman()
         else:
@@ -213,7 +259,7 @@ class _Pod:
             "image": data.get("image"),
             "host_network": self._spec.get("hostNetwork") is True,
         }
-        own = self._spec.get("hostUsers") is False
+        own = self._users or self._spec.get("hostUsers") is False
         pod = pod_means.Pod(self._spec, self._annotations, self._place, self._spot)
         lacks = [] if self._by_podman else list(pod.refused())
         if not own and not pod.by_cri_o():
@@ -256,7 +302,7 @@ class _Pod:
                 )
 
     def _containers(self) -> Iterator[tuple[str, Mapping[str, Any], Place]]:
-        for key in ("initContainers", "containers"):
+        for key in ("initContainers", "containers", "ephemeralContainers"):
             listed = self._spec.get(key)
             for number, data in enumerate(listed if isinstance(listed, list) else ()):
                 if isinstance(data, dict):

@@ -1,15 +1,19 @@
 """Reads OCI's own files: a bundle's config.json, and the state that a runtime gives a hook."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ..delegation.annotations import PREFIX, container_name
 from ..errors import BAD_STATE, HookError, quote
 from ..oci.state import annotations_of, remounted
 from ..text.places import Place, Spot
 from .container import TOP, Asker, asker
-from .json_places import places
 from .means import Means, Mount, is_shared, means
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def is_state(data: object) -> bool:
@@ -22,21 +26,20 @@ def is_config(data: object) -> bool:
     return isinstance(data, dict) and {"process", "root", "linux", "mounts"} & data.keys() != set()
 
 
-def read_state(data: object, text: str, name: str) -> tuple[Asker, ...]:
-    """The container of the state `data`; `text` is its JSON, from the file `name`."""
+def read_state(data: object, spots: Mapping[Place, Spot], name: str) -> tuple[Asker, ...]:
+    """The container of the state `data`, whose values are at `spots` of the file `name`."""
     annotations = _annotations(data, name)
     assert isinstance(data, dict)  # _annotations has checked it.
-    where = _where(annotations, places(text))
+    where = _where(annotations, spots)
     # If the hook is in the container crun gives the pid 0 and runc 1.
     inside = data.get("pid") in (0, 1)
     return (asker(_name(annotations, data.get("id")), annotations, where, inside=inside),)
 
 
-def read_config(data: object, text: str, name: str) -> tuple[Asker, ...]:
-    """The container of the config.json `data`; `text` is its JSON, from the file `name`."""
+def read_config(data: object, spots: Mapping[Place, Spot], name: str) -> tuple[Asker, ...]:
+    """The container of the config.json `data`, whose values are at `spots` of the file `name`."""
     annotations = _annotations(data, name)
     assert isinstance(data, dict)  # _annotations has checked it.
-    spots = places(text)
     linux = _mapping(data.get("linux"))
     namespaces = {
         one.get("type") for one in _list(linux.get("namespaces")) if isinstance(one, dict)

@@ -1,15 +1,15 @@
-"""Reads Quadlet's *.container files, which podman-systemd.unit(5) describes."""
+"""Reads the section [Container] of Quadlet's unit files (podman-systemd.unit(5))."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..delegation.annotations import PREFIX
 from ..errors import quote
 from ..policy.forms import ANY, Part, form
-from ..text.places import Fault, Spot
+from ..text.places import Fault, Spot, fault
 from . import podman_run
 from .container import TOP, Asker, asker, no_user_namespace
 from .podman_means import LISTS, QUADLET, Options
-from .unitfile import Setting, settings, words
+from .unitfile import Setting, in_force, settings, words
 
 _SUBJECT = {"Image": "image", "ContainerName": "container"}
 _USER_NAMESPACE = ("UserNS", "UIDMap", "SubUIDMap", "RemapUsers")
@@ -30,6 +30,9 @@ class _Unit:
         self.user_namespace = False
         self.name: str | None = None
         self.service: str | None = None
+        self.pod: Setting | None = None
+        self.users: Setting | None = None
+        self.doubts: list[Fault] = []
 
     def add(self, one: Setting, faults: list[Fault]) -> None:
         if one.key == "Annotation":
@@ -42,12 +45,19 @@ class _Unit:
             self.capabilities += arguments.capabilities
             self.user_namespace |= arguments.user_namespace
             self.name = arguments.name or self.name
+            self._label(_labels(given), one.spot)
+        elif one.key == "Label":
+            self._label(words(one, faults), one.spot)
+        elif one.key == "Pod":
+            self.pod = one
         elif one.key == "ServiceName":
             self.service = one.value
         elif one.key == "AddCapability":
             self.capabilities += words(one, faults)
         elif one.key in _USER_NAMESPACE:
-            self.user_namespace |= one.value not in ("", "host")
+            mapped = one.key != "UserNS" and self.user_namespace
+            self.user_namespace = mapped or one.value not in ("", "host")
+            self.users = one
         elif one.key == "Network":
             self.subject["host_network"] = one.value == "host"
         elif one.key in _SUBJECT:
@@ -60,6 +70,23 @@ class _Unit:
     def _annotate(self, annotations: dict[str, str], spot: Spot) -> None:
         self.annotations |= annotations
         self.where |= {key: spot for key in annotations if key.startswith(PREFIX)}
+
+    def _label(self, labels: Iterable[str], spot: Spot) -> None:
+        keys = (_pair(label)[0] for label in labels)
+        self.doubts += [
+            fault(spot, f"{key} is a label here; put it under Annotation=")
+            for key in keys
+            if key.startswith(PREFIX)
+        ]
+
+
+def _labels(words: Sequence[str]) -> Iterator[str]:
+    """The labels that the options of podman-run(1) among the `words` add."""
+    for before, word in zip(("", *words), words, strict=False):
+        if before in ("--label", "-l"):
+            yield word
+        elif word.startswith("--label="):
+            yield word.removeprefix("--label=")
 
 
 def _pair(word: str) -> tuple[str, str]:
@@ -94,14 +121,28 @@ def _parts(text: str, unit: str) -> Iterator[Part]:
         yield from piece[1:].replace("\0", "%")
 
 
-def read(text: str, name: str, faults: list[Fault]) -> Asker:
+def has_users(given: Iterable[Setting]) -> bool:
+    """Whether these settings of a container, a pod or a kube unit give it a user namespace."""
+    return any(one.key in _USER_NAMESPACE and one.value != "host" for one in given)
+
+
+def read(
+    text: str,
+    name: str,
+    faults: list[Fault],
+    *,
+    pod_users: bool | None = None,
+    drop_in: bool = False,
+) -> Asker:
     """The container of the unit file `text`, of the unit `name`, which is empty if nobody knows.
 
-    Lines that aren't settings are added to `faults`.
+    Lines that aren't settings are added to `faults`.  `pod_users` says whether the pod of the
+    container has a user namespace, and is None if that isn't known.  A `drop_in` alone doesn't say
+    what the container lacks.
     """
     unit = _Unit()
     here = TOP
-    for one in settings(text, faults):
+    for one in in_force(settings(text, faults)):
         if one.section == "Container":
             here = one.spot if here is TOP else here
             unit.add(one, faults)
@@ -116,8 +157,11 @@ def read(text: str, name: str, faults: list[Fault]) -> Asker:
     else:
         forms["container"] = form("the name of this unit's container", [parts])
     lacks = []
-    if not unit.user_namespace:
-        lacks.append(no_user_namespace(here, "add UserNS=auto"))
+    own = bool(pod_users) if unit.pod else unit.user_namespace
+    if unit.pod and unit.users:
+        unit.doubts.append(fault(unit.users.spot, _beside_pod(unit.users.key, unit.pod.value)))
+    elif not own:
+        lacks.append(_no_user_namespace(here, unit.pod))
     return asker(
         f"container {quote(str(given or name or 'without a name'))[1:-1]}",
         unit.annotations,
@@ -127,7 +171,22 @@ def read(text: str, name: str, faults: list[Fault]) -> Asker:
         told=("container",),
         forms=forms,
         named=here,
-        user_namespace=True if unit.user_namespace else None,
-        lacks=lacks,
-        means=unit.options.means(unit.capabilities, here),
+        user_namespace=True if own else None,
+        doubts=unit.doubts,
+        lacks=() if drop_in else lacks,
+        means=None if drop_in else unit.options.means(unit.capabilities, here),
     )
+
+
+def _beside_pod(key: str, pod: str) -> str:
+    return (
+        f"podman refuses {key}= beside Pod={pod}, since a container has its pod's user namespace; "
+        f"put it into the section [Pod] of {pod}"
+    )
+
+
+def _no_user_namespace(here: Spot, pod: Setting | None) -> Fault:
+    if pod is None:
+        return no_user_namespace(here, "add UserNS=auto")
+    add = f"put UserNS=auto into the section [Pod] of {pod.value}"
+    return no_user_namespace(pod.spot, f"{add}, whose user namespace the container has")

@@ -1,7 +1,7 @@
 """Reads the sections, keys and values of systemd's unit files, which Quadlet's files are too."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..errors import quote
 from ..text.places import Fault, Spot, fault
@@ -54,6 +54,13 @@ def settings(text: str, faults: list[Fault]) -> Iterator[Setting]:
             key = ""
     if key:
         yield Setting(section=section, key=key, value=" ".join(value), spot=spot)
+
+
+def in_force(given: Iterable[Setting]) -> list[Setting]:
+    """Those of the settings `given` that aren't taken back by an empty value after them."""
+    found = list(given)
+    emptied = {(one.section, one.key): at for at, one in enumerate(found) if not one.value}
+    return [one for at, one in enumerate(found) if at > emptied.get((one.section, one.key), -1)]
 
 
 def words(setting: Setting, faults: list[Fault]) -> list[str]:

@@ -7,7 +7,7 @@ The data is made from libyaml's events.  PyYAML's own way, by nodes, takes four 
 several times the memory, and a list of all pods of a cluster is large.
 """
 
-from typing import Any
+from __future__ import annotations
 
 import yaml
 
@@ -15,6 +15,10 @@ from ..errors import quote
 from ..text.places import Fault, Spot, fault
 from ..text.yaml_loader import LOADER
 from .yaml_places import Marks, Places
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _DEEPEST = 64
 # The most values that the aliases of a document may stand for, beside those that are written out;
@@ -112,7 +116,8 @@ class _Reader:
             event: Any = take()
             kind = type(event)
             if kind is yaml.ScalarEvent:
-                self._value(self._scalar(event), event)
+                if not self._simple(event):
+                    self._value(self._scalar(event), event)
             elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
                 self._start(event, {} if kind is yaml.MappingStartEvent else [])
             elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
@@ -125,6 +130,29 @@ class _Reader:
             return None
         data, mark = self._root
         return data, Places(data, _spot(mark), self._places)
+
+    def _simple(self, event: Any) -> bool:
+        """Put a scalar where it belongs if that is simple, as it is for most of them."""
+        text: str = event.value
+        if event.tag is not None or event.anchor is not None or text == _MERGE or not self._open:
+            return False
+        top = self._open[-1]
+        mark = event.start_mark
+        if top.key is None and type(top.data) is dict:
+            # A key is a text, whatever it looks like.
+            if text in top.marks:
+                self._fault(mark, f"{quote(text)} is given twice")
+            top.key = (text, mark)
+            top.size += 1
+            return True
+        if not event.implicit[0]:
+            value: Any = text
+        elif text in self._plain:
+            value = self._plain[text]
+        else:
+            return False
+        self._add(value, mark, 1, text)
+        return True
 
     def _start(self, event: Any, data: dict[Any, Any] | list[Any]) -> None:
         if len(self._open) >= _DEEPEST:

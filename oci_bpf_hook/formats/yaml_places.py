@@ -1,9 +1,14 @@
 """The line and column of each value of a YAML document, looked up when it is asked for."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ..text.places import Place, Spot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # For each key of a mapping, or index of a sequence, the line and the column of the key and of the
 # value, from 0.

@@ -1,8 +1,10 @@
 """PyYAML's safe loader, with a check for nesting that would make it crash."""
 
-from typing import Any
-
 import yaml
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # libyaml's loader is ten times as fast, but PyYAML may have been built without it.
 LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

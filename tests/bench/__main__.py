@@ -133,9 +133,6 @@ def _measure(
         else:
             _progress("the shim")
             groups += shim(directory, rounds=rounds)
-    if "pods" in wanted:
-        _progress("check of pods")
-        groups += pods(directory, rounds=rounds, compiler=compiler)
     return groups, storage
 
 

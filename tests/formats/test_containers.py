@@ -11,7 +11,7 @@ from oci_bpf_hook.errors import BAD_STATE, USAGE, HookError
 from oci_bpf_hook.formats import podman_run
 from oci_bpf_hook.formats.container import Asker
 from oci_bpf_hook.formats.containers import read
-from oci_bpf_hook.formats.json_places import places
+from oci_bpf_hook.formats.json_places import documents
 from oci_bpf_hook.formats.means import Lack, lacks
 from oci_bpf_hook.text.places import Spot
 from tests.support.places import ROOT
@@ -355,7 +355,11 @@ def test_places_in_json(value: object, indent: int | str | None, plain: bool) ->
     decoder = json.JSONDecoder(strict=False)
     lines = text.split("\n")
     starts = [sum(len(line) + 1 for line in lines[:number]) for number in range(len(lines))]
-    for place, spot in places(text).items():
+    if not isinstance(value, dict | list):
+        value, text = [value], f"[{text}]"
+        lines[0] = f"[{lines[0]}"
+    ((_, places),) = documents(text)
+    for place, spot in places.items():
         wanted: object = value
         for key in place:
             wanted = wanted[key]  # type: ignore[index]

@@ -1,15 +1,22 @@
 """`oci-bpf-hook check` says whether a request would be granted, and what is doubtful about it."""
 
+from __future__ import annotations
+
 import argparse
-from typing import Any
 
 from ...delegation.masks import show
-from ...errors import EXITS
+from ...errors import EXITS, LISTED
+from ...formats.content import Source
 from ...policy import decide as policy
 from ..options import trial
+from ..options.alike import Alike
 from ..options.output import FAINT, JSON, OK, PROBLEM, WARNING, Output, Piece, print_json, styled
 from ..options.table import argument
 from ..options.trials import try_out
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ABOUT = """
 Tries a request as the hook would, without starting anything: the grammar of the annotations, the
@@ -20,7 +27,9 @@ With --file it reads the annotations of every container that the file describes,
 the file lacks, such as a user namespace, the capabilities that the granted types need, or an
 annotation in a place where a container gets it.
 In a Kubernetes manifest it reads every document, and the pod template of each object that makes
-pods. With the engine podman it reads the manifest as podman kube play does.
+pods. With the engine podman it reads the manifest as podman kube play does. A Quadlet unit is read
+with its drop-ins, and with the *.pod or the manifest that it names, if these are beside it. A
+template has to be rendered first, such as with `helm template`.
 
 A name that the file doesn't say, such as that of a Deployment's pod, is assumed: check says which
 names it has tried, and if a rule matches only some of them, that the answer depends on the name.
@@ -46,27 +55,43 @@ _STYLES = {
 
 def run(options: argparse.Namespace) -> int:
     given = trial.setting(options)
-    askers, name, lines = trial.askers(options, given.engine)
-    trials = tuple(try_out(one, given, lines) for one in askers)
+    askers, source = trial.askers(options, given.engine)
+    alike = Alike(source.lines, given.policy.uses, lambda one: try_out(one, given, source.lines))
+    trials = tuple(map(alike.trial, askers))
     code = trial.exit_code(trials, strict=options.strict)
     if options.json:
         print_json(
             {
-                "file": name or None,
+                "file": source.name or None,
                 "kernel": given.source.name,
                 "code": code,
-                "containers": [as_json(one) for one in trials],
+                "containers": [as_json(one, source) for one in trials],
             }
         )
     else:
         out = Output()
-        print_findings(out, name, trials)
+        print_findings(out, source, trials)
+        # Containers that are alike share a decision.
+        shown: dict[int, dict[str, str] | None] = {}
         for one in trials:
-            _summary(out, one)
+            key = id(one.decision)
+            if key not in shown:
+                shown[key] = _granted(one)
+            _summary(out, one, shown[key])
+        if not trials:
+            out.line(nothing(source))
     return code
 
 
-def as_json(one: trial.Trial) -> dict[str, Any]:
+def nothing(source: Source) -> str:
+    """A line that says what is in a file that describes no container."""
+    first, rest = source.others[:LISTED], len(source.others) - LISTED
+    more = f" and {rest} more" if rest > 0 else ""
+    found = f": it has {', '.join(first)}{more}" if first else ""
+    return f"{source.name} describes no container{found}"
+
+
+def as_json(one: trial.Trial, source: Source) -> dict[str, Any]:
     """The trial in the form of schema/check.schema.json."""
     decision = one.decision
     return {
@@ -79,19 +104,21 @@ def as_json(one: trial.Trial) -> dict[str, Any]:
         "path": one.request.path if one.request else None,
         "dropped": list(one.dropped),
         "trimmed": list(decision.trimmed) if decision else [],
-        "findings": [finding_as_json(finding) for finding in one.findings],
+        "findings": [finding_as_json(finding, source) for finding in one.findings],
     }
 
 
-def finding_as_json(finding: trial.Finding) -> dict[str, Any]:
+def finding_as_json(finding: trial.Finding, source: Source) -> dict[str, Any]:
     """The finding in the form that the schemas describe."""
+    file, spot = source.located(finding.spot) if finding.spot else (None, None)
     return {
         "level": finding.level,
         "code": finding.code,
         "lint": finding.lint or None,
         "annotation": finding.key or None,
-        "line": finding.spot.line if finding.spot else None,
-        "column": finding.spot.column if finding.spot else None,
+        "file": file or None,
+        "line": spot.line if spot else None,
+        "column": spot.column if spot else None,
         "text": finding.text,
     }
 
@@ -104,11 +131,10 @@ def _granted(one: trial.Trial) -> dict[str, str] | None:
     return {option: show(mask, enums[option]) for option, mask in one.decision.grant.masks.items()}
 
 
-def print_findings(out: Output, name: str, trials: tuple[trial.Trial, ...]) -> None:
+def print_findings(out: Output, source: Source, trials: tuple[trial.Trial, ...]) -> None:
     """Print a line for each finding; one that all containers of a pod share is printed once."""
     for finding in dict.fromkeys(finding for one in trials for finding in one.findings):
-        spot = finding.spot
-        where = f"{name}:{spot.line}:{spot.column}: " if spot and name else ""
+        where = f"{source.place(finding.spot)}: " if finding.spot and source.name else ""
         code = f"{finding.lint}: " if finding.lint else ""
         out.line(where, styled(_STYLES[finding.level], finding.level), f": {code}{finding.text}")
 
@@ -124,8 +150,7 @@ def confinement(decision: policy.Decision) -> Piece:
     return "confined: without prog_load it doesn't need the guard"
 
 
-def _summary(out: Output, one: trial.Trial) -> None:
-    granted = _granted(one)
+def _summary(out: Output, one: trial.Trial, granted: dict[str, str] | None) -> None:
     who = f"{one.asker.name}: "
     if one.code:
         some = f" for some of the names that the {one.depends} can get" if one.depends else ""

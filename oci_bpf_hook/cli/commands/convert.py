@@ -12,6 +12,7 @@ from ...formats import convert_from, convert_to, delegation
 from ...formats.means import lacks, taking
 from ...policy.store import cache
 from ..options import request
+from ..options.beside import Directory
 from ..options.output import JSON, print_json
 from ..options.table import argument
 
@@ -62,10 +63,10 @@ ARGUMENTS = (
 
 def run(options: argparse.Namespace) -> int:
     name = "standard input" if options.file == "-" else options.file
-    data = sys.stdin.buffer.read() if options.file == "-" else request.read(options.file)
+    data = request.read(options.file)
     results = [
         result
-        for one in _READERS[options.source](data, name)
+        for one in _read(options, data, name)
         if (result := _convert(one, options.target)) is not None
     ]
     if not results:
@@ -80,6 +81,14 @@ def run(options: argparse.Namespace) -> int:
         for note in done.notes:
             print(f"note: {one}: {note}", file=sys.stderr)
     return DONE
+
+
+def _read(options: argparse.Namespace, data: bytes, name: str) -> list[convert_from.Found]:
+    """What is in the file.  Raises HookError."""
+    if options.file != "-" and options.source in ("kubernetes", "quadlet"):
+        read = convert_from.quadlet if options.source == "quadlet" else convert_from.manifests
+        return read(data, name, Directory(options.file))
+    return _READERS[options.source](data, name)
 
 
 def _convert(one: convert_from.Found, target: str) -> tuple[str, delegation.Written] | None:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from ...bpf.names import KINDS
@@ -10,6 +9,7 @@ from ...delegation.masks import show
 from ...delegation.written import written
 from ...errors import BAD_STATE, EXITS, HookError
 from ...formats.container import Asker
+from ...formats.content import Source
 from ...hook.plan import CREATE_CONTAINER, CREATE_RUNTIME, Step, mount_line, steps
 from ...oci.state import check, find_rootfs
 from ...policy.origin import KERNEL, OF_USERS
@@ -19,7 +19,7 @@ from ..options import request, trial
 from ..options.output import FAINT, HEAD, JSON, OK, PROBLEM, Output, print_json, styled
 from ..options.table import argument
 from ..options.trials import try_out
-from .check import confinement, finding_as_json, print_findings
+from .check import confinement, finding_as_json, nothing, print_findings
 
 ABOUT = """
 Shows what the hook would do for a request, and does nothing. It prints who asks and who says so,
@@ -46,18 +46,19 @@ def run(options: argparse.Namespace) -> int:
     given = trial.setting(options)
     if options.state:
         askers: tuple[Asker, ...] = (_of_state(options),)
-        file = ""
-        lines: Sequence[str] = ()
+        source = Source(name="", lines=(), others=(), parts=())
     else:
-        askers, file, lines = trial.askers(options, given.engine)
-    trials = tuple(try_out(one, given, lines) for one in askers)
+        askers, source = trial.askers(options, given.engine)
+    trials = tuple(try_out(one, given, source.lines) for one in askers)
     code = trial.exit_code(trials)
     if options.json:
-        print_json({"code": code, "containers": [_as_json(one, given) for one in trials]})
+        print_json({"code": code, "containers": [_as_json(one, given, source) for one in trials]})
     else:
         out = Output()
         for one in trials:
-            _print(out, one, given, file)
+            _print(out, one, given, source)
+        if not trials:
+            out.line(nothing(source))
     return code
 
 
@@ -67,12 +68,12 @@ def _of_state(options: argparse.Namespace) -> Asker:
 
     data = request.read_state(options.state)
     state = check(data)
-    (one,) = oci.read_state(data, "", options.state)
+    (one,) = oci.read_state(data, {}, options.state)
     fields = {name: getattr(one, name) for name in Asker.__slots__}
     path = options.config or f"{state.bundle}/config.json"
     try:
         config = load_json(request.read(path))
-        (known,) = oci.read_config(config, "", path)
+        (known,) = oci.read_config(config, {}, path)
         for name in (
             *("masked", "means", "owner", "remounted", "root"),
             "subject",
@@ -121,7 +122,7 @@ def _stage(one: trial.Trial) -> str:
     return CREATE_CONTAINER if one.asker.inside else CREATE_RUNTIME
 
 
-def _as_json(one: trial.Trial, given: trial.Setting) -> dict[str, Any]:
+def _as_json(one: trial.Trial, given: trial.Setting, source: Source) -> dict[str, Any]:
     granted = one.decision.grant if one.decision and not one.code else None
     return {
         "name": one.asker.name,
@@ -139,11 +140,11 @@ def _as_json(one: trial.Trial, given: trial.Setting) -> dict[str, Any]:
         "authority": "broker" if one.subject.by_broker() else "direct",
         "steps": [{"half": step.half, "call": step.call, "why": step.why} for step in _plan(one)],
         "mount": mount_line(granted, one.enums, one.asker.owner) if granted else None,
-        "findings": [finding_as_json(finding) for finding in one.findings],
+        "findings": [finding_as_json(finding, source) for finding in one.findings],
     }
 
 
-def _print(out: Output, one: trial.Trial, given: trial.Setting, file: str) -> None:
+def _print(out: Output, one: trial.Trial, given: trial.Setting, source: Source) -> None:
     out.line(styled(HEAD, one.asker.name))
     if one.request is None and not one.code:
         out.line("  asks for nothing")
@@ -163,7 +164,7 @@ def _print(out: Output, one: trial.Trial, given: trial.Setting, file: str) -> No
         out.line(f"  rule {one.rule} ", verdict)
         if one.decision and not one.code:
             out.line("  ", confinement(one.decision))
-    print_findings(out, file, (one,))
+    print_findings(out, source, (one,))
     if one.code:
         why = EXITS[one.code]
         out.line(styled(PROBLEM, f"exit code {one.code}"), f": {why}; the container isn't started")

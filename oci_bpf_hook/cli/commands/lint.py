@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from ...errors import HookError
+from ...formats.content import Source
 from ...kernel.releases import running
 from ...policy.store import cache
 from ..options import policy as policy_options
@@ -43,16 +44,18 @@ def run(options: argparse.Namespace) -> int:
         attributes={},
         known=Known(),
     )
-    askers, name, lines = trial.askers(options, given.engine)
-    trials = tuple(try_out(one, given, lines) for one in askers)
-    _raise_problems(trials, name)
+    askers, source = trial.askers(options, given.engine)
+    trials = tuple(try_out(one, given, source.lines) for one in askers)
+    _raise_problems(trials, source)
     if options.json:
         doubts = dict.fromkeys(finding for one in trials for finding in one.findings)
-        print_json([_as_json(finding) for finding in doubts])
-    elif name:
-        from .check import print_findings
+        print_json([_as_json(finding, source) for finding in doubts])
+    elif source.name:
+        from .check import nothing, print_findings
 
-        print_findings(Output(), name, trials)
+        print_findings(Output(), source, trials)
+        if not trials:
+            Output().line(nothing(source))
     else:
         out = Output()
         for finding in trials[0].findings:
@@ -61,13 +64,13 @@ def run(options: argparse.Namespace) -> int:
     return trial.exit_code(trials, strict=options.strict)
 
 
-def _raise_problems(trials: tuple[trial.Trial, ...], name: str) -> None:
-    """Raise HookError with every problem of every container, and its place in the file `name`."""
+def _raise_problems(trials: tuple[trial.Trial, ...], source: Source) -> None:
+    """Raise HookError with every problem of every container, and its place in the `source`."""
     code = trial.exit_code(trials)
     found = dict.fromkeys(finding for one in trials for finding in one.findings)
     if code:
         problems = [
-            f"{name}:{one.spot.line}:{one.spot.column}: {one.text}" if one.spot else one.text
+            f"{source.place(one.spot)}: {one.text}" if one.spot else one.text
             for one in found
             if one.level == trial.PROBLEM
         ]
@@ -75,14 +78,16 @@ def _raise_problems(trials: tuple[trial.Trial, ...], name: str) -> None:
         raise HookError(code, *problems, hint=hint)
 
 
-def _as_json(finding: trial.Finding) -> dict[str, Any]:
+def _as_json(finding: trial.Finding, source: Source) -> dict[str, Any]:
     doubt = finding.doubt
+    file, spot = source.located(finding.spot) if finding.spot else (None, None)
     return {
         "code": finding.lint or _OF_FILE,
         "option": doubt.option if doubt and doubt.option else None,
         # A doubt about the file itself is one sentence.
         "reason": doubt.reason if doubt else finding.text,
         "fix": doubt.fix if doubt else "",
-        "line": finding.spot.line if finding.spot else None,
-        "column": finding.spot.column if finding.spot else None,
+        "file": file or None,
+        "line": spot.line if spot else None,
+        "column": spot.column if spot else None,
     }

@@ -5,16 +5,17 @@ installed the text is plain.  NO_COLOR is honoured.  Names that other people cho
 so characters that aren't printable are shown as escapes.
 """
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
 
 from ...values import Value
 from .table import argument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from rich.console import Console
     from rich.text import Text
 
@@ -59,15 +60,17 @@ def printable(text: str) -> str:
     )
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print `value` as JSON, whether or not the output is a terminal."""
+    import json  # It takes longer to import than most of what is printed as text.
+
     print(json.dumps(value, indent=2))
 
 
 class Output:
     """Prints on `stream`, standard output by default."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: "TextIO | None" = None) -> None:
         self._stream = stream or sys.stdout
         self._console = _console(self._stream)
 
@@ -121,7 +124,7 @@ class Output:
         self._console.print(table)
 
 
-def _console(stream: TextIO) -> "Console | None":
+def _console(stream: "TextIO") -> "Console | None":
     """rich's console, or None if `stream` isn't a capable terminal or rich isn't installed."""
     if not stream.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
         return None

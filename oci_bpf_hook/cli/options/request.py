@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import BinaryIO
 
 from ...delegation.annotations import PREFIX, Request, parse
 from ...delegation.problems import joined
@@ -12,6 +11,10 @@ from ...errors import BAD_STATE, USAGE, HookError, quote
 from ...oci.state import annotations_of
 from ...text.strict_json import load_json
 from .table import argument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 # The largest file that is read; a list of all pods of a cluster is smaller.
 _MOST = 64 << 20
@@ -68,7 +71,7 @@ def read(path: str) -> bytes:
         raise HookError(USAGE, f"{name}: {error.strerror}") from None
 
 
-def whole_of(file: BinaryIO, name: str) -> bytes:
+def whole_of(file: "BinaryIO", name: str) -> bytes:
     """The whole content of `file`, called `name`.  Raises OSError, and HookError (USAGE)."""
     data = file.read(_MOST + 1)
     if len(data) > _MOST:

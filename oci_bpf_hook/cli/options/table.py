@@ -160,7 +160,11 @@ def add(parser: "argparse.ArgumentParser", one: Entry) -> None:
     below = parser.add_subparsers(metavar="COMMAND", required=True, dest="below")
     for command in found:
         inner = below.add_parser(
-            command.name, help=command.help, description=command.about, epilog=parser.epilog
+            command.name,
+            help=command.help,
+            description=command.about,
+            epilog=parser.epilog,
+            formatter_class=parser.formatter_class,
         )
         fill(inner, command.arguments)
         inner.set_defaults(run=command.run)

@@ -25,6 +25,7 @@ from ...delegation.annotations import (
 from ...delegation.masks import Grant
 from ...errors import DONE, NO_USER_NAMESPACE, REFUSED, HookError
 from ...formats.container import Asker, asker
+from ...formats.content import Source
 from ...formats.means import Lack
 from ...kernel import releases as kernel_source
 from ...oci.state import visible
@@ -38,6 +39,7 @@ from ...values import Value
 from . import kernel as kernel_options
 from . import policy as policy_options
 from . import request
+from .beside import Directory
 from .lacking import Known, lacking
 from .table import argument
 
@@ -62,7 +64,7 @@ FILE = argument(
     *("--file",),
     metavar="FILE",
     help="an OCI config.json or state, a Kubernetes manifest, a compose.yaml or a Quadlet "
-    "*.container; - means stdin",
+    "*.container, *.pod or *.kube; - means stdin",
     exclusive="request",
     one_of_them=True,
 )
@@ -150,22 +152,22 @@ def setting(options: argparse.Namespace) -> Setting:
     )
 
 
-def askers(
-    options: argparse.Namespace, engine: str | None
-) -> tuple[tuple[Asker, ...], str, Sequence[str]]:
-    """The containers whose requests the command line gives, and the file's name and lines.
+def askers(options: argparse.Namespace, engine: str | None) -> tuple[tuple[Asker, ...], Source]:
+    """The containers whose requests the command line gives, and where these are from.
 
-    `engine` will run them, if that is known.  Name and lines are empty if there is no file.  Raises
-    HookError.
+    `engine` will run them, if that is known.  Raises HookError.
     """
     if not options.file:
         found = asker("the request", request.annotations(options), {})
-        return (found,), "", ()
-    from ...formats.containers import read as read_file  # This may import PyYAML.
+        return (found,), Source(name="", lines=(), others=(), parts=())
+    from ...formats.containers import read_all  # This may import PyYAML.
 
-    name = "standard input" if options.file == "-" else options.file
-    data = request.read(options.file)
-    return read_file(data, name, engine), name, data.decode("utf-8", "replace").split("\n")
+    stdin = options.file == "-"
+    name = "standard input" if stdin else options.file
+    beside = None if stdin else Directory(name)
+    whole = read_all(request.read(options.file), name, beside, engine=engine)
+    lines = whole.text.split("\n")
+    return whole.askers, Source(name=name, lines=lines, others=whole.others, parts=whole.parts)
 
 
 def attempt(one: Asker, given: Setting, lines: Sequence[str], names: Mapping[str, str]) -> Trial:
