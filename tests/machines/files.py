@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from tests.support import shim
 from tests.support.bpf import compile_text, compiled
 
 from .inside import reads
@@ -17,3 +18,4 @@ _MADE: Final[dict[str, tuple[Callable[[str], bytes], str]]] = {
 FILES: Final[dict[str, Callable[[], bytes]]] = {
     name: partial(make, of) for name, (make, of) in _MADE.items()
 }
+FILES["shim.so"] = lambda: shim.library().read_bytes()
