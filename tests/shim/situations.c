@@ -132,7 +132,7 @@ static void forks(void)
 
     for (int i = 0; i < 3; i++)
         pthread_create(&threads[i], NULL, creates, &failed);
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 60; i++) {
         pid_t pid = fork();
         if (pid == 0)
             _exit(create() < 0 ? 1 : 0);
