@@ -64,6 +64,13 @@ ELSEWHERE = {
     "kubectl -n oci-bpf-hook rollout status daemonset/oci-bpf-hook": (
         "kubernetes::they_fit_each_other"
     ),
+    "podman build -f contrib/kubernetes/nri/Containerfile -t registry.example/oci-bpf-hook-nri .": (
+        "kubernetes_nri::the_image_has_what_is_here"
+    ),
+    "kubectl apply -k contrib/kubernetes/nri": "kubernetes_nri::kubernetes_takes_them",
+    "kubectl -n oci-bpf-hook rollout status daemonset/oci-bpf-hook-nri": (
+        "kubernetes_nri::they_fit_each_other"
+    ),
     "kubectl apply -k contrib/kubernetes/uninstall": "kubernetes::kustomizations_name_what_is_here",
     "kubectl delete -k contrib/kubernetes": "kubernetes::kustomizations_name_what_is_here",
     "make bench": "bench::every_candidate_was_measured",
