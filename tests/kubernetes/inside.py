@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -209,6 +210,19 @@ def at_once(runtime: Runtime) -> None:
     expect("20 pods, one after the other", started, True)
 
 
+def alone(runtime: Runtime, running: subprocess.Popen[str]) -> None:
+    """What the engine does with a plugin that doesn't answer, and the plugin afterwards."""
+    running.send_signal(signal.SIGSTOP)
+    started, printed = runtime.run("web", ASK, "cat /proc/mounts")
+    running.send_signal(signal.SIGCONT)
+    expect(
+        "a plugin that is stopped isn't waited for", (started, " bpf " in printed), (True, False)
+    )
+    registered(running)
+    granted("it is back afterwards", runtime.run("web", ASK, SCRIPT.format("/sys/fs/bpf")))
+    expect("no mount is left of that", left(), [])
+
+
 def record(path: str) -> None:
     """Record a session to `path`: who doesn't ask, who asks, and who is refused."""
     config = configuration("runc")
@@ -239,12 +253,16 @@ def main() -> None:
             with engine(configuration(binary)) as runtime:
                 done("ctr", "--namespace", "k8s.io", "images", "import", str(saved))
                 if running is None:
+                    started, printed = runtime.run("web", ASK, "cat /proc/mounts")
+                    missing = (started, " bpf " in printed)
+                    expect("without the plugin it is created as it is", missing, (True, False))
                     running = stack.enter_context(plugin())
                 else:
                     registered(running)
                     expect("the plugin is back after the engine was restarted", True, True)
                 sys.stdout.write(f"with {binary}:\n")
                 cases(runtime)
+                alone(runtime, running)
 
 
 if __name__ == "__main__":
