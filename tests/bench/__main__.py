@@ -78,19 +78,22 @@ def _progress(what: str) -> None:
     print(f"measuring {what} ...", file=sys.stderr, flush=True)
 
 
-def _pods(wanted: tuple[str, ...], rounds: int, directory: Path) -> list[Group]:
-    if "pods" not in wanted:
-        return []
-    _progress("check of pods")
-    return pods(directory, rounds=rounds, compiler=not missing_tools(["cc"]))
-
-
 def _measure(
     wanted: tuple[str, ...], rounds: int, directory: Path, left_out: list[str]
 ) -> tuple[list[Group], str | None]:
     """What this host can measure of the `wanted` groups, and podman's storage driver."""
-    groups = _pods(wanted, rounds, directory)
+    groups: list[Group] = []
     storage: str | None = None
+
+    def has(what: str, *tools: str) -> bool:
+        """Whether this host can measure that, which is then begun."""
+        missing = missing_tools(tools)
+        if missing:
+            left_out.append(f"{what}: {', '.join(missing)} missing")
+        else:
+            _progress(what)
+        return not missing
+
     compiler = not missing_tools(["cc"])
     if "launcher" in wanted:
         _progress("the launcher")
@@ -100,39 +103,23 @@ def _measure(
     if "command" in wanted:
         _progress("the command")
         groups.append(command(directory, rounds=rounds))
-    if "podman" in wanted:
-        if missing := missing_tools(TOOLS):
-            left_out.append(f"podman: {', '.join(missing)} missing")
-        else:
-            with World() as world:
-                storage = world.storage_driver
-                for runtime in RUNTIMES:
-                    _progress(f"podman on {runtime}")
-                    groups.append(podman(world, runtime, rounds=rounds))
-    if "broker" in wanted:
-        if compiler:
-            _progress("the broker")
-            groups += broker(directory, rounds=rounds)
-        else:
-            left_out.append("the broker: cc is missing")
-    if "memory" in wanted:
-        if compiler:
-            _progress("memory")
-            groups.append(memory(directory, rounds=rounds))
-        else:
-            left_out.append("memory: cc is missing")
-    if "advise" in wanted:
-        if missing := missing_tools(["execsnoop", "xdp-loader"]):
-            left_out.append(f"advise: {', '.join(missing)} missing")
-        else:
-            _progress("advise")
-            groups.append(advise(directory, rounds=rounds))
-    if "shim" in wanted:
-        if missing := missing_tools(["cc", "clang", "ld.lld"]):
-            left_out.append(f"the shim: {', '.join(missing)} missing")
-        else:
-            _progress("the shim")
-            groups += shim(directory, rounds=rounds)
+    if "podman" in wanted and has("podman", *TOOLS):
+        with World() as world:
+            storage = world.storage_driver
+            for runtime in RUNTIMES:
+                _progress(f"podman on {runtime}")
+                groups.append(podman(world, runtime, rounds=rounds))
+    if "broker" in wanted and has("the broker", "cc"):
+        groups += broker(directory, rounds=rounds)
+    if "memory" in wanted and has("memory", "cc"):
+        groups.append(memory(directory, rounds=rounds))
+    if "advise" in wanted and has("advise", "execsnoop", "xdp-loader"):
+        groups.append(advise(directory, rounds=rounds))
+    if "shim" in wanted and has("the shim", "cc", "clang", "ld.lld"):
+        groups += shim(directory, rounds=rounds)
+    if "pods" in wanted:
+        _progress("check of pods")
+        groups += pods(directory, rounds=rounds, compiler=compiler)
     return groups, storage
 
 
