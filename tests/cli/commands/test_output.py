@@ -79,6 +79,7 @@ NO_JSON = {
     ("help",),
     ("hook",),
     ("inject",),
+    ("nri",),
     ("seccomp",),
     ("cdi", "generate"),
     ("cdi", "remove"),
