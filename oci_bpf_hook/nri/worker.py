@@ -23,6 +23,7 @@ from ..policy.compiled import Compiled
 from ..policy.decide import Decision
 from ..policy.subject import ENGINES, Subject, identify
 from ..policy.subjects import of_pod
+from ..shim.preload import added
 from ..values import Value
 from .engine import Engine
 from .place import EngineHalf, path_of
@@ -46,6 +47,7 @@ for _name in _AHEAD:
 _LONGEST = 3
 # The same for one that collects mounts, for which nobody waits.
 COLLECTING = 20
+_PRELOAD = "LD_PRELOAD="
 _OPTIONS = ("bind", "nosuid", "nodev", "noexec")
 WHO = "NRI plugin"
 # The first byte of what the plugin gets: GRANTED and EMPTY are followed by the answer for the
@@ -129,6 +131,8 @@ def _delegate(creation: Creation, situation: Situation, case: Case) -> bytes:
     if request is None:
         return EMPTY
     free(request.path, creation.mounts)
+    if request.shim:
+        _has_shim(creation)
     with EngineHalf(situation.engine) as half:
         pod = Pod(creation, half)
         # 5. masks, 6. subject, 7. grant
@@ -140,6 +144,15 @@ def _delegate(creation: Creation, situation: Situation, case: Case) -> bytes:
         half.keep()
     case.say(mounted=True)
     return GRANTED + _answer(creation, request.path)
+
+
+def _has_shim(creation: Creation) -> None:
+    """Refuse a container that asks for the shim, unless a CDI device has added it."""
+    # Of a variable that is there twice the last one counts.
+    preload = [text for text in creation.environment if text.startswith(_PRELOAD)]
+    added(
+        "".join(preload[-1:]).removeprefix(_PRELOAD), [one.destination for one in creation.mounts]
+    )
 
 
 def _give(half: EngineHalf, pod: Pod, identity: str, case: Case, decision: Decision) -> None:

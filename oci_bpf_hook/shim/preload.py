@@ -102,14 +102,22 @@ def check(rootfs: "Rootfs") -> None:
     """
     if rootfs.preload is None:
         return
-    there = rootfs.preload.replace(":", " ").split()
-    if PLACE not in there or PLACE not in rootfs.mounted:
+    added(rootfs.preload, rootfs.mounted)
+    loadable(rootfs.path, rootfs.mounted)
+
+
+def added(preload: str, mounts: "Iterable[str]") -> None:
+    """Refuse a container to which nobody has added the shim.
+
+    `preload` is the container's LD_PRELOAD, and `mounts` are where it has mounts of its own.
+    Raises HookError (BAD_STATE).
+    """
+    if PLACE not in preload.replace(":", " ").split() or PLACE not in mounts:
         raise _cannot(
             "nothing has added it to the container",
             "that takes podman's stage precreate (oci-bpf-hook install --precreate), a CDI device "
             "(oci-bpf-hook cdi generate --shim) or oci-bpf-hook inject",
         )
-    loadable(rootfs.path, rootfs.mounted)
 
 
 def _cannot(why: str, hint: str = "leave out io.bpffs.shim") -> HookError:

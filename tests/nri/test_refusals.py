@@ -9,15 +9,32 @@ from oci_bpf_hook.errors import HookError
 from oci_bpf_hook.nri.pod import free
 from oci_bpf_hook.nri.wire.messages import Mount
 from oci_bpf_hook.nri.wire.protobuf import encode
-from tests.support.nri import ASK, Plugin, Pod, Session, field, held, of_process
-from tests.support.policy import POLICY, audited, in_force
+from oci_bpf_hook.oci.cdi import PLACE
+from tests.support.nri import (
+    ASK,
+    Plugin,
+    Pod,
+    Session,
+    field,
+    held,
+    mount_of,
+    of_process,
+    taken_away,
+)
+from tests.support.policy import EVERYTHING, POLICY, audited, in_force
 from tests.support.scratch import Scratch, io
 from tests.support.users import ALICE, users
 
 
 @pytest.fixture(scope="module")
-def begun() -> Iterator[Session]:
-    with Plugin() as plugin, plugin.session() as session:
+def plugin() -> Iterator[Plugin]:
+    with Plugin() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def begun(plugin: Plugin) -> Iterator[Session]:
+    with plugin.session() as session:
         yield session
 
 
@@ -138,6 +155,20 @@ def test_a_namespace_without_root(begun: Session) -> None:
 def test_an_id_that_is_no_name(begun: Session, pod: Pod, identity: str) -> None:
     _, request = pod.creation(identity=identity)
     refused(begun, request, 17, "no usable id")
+
+
+def test_the_shim(plugin: Plugin, begun: Session, pod: Pod) -> None:
+    """The plugin adds none; whoever asks for it has to have it, as from a CDI device."""
+    asks = {**ASK, **io(shim="true")}
+    refused(begun, pod.creation(asks)[1], 17, "nothing has added it to the container")
+    alone = {8: encode({8: ["A=b", f"LD_PRELOAD={PLACE}"]})}
+    refused(begun, pod.creation(asks, container=alone)[1], 17, "nothing has added it")
+    mount = field(9, encode({1: PLACE, 2: "bind", 3: "/srv/shim.so", 4: ["ro", "bind"]}))
+    identity, request = pod.creation(asks, container={**alone, 9: mount})
+    refused(begun, request, 12, "doesn't allow the shim")
+    with in_force(EVERYTHING.replace("delegate_cmds", "shim: true\n      delegate_cmds")):
+        assert mount_of(begun.call("CreateContainer", request))
+    taken_away(plugin, begun, identity)
 
 
 def bind(destination: str, kind: str = "bind") -> Mount:
