@@ -38,6 +38,7 @@ from ..mount.container_half import (
     report,
     send_fd,
 )
+from ..oci.state import is_id
 from ..paths import PLUGIN_LOCK, PODS, RUN
 from ..whole import make_directory
 from .engine import Engine
@@ -137,7 +138,12 @@ class EngineHalf(Half):
         return found
 
     def remove(self, identity: str) -> None:
-        """Detach the mount for the container `identity`, if there is one."""
+        """Detach the mount for the container `identity`, if there is one.
+
+        An `identity` that is no container's id, and so might lead out of PODS, has none.
+        """
+        if not is_id(identity):
+            return
         self._send(_REMOVE + identity.encode("utf-8", "surrogateescape"))
         self._receive(_REMOVED)
 
@@ -227,13 +233,15 @@ def _room() -> int:
         except FileExistsError:
             pass
         room = posix.open(PODS, _DIRECTORY)
-        if syscalls.statx_mount(room)[1]:
-            return room
-        posix.close(room)
-        mount_tmpfs(PODS.encode(), 0o700)
-        # Above all nothing is to appear in containers that get /run from the host.
+        there = syscalls.statx_mount(room)[1]
+        if not there:
+            posix.close(room)
+            mount_tmpfs(PODS.encode(), 0o700)
+            room = posix.open(PODS, _DIRECTORY)
+        # Above all nothing is to appear in containers that get /run from the host.  This is done
+        # each time, since whoever has mounted the tmpfs may have died before doing it.
         make_private(PODS.encode())
-        return posix.open(PODS, _DIRECTORY)
+        return room
     finally:
         posix.close(above)
 

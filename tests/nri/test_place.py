@@ -1,0 +1,50 @@
+"""Where the mounts are until their engine takes them: what others see of it, and what it touches."""
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from oci_bpf_hook.nri.engine import Engine
+from oci_bpf_hook.nri.place import EngineHalf
+from oci_bpf_hook.paths import PODS, RUN
+from tests.support.nri import Plugin, Pod, mount_of, taken_away
+
+def points(mountinfo: str) -> list[str]:
+    return [line.split()[4] for line in mountinfo.splitlines()]
+
+
+def test_whoever_mounted_the_tmpfs_died(pod: Pod) -> None:
+    """Then it is as it was mounted: shared, if what is above it is."""
+    if PODS in points(Path("/proc/self/mountinfo").read_text()):
+        subprocess.run(["umount", PODS], check=True)
+    os.makedirs(PODS, mode=0o700, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0700", "tmpfs", PODS], check=True)
+    subprocess.run(["mount", "--make-shared", PODS], check=True)
+    with Plugin() as plugin, plugin.session() as begun:
+        identity, request = pod.creation()
+        _, source, _, _ = mount_of(begun.call("CreateContainer", request))
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        ours = [line for line in lines if line.split()[4] in (PODS, source)]
+        assert len(ours) == 2
+        assert [line for line in ours if "shared:" in line] == []
+        taken_away(plugin, begun, identity)
+
+
+@pytest.mark.parametrize("identity", ["../elsewhere", "..", "", ".", "a/../../elsewhere", "a\0b"])
+def test_no_id_leads_elsewhere(identity: str) -> None:
+    elsewhere = f"{RUN}/elsewhere/bpf"
+    os.makedirs(elsewhere)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", elsewhere], check=True)
+    ours, theirs = socket.socketpair()
+    try:
+        with ours, theirs, Engine(ours) as engine, EngineHalf(engine) as half:
+            half.remove(identity)
+        assert elsewhere in points(Path("/proc/self/mountinfo").read_text())
+    finally:
+        subprocess.run(["umount", "-q", elsewhere], check=False)
+        for path in (elsewhere, os.path.dirname(elsewhere)):
+            if os.path.exists(path):
+                os.rmdir(path)
