@@ -34,6 +34,8 @@ from .wire.session import Call, RefusedError
 _DEADLINE = 1.2
 _PART = 0.6
 _ENGINES_DEADLINE = 2.0
+# The most seconds that stopping waits for mounts to be taken away.
+_STOPPING = 3
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -85,8 +87,8 @@ class Plugin:
         self._selector.register(self._wakeup, selectors.EVENT_READ)
 
     def run(self) -> None:
-        """Serve until a signal says that it is enough."""
-        while not (self._stopping and not self._tasks.waited_for()):
+        """Serve until a signal says that it is enough, and what was begun by then is done."""
+        while not (self._stopping and not self._tasks.running()):
             self.turn()
         self._hang_up("stopping")
 
@@ -140,7 +142,12 @@ class Plugin:
                 self._policy.forget()
                 self._policy.get()
             else:
-                self._stopping = True
+                self._stop()
+
+    def _stop(self) -> None:
+        """Begin nothing new, and end when what was begun is done."""
+        self._stopping = True
+        self._tasks.hurry(self._when_collected())
 
     # ---- the connection ----------------------------------------------------------------
 
@@ -183,12 +190,12 @@ class Plugin:
     def _later(self) -> None:
         """Connect after a pause, which is longer each time."""
         if not self._again:
-            self._stopping = True
+            self._stop()
         self._connect_at = monotonic() + self._pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     def _hang_up(self, why: str) -> None:
-        """End the connection, and all that was done for it."""
+        """End the connection, and all that was done for it but taking mounts away."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -295,16 +302,23 @@ class Plugin:
         """A container has its mount by now, or needs it no more."""
         event, identity = messages.read_event(call.method, call.payload)
         if event and identity in self._mounted:
-            self._mounted.discard(identity)
             self._collect(connection, identity)
 
     def _collect(self, connection: Connection, identity: str) -> None:
-        """Take away the mount for the container `identity`, if there is one."""
+        """Take away the mount for the container `identity`, if there is one.
+
+        If that fails, the container's next event is another occasion.
+        """
+        self._mounted.add(identity)
         parent = os.getpid()
-        task = Task(COLLECTS, connection, -1, identity, monotonic() + worker.COLLECTING)
+        task = Task(COLLECTS, connection, -1, identity, self._when_collected())
         self._tasks.start(
             task, lambda sock: worker.collect(sock, connection.engine, identity, parent)
         )
+
+    def _when_collected(self) -> float:
+        """When taking mounts away that begins now has to be done."""
+        return monotonic() + (_STOPPING if self._stopping else worker.COLLECTING)
 
     # ---- processes ---------------------------------------------------------------------
 
@@ -316,6 +330,8 @@ class Plugin:
         kind, rest = message[:1], message[1:]
         if kind == worker.LEFT:
             self._mounted.add(rest.decode("utf-8", "surrogateescape"))
+        elif kind == worker.COLLECTED:
+            self._mounted.discard(task.identity)
         elif kind == worker.LISTED:
             self._begun(task)
         elif not message and not task.waits:
@@ -335,7 +351,7 @@ class Plugin:
         """The session begins: the mounts of before are known, and can be told from new ones."""
         task.connection.session.answer(task.number, messages.synchronized(more=False))
         task.waits = False
-        task.deadline = monotonic() + worker.COLLECTING
+        task.deadline = self._when_collected()
         self._pause = FIRST_PAUSE
         self._say(INFO, f"registered with {quote(self._runtime)}")
         notify("READY=1")

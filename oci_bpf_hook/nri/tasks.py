@@ -97,9 +97,9 @@ class Tasks:
         self.reap()
 
     def end_all(self, connection: Connection) -> None:
-        """End what was begun for this `connection`."""
+        """End what was begun for this `connection`, but for taking mounts away."""
         for task in list(self._running.values()):
-            if task.connection is connection:
+            if task.connection is connection and task.kind != COLLECTS:
                 self.end(task)
 
     def reap(self) -> None:
@@ -110,9 +110,15 @@ class Tasks:
                     continue
             self._ending.discard(pid)
 
-    def waited_for(self) -> bool:
-        """Whether an engine waits for any of them."""
-        return any(task.waits for task in self._running.values())
+    def running(self) -> bool:
+        """Whether any of them isn't done."""
+        return bool(self._running)
+
+    def hurry(self, deadline: float) -> None:
+        """Have those for which nobody waits be done at the `deadline` at the latest."""
+        for task in self._running.values():
+            if not task.waits:
+                task.deadline = min(task.deadline, deadline)
 
     def due(self) -> float | None:
         """When the first of them has to be done."""

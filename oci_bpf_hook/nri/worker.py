@@ -55,7 +55,9 @@ WHO = "NRI plugin"
 GRANTED = b"+"
 EMPTY = b"."
 REFUSED = b"!"
-# And of those that collect mounts: LEFT is followed by a container's id.
+# And of those that collect mounts: LEFT is followed by a container's id, and COLLECTED says that
+# the mount isn't there any more.
+COLLECTED = b"0"
 LISTED = b"="
 LEFT = b"-"
 
@@ -204,6 +206,7 @@ def collect(sock: socket.socket, engine: Engine, identity: str, parent: int) -> 
         settle(parent, COLLECTING, sock.fileno(), *engine.fds())
         with EngineHalf(engine, COLLECTING) as half:
             half.remove(identity)
+        sock.send(COLLECTED)
     except (HookError, OSError):
         pass  # What is left is collected when the next session begins.
     finally:

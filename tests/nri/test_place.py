@@ -10,7 +10,22 @@ import pytest
 from oci_bpf_hook.nri.engine import Engine
 from oci_bpf_hook.nri.place import EngineHalf
 from oci_bpf_hook.paths import PODS, RUN
-from tests.support.nri import Plugin, Pod, mount_of, taken_away
+from tests.support.nri import (
+    LIMIT,
+    Plugin,
+    Pod,
+    event,
+    held,
+    mount_of,
+    nothing_left,
+    taken_away,
+    wait_until_gone,
+)
+
+# Detaching a mount takes some time.
+DELAY = "inject=umount2:delay_enter=400000"
+SLOW = ("strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=umount2", "-e", DELAY)
+
 
 def points(mountinfo: str) -> list[str]:
     return [line.split()[4] for line in mountinfo.splitlines()]
@@ -48,3 +63,41 @@ def test_no_id_leads_elsewhere(identity: str) -> None:
         for path in (elsewhere, os.path.dirname(elsewhere)):
             if os.path.exists(path):
                 os.rmdir(path)
+
+
+def test_a_stop_takes_away_what_it_has_begun_to(pod: Pod) -> None:
+    """Whoever waits for the plugin's end finds nothing, however long detaching takes."""
+    with Plugin(prefix=SLOW) as plugin, plugin.session() as begun:
+        identity, request = pod.creation()
+        assert mount_of(begun.call("CreateContainer", request))
+        assert begun.call("StateChange", event(10, identity)).code == 0
+        plugin.process.terminate()
+        assert plugin.process.wait(LIMIT) == 0
+        assert nothing_left()
+
+
+def test_the_engine_goes_while_a_mount_is_taken_away(pod: Pod) -> None:
+    with Plugin(prefix=SLOW) as plugin:
+        begun = plugin.accept()
+        with begun.sock:
+            begun.start()
+            identity, request = pod.creation()
+            assert mount_of(begun.call("CreateContainer", request))
+            assert begun.call("StateChange", event(10, identity)).code == 0
+        plugin.process.terminate()
+        assert plugin.process.wait(LIMIT) == 0
+        assert nothing_left()
+
+
+def test_what_was_not_taken_away_is_at_the_next_event(pod: Pod) -> None:
+    """Here there are too many mounts on top of each other for one time."""
+    with Plugin() as plugin, plugin.session() as begun:
+        identity, request = pod.creation()
+        _, source, _, _ = mount_of(begun.call("CreateContainer", request))
+        for _ in range(9):
+            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", source], check=True)
+        assert begun.call("StateChange", event(10, identity)).code == 0
+        wait_until_gone(plugin.children())
+        assert held() == [identity]
+        taken_away(plugin, begun, identity)
+    assert nothing_left()
