@@ -72,12 +72,12 @@ def advice(
     wanted: Grant,
     subject: "Subject",
     enums: "Mapping[str, Enum]",
-    decided: "Mapping[str, Any]" = _NOTHING,
+    decided: "Mapping[str, Any] | None" = None,
 ) -> str:
     """A rule that would allow `wanted`, for an administrator to check and to paste.
 
     The rule is confined if a confined token may be given all that is `wanted`.  `decided` is the
-    match of the rule that refused.
+    match of the rule that refused, None if no rule is for `subject`.
     """
     unconfined = bool(beyond_confined(wanted.masks, enums))
     said = f", {_TRUSTED}," if unconfined else ""
@@ -111,7 +111,7 @@ def _rule(
     wanted: Grant,
     subject: "Subject",
     enums: "Mapping[str, Enum]",
-    decided: "Mapping[str, Any]",
+    decided: "Mapping[str, Any] | None",
     *,
     unconfined: bool,
 ) -> str:
@@ -122,12 +122,13 @@ def _rule(
     )
     if unconfined:
         lists = f"confined: false, {lists}"
-    whom = Whom(subject.named(), decided)
+    whom = Whom(subject.named(), _NOTHING if decided is None else decided)
+    where = "among the rules" if decided is None else "before that rule"
     # A rule without such a match would decide for all other containers too.
     narrow = "" if whom.narrow else ", with a match that only this container meets,"
     remarks = "".join(f"; {remark}" for remark in whom.remarks)
     return (
-        f"an administrator puts before that rule in {POLICY} (which, if it is missing, first gets "
+        f"an administrator puts {where} in {POLICY} (which, if it is missing, first gets "
         f"what oci-bpf-hook policy show prints){narrow} "
         f"- {{name: NAME, match: {{{whom.text}}}, allow: {{{lists}}}}}{remarks}"
     )

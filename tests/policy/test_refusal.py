@@ -48,8 +48,15 @@ def test_what_is_never_confined() -> None:
         assert not pasted(asker(pod="a"), masks)["confined"]
         grant = Grant(masks=masks, path="/sys/fs/bpf", mode=0o1777)
         assert advice(grant, asker(pod="a"), ENUMS).startswith(
-            "to allow it, which trusts the container with the kernel, an administrator puts before"
+            "to allow it, which trusts the container with the kernel, an administrator puts among"
         )
+
+
+def test_where_the_rule_belongs() -> None:
+    """Before the rule that refuses, even if that matches everybody; without one anywhere."""
+    grant = Grant(masks={"delegate_cmds": 1}, path="/sys/fs/bpf", mode=0o1777)
+    assert "puts among the rules in /etc" in advice(grant, asker(pod="a"), ENUMS)
+    assert "puts before that rule in /etc" in advice(grant, asker(pod="a"), ENUMS, {})
 
 
 def test_without_a_guard() -> None:
