@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..delegation.annotations import PREFIX
 from ..errors import quote
@@ -11,9 +11,8 @@ from ..policy.whom import literally
 from ..text.places import Fault, Place, Spot, fault
 from .container import TOP, Asker, asker, no_user_namespace
 from .means import Means, Mount, is_our_device, is_shared, means, volume
+from .pod_names import ordinals
 
-_DIGITS = "0123456789"
-_FIRST = _DIGITS[1:]
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -95,7 +94,7 @@ def _container(name: str, service: Mapping[str, Any], project: str | None) -> st
         # A variable stands in it.
         return form(what, [(*given.partition("$")[0], ANY)], advice=advice)
     first: tuple[Part, ...] = (ANY,) if project is None or "$" in project else tuple(project)
-    parts = [(*first, mark, *name, mark, *number) for mark in "-_" for number in _numbers(service)]
+    parts = [(*first, mark, *name, mark, *one) for mark in "-_" for one in _numbers(service)]
     glob = "" if ANY in first else f"{literally(str(project))}?{literally(name)}?*"
     return form(what, parts, glob=glob, advice=advice)
 
@@ -111,13 +110,13 @@ def _doubts_of_name(name: str, container: Form, where: Mapping[str, Spot]) -> It
             )
 
 
-def _numbers(service: Mapping[str, Any]) -> tuple[tuple[Part, ...], ...]:
-    """The numbers of the service's containers; the digits of many aren't spelled out."""
+def _numbers(service: Mapping[str, Any]) -> Iterable[tuple[Part, ...]]:
+    """The digits of the numbers of the service's containers, the first one's first."""
     deploy = service.get("deploy")
     count = service.get("scale", deploy.get("replicas") if isinstance(deploy, dict) else None)
     if type(count) is not int or count < 2:
         return (("1",),)
-    return tuple((_FIRST, *(_DIGITS,) * more) for more in range(len(str(count))))
+    return ordinals(1, count)
 
 
 def _means(service: Mapping[str, Any], place: Place, spots: Mapping[Place, Spot]) -> Means:

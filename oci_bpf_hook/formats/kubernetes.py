@@ -266,7 +266,7 @@ class _Pod:
             spot = self._spot((*self._place, "spec", "hostUsers"), (*self._place, "spec"))
             by_podman = self._engine == "podman"
             why = _NO_USER_NAMESPACE_BY_PODMAN if by_podman else _NO_USER_NAMESPACE
-            lacks.append(fault(spot, why))
+            lacks.insert(0, fault(spot, why))
         # Values of other types are left out, since rules match strings and truth values.
         known = {key: value for key, value in subject.items() if isinstance(value, (str, bool))}
         return asker(

@@ -36,8 +36,11 @@ class Pod:
         self._spot = spot
 
     def refused(self) -> Iterator[Fault]:
-        """A fault for each reason why the API server refuses the pod with its user namespace."""
-        if self._spec.get("hostUsers") is not False:
+        """A fault for each reason why the API server refuses the pod with hostUsers: false.
+
+        A pod without that is told to set it, unless CRI-O gives it a user namespace.
+        """
+        if self._spec.get("hostUsers") is not False and self.by_cri_o():
             return
         for key in _HOST:
             if self._spec.get(key) is True:

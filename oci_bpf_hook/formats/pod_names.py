@@ -105,7 +105,7 @@ def of_podman(kind: str, data: Mapping[str, Any], container: str) -> tuple[str, 
 def of_podmans_deployment(kind: str, names: tuple[str, ...]) -> Form:
     """The Form of a container that has one of these `names` of podman's."""
     return form(
-        f"the name of the container, since podman before 4.4 numbers a {kind}'s pods", names
+        "the name of the container", names, advice=f"podman before 4.4 numbers the pods of a {kind}"
     )
 
 
@@ -140,7 +140,7 @@ def _deployment(name: _Parts, _: Mapping[str, Any]) -> Iterator[_Parts]:
 def _stateful_set(name: _Parts, spec: Mapping[str, Any]) -> Iterator[_Parts]:
     """getPodName: they are numbered, and the numbers stay."""
     start = _number(_mapping(spec.get("ordinals")).get("start"), 0)
-    for digits in _ordinals(start, _number(spec.get("replicas"), 1)):
+    for digits in ordinals(start, _number(spec.get("replicas"), 1)):
         yield (*name, "-", *digits)
 
 
@@ -149,7 +149,7 @@ def _job(name: _Parts, spec: Mapping[str, Any]) -> Iterator[_Parts]:
     if spec.get("completionMode") != "Indexed":
         yield _generated((*name, "-"))
         return
-    for digits in _ordinals(0, _number(spec.get("completions"), 1)):
+    for digits in ordinals(0, _number(spec.get("completions"), 1)):
         index = ("-", *digits, "-")
         yield (*name[: _KEPT - len(index)], *index, *_RANDOMS)
 
@@ -164,13 +164,13 @@ def _other(name: _Parts, _: Mapping[str, Any]) -> Iterator[_Parts]:
     yield (*name, "-", ANY)
 
 
-def _ordinals(start: int, count: int) -> Iterator[_Parts]:
-    """The `count` numbers from `start` on; the digits of many aren't spelled out."""
+def ordinals(start: int, count: int) -> Iterator[_Parts]:
+    """The digits of the `count` numbers from `start` on; those of many aren't spelled out."""
     if count <= _ORDINALS:
         yield from (tuple(str(start + number)) for number in range(max(count, 1)))
         return
     for length in range(len(str(start)), len(str(start + count - 1)) + 1):
-        yield (_NUMBER[1:], *(_NUMBER,) * (length - 1)) if length > 1 else (_NUMBER,)
+        yield (_NUMBER[1:], *(_NUMBER,) * (length - 1)) if length > 1 else (_NUMBER[start:],)
 
 
 def _owner(metadata: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -341,9 +341,22 @@ def test_what_kubernetes_refuses(key: str) -> None:
     (fault,) = one.lacks
     assert fault.text.startswith(f"Kubernetes refuses a pod with hostUsers: false and {key}: true")
     assert ("UserNamespacesHostNetworkSupport" in fault.text) == (key == "hostNetwork")
-    for spec in ({key: False}, {key: True, "hostUsers": True}, {key: "true"}):
+    for spec in ({key: False}, {key: "true"}):
         (one,) = read(pod(ASK, capabilities=["BPF"], spec=spec).encode(), "pod.yaml")
         assert not any("refuses" in fault.text for fault in one.lacks)
+
+
+@pytest.mark.parametrize("users", [None, True])
+def test_what_kubernetes_refuses_after_the_fix(users: object) -> None:
+    """Who is told to set hostUsers: false is told at once what else that takes."""
+    spec = {"hostPID": True, "hostUsers": users}
+    (one,) = read(pod(ASK, capabilities=["BPF"], spec=spec).encode(), "pod.yaml")
+    first, second = one.lacks
+    assert first.text.endswith("set hostUsers: false in its spec")
+    assert second.text.startswith("Kubernetes refuses a pod with hostUsers: false and hostPID")
+    given = {**ASK, "userns-mode.crio.io": "auto"}
+    (one,) = read(pod(given, capabilities=["BPF"], spec=spec).encode(), "pod.yaml")
+    assert one.lacks == ()
 
 
 def test_all_that_kubernetes_refuses() -> None:

@@ -210,10 +210,16 @@ def test_a_container_that_compose_names() -> None:
     several = service("shop", scale=12).forms["container"]
     assert "shop-web-12" in samples(several, ["shop-web-12"])
     assert "shop-web-0" not in samples(several, ["shop-web-0"])
-    assert service("shop", deploy={"replicas": 3}).forms["container"].spellings == (
-        (*"shop-web-", "123456789"),
-        (*"shop_web_", "123456789"),
+    assert service("shop", deploy={"replicas": 2}).forms["container"].spellings == (
+        tuple("shop-web-1"),
+        tuple("shop-web-2"),
+        tuple("shop_web_1"),
+        tuple("shop_web_2"),
     )
+    assert service("shop", scale=3).forms["container"].example == "shop-web-1"
+    many = service("shop", scale=5000).forms["container"]
+    named = [(name, name in samples(many, [name])) for name in ("shop-web-0", "shop-web-4999")]
+    assert named == [("shop-web-0", False), ("shop-web-4999", True)]
 
 
 def test_a_project_that_nobody_names() -> None:

@@ -222,7 +222,9 @@ def test_a_deployment_of_podmans(given: Given) -> None:
     assert (code, one["depends_on"]) == (DONE, "container")
     assert one["granted"]
     (warning,) = (text for text in levels(one, "warning") if text.startswith("it depends"))
+    assert warning.startswith("it depends on the name of the container, which can't be known yet: ")
     assert "for web-pod-0-probe it asks for nothing" in warning
+    assert warning.endswith("; podman before 4.4 numbers the pods of a Deployment")
 
 
 COMPOSE = """\
