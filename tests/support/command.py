@@ -6,8 +6,10 @@ where it is installed, and at terminals.
 
 import io
 import json
+import os
 import sys
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ import jsonschema
 
 from oci_bpf_hook.cli.main import main
 from tests.support.places import ROOT
+from tests.support.policy import CACHE
 
 
 class Done(NamedTuple):
@@ -33,6 +36,7 @@ def command(*arguments: str | Path, stdin: str | bytes = "") -> Done:
     with ExitStack() as stack:
         stack.callback(setattr, sys, "stdin", before)
         sys.stdin = io.TextIOWrapper(io.BytesIO(given))
+        stack.enter_context(_closed())
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
         try:
@@ -46,6 +50,19 @@ def command(*arguments: str | Path, stdin: str | bytes = "") -> Done:
         assert isinstance(buffer, io.BytesIO)
         texts.append(buffer.getvalue().decode())
     return Done(code, *texts)
+
+
+@contextmanager
+def _closed() -> Iterator[None]:
+    """Close the compiled policy, which a command leaves to the end of its process."""
+    before = set(os.listdir("/proc/self/fd"))
+    try:
+        yield
+    finally:
+        for fd in set(os.listdir("/proc/self/fd")) - before:
+            link = Path("/proc/self/fd", fd)
+            if link.is_symlink() and os.readlink(link).startswith(str(CACHE)):
+                os.close(int(fd))
 
 
 def answer(name: str, *arguments: str | Path, stdin: str | bytes = "") -> tuple[int, Any]:

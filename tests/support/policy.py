@@ -5,12 +5,14 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import oci_bpf_hook
+from oci_bpf_hook.errors import HookError
 from oci_bpf_hook.paths import GUARD
+from oci_bpf_hook.policy.store import cache, source
 
 POLICY = Path("/etc/oci-bpf-hook/policy.yaml")
 AUDIT = Path("/var/log/oci-bpf-hook/audit.jsonl")
@@ -60,6 +62,23 @@ def write(text: str) -> None:
     new.write_text(text)
     new.chmod(0o644)
     new.rename(POLICY)
+    keep_compiled()
+
+
+def keep_compiled() -> None:
+    """Compile the policy in force, and keep that at once.
+
+    A hook keeps what it has compiled only once the file has settled. Until then each of them would
+    compile it, which takes several times as long as the rest of it, and would fork its heir.
+    """
+    settled = source.SETTLED
+    # The next policy is another file, and written at another time.
+    source.SETTLED = -1
+    try:
+        with suppress(HookError):  # A policy may be out of order.
+            cache.in_force(in_memory=True)
+    finally:
+        source.SETTLED = settled
 
 
 def allow_everything() -> None:
