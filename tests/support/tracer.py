@@ -1,5 +1,8 @@
 """A tracer: stops the hook and its child in front of each system call, for a test to act there.
 
+From the fork on, unless a test asks for the calls before it, too: those are most of all, Python's
+start among them.
+
 What happens at a given moment can then be arranged without a clock: the process waits,
 stopped by the kernel, until the test has done what it wants.  No architecture's numbers
 are needed; a moment is the n-th call of the hook or of its child.
@@ -15,9 +18,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from tests.support.policy import keep_compiled
 from tests.support.scratch import ENVIRONMENT, LAUNCHER, LIMIT, as_bytes
 
-_TRACEME, _SYSCALL, _SETOPTIONS, _GETEVENTMSG, _GET_SYSCALL_INFO = 0, 24, 0x4200, 0x4201, 0x420E
+_TRACEME, _CONT, _SYSCALL, _SETOPTIONS = 0, 7, 24, 0x4200
+_GETEVENTMSG, _GET_SYSCALL_INFO = 0x4201, 0x420E
 # Mark system calls in the stop's signal, follow a fork, mark a further exec, kill what is traced
 # if we end.
 _OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x100000
@@ -32,7 +37,7 @@ _libc.ptrace.restype = ctypes.c_long
 
 
 class Call(NamedTuple):
-    """A system call that is about to be made: the `nth` of the process `pid`, from 1 on.
+    """A system call that is about to be made: the `nth` of `pid` to be stopped at, from 1 on.
 
     `hook` is the hook's pid and `child` the container half's, 0 before the fork.  One that
     is forked to take back what that has left is neither.
@@ -46,7 +51,7 @@ class Call(NamedTuple):
 
 
 class Traced(NamedTuple):
-    """How it ended: the hook's `result`, and every call that was made, in order."""
+    """How it ended: the hook's `result`, and every call that it was stopped at, in order."""
 
     result: subprocess.CompletedProcess[str]
     calls: list[Call]
@@ -58,12 +63,16 @@ def trace(
     *,
     command: Sequence[str] = (str(LAUNCHER),),
     limit: int = LIMIT,
+    early: bool = False,
 ) -> Traced:
     """Run the launcher with `state`, with `act` called in front of each call of both processes.
 
+    Of the hook's calls those before the fork are left out, but if `early`.
     `command` is another way to run one, without a fork before the hook's own.  Whatever `act`
     raises ends the run, and so does the `limit`, in seconds.
     """
+    # Who has to compile the policy forks before the halves, and this follows the first fork.
+    keep_compiled()
     with (
         tempfile.TemporaryFile() as stdin,
         tempfile.TemporaryFile() as stdout,
@@ -84,7 +93,7 @@ def trace(
         signal.setitimer(signal.ITIMER_REAL, limit)
         try:
             calls: list[Call] = []
-            process.returncode = _follow(process.pid, act, calls)
+            process.returncode = _follow(process.pid, act, calls, early=early)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             process.returncode = -signal.SIGKILL
@@ -99,10 +108,12 @@ def trace(
     return Traced(subprocess.CompletedProcess([], process.returncode, *texts), calls)
 
 
-def _follow(hook: int, act: Callable[[Call], None], calls: list[Call]) -> int:
+def _follow(hook: int, act: Callable[[Call], None], calls: list[Call], *, early: bool) -> int:
     """Trace the process group `hook` to its end; the hook's exit code, negative for a signal."""
     child = code = 0
     counts: dict[int, int] = {}
+    # Those whose first stop is still to come: after the exec, or after the fork.
+    begins = {hook}
     while True:
         try:
             pid, status = os.waitpid(-hook, _WALL)
@@ -112,9 +123,14 @@ def _follow(hook: int, act: Callable[[Call], None], calls: list[Call]) -> int:
             code = os.waitstatus_to_exitcode(status) if pid == hook else code
             continue
         deliver = 0
-        if pid not in counts:  # The stop behind the exec, or behind the fork.
+        if pid not in counts:
             counts[pid] = 0
+            begins.add(pid)
             _ptrace(_SETOPTIONS, pid, data=_OPTIONS)
+        # A signal that was sent meanwhile comes before it, if its number is lower.
+        first = signal.SIGTRAP if pid == hook else signal.SIGSTOP
+        if pid in begins and os.WSTOPSIG(status) == first:
+            begins.discard(pid)
         elif os.WSTOPSIG(status) == _CALL:
             number = _entered(pid)
             if number is not None:
@@ -127,7 +143,8 @@ def _follow(hook: int, act: Callable[[Call], None], calls: list[Call]) -> int:
             child = child or _forked(pid)
         else:
             deliver = os.WSTOPSIG(status)
-        _ptrace(_SYSCALL, pid, data=deliver)
+        waits = pid == hook and not child and not early
+        _ptrace(_CONT if waits else _SYSCALL, pid, data=deliver)
 
 
 def _entered(pid: int) -> int | None:
