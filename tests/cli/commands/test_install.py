@@ -42,6 +42,33 @@ def files(top: Path) -> set[Path]:
     return {path for path in top.rglob("*") if path.is_file()}
 
 
+def copy(source: Path, target: Path) -> None:
+    subprocess.run(["cp", "-a", f"{source}/.", str(target)], check=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installation that no test changes: to compile one takes longer than all the rest."""
+    whole = tmp_path_factory.mktemp("whole")
+    install(whole)
+    return whole
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with another prefix, /opt/x."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    install(elsewhere, "--prefix", "/opt/x")
+    return elsewhere
+
+
+@pytest.fixture
+def top(whole: Path, tmp_path: Path) -> Path:
+    """Where something is installed already."""
+    copy(whole, tmp_path)
+    return tmp_path
+
+
 def test_the_program_comes_first_and_the_json_last(tmp_path: Path) -> None:
     steps = install(tmp_path)
     paths = [path for _, path in steps]
@@ -58,13 +85,12 @@ def test_the_program_comes_first_and_the_json_last(tmp_path: Path) -> None:
     assert files(tmp_path) == set()
 
 
-def test_it_is_compiled_for_the_python_that_is_there_now(tmp_path: Path) -> None:
+def test_it_is_compiled_for_the_python_that_is_there_now(top: Path) -> None:
     """And not for the one before a host's upgrade."""
-    install(tmp_path)
-    for path in tmp_path.rglob("*.pyc"):
+    for path in top.rglob("*.pyc"):
         path.rename(path.with_name(f"{path.name.partition('.')[0]}.cpython-310.pyc"))
-    assert install(tmp_path) == [("compile", f"{LIBEXEC}/oci_bpf_hook")]
-    assert install(tmp_path) == []
+    assert install(top) == [("compile", f"{LIBEXEC}/oci_bpf_hook")]
+    assert install(top) == []
 
 
 @pytest.mark.parametrize("version", ["3.9", ""])
@@ -87,8 +113,8 @@ def test_a_python_that_the_hook_cant_run_with(
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES)
-def test_devices_go_before_the_program(tmp_path: Path, directory: str) -> None:
-    install(tmp_path, "--prefix", "/opt/x")
+def test_devices_go_before_the_program(elsewhere: Path, tmp_path: Path, directory: str) -> None:
+    copy(elsewhere, tmp_path)
     where = tmp_path / directory.lstrip("/")
     where.mkdir(parents=True)
     program = "/opt/x/libexec/oci-bpf-hook/oci-bpf-hook"
@@ -125,14 +151,13 @@ def opt() -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def test_the_guard_goes_between_the_json_and_the_program(opt: Path, tmp_path: Path) -> None:
+def test_the_guard_goes_between_the_json_and_the_program(opt: Path, top: Path) -> None:
     """There is one of a host: it goes with what is installed on that, and not with a package."""
     prefix = ("--prefix", opt)
     assert command("install", *prefix).returncode == DONE
-    install(tmp_path)
     with bpffs():
         pin()
-        assert "sys/fs/bpf/oci-bpf-hook" not in uninstall(tmp_path)
+        assert "sys/fs/bpf/oci-bpf-hook" not in uninstall(top)
         assert command("uninstall", "--force", "--prefix", opt / "none").stdout == ""
         dry = command("uninstall", "--json", "--force", *prefix, "--dry-run")
         assert Path(GUARD).is_dir()
@@ -203,18 +228,16 @@ def test_it_says_whether_the_guard_is_part_of_it(compiled: bool, tmp_path: Path)
     assert json.loads(done.stdout) == {"dry_run": False, "guard": compiled, "steps": []}
 
 
-def test_twice_is_once(tmp_path: Path) -> None:
-    install(tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in files(tmp_path)}
-    assert install(tmp_path) == []
-    assert {path: path.stat().st_mtime_ns for path in files(tmp_path)} == before
-    uninstall(tmp_path)
-    assert uninstall(tmp_path) == []
+def test_twice_is_once(top: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in files(top)}
+    assert install(top) == []
+    assert {path: path.stat().st_mtime_ns for path in files(top)} == before
+    uninstall(top)
+    assert uninstall(top) == []
 
 
-def test_what_is_different_is_put_right(tmp_path: Path) -> None:
-    install(tmp_path)
-    package = tmp_path / LIBEXEC / "oci_bpf_hook"
+def test_what_is_different_is_put_right(top: Path) -> None:
+    package = top / LIBEXEC / "oci_bpf_hook"
     (package / "hook" / "main.py").write_text("")
     (package / "delegation" / "masks.py").chmod(0o666)
     (package / "of_another_version.py").write_text("")
@@ -223,9 +246,9 @@ def test_what_is_different_is_put_right(tmp_path: Path) -> None:
     (package / "folder" / "below" / "of_another_version.py").write_text("")
     (package / "schema" / "__pycache__").mkdir()
     (package / "link").symlink_to("policy")
-    (tmp_path / "usr/bin/oci-bpf-hook").unlink()
-    (tmp_path / "usr/bin/oci-bpf-hook").symlink_to("/bin/true")
-    assert install(tmp_path) == [
+    (top / "usr/bin/oci-bpf-hook").unlink()
+    (top / "usr/bin/oci-bpf-hook").symlink_to("/bin/true")
+    assert install(top) == [
         ("write", "usr/bin/oci-bpf-hook"),
         ("write", f"{LIBEXEC}/oci_bpf_hook/delegation/masks.py"),
         ("write", f"{LIBEXEC}/oci_bpf_hook/hook/main.py"),
@@ -237,7 +260,7 @@ def test_what_is_different_is_put_right(tmp_path: Path) -> None:
         ("compile", f"{LIBEXEC}/oci_bpf_hook"),
     ]
     assert (package / "policy" / "decide.py").exists()
-    assert install(tmp_path) == []
+    assert install(top) == []
 
 
 def test_nobody_elses_umask(tmp_path: Path) -> None:
@@ -265,7 +288,10 @@ def test_dry_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", [None, "podman", "cri-o", "containerd"])
 @pytest.mark.parametrize("stage", ["createRuntime", "createContainer"])
-def test_stage_and_engine(stage: str, engine: str | None, tmp_path: Path) -> None:
+def test_stage_and_engine(stage: str, engine: str | None, elsewhere: Path, tmp_path: Path) -> None:
+    # The modules, and what they are compiled to, are the same.
+    (tmp_path / "opt" / "x" / "libexec").mkdir(parents=True)
+    copy(elsewhere / "opt" / "x" / "libexec", tmp_path / "opt" / "x" / "libexec")
     arguments = ("--engine", engine) if engine else ()
     steps = install(tmp_path, "--prefix", "/opt/x", "--stage", stage, *arguments)
     hook = json.loads((tmp_path / steps[-1][1]).read_text())
