@@ -25,7 +25,7 @@ PACKAGERS = python3 build-essential dpkg-dev debhelper dh-python $(COMPILER) $(S
 
 help:
 	@echo 'make guard      the guard of confined tokens, compiled, for make install'
-	@echo 'make shim       the library for programs that know no tokens, compiled, for make install'
+	@echo 'make shim       the library that makes tokens for programs, compiled, for make install'
 	@echo 'make demo       a container with a BPF token, on crun and on runc'
 	@echo 'make demo-rootless  the same for a user without any privilege, through the broker'
 	@echo 'make check      the linters, and the tests that need nothing but Python: under a minute'

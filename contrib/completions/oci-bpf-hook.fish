@@ -72,7 +72,7 @@ complete -c oci-bpf-hook -n '__oci_bpf_hook_at broker' -l header -r -F -d 'the C
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l profile -x -d 'a profile of the policy; may be repeated (default: every profile that a confined token can use)'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l output -x -a '(__fish_complete_directories)' -d 'where to write bpffs.io-profile.json; - means standard output (default: /etc/cdi)'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l path -x -a '(__fish_complete_directories)' -d 'where the bpffs is mounted in the container (default: /sys/fs/bpf)'
-complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l shim -d 'have the shim preloaded, with which programs that know no tokens use one'
+complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l shim -d 'preload the shim, which makes tokens for programs that make none themselves'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l hook -r -F -d 'the hook\'s program (default: this installation\'s)'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l engine -x -a 'cri-o containerd podman docker' -d 'the engine that runs the hook, for the policy\'s rules'
 complete -c oci-bpf-hook -n '__oci_bpf_hook_at cdi generate' -l policy -r -F -d 'the policy to use instead of the one in force'

@@ -23,8 +23,8 @@ ANNOTATIONS = {
     "profile": "Names of profiles in the policy, whose items are added to the lists.",
     "record": "A name. The container gets all that the policy allows, to be recorded: see "
     "oci-bpf-hook-record(1).",
-    "shim": "true, to have the shim in the container, with which programs that know no tokens use "
-    "one, or false (the default).",
+    "shim": "true, to preload the shim in the container, which makes tokens for programs that make "
+    "none themselves, or false (the default).",
     "path": f"Where the bpffs is mounted in the container (default: {PATH}). Missing directories "
     "are made, except in a volume.",
     "mode": f"The octal mode of the root directory of the bpffs (default: {MODE:o}).",

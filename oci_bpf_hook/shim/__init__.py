@@ -1,1 +1,1 @@
-"""The shim: a library to preload, with which programs that know no tokens use one."""
+"""The shim: a library to preload, which makes tokens for programs that make none themselves."""

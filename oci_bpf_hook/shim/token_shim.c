@@ -1,12 +1,12 @@
-/* libbpf-token-shim.so: lets a program that knows no BPF tokens use one.
+/* libbpf-token-shim.so: makes BPF tokens for programs that make none themselves.
  *
  * A container that preloads this library (LD_PRELOAD) has its syscall() instead of libc's. A call of
  * bpf(2) that takes a token, came without one and was refused with EPERM is made once more, with a
  * token from the bpffs where libbpf looks for one: LIBBPF_BPF_TOKEN_PATH, or /sys/fs/bpf. All other
- * calls are the kernel's, with the kernel's answers. A program gets nothing by it that it couldn't
+ * calls go to the kernel unchanged, and have its result. The program gets nothing that it couldn't
  * get by making a token itself.
  *
- * Nothing here comes from a libc, but for the place of errno, so that one file is for all of them:
+ * The library uses nothing of libc but the place of errno, so that one file works with every libc:
  * there is no allocation, no lock, and no state but what start() has found in the environment. That
  * makes it safe in threads, after fork() and vfork(), and in signal handlers. A token is made for
  * each call and closed after it, so a program that closes or replaces all of its file descriptors

@@ -311,7 +311,7 @@ COMMANDS = (
             argument(
                 *("--shim",),
                 action="store_true",
-                help="have the shim preloaded, with which programs that know no tokens use one",
+                help="preload the shim, which makes tokens for programs that make none themselves",
             ),
             hook_options.ARGUMENT,
             _ENGINE,
