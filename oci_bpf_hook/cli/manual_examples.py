@@ -179,11 +179,11 @@ Say also what the containers of a pod lack:
     oci-bpf-hook lint --file pod.yaml
 """,
     "nri": """
-Run the plugin by hand, to see what it says:
+Run the plugin by hand, to see its log:
 
     oci-bpf-hook nri
 
-Have its turn after all other plugins', at another socket:
+Run after all other plugins, and connect to another socket:
 
     oci-bpf-hook nri --idx 99 --socket /run/nri/nri.sock
 """,

@@ -151,8 +151,8 @@ POLICY_FILES = {
 _PLUGINS_ENVIRONMENT = {
     "NRI_PLUGIN_SOCKET, NRI_PLUGIN_NAME, NRI_PLUGIN_IDX": "The fd of the connection, and the name "
     "and index to register with, if an engine has started the plugin. The options --socket, --name "
-    "and --idx don't count then, and the plugin ends with the connection.",
-    "NOTIFY_SOCKET": "The socket on which the plugin tells systemd that the engine has taken it.",
+    "and --idx are ignored then, and the plugin exits when the connection ends.",
+    "NOTIFY_SOCKET": "The socket on which the plugin tells systemd that the engine has accepted it.",
 }
 _PLUGINS_FILES = {
     ETC: "The policy, oci-bpf-hook-policy(5).",

@@ -1,1 +1,1 @@
-"""The NRI plugin: delegates when an engine that runs pods creates a container."""
+"""The NRI plugin: containerd or CRI-O asks it about each new container, and it delegates."""

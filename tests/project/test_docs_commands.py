@@ -35,6 +35,7 @@ from tests.support.podman import World
 ELSEWHERE = {
     "make demo": "demo::it_shows_what_it_says",
     "make guard": "install/steps::pip_install",
+    "make guard shim": "packages::they_build_the_guard_and_the_shim_that_they_hold",
     (
         "podman run --userns=auto --annotation io.bpffs.profile=socket-filter \\\n"
         "    --annotation io.bpffs.shim=true registry.example/bpf-agent"

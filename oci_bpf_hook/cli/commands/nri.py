@@ -13,24 +13,25 @@ from ...policy.store.watch import Watched
 from ..options.table import argument
 
 _NAME = "oci-bpf-hook"
-# After the plugins that most people have, so that their mounts are seen first.
+# The plugin has its turn after most others, so that it sees the mounts that they add.
 _INDEX = "80"
 ABOUT = f"""
-containerd and CRI-O tell their NRI plugins of each container before it is created. This plugin
-delegates BPF to those whose pod has `io.bpffs.*` annotations and `hostUsers: false`. The node needs
-no hook, no RuntimeClass and no allowed annotations for that.
+containerd and CRI-O ask NRI plugins about each container before they create it. This plugin
+delegates BPF to containers whose pod has `io.bpffs.*` annotations and `hostUsers: false`. For that
+the node needs no hook and no RuntimeClass, and the engine's configuration lists no annotations.
 
 It makes the bpffs for the pod's user namespace, and the engine mounts it in the container. It
-decides by oci-bpf-hook-policy(5), where `namespace`, `pod`, `container` and `image` are the
-engine's own words. A request that is refused, or isn't served in time, fails the creation of the
-container, and the reason is in the pod's events.
+decides by oci-bpf-hook-policy(5), where `namespace`, `pod`, `container` and `image` are what the
+engine says. If a request is refused, or isn't served in time, the container isn't created, and the
+reason is in the pod's events.
 
-The plugin runs as root in the initial user namespace, in a container too, if that is in the host's
-pid namespace. It connects to {connection.SOCKET}, and connects again when the engine is restarted.
-Only one serves a host at a time. An engine that has started it as a plugin has its socket, name and
-index in the environment.
+The plugin runs as root in the initial user namespace. It may run in a container that shares the
+host's pid namespace. It connects to {connection.SOCKET}, and connects again when the engine is
+restarted. Only one plugin serves a host at a time. An engine that starts the plugin itself passes
+the connection, name and index in the environment.
 
-While the plugin isn't running, containers that ask are created without a delegation.
+While the plugin isn't running, or doesn't answer, containers that ask are created without a
+delegation.
 """
 ARGUMENTS = (
     argument(
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         plugin = Plugin(
             options.name, options.idx, policy, lambda: connection.connect(options.socket)
         )
-    # If the policy is wrong that is logged now, and requests are refused until it is corrected.
+    # An error in the policy is logged now, and requests are refused until it is corrected.
     policy.get()
     # What exists now never becomes garbage, and a collection would copy its pages in every child.
     gc.collect()

@@ -1,1 +1,1 @@
-"""What an NRI plugin and its engine say to each other: frames, calls, and their messages."""
+"""NRI's protocol between an engine and its plugin: frames, calls and messages."""
