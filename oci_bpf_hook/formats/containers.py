@@ -11,8 +11,7 @@ from .beside import Beside
 from .container import Asker
 from .content import Content, content
 from .faults import raise_if_any, text_of
-from .units import Unit
-from .units import read as read_unit
+from .unit import Unit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ def read_all(
     """
     unit = Unit(name, data)
     if unit.is_one():
+        from .units import read as read_unit
+
         return read_unit(unit, beside or Beside(), _read)
     return _read(data, name, engine)
 

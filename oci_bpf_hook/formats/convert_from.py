@@ -167,7 +167,7 @@ def quadlet(data: bytes, name: str, beside: Beside | None = None) -> list[Found]
     """
     from . import quadlet as unit
     from .containers import read_all
-    from .units import Unit
+    from .unit import Unit
 
     known = Unit(name, data)
     if known.is_one() and known.kind:

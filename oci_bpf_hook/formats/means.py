@@ -5,8 +5,9 @@ container needs depends on the grant and, for some of it, on the engine, so that
 only here.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from ..bpf.capabilities import that_take
 from ..bpf.names import Enum
@@ -16,6 +17,10 @@ from ..errors import quote
 from ..oci.cdi import KIND, TOKEN_PATH
 from ..text.places import Spot
 from ..values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # The codes of the findings; `doctor` has the same causes by the same names.
 AMBIENT = "ambient"

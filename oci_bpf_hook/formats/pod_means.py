@@ -1,10 +1,15 @@
 """Reads from a pod's spec what its containers have to use a token, and what Kubernetes refuses."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from ..text.places import Fault, Place, Spot, fault
 from .means import Means, Mount, means
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # With hostUsers: false the API server refuses each of these (Kubernetes:
 # pkg/apis/core/validation/validation.go, validateHostUsers).

@@ -4,12 +4,17 @@ Kubernetes: pkg/controller/controller_utils.go (getPodsPrefix), the functions of
 that are named below, and apiserver/pkg/storage/names/generate.go.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ..errors import quote
 from ..policy.forms import ANY, Form, Part, form
 from ..policy.whom import literally
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # What is put after generateName, of which the first characters are kept (generate.go).
 _RANDOM = "bcdfghjklmnpqrstvwxz2456789"

@@ -1,9 +1,8 @@
 """Reads Quadlet's unit files: *.container with its drop-ins, *.pod and *.kube.
 
-podman-systemd.unit(5) describes them.  A unit file is known by its name, or by its first section.
+podman-systemd.unit(5) describes them.  `unit` tells which files are any.
 """
 
-import re
 from collections.abc import Callable, Iterator
 
 from ..delegation.annotations import PREFIX
@@ -13,65 +12,14 @@ from . import quadlet
 from .beside import Beside
 from .container import Asker, asker
 from .content import Content, Part, content
-from .faults import raise_if_any, text_of
+from .faults import raise_if_any
+from .unit import CONTAINER, KUBE, POD, Unit, unit_text
 from .unitfile import Setting, in_force, settings
 
 # Reads a manifest with this content and path, for this engine; the truth value says whether
 # something else gives its pods a user namespace.
 ReadManifest = Callable[[bytes, str, str | None, bool], Content]
-_CONTAINER = "container"
-_POD = "pod"
-_KUBE = "kube"
-# The section of each kind of unit that has to do with containers.
-_SECTIONS = {"Container": _CONTAINER, "Pod": _POD, "Kube": _KUBE}
-_OTHERS = ("build", "image", "network", "volume")
-_NAME = re.compile(rf"(.*)\.({'|'.join((*_SECTIONS.values(), *_OTHERS))})(?:\.conf)?", re.DOTALL)
-_DROP_INS = re.compile(rf"(?:(.*)\.)?({'|'.join(_SECTIONS.values())})\.d", re.DOTALL)
-_SECTION = re.compile(r"\[[A-Za-z][\w-]*\]")
 _STDIN = "standard input"
-
-
-class Unit:
-    """What the name and the content of a file say of it as a unit file.
-
-    `kind` is what the unit makes, such as "container", or empty if none of its sections says so.
-    `name` is the unit's name, which is empty if nobody knows.  `alone` says that it is a drop-in.
-    """
-
-    def __init__(self, path: str, data: bytes) -> None:
-        self.path = path
-        self.data = data
-        above, _, base = path.rpartition("/")
-        directory = _DROP_INS.fullmatch(above.rpartition("/")[2])
-        self.alone = bool(directory) and base.endswith(".conf")
-        found = directory if self.alone else _NAME.fullmatch(base)
-        self.name, self.kind = (found[1] or "", found[2]) if found else ("", "")
-        self.known = bool(found)
-
-    def is_one(self) -> bool:
-        """Whether this is a unit file; then its kind is known, if it has any."""
-        if not self.known and _begins_like_one(self.data):
-            self.known = True
-            found = (one.section for one in settings(_text(self.data, self.path), []))
-            self.kind = next((_SECTIONS[one] for one in found if one in _SECTIONS), "")
-        return self.known
-
-
-def _text(data: bytes, path: str) -> str:
-    return text_of(data, path).removeprefix("\ufeff")
-
-
-def _begins_like_one(data: bytes) -> bool:
-    """Whether the first line of `data` that is no comment is the head of a section."""
-    at = 0
-    while at < len(data):
-        end = data.find(b"\n", at)
-        end = len(data) if end < 0 else end
-        line = data[at:end].removeprefix(b"\xef\xbb\xbf").strip()
-        if line and line[:1] not in (b"#", b";"):
-            return bool(_SECTION.fullmatch(line.decode("utf-8", "replace")))
-        at = end + 1
-    return False
 
 
 def read(unit: Unit, beside: Beside, read_manifest: ReadManifest) -> Content:
@@ -79,13 +27,13 @@ def read(unit: Unit, beside: Beside, read_manifest: ReadManifest) -> Content:
 
     `read_manifest` reads the manifest that a *.kube names.
     """
-    if unit.kind == _CONTAINER:
+    if unit.kind == CONTAINER:
         return _container(unit, beside)
-    if unit.kind == _POD:
+    if unit.kind == POD:
         return _pod(unit, beside)
-    if unit.kind == _KUBE:
+    if unit.kind == KUBE:
         return _kube(unit, beside, read_manifest)
-    _text(unit.data, unit.path)
+    unit_text(unit.data, unit.path)  # It may be no text.
     if unit.kind:
         return content(unit.path, [], others=[f"a *.{unit.kind} unit, which makes no container"])
     more = ""
@@ -112,7 +60,7 @@ class _Whole:
             # The empty line ends a value, and the section without a name the section before.
             self.text += "\n\n[]\n"
         self.parts.append(Part(line=self.text.count("\n") + 1, name=path))
-        self.text += _text(data, path)
+        self.text += unit_text(data, path)
 
     def settings(self, section: str, faults: list[Fault]) -> list[Setting]:
         return [one for one in in_force(settings(self.text, faults)) if one.section == section]
