@@ -303,6 +303,10 @@ class Plugin:
         event, identity = messages.read_event(call.method, call.payload)
         if event and identity in self._mounted:
             self._collect(connection, identity)
+        elif event == messages.START:
+            started = messages.read_started(call.method, call.payload)
+            if started is not None:
+                worker.has_its_mount(started)
 
     def _collect(self, connection: Connection, identity: str) -> None:
         """Take away the mount for the container `identity`, if there is one.

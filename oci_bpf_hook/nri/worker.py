@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import NoReturn
 
 from ..broker.making import Making
-from ..delegation.annotations import PATH, PREFIX, asked, parse
-from ..errors import BAD_STATE, NOT_AS_GRANTED, HookError, quote
+from ..delegation.annotations import PATH, PREFIX, Request, asked, parse
+from ..errors import BAD_STATE, MOUNT_FAILED, NOT_AS_GRANTED, HookError, quote
 from ..mount.failure import not_as_granted
 from ..mount.host_half import fields_of, mountinfo_of, wrong
 from ..oci.cdi import TOKEN_PATH
@@ -127,9 +127,7 @@ def _delegate(creation: Creation, situation: Situation, case: Case) -> bytes:
     # 4. policy: first, so that the host's log has its faults even if the request is wrong
     case.policy()
     # 3. request
-    # What the pod's author says about the container's name doesn't count.
-    ours = {key: text for key, text in creation.annotations.items() if key.startswith(PREFIX)}
-    request = case.request(lambda: parse(ours, lambda: creation.name))
+    request = case.request(lambda: _parse(creation))
     if request is None:
         return EMPTY
     free(request.path, creation.mounts)
@@ -146,6 +144,29 @@ def _delegate(creation: Creation, situation: Situation, case: Case) -> bytes:
         half.keep()
     case.say(mounted=True)
     return GRANTED + _answer(creation, request.path)
+
+
+def _parse(creation: Creation) -> Request | None:
+    # What the pod's author says about the container's name doesn't count.
+    ours = {key: text for key, text in creation.annotations.items() if key.startswith(PREFIX)}
+    return parse(ours, lambda: creation.name)
+
+
+def has_its_mount(creation: Creation) -> None:
+    """Refuse to start a container that asks and was created without us.
+
+    An engine goes on without a plugin that doesn't answer.  Raises HookError (MOUNT_FAILED).
+    """
+    request = _parse(creation)
+    # If names were dropped, nothing may have been left to ask for.
+    if request is None or request.drop_unknown:
+        return
+    if all(one.source != path_of(creation.id) for one in creation.mounts):
+        raise HookError(
+            MOUNT_FAILED,
+            "the container was created while the plugin wasn't there, and so without its "
+            "delegation; it has to be created again",
+        )
 
 
 def _has_shim(creation: Creation) -> None:

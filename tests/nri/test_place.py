@@ -1,4 +1,4 @@
-"""Where the mounts are until their engine takes them: what others see of it, and what it touches."""
+"""Where the mounts are until an engine takes them: what others see of it, and what it touches."""
 
 import os
 import socket

@@ -12,14 +12,18 @@ import pytest
 
 from oci_bpf_hook.nri.wire import mux, ttrpc
 from oci_bpf_hook.nri.wire.protobuf import Message, encode
+from oci_bpf_hook.nri.wire.ttrpc import Response
 from oci_bpf_hook.paths import PODS
 from tests.support.command import command
 from tests.support.nri import (
+    ASK,
     LIMIT,
     Plugin,
     Pod,
     Session,
+    changed,
     event,
+    field,
     held,
     mount_of,
     nothing_left,
@@ -27,6 +31,7 @@ from tests.support.nri import (
     wait_until_gone,
 )
 from tests.support.places import ROOT
+from tests.support.scratch import io
 
 
 def create(begun: Session, pod: Pod) -> str:
@@ -234,6 +239,32 @@ def test_what_ends_the_mount(pod: Pod, number: int) -> None:
         assert begun.call("StateChange", event(number, identity)).code == 0
         wait_until_gone(plugin.children())
         assert nothing_left()
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["old", "new"])
+def test_one_that_was_created_without_it(pod: Pod, new: bool) -> None:
+    """containerd doesn't start it then; CRI-O only logs what is said."""
+
+    def start(request: bytes, mount: bytes = b"") -> Response:
+        message = Message(request)
+        parts = (message.data(1), changed(message.data(2), {9: mount}))
+        if new:
+            return begun.call("StartContainer", encode({1: parts[0], 2: parts[1]}))
+        return begun.call("StateChange", encode({1: 6, 2: parts[0], 3: parts[1]}))
+
+    with Plugin() as plugin, plugin.session() as begun:
+        identity, request = pod.creation()
+        answer = start(request)
+        assert (answer.code, "created again (exit code 16)" in answer.message) == (2, True)
+        source = f"{PODS}/{identity}/bpf"
+        mount = field(9, encode({1: "/sys/fs/bpf", 2: "bind", 3: source}))
+        assert start(request, mount).code == 0
+        for asks in (
+            *({}, {f"{key}/other": text for key, text in ASK.items()}),
+            {**ASK, **io(on_unknown="drop")},
+        ):
+            _, request = pod.creation(asks)
+            assert start(request).code == 0
 
 
 # ---- what it is sent -------------------------------------------------------------------

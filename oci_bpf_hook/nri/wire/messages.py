@@ -119,7 +119,20 @@ def read_id(payload: bytes) -> str:
 def read_create(payload: bytes) -> Creation:
     """The container that is to be created."""
     request = Message(payload)
-    pod, container = request.message(1), request.message(2)
+    return _creation(request.message(1), request.message(2))
+
+
+def read_started(method: str, payload: bytes) -> Creation | None:
+    """The container that is to be started, by a call of `method`; None if its pod doesn't ask."""
+    if _PREFIX not in payload:
+        return None
+    message = Message(payload)
+    at = 2 if method == STATE_CHANGE else 1
+    pod = message.message(at)
+    return _creation(pod, message.message(at + 1)) if asked(pod.pairs(6)) else None
+
+
+def _creation(pod: Message, container: Message) -> Creation:
     listed = container.message(11).messages(1)
     return Creation(
         id=container.text(1),
