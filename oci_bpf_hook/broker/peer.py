@@ -5,6 +5,7 @@ another process's meanwhile, and by its namespaces.  The policy decides for the 
 namespaces (`running.owner`), whatever the peer's own uid is.
 """
 
+import errno
 import os
 import select
 import socket
@@ -75,7 +76,7 @@ class Peer:
     def unchanged(self) -> bool:
         """Whether it is still running, in the namespaces in which it was found."""
         # The pidfd is checked last: if the process hasn't ended then, its pid was its own before.
-        return self.container.alive() and not select.select([self._pidfd], [], [], 0)[0]
+        return self.container.alive() and not has_ended(self._pidfd)
 
     def user(self) -> int:
         """The user for whom it asks, by the host's ids."""
@@ -124,11 +125,25 @@ def credentials(sock: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def _pidfd(sock: socket.socket) -> int:
+def pidfd_of(sock: socket.socket) -> int:
+    """A pidfd, for the caller to close, of the process at the other end of `sock`.
+
+    It is the process that had connected, or had listened, even if its pid is another's by now.
+    Raises OSError if the kernel can't tell, or perhaps if the process has ended.
+    """
     if os.uname().machine.startswith(_OWN_NUMBERS):
-        raise HookError(KERNEL_CANNOT, "on this machine the broker can't tell who asks")
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    return sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether the process has ended."""
+    return bool(select.select([pidfd], [], [], 0)[0])
+
+
+def _pidfd(sock: socket.socket) -> int:
     try:
-        return sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+        return pidfd_of(sock)
     except OSError as error:
         if isinstance(error, ProcessLookupError):
             raise _gone() from None

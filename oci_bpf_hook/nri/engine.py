@@ -7,7 +7,7 @@ engine looks for it, so the engine's mount namespace is held from the beginning 
 import os
 import socket
 
-from ..broker.peer import credentials
+from ..broker.peer import credentials, has_ended, pidfd_of
 from ..container.namespaces import Process, is_initial
 from ..errors import NO_BROKER, HookError
 
@@ -35,7 +35,21 @@ class Engine(Process):
                 NO_BROKER,
                 "the engine is in another pid namespace; the pod of the plugin needs hostPID: true",
             )
-        super().__init__(pid)
+        try:
+            pidfd = pidfd_of(sock)
+        except OSError as error:
+            raise HookError(
+                NO_BROKER, f"the kernel doesn't tell which process the engine is: {error.strerror}"
+            ) from None
+        try:
+            super().__init__(pid)
+            # If the engine hasn't ended now, what was opened by its pid is its own.
+            gone = has_ended(pidfd)
+        finally:
+            os.close(pidfd)
+        if gone:
+            self.close()
+            raise HookError(NO_BROKER, "the process that listened for plugins has ended")
         if not self.is_on_host():
             self.close()
             raise HookError(NO_BROKER, "the engine isn't in the initial user namespace")
