@@ -104,10 +104,11 @@ class Pod:
         """Whether a cgroup hierarchy that the container sees may show more than its own cgroup.
 
         `root` is of no use here, since nothing is mounted yet.  In a cgroup namespace of its own
-        the container sees its own cgroup, unless a volume shows the host's hierarchy.
+        the container sees its own cgroup, unless a volume shows the host's hierarchy.  One that is
+        there already is somebody else's, and with none at all it is the host's.
         """
         assert root is None
-        if "cgroup" not in self._creation.namespaces:
+        if self._creation.namespaces.get("cgroup") != "":
             return True
         points = [
             fields[4]
@@ -151,8 +152,12 @@ def free(path: str, mounts: tuple[Mount, ...]) -> None:
     would be mounted over ours; and in a volume above it the runtime would make directories.
     """
     for mount in mounts:
-        point = "/" + "/".join(part for part in mount.destination.split("/") if part)
-        if point == path:
+        parts = [part for part in mount.destination.split("/") if part not in ("", ".")]
+        point = "/" + "/".join(parts)
+        if ".." in parts:
+            # The image's links say where that is.
+            where = "perhaps at or above"
+        elif point == path:
             where = "at"
         elif point.startswith(f"{path}/"):
             where = "below"

@@ -198,7 +198,10 @@ def _give(half: EngineHalf, pod: Pod, identity: str, case: Case, decision: Decis
 
 def _subject(creation: Creation, pod: Pod, policy: Compiled, case: Case) -> Subject:
     engine = case.engine()
-    image = creation.image or identify(creation.engine_annotations, engine)["image"]
+    # Of an engine that isn't known nobody knows which of these annotations it sets itself.
+    image = creation.image or (
+        identify(creation.engine_annotations, engine)["image"] if engine else None
+    )
     return of_pod(
         {
             "container": creation.name or None,

@@ -126,6 +126,24 @@ def test_the_hosts_namespaces(pod: Pod, kind: str) -> None:
         assert "no rule of the policy" in begun.call("CreateContainer", request).message
 
 
+def test_a_cgroup_namespace_that_is_anothers(pod: Pod) -> None:
+    named = {**of_process(pod.pid), "cgroup": "/proc/self/ns/cgroup"}
+    _, request = pod.creation({**ASK, "team": "net"}, namespaces=named)
+    with in_force(MATCHING), Plugin() as plugin, plugin.session() as begun:
+        assert "no rule of the policy" in begun.call("CreateContainer", request).message
+
+
+def test_an_engine_that_nobody_knows(pod: Pod) -> None:
+    """Which annotations it sets itself isn't known, so these don't tell the image."""
+    identity, request = pod.creation({**ASK, "team": "net"})
+    with in_force(MATCHING), Plugin() as plugin, plugin.session() as begun:
+        assert begun.call("Configure", encode({2: "another"})).code == 0
+        assert "no rule of the policy" in begun.call("CreateContainer", request).message
+        assert begun.call("Configure", encode({2: "containerd"})).code == 0
+        assert mount_of(begun.call("CreateContainer", request))
+        taken_away(plugin, begun, identity)
+
+
 def test_the_hosts_network_by_its_path(pod: Pod) -> None:
     named = {**of_process(pod.pid), "network": "/proc/self/ns/net"}
     _, request = pod.creation({**ASK, "team": "net"}, namespaces=named)

@@ -180,6 +180,9 @@ def bind(destination: str, kind: str = "bind") -> Mount:
     [
         (bind("/opt/bpf"), "at"),
         (bind("/opt//bpf/"), "at"),
+        (bind("/./opt/./bpf/."), "at"),
+        (bind("/x/../opt/bpf"), "perhaps at or above"),
+        (bind("/opt/x/.."), "perhaps at or above"),
         (bind("/opt/bpf", "tmpfs"), "at"),
         (bind("/opt"), "above"),
         (bind("/opt/bpf/x"), "below"),
