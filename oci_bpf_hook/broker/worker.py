@@ -24,6 +24,7 @@ from ..policy.compiled import Compiled
 from ..policy.subject import Subject, unnamed
 from ..policy.subjects import of_peer
 from ..running.sharing import shares
+from ..shim.preload import unchangeable
 from ..syslog import ERROR, log
 from ..text.strict_json import json_object, load_json
 from . import wire
@@ -104,6 +105,8 @@ def _delegate(sock: socket.socket, peer: Peer, ask: wire.Ask, case: Case) -> Non
     request = case.request(lambda: parse(ask.annotations, unnamed))
     if request is None:
         raise HookError(BAD_ANNOTATION, "nothing is asked for")
+    if request.shim:
+        unchangeable(peer.container)
     # 5. masks, 6. subject, 7. grant
     decision = case.judge(request, lambda policy: _subject(peer, ask.claims, policy))
     if decision is None:

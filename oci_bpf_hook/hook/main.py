@@ -121,8 +121,9 @@ def _delegate(state: "State", options: "Mapping[str, str]", case: "Case") -> Non
         rootfs = find_rootfs(state)
         visible(request.path, rootfs.masked, rootfs.remounted)
         if request.shim:
-            from ..shim.preload import check
+            from ..shim.preload import check, unchangeable
 
+            unchangeable(container)
             check(rootfs)
         # 4. policy
         policy = case.policy()

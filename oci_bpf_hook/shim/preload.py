@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    from ..container.namespaces import Process
     from ..oci.state import Rootfs
 
 # Where programs expect the loaders of glibc and musl, by which a library is preloaded.
@@ -92,6 +93,25 @@ def _is_file(top: int, path: str) -> bool:
         return kind_of(posix.fstat(fd)) == REGULAR
     finally:
         posix.close(fd)
+
+
+def unchangeable(container: "Process") -> None:
+    """Refuse the shim to a `container` whose user namespace maps the host's root.
+
+    The library is root's file, and all containers with the shim have the same.  That it is mounted
+    read-only doesn't keep the root of such a container from changing it, because a runtime may make
+    the mount within the container's user namespace, whose root may then mount it again.  Raises
+    HookError (BAD_STATE).
+    """
+    from ..container.nesting import id_map
+
+    # As the lowest id, 0 is the first of its range.
+    if any(first == 0 for first, _ in id_map(container, "uid")):
+        raise _cannot(
+            "its user namespace maps the host's uid 0, so the container could change the library, "
+            "which others have too",
+            "map other ids (--userns=auto), or leave out io.bpffs.shim",
+        )
 
 
 def check(rootfs: "Rootfs") -> None:

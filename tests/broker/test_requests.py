@@ -6,7 +6,7 @@ import pytest
 
 from oci_bpf_hook.broker.wire import LONGEST
 from oci_bpf_hook.errors import BAD_STATE, NO_BROKER, NO_USER_NAMESPACE, UNKNOWN_NAME
-from tests.support.broker import GO_ON, Broker, Peer, request
+from tests.support.broker import ALONE, GO_ON, Broker, Peer, request
 from tests.support.peers import ASK, by, refused
 from tests.support.scratch import io
 from tests.support.users import ALICE, BOB
@@ -30,6 +30,13 @@ def test_the_hosts_mount_namespace(broker: Broker) -> None:
     with Peer(ALICE.running(["unshare", "--user", "--map-root-user", "--"])) as peer:
         peer.do("connect")
         refused(peer.receive()[0], NO_USER_NAMESPACE, "mount namespace")
+
+
+def test_the_shim_for_the_hosts_root(broker: Broker) -> None:
+    """As the hook in a container of root's that maps it: there the library could be changed."""
+    with Peer(ALONE) as peer:
+        refused(peer.ask(ASK | io(shim="true")), BAD_STATE, "maps the host's uid 0")
+        assert "granted" in peer.ask(ASK)
 
 
 GOOD = json.dumps(request(ASK)).encode()

@@ -68,11 +68,12 @@ def run(
     annotations: dict[str, str],
     *options: str,
     script: str = CREATE,
+    first: int = 100_000,
 ) -> CompletedProcess:
     image = f"localhost/shim-{libc}:latest"
     return world.podman(
         *("run", "--rm", "--pull=never", "--cgroup-parent", f"/{world.cgroup_parent}"),
-        *("--uidmap=0:100000:65536", "--gidmap=0:100000:65536"),
+        *(f"--uidmap=0:{first}:65536", f"--gidmap=0:{first}:65536"),
         *(f"--annotation={key}={value}" for key, value in annotations.items()),
         *options,
         *(image if libc else IMAGE, "sh", "-c", script),
@@ -107,6 +108,22 @@ def test_it_can_t_be_changed_and_is_preloaded_last(world: World, runtime: Runtim
     assert {"ro", "nosuid", "nodev"} <= set(mount.split()[5].split(","))
     assert "Read-only file system" in done.stderr
     assert output(run(world, runtime, "glibc", SHIMMED, *other)) == "create ok\n"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_nobody_can_change_it_for_others(world: World, runtime: Runtime) -> None:
+    """As the host's root in a namespace of its own, who may mount it again, writable."""
+    again = f"mount -o remount,bind,rw {PLACE}; : >>{PLACE} && echo writable"
+    admin = ("--cap-add=SYS_ADMIN", "--security-opt=apparmor=unconfined")
+    done = run(world, runtime, "glibc", SHIMMED, *admin, script=again, first=0)
+    assert done.stdout == ""
+    assert re.search(rf"(exit code: |exit status ){BAD_STATE}\b", done.stderr), done.stderr
+    # Without the shim there is nothing to change.
+    assert output(run(world, runtime, "glibc", ASK, first=0)) == "create EPERM\n"
+    # Who isn't the host's root can't, whatever the mount allows.
+    done = run(world, runtime, "glibc", SHIMMED, *admin, script=again)
+    assert done.stdout == ""
+    assert PLACE in done.stderr
 
 
 @pytest.mark.parametrize("path", ["/run/bpf", "/sys/fs/bpf"])
