@@ -1,9 +1,12 @@
 """Reads and writes the files of recordings and needs: our own JSON, or a trace of strace's."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from ..advise import needs
 from ..advise.needs import Needs, NeedsError
@@ -17,22 +20,51 @@ from .recording import Recording, RecordingError, as_json, from_json
 # One line of these can have a million instructions, the most that the verifier takes.
 _LONGEST = 128 << 20
 _LARGEST = 128 << 20
+# As on the command line.
+STDIN = "-"
 
 
 def from_strace(path: str, enums: Mapping[str, Enum]) -> Recording:
-    """The recording made from the trace in the file `path`.  Raises HookError (USAGE)."""
-    recording = Recording([f"strace {Path(path).name}"])
+    """The recording made from the trace in the file `path`, - for stdin.
+
+    Raises HookError (USAGE).
+    """
+    shown = _shown(path)
+    recording = Recording([f"strace {Path(shown).name}"])
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with _opened(path) as data, _as_text(data) as file:
             lines = perf_events.noticing(_lines(file), recording.perf_events)
             for call in strace.calls(lines, enums):
                 recording.add(call)
     except OSError as error:
-        raise HookError(USAGE, f"{path}: {error.strerror}") from None
+        raise HookError(USAGE, f"{shown}: {error.strerror}") from None
     except RecordingError as error:
-        raise HookError(USAGE, f"{path}: {error}") from None
+        raise HookError(USAGE, f"{shown}: {error}") from None
     recording.end()
     return recording
+
+
+def _shown(path: str) -> str:
+    return "standard input" if path == STDIN else path
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """The file `path` to read.  Raises OSError."""
+    if path == STDIN:
+        yield sys.stdin.buffer
+        return
+    with open(path, "rb") as file:
+        yield file
+
+
+@contextmanager
+def _as_text(data: BinaryIO) -> Iterator[TextIO]:
+    file = TextIOWrapper(data, encoding="utf-8", errors="replace")
+    try:
+        yield file
+    finally:
+        file.detach()  # Otherwise it would close standard input.
 
 
 def _lines(file: TextIO) -> Iterator[str]:
@@ -44,12 +76,12 @@ def _lines(file: TextIO) -> Iterator[str]:
 
 
 def load(path: str, enums: Mapping[str, Enum]) -> Recording:
-    """The recording in the file `path`.  Raises HookError (USAGE)."""
+    """The recording in the file `path`, - for stdin.  Raises HookError (USAGE)."""
     return _parsed(path, _json(path), enums)
 
 
 def load_needs(path: str, enums: Mapping[str, Enum], *, exact: bool = False) -> Needs:
-    """The needs in the file `path`, a recording or the output of advise.
+    """The needs in the file `path`, - for stdin: a recording or the output of advise.
 
     Raises HookError (USAGE).
     """
@@ -59,7 +91,7 @@ def load_needs(path: str, enums: Mapping[str, Enum], *, exact: bool = False) -> 
     try:
         return needs.from_json(data, enums)
     except NeedsError as error:
-        raise HookError(USAGE, f"{path}: {error}") from None
+        raise HookError(USAGE, f"{_shown(path)}: {error}") from None
 
 
 def writable(path: str) -> None:
@@ -83,20 +115,21 @@ def save(path: str, recording: Recording, enums: Mapping[str, Enum]) -> None:
 
 
 def _json(path: str) -> Any:
+    shown = _shown(path)
     try:
-        with open(path, "rb") as file:
+        with _opened(path) as file:
             data = file.read(_LARGEST + 1)
         if len(data) > _LARGEST:
-            raise HookError(USAGE, f"{path} is larger than {_LARGEST >> 20} MiB")
+            raise HookError(USAGE, f"{shown} is larger than {_LARGEST >> 20} MiB")
         return json.loads(data)
     except OSError as error:
-        raise HookError(USAGE, f"{path}: {error.strerror}") from None
+        raise HookError(USAGE, f"{shown}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise HookError(USAGE, f"{path}: this isn't JSON: {error}") from None
+        raise HookError(USAGE, f"{shown}: this isn't JSON: {error}") from None
 
 
 def _parsed(path: str, data: Any, enums: Mapping[str, Enum]) -> Recording:
     try:
         return from_json(data, enums)
     except RecordingError as error:
-        raise HookError(USAGE, f"{path}: {error}") from None
+        raise HookError(USAGE, f"{_shown(path)}: {error}") from None

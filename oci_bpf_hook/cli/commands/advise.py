@@ -30,7 +30,7 @@ ARGUMENTS = (
         "files",
         nargs="+",
         metavar="FILE",
-        help="a compiled BPF object, or a program that embeds BPF objects",
+        help="a compiled BPF object, or a program that embeds BPF objects; - means stdin",
     ),
     argument(
         "--format",
@@ -86,6 +86,8 @@ ARGUMENTS = (
 )
 # The largest file that is read; a program that embeds objects is seldom a tenth of that.
 _LARGEST = 1 << 29
+_TOO_LARGE = f"it is larger than {_LARGEST >> 20} MiB; no program with BPF is"
+_STDIN = "-"
 # The most objects in a file; real programs have far fewer.
 _OBJECTS_MAX = 4096
 _ELF = (
@@ -148,6 +150,8 @@ def _objects(paths: Sequence[str]) -> list[objects.Object]:
     found: list[objects.Object] = []
     for path in dict.fromkeys(paths):
         shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        if path == _STDIN:
+            shown = "standard input"
         try:
             found += _read(path, shown)
         except ModuleNotFoundError as error:
@@ -180,13 +184,19 @@ def _read(path: str, shown: str) -> list[objects.Object]:
 
 
 def _content(path: str) -> bytes:
+    if path == _STDIN:
+        # A pipe has no size to look at.
+        data = sys.stdin.buffer.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise ElfError(_TOO_LARGE)
+        return data
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise ElfError("it isn't a regular file")
         if status.st_size > _LARGEST:
-            raise ElfError(f"it is larger than {_LARGEST >> 20} MiB; no program with BPF is")
+            raise ElfError(_TOO_LARGE)
         return file.read(_LARGEST)
 
 

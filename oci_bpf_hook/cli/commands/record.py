@@ -67,14 +67,14 @@ ARGUMENTS = (
         *("--from",),
         dest="recording",
         metavar="FILE",
-        help="run nothing; read a recording that --save wrote",
+        help="run nothing; read a recording that --save wrote; - means stdin",
         exclusive="source",
     ),
     argument(
         *("--from-strace",),
         metavar="FILE",
-        help="run nothing; read a trace that strace -f -v -e trace=bpf -o FILE wrote; without -v "
-        "it says less, and the advice has more than is needed",
+        help="run nothing; read a trace that strace -f -v -e trace=bpf -o FILE wrote, - for "
+        "stdin; without -v it says less, and the advice has more than is needed",
         exclusive="source",
     ),
     argument(

@@ -13,6 +13,7 @@ from oci_bpf_hook.errors import BAD_OBJECT, USAGE
 from oci_bpf_hook.formats.advised import FORMS
 from oci_bpf_hook.resources import schema
 from tests.support.bpf import compiled
+from tests.support.command import command as ours
 from tests.support.places import ROOT
 
 # An interpreter without what pip or Debian has installed.
@@ -42,6 +43,15 @@ def as_json(*arguments: str | Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = json.loads(done.stdout)
     jsonschema.validate(found, schema("advise"))
     return found
+
+
+def test_standard_input() -> None:
+    done = ours("advise", "-", stdin=compiled("xdp_redirect"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\ndelegate_progs: socket_filter, xdp" in f"\n{done.stdout}"
+    done = ours("advise", "-", stdin="text")
+    assert done.returncode == BAD_OBJECT
+    assert done.stderr.startswith("oci-bpf-hook: standard input: ")
 
 
 @pytest.fixture

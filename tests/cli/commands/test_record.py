@@ -189,6 +189,23 @@ def test_merged_and_compared(consumer: Consumer, tmp_path: Path) -> None:
     assert (same.returncode, same.stdout) == (0, "")
 
 
+def test_standard_input(tmp_path: Path) -> None:
+    trace = 'bpf(BPF_MAP_CREATE, {map_type=BPF_MAP_TYPE_HASH, map_name="a"}, 80) = 3\n'
+    saved = tmp_path / "saved"
+    done = command("record", "--from-strace", "-", "--save", saved, stdin=trace)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "strace standard input" in done.stdout
+    again = command("record", "--from", "-", stdin=saved.read_text())
+    assert again.stdout == done.stdout
+    same = command("record", "--diff", saved, "-", stdin=saved.read_text())
+    assert (same.returncode, same.stdout, same.stderr) == (0, "", "")
+    for option, why in (("--from-strace", "there is no call of bpf(2)"), ("--from", "isn't JSON")):
+        done = command("record", option, "-", stdin="\x00\xff\n")
+        assert done.returncode == USAGE
+        assert done.stderr.startswith("oci-bpf-hook: standard input: ")
+        assert why in done.stderr
+
+
 def test_files_without_an_end() -> None:
     for arguments, words in (
         (("record", "--from", "/dev/zero"), "larger than 128 MiB"),
