@@ -34,6 +34,8 @@ _READERS = {
     "quadlet": convert_from.quadlet,
     "systemd": convert_from.systemd,
 }
+# The format that says nothing of the container's capabilities.
+_BARE = "annotations"
 _WRITERS = {
     "annotations": convert_to.annotations,
     "incus": convert_to.incus,
@@ -106,7 +108,9 @@ def _convert(one: convert_from.Found, target: str) -> tuple[str, delegation.Writ
         f"{finding.code}: {finding}" for finding in lint(masks, delegation.enums(), confined=True)
     )
     types = taking(masks, delegation.enums())
-    lacking = map(str, lacks(one.means, None, types) if one.means else ())
+    found = lacks(one.means, None, types) if one.means else ()
+    # All other formats add the capabilities that are needed, or their containers have all.
+    lacking = [str(lack) for lack in found if target == _BARE or not lack.code.startswith("cap-")]
     more = [name for name in one.capabilities if name not in delegation.needed(asked, profiles)]
     added = [f"--cap-add {quote(','.join(more))[1:-1]}: not needed for the delegation"] * bool(more)
     notes = tuple(dict.fromkeys((*one.notes, *lacking, *added, *done.notes, *doubts)))

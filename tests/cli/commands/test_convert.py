@@ -340,6 +340,15 @@ def test_what_is_lost_of_a_quadlet_unit() -> None:
     assert "not converted" not in convert("quadlet", "podman", less).stderr
 
 
+@pytest.mark.parametrize("target", ["incus", "kubernetes", "lxd", "podman", "quadlet", "systemd"])
+def test_a_capability_that_the_result_has_is_not_missed(target: str) -> None:
+    line = "podman run --annotation io.bpffs.delegate_progs=xdp image\n"
+    assert "nothing adds" not in convert("podman", target, line).stderr
+    left = convert("podman", "annotations", line).stderr
+    assert "nothing adds CAP_BPF to this container" in left
+    assert "add the capability NET_ADMIN" in left
+
+
 def test_systemds_names() -> None:
     done = convert("annotations", "systemd", "io.bpffs.delegate_attachs=cgroup_inet4_bind:xdp\n")
     assert "\nBPFDelegateAttachments=BPFCgroupInet4Bind,BPFXdp\n" in done.stdout
