@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from ..delegation.annotations import PREFIX
 from ..errors import quote
@@ -13,6 +13,8 @@ from .container import TOP, Asker, asker, no_user_namespace
 from .means import Means, Mount, is_our_device, is_shared, means, volume
 from .pod_names import ordinals
 
+# No Compose file has more containers, but a number may have any number of digits.
+_MOST = 1 << 31
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -86,7 +88,10 @@ def _container(name: str, service: Mapping[str, Any], project: str | None) -> st
     docker compose puts - between the parts, podman-compose and older releases put _.
     """
     given = service.get("container_name")
-    advice = "container_name in the service gives the container a name that is known"
+    advice = ""
+    if _count(service) == 1:
+        # Compose refuses it beside several containers.
+        advice = "container_name in the service gives the container a name that is known"
     if isinstance(given, str) and given and "$" not in given:
         return given
     what = f"the name of a container of the service {quote(name)[1:-1]}"
@@ -94,7 +99,8 @@ def _container(name: str, service: Mapping[str, Any], project: str | None) -> st
         # A variable stands in it.
         return form(what, [(*given.partition("$")[0], ANY)], advice=advice)
     first: tuple[Part, ...] = (ANY,) if project is None or "$" in project else tuple(project)
-    parts = [(*first, mark, *name, mark, *one) for mark in "-_" for one in _numbers(service)]
+    numbers = tuple(ordinals(1, _count(service)))
+    parts = [(*first, mark, *name, mark, *one) for mark in "-_" for one in numbers]
     glob = "" if ANY in first else f"{literally(str(project))}?{literally(name)}?*"
     return form(what, parts, glob=glob, advice=advice)
 
@@ -102,21 +108,21 @@ def _container(name: str, service: Mapping[str, Any], project: str | None) -> st
 def _doubts_of_name(name: str, container: Form, where: Mapping[str, Spot]) -> Iterator[Fault]:
     """A doubt for each of our annotations that takes the service's `name` for the container's."""
     for key, spot in where.items():
-        if key.partition("/")[2] == name:
+        base, _, container_name = key.partition("/")
+        if container_name == name:
             yield fault(
                 spot,
                 f"{key} is for a container called {quote(name)}, but this service's container is "
-                f"called {quote(container.example)} or the like; give the service a container_name",
+                f"called {quote(container.example)} or the like; "
+                + ("give the service a container_name" if container.advice else f"use {base}"),
             )
 
 
-def _numbers(service: Mapping[str, Any]) -> Iterable[tuple[Part, ...]]:
-    """The digits of the numbers of the service's containers, the first one's first."""
+def _count(service: Mapping[str, Any]) -> int:
+    """How many containers the service has."""
     deploy = service.get("deploy")
     count = service.get("scale", deploy.get("replicas") if isinstance(deploy, dict) else None)
-    if type(count) is not int or count < 2:
-        return (("1",),)
-    return ordinals(1, count)
+    return count if type(count) is int and 0 < count <= _MOST else 1
 
 
 def _means(service: Mapping[str, Any], place: Place, spots: Mapping[Place, Spot]) -> Means:

@@ -216,7 +216,9 @@ def test_a_container_that_compose_names() -> None:
         tuple("shop_web_1"),
         tuple("shop_web_2"),
     )
-    assert service("shop", scale=3).forms["container"].example == "shop-web-1"
+    three = service("shop", scale=3).forms["container"]
+    assert (three.example, three.advice) == ("shop-web-1", "")
+    assert form.advice.startswith("container_name in the service")
     many = service("shop", scale=5000).forms["container"]
     named = [(name, name in samples(many, [name])) for name in ("shop-web-0", "shop-web-4999")]
     assert named == [("shop-web-0", False), ("shop-web-4999", True)]
@@ -244,6 +246,9 @@ def test_the_services_name_is_not_the_containers() -> None:
         f'{PROFILE}/web is for a container called "web", but this service\'s container is called '
         '"shop-web-1" or the like; give the service a container_name'
     )
+    (doubt,) = service("shop", scale=2, annotations={f"{PROFILE}/web": "xdp"}).doubts
+    assert doubt.text.endswith(f'called "shop-web-1" or the like; use {PROFILE}')
+    assert service("shop", scale=int("9" * 4000)).forms["container"].example == "shop-web-1"
     assert service(container_name="web", annotations={f"{PROFILE}/web": "xdp"}).doubts == ()
 
 

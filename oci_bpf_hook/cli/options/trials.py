@@ -146,8 +146,10 @@ def _outcome(one: Trial) -> str:
     if one.code:
         by = f" by rule {one.rule}" if one.rule else ""
         return f"it is refused{by}"
-    if one.decision is None:
+    if one.request is None:
         return "it asks for nothing"
+    if one.decision is None:
+        return "it asks for a delegation"  # No rule is asked.
     return f"it is granted by rule {one.decision.rule}"
 
 

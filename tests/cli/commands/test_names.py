@@ -225,6 +225,8 @@ def test_a_deployment_of_podmans(given: Given) -> None:
     assert warning.startswith("it depends on the name of the container, which can't be known yet: ")
     assert "for web-pod-0-probe it asks for nothing" in warning
     assert warning.endswith("; podman before 4.4 numbers the pods of a Deployment")
+    said = command("lint", "--engine", "podman", "--file", given.file).stdout
+    assert "for web-pod-probe it asks for a delegation; for web-pod-0-probe it asks for n" in said
 
 
 COMPOSE = """\
