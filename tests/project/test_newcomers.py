@@ -31,7 +31,7 @@ rm -f "$socket"
 systemd-socket-activate --seqpacket --listen "$socket" \\
     $(sed -n 's/^ExecStart=//p' {units}.service) </dev/null >/dev/null 2>&1 &
 echo $! > {pid}
-while ! [ -S "$socket" ]; do :; done
+while ! [ -S "$socket" ]; do sleep 0.01; done
 chmod "$(sed -n 's/^SocketMode=//p' {units}.socket)" "$socket"
 """
 PID = Path("/run/socket-activate.pid")

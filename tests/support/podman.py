@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,6 +153,7 @@ class World(Closing):
                 # It says nothing when it is ready; that it answers is what says so.
                 while not _answers(path):
                     assert process.poll() is None, process.stderr
+                    time.sleep(0.01)
                 yield
             finally:
                 process.terminate()

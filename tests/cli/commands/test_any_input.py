@@ -21,6 +21,9 @@ FEW = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
+# Where each example looks into every process of the host, and asks engines.
+FEWER = settings(FEW, max_examples=20)
+
 
 def run(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
@@ -48,7 +51,7 @@ def test_delegate(
         run([*arguments, *(["--revoke"] if revoke else [])], capsys)
 
 
-@FEW
+@FEWER
 @given(WORDS)
 def test_names(capsys: pytest.CaptureFixture[str], text: str) -> None:
     run(["inspect", "--json", f"--html=/does/not/exist/{text}"], capsys)
