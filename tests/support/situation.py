@@ -1,5 +1,6 @@
 """Hosts and containers with something wrong, arranged for real, and what doctor says of them."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ from oci_bpf_hook.container.namespaces import Container
 from oci_bpf_hook.delegation.masks import Grant, bits
 from oci_bpf_hook.kernel import bpf
 from oci_bpf_hook.kernel import enums as kernel
+from oci_bpf_hook.kernel.process import unshare
+from oci_bpf_hook.kernel.syscalls import CLONE_NEWNS
 from oci_bpf_hook.mount import container_half
 from oci_bpf_hook.mount.host_half import HostHalf
 from tests.support.places import ROOT
@@ -49,6 +52,35 @@ def command(
     )
 
 
+def apart(
+    script: str, *arguments: str, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `oci-bpf-hook` in a mount namespace of its own, in which the shell `script` comes first.
+
+    A fork of this process runs it. What that has imported, this one imports for the next.
+    """
+    there = set(sys.modules)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.environ.update(env or {})
+            unshare(CLONE_NEWNS)
+            subprocess.run(["sh", "-ec", script], check=True)
+            with open(writer, "w", encoding="utf-8") as file:
+                json.dump([here(*arguments), sorted(sys.modules.keys() - there)], file)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    done, imported = json.loads(text)
+    for name in imported:
+        importlib.import_module(name)
+    return subprocess.CompletedProcess(arguments, *done)
+
+
 def findings(
     *arguments: str,
     prefix: Sequence[str] = (),
@@ -56,7 +88,11 @@ def findings(
     user: int | None = None,
 ) -> list[dict[str, str]]:
     """What doctor finds."""
-    done = command("doctor", "--json", *arguments, prefix=prefix, env=env, user=user)
+    return found_by(command("doctor", "--json", *arguments, prefix=prefix, env=env, user=user))
+
+
+def found_by(done: subprocess.CompletedProcess[str]) -> list[dict[str, str]]:
+    """What doctor has found, from what it printed as JSON."""
     assert done.stderr == "", done.stderr
     answer = json.loads(done.stdout)
     jsonschema.validate(answer, DOCTOR_SCHEMA)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.podman import seccomp_profile
 from tests.support.scratch import LAUNCHER, install
-from tests.support.situation import findings, not_well
+from tests.support.situation import apart, findings, found_by, not_well
 
 HOOK_JSON = LAUNCHER.with_suffix(".json")
 NO_RULE = "version: 1\nrules: []\n"
@@ -63,8 +63,11 @@ class Host:
             source.chmod(0o755 if name in self.programs else 0o644)
             lines.append(f"mkdir -p {os.path.dirname(name)} && touch {name}")
             lines.append(f"mount --bind {source} {name}")
+        lines.append(first)
+        if not (prefix or user):
+            return found_by(apart("\n".join(lines), "doctor", "--json", env=env))
         become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-        script = "\n".join([*lines, first, 'exec "$@"'])
+        script = "\n".join([*lines, 'exec "$@"'])
         inside = ["unshare", "--mount", "sh", "-ec", script, "sh"]
         return findings(prefix=[*inside, *prefix, *(become if user else ())], env=env)
 
