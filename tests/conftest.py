@@ -35,12 +35,14 @@ if os.uname().machine == "x86_64":
 # The modules that take longest, longest first.  The session begins with them, so that no worker is
 # still at one of them when the others have nothing left to do.
 LONGEST = (
-    *("engines/test_machines", "project/test_packages", "project/test_upgrades"),
-    *("project/test_corpus", "engines/test_precreate_podman", "doctor/test_host"),
-    *("project/test_newcomers", "hook/test_paths", "engines/test_kubernetes"),
-    *("engines/test_rootless", "install/test_steps", "project/test_bench", "hook/test_deaths"),
-    *("hook/test_engines", "broker/test_hostile", "broker/test_service", "pipeline/test_case"),
-    *("project/test_docs_commands", "commands/test_fuzz"),
+    *("engines/test_machines", "project/test_packages", "project/test_corpus"),
+    *("project/test_upgrades", "install/test_upgrade", "engines/test_precreate_podman"),
+    *("project/test_newcomers", "project/test_bench", "hook/test_paths", "project/test_profiles"),
+    *("kernel/test_bits", "doctor/test_host", "engines/test_kubernetes", "engines/test_rootless"),
+    *("commands/test_record", "commands/test_install", "project/test_screenshots"),
+    *("commands/test_fuzz", "install/test_steps", "hook/test_deaths", "broker/test_hostile"),
+    *("broker/test_service", "project/test_docs_commands", "pipeline/test_case"),
+    *("engines/test_policy_podman", "hook/test_engines"),
 )
 HOOK_JSON = LAUNCHER.with_suffix(".json")
 FORCED = "CI" in os.environ or "OCI_BPF_HOOK_FORCE" in os.environ
