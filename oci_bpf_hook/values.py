@@ -32,10 +32,12 @@ class Value:
     __slots__: tuple[str, ...] = ()
 
     def __init__(self, **fields: object) -> None:
-        if fields.keys() != set(self.__slots__):
-            raise TypeError(f"{type(self).__name__} takes {self.__slots__}, not {tuple(fields)}")
+        names = self.__slots__
+        if len(fields) != len(names) or not all(map(fields.__contains__, names)):
+            raise TypeError(f"{type(self).__name__} takes {names}, not {tuple(fields)}")
+        put = object.__setattr__
         for name, value in fields.items():
-            object.__setattr__(self, name, value)
+            put(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")

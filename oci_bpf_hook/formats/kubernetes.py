@@ -291,15 +291,13 @@ class _Pod:
             self._faults.append(fault(self._spot(place), "the annotations aren't a mapping"))
         for key, value in _mapping(self._given).items():
             ours = isinstance(key, str) and key.startswith(PREFIX)
-            spot = self._spot((*place, str(key)))
             if isinstance(key, str) and isinstance(value, str):
                 self._annotations[key] = value
                 if ours:
-                    self._where[key] = spot
+                    self._where[key] = self._spot((*place, key))
             elif ours:
-                self._faults.append(
-                    fault(spot, f"the value of {quote(key)} isn't a text; put it in quotes")
-                )
+                text = f"the value of {quote(key)} isn't a text; put it in quotes"
+                self._faults.append(fault(self._spot((*place, key)), text))
 
     def _containers(self) -> Iterator[tuple[str, Mapping[str, Any], Place]]:
         for key in ("initContainers", "containers", "ephemeralContainers"):
@@ -310,7 +308,10 @@ class _Pod:
                     yield name, data, (*self._place, "spec", key, number)
 
     def _spot(self, *places: Place) -> Spot:
-        return next((spot for place in places if (spot := self._spots.get(place))), TOP)
+        for place in places:
+            if spot := self._spots.get(place):
+                return spot
+        return TOP
 
 
 def _doubts_of_key(key: str, spot: Spot, names: Mapping[str, tuple[str, ...]]) -> Iterator[Fault]:

@@ -14,11 +14,13 @@ import yaml
 from ..errors import quote
 from ..text.places import Fault, Spot, fault
 from ..text.yaml_loader import LOADER
-from .yaml_places import Marks, Places
+from .yaml_places import Places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from .yaml_places import Marks
 
 _DEEPEST = 64
 # The most values that the aliases of a document may stand for, beside those that are written out;
@@ -75,16 +77,18 @@ class _Open:
     `size` counts the values in it, and those that its aliases stand for.
     """
 
-    __slots__ = ("anchor", "data", "key", "marks", "merged", "reset", "size", "start")
+    __slots__ = ("anchor", "at", "data", "key", "marks", "merged", "reset", "size", "start")
 
-    def __init__(self, event: Any, data: dict[Any, Any] | list[Any], *, reset: bool) -> None:
+    def __init__(self, event: Any, data: Any, *, reset: bool) -> None:
+        # A dict or a list.
         self.data = data
         self.anchor: str | None = event.anchor
         self.start: yaml.Mark = event.start_mark
         self.reset = reset
         self.marks: Marks = {}
         # The key whose value comes next, and its mark.
-        self.key: tuple[str, yaml.Mark] | None = None
+        self.key: str | None = None
+        self.at = self.start
         self.merged: list[tuple[Any, yaml.Mark]] = []
         self.size = 1
 
@@ -112,16 +116,22 @@ class _Reader:
         self._begin()
         # PyYAML's annotations are incomplete.
         take: Any = self._loader.get_event
+        # Looking these up for each event would take a tenth of the time.
+        scalar = yaml.ScalarEvent
+        mapping, mapping_end = yaml.MappingStartEvent, yaml.MappingEndEvent
+        sequence, sequence_end = yaml.SequenceStartEvent, yaml.SequenceEndEvent
         while True:
             event: Any = take()
             kind = type(event)
-            if kind is yaml.ScalarEvent:
+            if kind is scalar:
                 if not self._simple(event):
                     self._value(self._scalar(event), event)
-            elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-                self._start(event, {} if kind is yaml.MappingStartEvent else [])
-            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            elif kind is mapping:
+                self._start(event, {})
+            elif kind is mapping_end or kind is sequence_end:
                 self._end()
+            elif kind is sequence:
+                self._start(event, [])
             elif kind is yaml.AliasEvent:
                 self._alias(event)
             elif kind is yaml.DocumentEndEvent or kind is yaml.StreamEndEvent:
@@ -138,11 +148,13 @@ class _Reader:
             return False
         top = self._open[-1]
         mark = event.start_mark
-        if top.key is None and type(top.data) is dict:
+        data = top.data
+        if top.key is None and type(data) is dict:
             # A key is a text, whatever it looks like.
             if text in top.marks:
                 self._fault(mark, f"{quote(text)} is given twice")
-            top.key = (text, mark)
+            top.key = text
+            top.at = mark
             top.size += 1
             return True
         if not event.implicit[0]:
@@ -151,7 +163,15 @@ class _Reader:
             value = self._plain[text]
         else:
             return False
-        self._add(value, mark, 1, text)
+        key = top.key
+        if key is None or key is _MERGE:
+            self._add(value, mark, 1, text)
+        else:
+            # The same as _add does, without a call, since most values are of this kind.
+            data[key] = value
+            top.marks[key] = top.at, mark
+            top.key = None
+            top.size += 1
         return True
 
     def _start(self, event: Any, data: dict[Any, Any] | list[Any]) -> None:
@@ -206,19 +226,20 @@ class _Reader:
         top = self._open[-1]
         top.size += size
         data = top.data
+        key = top.key
         if isinstance(data, list):
-            top.marks[len(data)] = (mark.line, mark.column, mark.line, mark.column)
+            top.marks[len(data)] = mark, mark
             data.append(value)
-        elif top.key is None:
-            top.key = (self._key(top, mark, text), mark)
+        elif key is None:
+            top.key = self._key(top, mark, text)
+            top.at = mark
         else:
-            key, at = top.key
             top.key = None
             if key is _MERGE:
                 top.merged.append((value, mark))
                 return
             data[key] = value
-            top.marks.setdefault(key, (at.line, at.column, mark.line, mark.column))
+            top.marks[key] = top.at, mark
 
     def _key(self, top: _Open, mark: yaml.Mark, text: str | None) -> str:
         """The key with this `text`.  Each key is a text, as in JSON, whatever it looks like."""

@@ -10,9 +10,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# For each key of a mapping, or index of a sequence, the line and the column of the key and of the
-# value, from 0.
-Marks = dict[str | int, tuple[int, int, int, int]]
+    import yaml
+
+    # For each key of a mapping, or index of a sequence, the mark of the key and of the value.
+    Marks = dict[str | int, tuple[yaml.Mark, yaml.Mark]]
 
 
 class Places(Mapping[Place, Spot]):
@@ -32,12 +33,12 @@ class Places(Mapping[Place, Spot]):
         *above, last = place
         marks = self._marks_of(above)
         if last in marks:
-            *_, line, column = marks[last]
+            mark = marks[last][1]
         elif last == "key" and above and isinstance(above[-1], str):
-            line, column, *_ = self._marks_of(above[:-1])[above[-1]]
+            mark = self._marks_of(above[:-1])[above[-1]][0]
         else:
             raise KeyError(place)
-        return Spot(line=line + 1, column=column + 1)
+        return Spot(line=mark.line + 1, column=mark.column + 1)
 
     def __iter__(self) -> Iterator[Place]:
         left: list[Place] = [()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import gc
+from collections.abc import Iterator
 
 from ...delegation.masks import show
 from ...errors import EXITS, LISTED
@@ -54,6 +56,18 @@ _STYLES = {
 
 
 def run(options: argparse.Namespace) -> int:
+    collecting = gc.isenabled()
+    # What a large file says is all used until the end, and to look for garbage in it again and
+    # again would take a fifth of the time.
+    gc.disable()
+    try:
+        return _run(options)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _run(options: argparse.Namespace) -> int:
     given = trial.setting(options)
     askers, source = trial.askers(options, given.engine)
     alike = Alike(source.lines, given.policy.uses, lambda one: try_out(one, given, source.lines))
@@ -71,13 +85,16 @@ def run(options: argparse.Namespace) -> int:
     else:
         out = Output()
         print_findings(out, source, trials)
-        # Containers that are alike share a decision.
-        shown: dict[int, dict[str, str] | None] = {}
+        # Containers that are alike share a decision, and then differ only in their names here.
+        shown: dict[int, list[tuple[Piece, ...]]] = {}
         for one in trials:
-            key = id(one.decision)
-            if key not in shown:
-                shown[key] = _granted(one)
-            _summary(out, one, shown[key])
+            key = id(one.decision) if one.decision and not one.code else 0
+            if not key or key not in shown:
+                shown[key] = list(_summary(one))
+            first, *rest = shown[key]
+            out.line(f"{one.asker.name}: ", *first)
+            for pieces in rest:
+                out.line(*pieces)
         if not trials:
             out.line(nothing(source))
     return code
@@ -150,21 +167,22 @@ def confinement(decision: policy.Decision) -> Piece:
     return "confined: without prog_load it doesn't need the guard"
 
 
-def _summary(out: Output, one: trial.Trial, granted: dict[str, str] | None) -> None:
-    who = f"{one.asker.name}: "
+def _summary(one: trial.Trial) -> Iterator[tuple[Piece, ...]]:
+    """The lines that say what comes of the request; the first of them goes after the name."""
+    granted = _granted(one)
     if one.code:
         some = f" for some of the names that the {one.depends} can get" if one.depends else ""
         code = f"{some}, exit code {one.code} ({EXITS[one.code]})"
-        out.line(who, styled(PROBLEM, "refused"), code)
+        yield styled(PROBLEM, "refused"), code
     elif one.request is None or granted is None:
-        out.line(who, "asks for nothing")
+        yield ("asks for nothing",)
     else:
         assert one.decision
-        out.line(who, styled(OK, "granted"), f" by rule {one.decision.rule} at {one.request.path}")
-        out.line("  ", confinement(one.decision))
+        yield styled(OK, "granted"), f" by rule {one.decision.rule} at {one.request.path}"
+        yield "  ", confinement(one.decision)
         for option, words in granted.items():
-            out.line(f"  {option}={words}")
+            yield (f"  {option}={words}",)
         for item in one.dropped:
-            out.line("  ", styled(WARNING, "dropped"), f": {item}")
+            yield "  ", styled(WARNING, "dropped"), f": {item}"
         for item in one.decision.trimmed:
-            out.line("  ", styled(WARNING, "trimmed"), f": {item}")
+            yield "  ", styled(WARNING, "trimmed"), f": {item}"

@@ -5,6 +5,7 @@ the lines where they stand.
 """
 
 from collections.abc import Callable, Container, Sequence
+from operator import attrgetter
 
 from ...formats.container import Asker
 from ...text.places import Fault, Spot
@@ -13,6 +14,10 @@ from .trial import Finding, Trial
 
 # What a file says of a container that only names it.
 _NAMES = ("pod",)
+# All that the trial of a container depends on, beside its subject.
+_REST = attrgetter(*(name for name in Asker.__slots__ if name not in ("name", "subject")))
+# What can be looked up as it is.
+_SIMPLE = (str, int, bool, frozenset, type(None))
 
 
 class Alike:
@@ -55,24 +60,24 @@ class Alike:
         subject = {key: value for key, value in one.subject.items() if key not in self._names}
         # An item of an annotation is looked for in its line.
         lines = tuple(self._lines[spot.line - 1] for spot in one.where.values())
-        rest = (getattr(one, name) for name in Asker.__slots__ if name not in ("name", "subject"))
-        return _plain((subject, lines, *rest), top)
+        return lines, _plain((subject, *_REST(one)), top)
 
 
 def _plain(value: object, top: int) -> object:
     """`value` as something that can be looked up, with lines counted from `top`."""
-    if value is None or isinstance(value, str | int):
+    if type(value) in _SIMPLE:
         return value
     if isinstance(value, Spot):
         return value.line - top, value.column
     if isinstance(value, Fault):
         return value.line - top, value.column, value.text
     if isinstance(value, dict):
-        return tuple((key, _plain(one, top)) for key, one in value.items())
+        return *value, _plain((*value.values(),), top)
     if isinstance(value, tuple | list):
-        return tuple(_plain(one, top) for one in value)
+        return tuple([one if type(one) in _SIMPLE else _plain(one, top) for one in value])
     if isinstance(value, Value):
-        return type(value), *(_plain(getattr(value, name), top) for name in value.__slots__)
+        fields = tuple(map(value.__getattribute__, value.__slots__))
+        return type(value), _plain(fields, top)
     return value
 
 
