@@ -31,9 +31,9 @@ capabilities for what the policy grants, bpf(2) in their seccomp filter, and LIB
 It takes effect once hooks_dir in containers.conf(5) also names
 PREFIX/share/containers/oci/precreate.d.
 
-With --engine containerd it also writes {DROP_IN}, in the version of {CONFIG}, which has to
-import it: containerd ignores what has the names of another version. A file of that version that is
-there already stays as it is.
+With --engine containerd it also writes {DROP_IN}, which {CONFIG} has to import. The
+drop-in gets the version of that file, because containerd ignores settings of another version. A
+drop-in of the right version that is there already isn't changed.
 """
 LOCATION = (
     argument(
