@@ -19,6 +19,7 @@ from oci_bpf_hook.kernel.process import unshare
 from oci_bpf_hook.kernel.syscalls import CLONE_NEWNS
 from oci_bpf_hook.mount import container_half
 from oci_bpf_hook.mount.host_half import HostHalf
+from tests.support.command import command as here
 from tests.support.places import ROOT
 from tests.support.podman import IMAGE, World
 
@@ -40,7 +41,13 @@ def command(
     env: Mapping[str, str] | None = None,
     user: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `oci-bpf-hook` with the arguments, as a person does."""
+    """Run `oci-bpf-hook` with the arguments, as a person does.
+
+    In this process, unless it is to run in another environment.
+    """
+    if not (prefix or env or user):
+        done = here(*arguments)
+        return subprocess.CompletedProcess(arguments, *done)
     return subprocess.run(
         [*prefix, sys.executable, "-m", "oci_bpf_hook", *arguments],
         cwd=ROOT,

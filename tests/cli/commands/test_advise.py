@@ -13,7 +13,8 @@ from oci_bpf_hook.errors import BAD_OBJECT, USAGE
 from oci_bpf_hook.formats.advised import FORMS
 from oci_bpf_hook.resources import schema
 from tests.support.bpf import compiled
-from tests.support.command import command as ours
+from tests.support.command import Done
+from tests.support.command import command as run
 from tests.support.places import ROOT
 
 # An interpreter without what pip or Debian has installed.
@@ -25,14 +26,8 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "oci_bpf_hook", "advise", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def command(*arguments: str | Path) -> Done:
+    done = run("advise", *arguments)
     assert "Traceback" not in done.stderr
     return done
 
@@ -46,10 +41,10 @@ def as_json(*arguments: str | Path) -> dict[str, list[str]]:
 
 
 def test_standard_input() -> None:
-    done = ours("advise", "-", stdin=compiled("xdp_redirect"))
+    done = run("advise", "-", stdin=compiled("xdp_redirect"))
     assert (done.returncode, done.stderr) == (0, "")
     assert "\ndelegate_progs: socket_filter, xdp" in f"\n{done.stdout}"
-    done = ours("advise", "-", stdin="text")
+    done = run("advise", "-", stdin="text")
     assert done.returncode == BAD_OBJECT
     assert done.stderr.startswith("oci-bpf-hook: standard input: ")
 

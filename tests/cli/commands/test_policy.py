@@ -1,8 +1,6 @@
 """`oci-bpf-hook policy` and `lint`, as people call them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +9,13 @@ import pytest
 
 from oci_bpf_hook.errors import BAD_POLICY, REFUSED, UNKNOWN_NAME, USAGE
 from oci_bpf_hook.resources import schema
-from tests.support.command import answer
+from tests.support.command import answer, command
 from tests.support.places import ROOT
 from tests.support.policy import POLICY, in_force
 
 SHIPPED = str(ROOT / "oci_bpf_hook" / "policy.yaml")
 SCHEMA = json.loads((ROOT / "schema" / "policy-test.schema.json").read_text())
 HOSTILE = ROOT / "tests" / "data" / "states" / "cri-o-1.37-crun"
-
-
-def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "oci_bpf_hook", *arguments],
-        cwd=ROOT,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def as_json(name: str, *arguments: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import yaml
 from oci_bpf_hook.advise.feature_probes import LEFT_OUT
 from oci_bpf_hook.errors import USAGE
 from oci_bpf_hook.resources import schema
+from tests.support.command import command as here
 from tests.support.consumer import SOURCES, Consumer
 from tests.support.podman import World
 from tests.support.policy import in_force
@@ -36,8 +37,8 @@ def test_record_and_advise_agree(consumer: Consumer, name: str, tmp_path: Path) 
     assert report["result"] == "ok", report["log"]
     for how in ((), ("--exact",)):
         form = ("--format", "json", *how)
-        recorded = json.loads(command("record", "--from", saved, *form).stdout)
-        advised = json.loads(command("advise", *form, consumer.path(name)).stdout)
+        recorded = json.loads(here("record", "--from", saved, *form).stdout)
+        advised = json.loads(here("advise", *form, consumer.path(name)).stdout)
         assert {key: recorded[key] for key in LISTS} == {key: advised[key] for key in LISTS}
         # advise reckons with cgroup_skb programs being attached, which here they aren't.
         missing = {*advised["capabilities"]} - {*recorded["capabilities"]}
@@ -192,12 +193,12 @@ def test_merged_and_compared(consumer: Consumer, tmp_path: Path) -> None:
 def test_standard_input(tmp_path: Path) -> None:
     trace = 'bpf(BPF_MAP_CREATE, {map_type=BPF_MAP_TYPE_HASH, map_name="a"}, 80) = 3\n'
     saved = tmp_path / "saved"
-    done = command("record", "--from-strace", "-", "--save", saved, stdin=trace)
+    done = command("record", "--from-strace", "-", "--save", str(saved), stdin=trace)
     assert (done.returncode, done.stderr) == (0, "")
     assert "strace standard input" in done.stdout
     again = command("record", "--from", "-", stdin=saved.read_text())
     assert again.stdout == done.stdout
-    same = command("record", "--diff", saved, "-", stdin=saved.read_text())
+    same = command("record", "--diff", str(saved), "-", stdin=saved.read_text())
     assert (same.returncode, same.stdout, same.stderr) == (0, "", "")
     for option, why in (("--from-strace", "there is no call of bpf(2)"), ("--from", "isn't JSON")):
         done = command("record", option, "-", stdin="\x00\xff\n")
