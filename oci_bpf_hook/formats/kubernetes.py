@@ -88,7 +88,7 @@ def _without_pods(
     elif strays.is_custom(data.get("apiVersion")):
         # Whoever acts on the object may give these annotations to pods.
         for annotations, at in found:
-            yield strays.asked(name, kind, annotations, at, spots)
+            yield strays.asked(name, data, annotations, at, spots)
     else:
         doubts = [doubt for given, at in found for doubt in strays.useless(name, given, at, spots)]
         yield asker(name, {}, {}, here=spots.get(place, TOP), doubts=doubts)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..delegation.annotations import PREFIX
+from ..policy.forms import ANY, form
 from ..text.places import Fault, Place, Spot, fault
+from . import pod_names
 from .container import TOP, Asker, asker
 
 TYPE_CHECKING = False
@@ -52,9 +54,17 @@ def useless(
 
 
 def asked(
-    name: str, kind: str, given: dict[Any, Any], place: Place, spots: Mapping[Place, Spot]
+    name: str,
+    data: dict[str, Any],
+    given: dict[Any, Any],
+    place: Place,
+    spots: Mapping[Place, Spot],
 ) -> Asker:
-    """What the custom resource `name` asks for, if a pod gets the annotations in `given`."""
+    """What the custom resource `data`, called `name`, asks for if a pod gets what is `given`.
+
+    The pod is in the same namespace, and nobody knows what its containers are called.
+    """
+    kind = str(data.get("kind"))
     annotations = {
         key: value
         for key, value in given.items()
@@ -72,7 +82,20 @@ def asked(
         for key, value in given.items()
         if _is_ours(key) and not isinstance(value, str)
     ]
-    return asker(name, annotations, where, here=here, doubts=doubts)
+    metadata = data.get("metadata")
+    namespace = metadata.get("namespace") if isinstance(metadata, dict) else None
+    pod = pod_names.of_template(kind, data)
+    container = form(f"the names of the containers of the {name}", [(ANY,)])
+    return asker(
+        name,
+        annotations,
+        where,
+        here=here,
+        subject={"namespace": namespace} if isinstance(namespace, str) else {},
+        forms={"container": container, **({"pod": pod} if pod else {})},
+        named=here,
+        doubts=doubts,
+    )
 
 
 def _is_ours(key: object) -> bool:

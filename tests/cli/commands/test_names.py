@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from oci_bpf_hook.errors import BAD_ANNOTATION, DONE, REFUSED
 from tests.formats.test_names import manifest
@@ -227,6 +228,28 @@ def test_a_deployment_of_podmans(given: Given) -> None:
     assert warning.endswith("; podman before 4.4 numbers the pods of a Deployment")
     said = command("lint", "--engine", "podman", "--file", given.file).stdout
     assert "for web-pod-probe it asks for a delegation; for web-pod-0-probe it asks for n" in said
+
+
+def test_the_pods_of_a_custom_resource(given: Given) -> None:
+    """Nobody knows what the controller calls them, and so a rule about that may match."""
+    data = {
+        "apiVersion": "edge.example/v1",
+        "kind": "Prober",
+        "metadata": {"name": "edge", "namespace": "mon", "annotations": ASKS},
+    }
+    text = yaml.safe_dump(data)
+    given.rules('{namespace: mon, pod: "edge-*"}')
+    code, one = given.check(text)
+    assert (code, one["rule"], one["depends_on"]) == (DONE, "r0", None)
+    given.rules("{namespace: mon, container: agent}")
+    code, one = given.check(text)
+    assert (code, one["depends_on"]) == (REFUSED, "container")
+    (warning,) = (text for text in levels(one, "warning") if text.startswith("it depends"))
+    assert "for agent it is granted by rule r0" in warning
+    given.rules("{namespace: other}")
+    code, one = given.check(text)
+    assert (code, one["depends_on"]) == (REFUSED, None)
+    assert 'match: {namespace: "mon", pod: "edge-*"}' in levels(one, "problem")[0]
 
 
 COMPOSE = """\
