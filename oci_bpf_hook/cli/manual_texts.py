@@ -152,7 +152,7 @@ _PLUGINS_ENVIRONMENT = {
     "NRI_PLUGIN_SOCKET, NRI_PLUGIN_NAME, NRI_PLUGIN_IDX": "The fd of the connection, and the name "
     "and index to register with, if an engine has started the plugin. The options --socket, --name "
     "and --idx are ignored then, and the plugin exits when the connection ends.",
-    "NOTIFY_SOCKET": "The socket on which the plugin tells systemd when an engine accepts it.",
+    "NOTIFY_SOCKET": "The socket by which the plugin tells systemd that the engine accepted it.",
 }
 _PLUGINS_FILES = {
     ETC: "The policy, oci-bpf-hook-policy(5).",

@@ -15,7 +15,8 @@
 #include "machine.h"
 
 /* Linux: include/uapi/linux/bpf.h. The offsets are those in union bpf_attr, which are ABI. Tokens
- * are in Linux 6.9 and later, and BTF_GET_FD_BY_ID takes one in Linux 6.16 and later. */
+ * are in Linux 6.9 and later, and BTF_GET_FD_BY_ID takes one in Linux 6.15 and later
+ * (0de445d18e0b). */
 enum { BTF_GET_FD_BY_ID = 19, TOKEN_CREATE = 36 };
 /* A flag in the command since Linux 7.0: another union follows, which is passed on as it is. */
 enum { COMMON_ATTRS = 1 << 16 };
