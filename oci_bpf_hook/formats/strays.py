@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Groups of the kinds that Kubernetes itself has, beside those that end with _OWN.
 _CORE = ("", "apps", "autoscaling", "batch", "extensions", "policy")
 _OWN = ".k8s.io"
+# Its commonAnnotations may be for pods of any file beside it.
+_KUSTOMIZATION = "Kustomization"
 
 
 def is_custom(version: object) -> bool:
@@ -45,12 +47,14 @@ def useless(
     name: str, given: dict[Any, Any], place: Place, spots: Mapping[Place, Spot]
 ) -> Iterator[Fault]:
     """A doubt for each annotation in `given`, which the object `name` has for nothing."""
+    why = (
+        "which makes no pods; put it under the metadata.annotations of a pod, or of the template "
+        "of what makes pods"
+    )
+    if name.partition(" ")[0] == _KUSTOMIZATION:
+        why = "which kubectl kustomize DIRECTORY renders; check what that prints"
     for key in filter(_is_ours, given):
-        yield fault(
-            spots.get((*place, key, "key"), TOP),
-            f"{key} is on the {name}, which makes no pods; put it under the metadata.annotations "
-            "of a pod, or of the template of what makes pods",
-        )
+        yield fault(spots.get((*place, key, "key"), TOP), f"{key} is on the {name}, {why}")
 
 
 def asked(

@@ -56,6 +56,12 @@ def test_annotations_on_what_makes_no_pods(version: str) -> None:
     assert f"{CMDS} is on the Thing without a name, which makes no pods" in doubt.text
 
 
+def test_a_kustomization_is_rendered_first() -> None:
+    text = f"apiVersion: v1\nkind: Kustomization\ncommonAnnotations: {{{CMDS}: any}}\n"
+    (doubt,) = only(text, "kustomization.yaml").doubts
+    assert doubt.text.endswith("which kubectl kustomize DIRECTORY renders; check what that prints")
+
+
 def test_a_custom_resource() -> None:
     """What it asks for is tried, and who decides about it is said."""
     one = only(CUSTOM, "x.yaml")
