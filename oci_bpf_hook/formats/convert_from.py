@@ -66,6 +66,9 @@ def found(
     )
 
 
+_SECTION = re.compile(r"^[ \t]*\[[A-Za-z][\w -]*\]", re.MULTILINE)
+
+
 def annotations(data: bytes, name: str) -> list[Found]:
     """Read lines of KEY=VALUE, or a JSON object."""
     text = text_of(data, name)
@@ -86,7 +89,10 @@ def annotations(data: bytes, name: str) -> list[Found]:
         key, equals, value = plain.partition("=")
         if not equals:
             wrong.append(f"{name}:{number}:1: {quote(plain)} should be KEY=VALUE")
-        given[key.strip()] = value.strip()
+        else:
+            given[key.strip()] = value.strip()
+    if len(wrong) > 1 and not given:
+        raise HookError(USAGE, f"{name} isn't lines of KEY=VALUE, or a JSON object, as annotations")
     if wrong:
         raise HookError(USAGE, *wrong)
     return [found("container", given)]
@@ -175,10 +181,21 @@ def quadlet(data: bytes, name: str, beside: Beside | None = None) -> list[Found]
         notes = tuple(_others(_other_settings(whole.text))) if known.kind == "container" else ()
         return [_of_asker(one, *notes) for one in whole.askers]
     faults: list[Fault] = []
-    text = text_of(data, name)
+    text = _unit(data, name, "Container")
     one = unit.read(text, "", faults)
     raise_if_any(faults, name)
     return [_of_asker(one, *_others(_other_settings(text)))]
+
+
+def _unit(data: bytes, name: str, section: str) -> str:
+    """The text of a unit file.  Raises HookError (USAGE) if nothing in it is a section.
+
+    Otherwise each line of a file in another format would be said to be a wrong setting.
+    """
+    text = text_of(data, name)
+    if not _SECTION.search(text):
+        raise HookError(USAGE, f"{name} isn't a unit file, which has sections such as [{section}]")
+    return text
 
 
 def _other_settings(text: str) -> Iterator[str]:
@@ -196,7 +213,7 @@ def systemd(data: bytes, name: str) -> list[Found]:
     lists: dict[str, list[str]] = {}
     options = {setting: option for option, setting in SYSTEMD.items()}
     private = False
-    for one in settings(text_of(data, name), faults):
+    for one in settings(_unit(data, name, "Service"), faults):
         if one.key == "PrivateBPF":
             private = one.value.lower() in ("1", "yes", "y", "true", "t", "on")
         elif one.key in options:

@@ -349,6 +349,19 @@ def test_a_capability_that_the_result_has_is_not_missed(target: str) -> None:
     assert "add the capability NET_ADMIN" in left
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [("quadlet", "[Container]"), ("systemd", "[Service]"), ("annotations", "KEY=VALUE")],
+)
+def test_another_format_is_named_once(source: str, expected: str) -> None:
+    text = "apiVersion: v1\nkind: Pod\nmetadata:\n- x\n"
+    done = convert(source, "podman", text)
+    assert done.returncode == USAGE
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("oci-bpf-hook: standard input isn't ")
+    assert expected in line
+
+
 def test_systemds_names() -> None:
     done = convert("annotations", "systemd", "io.bpffs.delegate_attachs=cgroup_inet4_bind:xdp\n")
     assert "\nBPFDelegateAttachments=BPFCgroupInet4Bind,BPFXdp\n" in done.stdout
