@@ -33,11 +33,15 @@ class Value:
 
     def __init__(self, **fields: object) -> None:
         names = self.__slots__
-        if len(fields) != len(names) or not all(map(fields.__contains__, names)):
-            raise TypeError(f"{type(self).__name__} takes {names}, not {tuple(fields)}")
+        complete = len(fields) == len(names)
         put = object.__setattr__
-        for name, value in fields.items():
-            put(self, name, value)
+        try:
+            for name in names:
+                put(self, name, fields[name])
+        except KeyError:
+            complete = False
+        if not complete:
+            raise TypeError(f"{type(self).__name__} takes {names}, not {tuple(fields)}")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")

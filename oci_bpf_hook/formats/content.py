@@ -47,6 +47,8 @@ def content(
 
 def located(parts: tuple[Part, ...], spot: Spot) -> tuple[str, Spot]:
     """The file in which `spot` is, and the spot there."""
+    if len(parts) == 1:
+        return parts[0].name, spot
     part = parts[bisect_right(parts, spot.line, key=lambda one: one.line) - 1]
     return part.name, Spot(line=spot.line - part.line + 1, column=spot.column)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 # What comes before a member's value or an item, or the end of the object or array.
-_MEMBER = re.compile(r'[ \t\n\r,]*(?:"((?:[^"\\]|\\.)*)"[ \t\n\r]*:[ \t\n\r]*|\})')
+_MEMBER = re.compile(r'[ \t\n\r,]*(?:"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\n\r]*:[ \t\n\r]*|\})')
 _ITEM = re.compile(r"[ \t\n\r,]*(\])?")
 # The offsets of a member's key and of its value; an array's item has the same offset twice.
 _Children = dict[str | int, tuple[int, int]]

@@ -137,8 +137,9 @@ class _Pod:
         self._name = str(outer.get("name") or inner.get("name") or "without a name")
         self._namespace = outer.get("namespace") or inner.get("namespace")
         self._engine = engine
+        self._containers = list(self._read_containers())
         self._podmans = {
-            name: pod_names.of_podman(self._kind, data, name) for name, _, _ in self._containers()
+            name: pod_names.of_podman(self._kind, data, name) for name, _, _ in self._containers
         }
         self._by_podman = engine == "podman" or (engine is None and self._is_podmans())
         # podman gives containers the annotations of a Deployment itself and not its template's.
@@ -175,7 +176,7 @@ class _Pod:
         else:
             for key, spot in self._where.items():
                 doubts += _doubts_of_key(key, spot, self._podmans)
-        for name, data, place in self._containers():
+        for name, data, place in self._containers:
             yield self._asker(name, data, place, doubts)
             doubts = []  # Only the first container reports them.
 
@@ -299,7 +300,7 @@ class _Pod:
                 text = f"the value of {quote(key)} isn't a text; put it in quotes"
                 self._faults.append(fault(self._spot((*place, key)), text))
 
-    def _containers(self) -> Iterator[tuple[str, Mapping[str, Any], Place]]:
+    def _read_containers(self) -> Iterator[tuple[str, Mapping[str, Any], Place]]:
         for key in ("initContainers", "containers", "ephemeralContainers"):
             listed = self._spec.get(key)
             for number, data in enumerate(listed if isinstance(listed, list) else ()):

@@ -178,7 +178,8 @@ class _Reader:
         if len(self._open) >= _DEEPEST:
             self._fault(event.start_mark, "this is nested too deeply")
             raise _TooMuchError
-        self._known(event)
+        if event.tag is not None:
+            self._known(event)
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         self._open.append(_Open(event, data, reset=event.tag == _RESET))

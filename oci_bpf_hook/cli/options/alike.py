@@ -18,6 +18,7 @@ _NAMES = ("pod",)
 _REST = attrgetter(*(name for name in Asker.__slots__ if name not in ("name", "subject")))
 # What can be looked up as it is.
 _SIMPLE = (str, int, bool, frozenset, type(None))
+_EMPTY = ()
 
 
 class Alike:
@@ -74,7 +75,10 @@ def _plain(value: object, top: int) -> object:
     if isinstance(value, dict):
         return *value, _plain((*value.values(),), top)
     if isinstance(value, tuple | list):
-        return tuple([one if type(one) in _SIMPLE else _plain(one, top) for one in value])
+        # Most are simple or empty, and a call for each of these would take twice as long.
+        return tuple(
+            [one if type(one) in _SIMPLE else _plain(one, top) if one else _EMPTY for one in value]
+        )
     if isinstance(value, Value):
         fields = tuple(map(value.__getattribute__, value.__slots__))
         return type(value), _plain(fields, top)
@@ -85,5 +89,12 @@ def _moved(finding: Finding, lines: int) -> Finding:
     spot = finding.spot
     if spot is None or not lines:
         return finding
-    fields = {name: getattr(finding, name) for name in Finding.__slots__}
-    return Finding(**{**fields, "spot": Spot(line=spot.line + lines, column=spot.column)})
+    return Finding(
+        level=finding.level,
+        code=finding.code,
+        lint=finding.lint,
+        key=finding.key,
+        spot=Spot(line=spot.line + lines, column=spot.column),
+        text=finding.text,
+        doubt=finding.doubt,
+    )

@@ -89,7 +89,7 @@ class Output:
                 line.append_text(_text(piece))
             self._console.print(line, soft_wrap=True)
         else:
-            print("".join(_plain(piece) for piece in pieces), file=self._stream)
+            print("".join(map(_plain, pieces)), file=self._stream)
 
     def table(self, titles: Sequence[str], rows: Iterable[Sequence[Piece]]) -> None:
         """Print a table; a column that has only numbers is aligned to the right."""
