@@ -20,11 +20,11 @@ PERF_ATTACH = "perf-attach"
 PERF_BUFFER = "perf-buffer"
 # What is true of such programs, as words that go after their names, and what to do about it.
 WHY = (
-    "attaching takes perf_event_open(2), which asks the initial user namespace and ignores tokens: "
+    "attaching needs perf_event_open(2), which takes no token and wants privilege on the host: "
     "kprobes and uprobes are refused, and tracepoints and perf events work if the host's "
     "kernel.perf_event_paranoid is 0 or less"
 )
-FIX = "use kprobe.multi, uprobe.multi, raw_tp or tp_btf, which don't take it"
+FIX = "use kprobe.multi, uprobe.multi, raw_tp or tp_btf, which don't need that call"
 
 # A program of the type kprobe with one of these attach types is attached by a link instead.
 _LINKS = frozenset(
@@ -54,6 +54,6 @@ def perf_attach(names: "Iterable[str]") -> str:
 def perf_buffer(what: str) -> str:
     """The whole sentence about `what`, a perf buffer with its verb."""
     return (
-        f"{what} filled through perf_event_open(2), which ignores tokens and, unless the host's "
-        "kernel.perf_event_paranoid is 0 or less, refuses that; a ringbuf isn't"
+        f"{what} filled through perf_event_open(2), which takes no token and fails in a container "
+        "unless the host's kernel.perf_event_paranoid is 0 or less; use a ringbuf instead"
     )

@@ -150,7 +150,7 @@ class _Broker:
         except OSError as error:
             raise odd_broker(error.strerror or "no reason") from None
         if not answer:
-            raise odd_broker("it hung up, which it does if somebody asks far too often")
+            raise odd_broker("it closed the connection, as it does if a user asks far too often")
         try:
             return load_json(answer, unique=True), fd
         except ValueError as error:

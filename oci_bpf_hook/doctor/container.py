@@ -201,7 +201,7 @@ class _Examination:
             yield self._none("")
         elif os.geteuid() == 0 and self._root_token() != errno.ENOENT:
             # podman binds the host's /sys into a container of a pod with a user namespace.
-            yield self._none(f"; that at {self.path} is the host's own, and gives it no token")
+            yield self._none(f"; the one at {self.path} is the host's own, and gives it no token")
         else:
             why = f"the bpffs at {self.path} delegates nothing"
             yield problem("masks-empty", why, self._delegate())

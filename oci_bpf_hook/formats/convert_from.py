@@ -113,7 +113,7 @@ def podman_command(data: bytes, name: str) -> list[Found]:
             USAGE,
             *(
                 Problem(
-                    f"{name}: no release of podman that is known here has the option {option}",
+                    f"{name}: no known release of podman has the option {option}",
                     hint=f"write {option}=VALUE if it takes a value, or leave it out",
                 )
                 for option in (quote(one)[1:-1] for one in unknown)
@@ -156,7 +156,7 @@ def _others(names: Iterable[str]) -> Iterator[str]:
     """The note that what has these `names` isn't converted, if there are any."""
     listed = ", ".join(quote(name)[1:-1] for name in dict.fromkeys(names))
     if listed:
-        yield f"{listed}: not converted, so add to the result what it needs of that"
+        yield f"{listed}: not converted; add to the result what the container needs of this"
 
 
 def manifests(data: bytes, name: str, beside: Beside | None = None) -> list[Found]:

@@ -209,7 +209,7 @@ class _Pod:
         if self._podmans and not podmans and self._where:
             yield fault(
                 self._spot((*self._outer, "kind")),
-                f"podman kube play makes no containers of this {self._kind}",
+                f"podman kube play makes no containers from this {self._kind}",
             )
             return
         for key, spot in self._where.items():

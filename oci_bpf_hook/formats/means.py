@@ -240,13 +240,13 @@ def _not_ambient(given: Means, lost: list[str]) -> Lack:
     names = ", ".join(f"CAP_{name}" for name in lost)
     said = (
         f"it runs as the user {given.user}, and a process that isn't root's has a capability only"
+        " if that is in its ambient set"
     )
     if given.ambient is None:
-        said += " if that is in its ambient set, where podman puts what is added, and Kubernetes"
-        said += " and Docker put nothing"
+        said += "; podman puts added capabilities into that set, but Kubernetes and Docker don't"
         fix = "run it as root, which is root only in the container's user namespace"
     else:
-        said += f" if that is in its ambient set, where {names} isn't"
+        said += f", where {names} isn't"
         fix = f"add {names} to process.capabilities.ambient and to the other sets"
     return Lack(code=AMBIENT, option="", spot=given.user_spot, reason=said, fix=fix)
 

@@ -171,11 +171,11 @@ def busy_broker(seconds: float) -> HookError:
 
 
 def odd_broker(reason: str) -> HookError:
-    """The error if a broker is there, and for this `reason` its answer is of no use."""
+    """The error if a broker is there, and for this `reason` its answer can't be used."""
     return HookError(
         NO_BROKER,
-        f"the broker runs, but it gave no answer that is of use ({reason}); start the container "
-        f"again, and if that doesn't help, {_SAYS}",
+        f"the broker runs, but its answer can't be used ({reason}); start the container again, "
+        f"and if that doesn't help, {_SAYS}",
     )
 
 

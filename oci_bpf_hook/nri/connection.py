@@ -1,8 +1,8 @@
 """The plugin's connection to its engine: how it is made, read, written, and made again.
 
-It is made again after the engine has ended it, and then after a pause, which grows while nobody
-answers.  Nothing else ends it: an engine takes one plugin after the other, so one that loses
-patience only makes the others wait for longer.
+If the engine ends the connection, the plugin connects again after a pause, which grows while nobody
+answers.  The plugin never gives up on an answer: an engine registers one plugin after the other, so
+whoever connects anew only makes the others wait for longer.
 """
 
 import os
@@ -19,8 +19,7 @@ SOCKET = "/var/run/nri/nri.sock"
 # The fd of a plugin that the engine itself has started, and how the plugin is to register.
 _LAUNCHED = "NRI_PLUGIN_SOCKET"
 _NAME, _INDEX = "NRI_PLUGIN_NAME", "NRI_PLUGIN_IDX"
-# The longest time for which a frame of ours may wait in the kernel is as long as there is room; so
-# much is read at once.
+# The most bytes that are read at once.
 _READ = 1 << 16
 # Seconds between two attempts to connect, at first and at most.
 FIRST_PAUSE = 0.1

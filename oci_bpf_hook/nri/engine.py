@@ -16,7 +16,8 @@ def require_host() -> None:
     """Raise HookError (NO_BROKER) unless this process is root's in the initial user namespace."""
     if not is_initial() or os.geteuid():
         raise HookError(
-            NO_BROKER, "the NRI plugin is root's, in the initial user namespace; start it there"
+            NO_BROKER,
+            "the NRI plugin has to run as root in the initial user namespace; start it there",
         )
 
 
@@ -29,7 +30,7 @@ class Engine(Process):
     def __init__(self, sock: socket.socket) -> None:
         pid, uid, _ = credentials(sock)
         if uid:
-            raise HookError(NO_BROKER, f"the engine is of uid {uid}, and only root's is believed")
+            raise HookError(NO_BROKER, f"the engine runs as uid {uid}, and has to run as root")
         if not pid:
             raise HookError(
                 NO_BROKER,

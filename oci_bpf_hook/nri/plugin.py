@@ -1,10 +1,10 @@
 """The NRI plugin: when an engine creates a container that asks, it delegates BPF to it.
 
-All pods of a node wait for each answer, so this process never does what may take long.  Whoever
-doesn't ask is answered at once; every other creation is served by a process of its own (`worker`),
-and if that isn't done in time, the creation is refused.  An engine goes on without a plugin that
-doesn't answer, and so creates the container as if it hadn't asked; therefore our own deadline is
-well before the engine's.
+All pods of a node wait for each answer, so this process never does anything that may take long.  A
+container that doesn't ask is answered at once; every other creation is served by a process of its
+own (`worker`), and if that isn't done in time, the creation is refused.  An engine goes on without
+a plugin that doesn't answer, and so creates the container as if it hadn't asked; therefore our own
+deadline is well before the engine's.
 """
 
 import fcntl
@@ -30,7 +30,8 @@ from .wire.mux import OutOfStepError
 from .wire.protobuf import MalformedError
 from .wire.session import Call, RefusedError
 
-# Our deadline in seconds, and as a part of the engine's; the engine's, if it doesn't tell it.
+# We answer after at most so many seconds, and within this part of the engine's time limit, which is
+# assumed to be the last of these if the engine doesn't tell it.
 _DEADLINE = 1.2
 _PART = 0.6
 _ENGINES_DEADLINE = 2.0

@@ -64,8 +64,8 @@ class Pod:
         if is_initial(self.user):
             raise HookError(
                 NO_USER_NAMESPACE,
-                "the pod is in the host's user namespace, and BPF tokens exist only in another; "
-                "add hostUsers: false",
+                "the pod is in the host's user namespace, where there are no BPF tokens; add "
+                "hostUsers: false",
             )
         parent = owning(self.user)
         try:

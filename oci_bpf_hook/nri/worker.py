@@ -123,7 +123,7 @@ def sentence(error: HookError) -> bytes:
 
 
 def _delegate(creation: Creation, situation: Situation, case: Case) -> bytes:
-    """Take steps 3 to 10, and return the answer; in step 1 and 2 the engine has said all of it."""
+    """Take steps 3 to 10, and return the answer; the request was steps 1 and 2."""
     # 4. policy: first, so that the host's log has its faults even if the request is wrong
     case.policy()
     # 3. request

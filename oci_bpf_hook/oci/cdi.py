@@ -25,8 +25,8 @@ DIRECTORY = DIRECTORIES[0]
 FILE = "bpffs.io-profile.json"
 TOKEN_PATH = "LIBBPF_BPF_TOKEN_PATH"  # noqa: S105  A variable's name.
 # Where a container has the shim, and what has its programs preload it.  AddressSanitizer's runtime
-# ends a program whose first library isn't its own, by the name libasan.so in the library's path.
-# Its reason, that libc must not come before it, doesn't concern the shim.
+# ends a program if the first library's path doesn't contain libasan.so, because the runtime has to
+# replace functions of libc.  The shim has none of these functions, so it may come first.
 PLACE = "/usr/lib/oci-bpf-hook/with-libasan.so/libbpf-token-shim.so"
 PRELOAD = "LD_PRELOAD"
 OPTIONS = ("bind", "ro", "nosuid", "nodev")

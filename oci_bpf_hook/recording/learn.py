@@ -37,8 +37,8 @@ _PROBE_WHY = {
 _UNSEEN = (
     "came without the instructions, so every load counts as the program's own: the "
     "lists may have what only libbpf's probes ask for, such as socket_filter, cgroup_sock and "
-    "kprobe, and CAP_PERFMON may be missing, which programs need that print, that read memory, or "
-    "that do some arithmetic with pointers; strace shows instructions with -v"
+    "kprobe, and CAP_PERFMON may be missing, which a program needs to print, to read memory and "
+    "for some arithmetic with pointers; strace shows instructions with -v"
 )
 # PROG_ATTACH and LINK_CREATE.
 _ATTACHING = (8, 28)

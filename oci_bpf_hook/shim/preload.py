@@ -80,7 +80,7 @@ def loadable(root: str, mounts: "Iterable[str]") -> None:
         posix.close(top)
     raise _cannot(
         "the image has no loader of glibc or musl for this machine "
-        f"({' or '.join(f'/{path}' for path in loaders)}), and the shim reaches no static programs"
+        f"({' or '.join(f'/{path}' for path in loaders)}), so no library can be preloaded"
     )
 
 

@@ -21,17 +21,17 @@ enum { BTF_GET_FD_BY_ID = 19, TOKEN_CREATE = 36 };
 /* A flag in the command since Linux 7.0: another union follows, which is passed on as it is. */
 enum { COMMON_ATTRS = 1 << 16 };
 enum { F_TOKEN_FD = 1 << 16 };
-/* No union bpf_attr is longer; a longer one isn't understood here, and stays refused. */
+/* No kernel has a longer union bpf_attr; a call with a longer one isn't repeated. */
 enum { LONGEST = 256 };
-/* No flags, program or log are at the end of a shorter one. */
+/* A shorter union has none of the fields that are used here. */
 enum { SHORTEST = 8 };
 /* Linux: include/uapi/asm-generic/errno-base.h and fcntl.h */
 enum { EPERM = 1, EINVAL = 22 };
 enum { AT_FDCWD = -100, O_CLOEXEC = 02000000, F_DUPFD_CLOEXEC = 1030 };
 enum { PROT_READ_WRITE = 3, MAP_PRIVATE_ANONYMOUS = 0x22 };
 enum { AT_SECURE = 23 };
-/* Where the token is while it is used, if the limit of open files is above it. So the number that a
- * map or program gets is the lowest that is free, as in a program that is allowed to make it. */
+/* Where the token is while it is used, if the limit of open files is above it. So a map or
+ * program still gets the lowest fd that is free, as it would without the shim. */
 enum { HIGH = 512 };
 enum { SIGSET_SIZE = 8, STDERR = 2 };
 
@@ -183,9 +183,10 @@ static long make_token(void)
     return high;
 }
 
-/* Whether the 8 bytes at `address` can be read, by a call that fails if they can't, and otherwise
- * because there is no way -1 to change the mask. A seccomp filter may have refused bpf(2) before
- * anybody has looked at the union, and then it may be anywhere. */
+/* Whether the 8 bytes at `address` can be read. rt_sigprocmask(2) fails with EFAULT if they can't,
+ * and with EINVAL if they can, because -1 is no way to change the mask. This is needed because a
+ * seccomp filter may have refused bpf(2) before the kernel has read the union, whose address may then
+ * be wrong. */
 static int readable(long address)
 {
     return kernel(NR_SIGPROCMASK, -1, address, 0, SIGSET_SIZE, 0, 0) == -EINVAL;
@@ -196,8 +197,8 @@ static u32 *field(u8 *attr, u8 offset)
     return (u32 *)(attr + offset);
 }
 
-/* What the kernel says to `command` with a token. The caller's union stays as it is, but for what
- * the kernel writes into it. */
+/* The result of `command` with a token. The caller's union isn't changed, except that it gets what the
+ * kernel writes. */
 static long with_token(const struct command *command, long cmd, u8 *attr, u32 size, const long *common)
 {
     u8 copy[LONGEST] __attribute__((aligned(8)));

@@ -279,7 +279,7 @@ def _answer(listening: socket.socket, answers: tuple[object, ...], fds: tuple[in
 
 
 ODD = {
-    "nothing": ((), "hung up"),
+    "nothing": ((), "closed the connection"),
     "no JSON": ((b"x",), "isn't JSON"),
     "a list": (([],), "isn't a JSON object"),
     "version 2": (({**GRANTED, "version": 2},), "different releases"),
@@ -287,7 +287,7 @@ ODD = {
     "an error without a reason": (({"version": 1, "code": 0, "problems": []},), "restart"),
     "no mount": ((GRANTED, MOUNTED), "sent no mount"),
     "a mount too early": ((MOUNTED,), "has the keys"),
-    "hanging up": ((GRANTED,), "hung up"),
+    "hanging up": ((GRANTED,), "closed the connection"),
 }
 
 

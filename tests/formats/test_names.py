@@ -152,7 +152,7 @@ def test_a_deployment_of_podmans() -> None:
 
 def test_what_podman_does_not_play() -> None:
     one = only(manifest("StatefulSet", outer={PROFILE: "xdp"}), engine="podman")
-    assert doubts(one) == ["podman kube play makes no containers of this StatefulSet"]
+    assert doubts(one) == ["podman kube play makes no containers from this StatefulSet"]
 
 
 # ---- Quadlet

@@ -335,7 +335,7 @@ def test_what_is_lost_of_a_quadlet_unit() -> None:
         "Network=host\nVolume=/a:/b\nVolume=/c:/d\nUserNS=auto\nAddCapability=BPF\n"
     )
     done = convert("quadlet", "podman", unit)
-    assert "note: container: [Unit], Network=, Volume=: not converted, so add" in done.stderr
+    assert "note: container: [Unit], Network=, Volume=: not converted; add" in done.stderr
     less = "\n".join(line for line in unit.splitlines()[2:] if line[:3] not in ("Net", "Vol"))
     assert "not converted" not in convert("quadlet", "podman", less).stderr
 
