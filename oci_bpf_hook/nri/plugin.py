@@ -35,6 +35,8 @@ from .wire.session import Call, RefusedError
 _DEADLINE = 1.2
 _PART = 0.6
 _ENGINES_DEADLINE = 2.0
+# The most bytes of answers that an engine may leave unread.
+_UNREAD = 1 << 20
 # The most seconds that stopping waits for mounts to be taken away.
 _STOPPING = 3
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -66,7 +68,7 @@ class Plugin:
         # The containers that may have a mount of ours where their engine finds it.
         self._mounted: set[str] = set()
         # The containers that a Synchronize in parts has told of so far.
-        self._told: set[str] = set()
+        self._told: list[bytes] = []
         self._lock = -1
         self._stopping = False
         self._pause = FIRST_PAUSE
@@ -232,6 +234,9 @@ class Plugin:
         except OSError as error:
             self._hang_up(str(error.strerror))
             return
+        if waits and len(connection.session.out) > _UNREAD:
+            self._hang_up("the engine reads no answers")
+            return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)
         if self._selector.get_key(connection.sock).events != events:
             self._selector.modify(connection.sock, events)
@@ -276,15 +281,15 @@ class Plugin:
 
     def _synchronize(self, connection: Connection, call: Call) -> bytes | None:
         found, more = messages.read_synchronize(call.payload)
-        self._told.update(found)
+        self._told += found
         if more:
             return messages.synchronized(more=True)
-        keep, self._told = frozenset(self._told), set()
+        told, self._told = self._told, []
         parent = os.getpid()
         # The engine creates nothing before this is answered.  So whoever collects knows the mounts
         # of before from those of after.
         task = Task(BEGINS, connection, call.number, "", monotonic() + self._patience)
-        self._tasks.start(task, lambda sock: worker.sweep(sock, connection.engine, keep, parent))
+        self._tasks.start(task, lambda sock: worker.sweep(sock, connection.engine, told, parent))
         return None
 
     def _create(self, connection: Connection, call: Call) -> bytes | None:
@@ -301,6 +306,8 @@ class Plugin:
 
     def _happened(self, connection: Connection, call: Call) -> None:
         """A container has its mount by now, or needs it no more."""
+        if not messages.concerns(call.method, call.payload, self._mounted):
+            return
         event, identity = messages.read_event(call.method, call.payload)
         if event and identity in self._mounted:
             self._collect(connection, identity)

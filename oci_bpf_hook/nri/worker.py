@@ -237,16 +237,18 @@ def collect(sock: socket.socket, engine: Engine, identity: str, parent: int) -> 
         os._exit(0)
 
 
-def sweep(sock: socket.socket, engine: Engine, keep: frozenset[str], parent: int) -> NoReturn:
-    """Say LISTED, then LEFT for each of the containers `keep` that has a mount, and end.
+def sweep(sock: socket.socket, engine: Engine, told: list[bytes], parent: int) -> NoReturn:
+    """Say LISTED, then LEFT for each mount of a container that isn't started yet, and end.
 
-    The mounts for all others that there were before LISTED are detached.
+    The engine has `told` of all containers.  Other mounts that there were before LISTED are
+    detached.
     """
     try:
         settle(parent, COLLECTING, sock.fileno(), *engine.fds())
         with EngineHalf(engine, COLLECTING) as half:
             listed = half.listed()
             sock.send(LISTED)
+            keep = messages.unstarted(told, listed)
             for identity in listed:
                 if identity in keep:
                     sock.send(LEFT + identity.encode("utf-8", "surrogateescape"))

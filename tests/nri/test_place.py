@@ -9,6 +9,7 @@ import pytest
 
 from oci_bpf_hook.nri.engine import Engine
 from oci_bpf_hook.nri.place import EngineHalf
+from oci_bpf_hook.nri.wire.protobuf import encode
 from oci_bpf_hook.paths import PODS, RUN
 from tests.support.nri import (
     LIMIT,
@@ -101,3 +102,19 @@ def test_what_was_not_taken_away_is_at_the_next_event(pod: Pod) -> None:
         assert held() == [identity]
         taken_away(plugin, begun, identity)
     assert nothing_left()
+
+
+def test_a_container_that_is_longer_than_what_is_read(pod: Pod) -> None:
+    """Its pod's author may make it so, and a session begins all the same, with what is to stay."""
+    with Plugin() as plugin:
+        with plugin.session() as begun:
+            identity, request = pod.creation()
+            assert mount_of(begun.call("CreateContainer", request))
+        again = plugin.accept()
+        with again.sock:
+            long = encode({1: "other", 4: 1, 7: [identity, *["a"] * 70_000]})
+            mine = encode({1: identity, 4: 1})
+            again.start(containers=[long, mine])
+            wait_until_gone(plugin.children())
+            assert held() == [identity]
+            taken_away(plugin, again, identity)

@@ -316,6 +316,24 @@ def test_a_message_that_is_none(method: str) -> None:
         assert begun.call("Shutdown", b"").code == 0
 
 
+def ask_for_nothing(begun: Session) -> None:
+    """Call again and again, and read no answer."""
+    for _ in range(100_000):
+        begun.begin("Nothing", b"")
+
+
+def test_an_engine_that_reads_nothing() -> None:
+    """What is to be sent to it doesn't grow without end."""
+    with Plugin() as plugin:
+        begun = plugin.accept()
+        with begun.sock:
+            begun.start()
+            with pytest.raises(ConnectionError):
+                ask_for_nothing(begun)
+        with plugin.session():
+            assert "reads no answers" in plugin.errors.read_text()
+
+
 def test_anything_at_all(pod: Pod) -> None:
     """Bytes, frames of bytes and calls of bytes: it goes on, or hangs up and comes back."""
     made = random.Random(7)

@@ -8,7 +8,7 @@ import pytest
 from oci_bpf_hook.errors import HookError
 from oci_bpf_hook.nri.pod import free
 from oci_bpf_hook.nri.wire.messages import Mount
-from oci_bpf_hook.nri.wire.protobuf import encode
+from oci_bpf_hook.nri.wire.protobuf import Message, encode
 from oci_bpf_hook.oci.cdi import PLACE
 from tests.support.nri import (
     ASK,
@@ -210,6 +210,18 @@ def test_a_request_that_is_none(begun: Session) -> None:
         answer = begun.call("CreateContainer", payload)
         assert answer.code == 2
         assert answer.message
+
+
+def test_who_has_too_much_to_say(begun: Session, pod: Pod) -> None:
+    """Nobody else is refused for it, but whoever asks is."""
+    many = field(7, [b"a"] * 375_000)
+    _, request = pod.creation(container={7: many})
+    answer = begun.call("CreateContainer", request)
+    assert (answer.code, answer.message) == (2, "the request has more than 65536 fields")
+    _, request = pod.creation({}, container={7: many})
+    assert begun.call("CreateContainer", request).code == 0
+    started = encode({1: 6, 2: Message(request).data(1), 3: Message(request).data(2)})
+    assert begun.call("StateChange", started).code == 0
 
 
 def test_who_only_mentions_it(begun: Session, pod: Pod) -> None:

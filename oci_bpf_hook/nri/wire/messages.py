@@ -5,14 +5,16 @@ says which event it is, and only a few have a call of their own; since NRI 0.12 
 pkg/api/api.proto).
 """
 
+from contextlib import suppress
+
 from ...delegation.annotations import PREFIX, asked
 from ...values import Value
 from . import ttrpc
-from .protobuf import Message, encode
+from .protobuf import MalformedError, Message, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 PLUGIN_SERVICE = "nri.pkg.api.v1alpha1.Plugin"
 RUNTIME_SERVICE = "nri.pkg.api.v1alpha1.Runtime"
@@ -104,11 +106,26 @@ def read_configure(payload: bytes) -> Configuration:
     )
 
 
-def read_synchronize(payload: bytes) -> tuple[list[str], bool]:
-    """The ids of the containers that aren't started yet, and whether another call has more."""
+def read_synchronize(payload: bytes) -> tuple[list[bytes], bool]:
+    """The containers that there are, for `unstarted`, and whether another call has more."""
     message = Message(payload)
-    found = [one.text(1) for one in message.messages(2) if one.number(4) in _NOT_STARTED]
-    return found, bool(message.number(3))
+    return message.datas(2), bool(message.number(3))
+
+
+def unstarted(containers: "Iterable[bytes]", identities: "Iterable[str]") -> set[str]:
+    """Those of the `identities` whose containers are among `containers`, and not started yet.
+
+    Only containers that may be one of these are decoded; one that can't be is passed over.
+    """
+    wanted = {one.encode("utf-8", "surrogateescape"): one for one in identities}
+    found = set()
+    for data in containers:
+        if any(one in data for one in wanted):
+            with suppress(MalformedError):
+                container = Message(data)
+                if container.number(4) in _NOT_STARTED:
+                    found.add(container.text(1))
+    return found.intersection(wanted.values())
 
 
 def read_id(payload: bytes) -> str:
@@ -127,7 +144,7 @@ def read_started(method: str, payload: bytes) -> Creation | None:
     if _PREFIX not in payload:
         return None
     message = Message(payload)
-    at = 2 if method == STATE_CHANGE else 1
+    at = _pod_at(method)
     pod = message.message(at)
     return _creation(pod, message.message(at + 1)) if asked(pod.pairs(6)) else None
 
@@ -156,6 +173,22 @@ def _mount(message: Message) -> Mount:
         source=message.text(3),
         options=message.texts(4),
     )
+
+
+def concerns(method: str, payload: bytes, identities: "Iterable[str]") -> bool:
+    """Whether a call of `method` may be about one of the `identities`, or about a pod that asks.
+
+    The container isn't decoded for that, so that events of all others cost little, however long
+    their pods' authors make them.
+    """
+    if any(one.encode("utf-8", "surrogateescape") in payload for one in identities):
+        return True
+    return _PREFIX in payload and asked(Message(payload).message(_pod_at(method)).pairs(6))
+
+
+def _pod_at(method: str) -> int:
+    """The field of the pod in a call about an event; the container's is the next one."""
+    return 2 if method == STATE_CHANGE else 1
 
 
 def read_event(method: str, payload: bytes) -> tuple[str, str]:

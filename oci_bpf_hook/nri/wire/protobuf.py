@@ -25,6 +25,9 @@ _SIZES = {_FIXED64: 8, _FIXED32: 4}
 # The most bytes of a number of 64 bits, and the highest number of a field.
 _LONGEST = 10
 _HIGHEST = (1 << 29) - 1
+# The most fields that a message is read with.  No container that is meant to run has as many
+# arguments, and reading them takes time, in which an engine waits for us.
+MOST = 1 << 16
 
 
 class MalformedError(ValueError):
@@ -41,8 +44,11 @@ class Message:
 
     def __init__(self, data: bytes) -> None:
         self._fields: dict[int, list[int | bytes]] = {}
-        at = 0
+        at = found = 0
         while at < len(data):
+            found += 1
+            if found > MOST:
+                raise MalformedError(f"has more than {MOST} fields")
             key, at = _read(data, at)
             number, kind = key >> 3, key & 7
             if not 0 < number <= _HIGHEST:
@@ -81,6 +87,10 @@ class Message:
         """The bytes in the `field`; the last ones count if it is there more than once."""
         return b"".join(self._all(field)[-1:])
 
+    def datas(self, field: int) -> list[bytes]:
+        """All bytes in the repeated `field`."""
+        return list(self._all(field))
+
     def message(self, field: int) -> "Message":
         """The message in the `field`, empty if it is missing."""
         # If it is there more than once, all are merged, and that is what their bytes one after the
@@ -112,6 +122,9 @@ def _text(values: list[bytes], field: int) -> str:
 
 def _read(data: bytes, at: int) -> tuple[int, int]:
     """The number at the place `at`, and the place after it."""
+    # Most numbers are of one byte.
+    if at < len(data) and data[at] < 0x80:
+        return data[at], at + 1
     value = 0
     for shift, byte in enumerate(data[at : at + _LONGEST]):
         value |= (byte & 0x7F) << 7 * shift

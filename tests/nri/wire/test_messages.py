@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from oci_bpf_hook.nri.wire import messages, ttrpc
 from oci_bpf_hook.nri.wire.messages import Mount
-from oci_bpf_hook.nri.wire.protobuf import MalformedError, Message, encode
+from oci_bpf_hook.nri.wire.protobuf import MOST, MalformedError, Message, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,13 @@ def test_the_engine_configures() -> None:
 def test_the_engine_synchronizes() -> None:
     containers = [encode({**CONTAINER, 1: f"id-{number}"}) for number in range(3)]
     payload = encode({1: [encode(POD)], 2: containers, 3: 1})
-    assert messages.read_synchronize(payload) == (["id-0", "id-1", "id-2"], True)
+    assert messages.read_synchronize(payload) == (containers, True)
+    assert messages.unstarted(containers, ["id-2", "id-0", "id"]) == {"id-0", "id-2"}
+    running = encode({**CONTAINER, 1: "id-1", 4: 3})
+    # A container's author may make it longer than what is read, and so may be none.
+    long = encode({1: "other", 7: ["id-1"] * (MOST + 1)})
+    assert messages.unstarted([long, b"\xffid-1", running, containers[0]], ["id-1"]) == set()
+    assert messages.unstarted([long, containers[1]], ["id-1"]) == {"id-1"}
     assert messages.read_synchronize(b"") == ([], False)
     assert Message(messages.synchronized(more=True)).number(2) == 1
     assert messages.synchronized(more=False) == b""
@@ -97,6 +103,20 @@ def test_events_in_both_dialects(number: int, event: str) -> None:
     new = encode({1: encode(POD), 2: encode(CONTAINER)})
     assert messages.read_event("StateChange", old) == (event, "id")
     assert messages.read_event(event, new) == (event, "id")
+
+
+def test_whom_an_event_concerns() -> None:
+    container = encode({1: "a1", 7: ["x"] * 9})
+    payload = encode({1: 6, 3: container})
+    for method in ("StateChange", "StartContainer"):
+        assert not messages.concerns(method, payload, [])
+        assert not messages.concerns(method, payload, ["b2"])
+        assert messages.concerns(method, payload, ["b2", "a1"])
+    asks, label = encode({6: {"io.bpffs.path/x": ""}}), encode({5: {"io.bpffs.path": ""}})
+    for pod, concerned in ((asks, True), (label, False)):
+        new, old = encode({1: pod, 2: container}), encode({1: 6, 2: pod, 3: container})
+        assert messages.concerns("StartContainer", new, []) is concerned
+        assert messages.concerns("StateChange", old, []) is concerned
 
 
 def test_events_that_are_not_ours() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci_bpf_hook.nri.wire.protobuf import MalformedError, Message, encode
+from oci_bpf_hook.nri.wire.protobuf import MOST, MalformedError, Message, encode
 
 numbers = st.integers(0, (1 << 64) - 1)
 fields = st.integers(1, (1 << 29) - 1)
@@ -104,6 +104,17 @@ def test_anything_is_a_message_or_an_error(data: bytes) -> None:
                     continue
     except MalformedError:
         pass
+
+
+def test_more_fields_than_are_read() -> None:
+    """The engine waits while they are read, and a pod's author chooses how many there are."""
+    most = encode({7: [b"a"] * MOST})
+    assert len(Message(most).texts(7)) == MOST
+    # Nobody reads an inner message that isn't asked for.
+    outer = Message(encode({1: "id", 2: most + encode({8: "b"})}))
+    assert outer.text(1) == "id"
+    with pytest.raises(MalformedError, match="more than 65536 fields"):
+        outer.message(2)
 
 
 def test_depth_costs_nothing() -> None:
