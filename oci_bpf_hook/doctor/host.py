@@ -202,7 +202,7 @@ def _no_broker(error: OSError, found: list[Engine]) -> Finding:
             f"this user may not connect to {SOCKET}, and so rootless engines get nothing",
             f"{sudo}chmod 755 {os.path.dirname(SOCKET)} && {sudo}chmod 666 {SOCKET}",
         )
-    # A user who asks is one with a rootless engine.
+    # A user without privilege who runs doctor is taken to have a rootless engine.
     sign = "" if os.geteuid() else next(rootless.signs(found), None)
     if sign is None:
         state = f"none listens on {SOCKET}" if installed else "none is installed"

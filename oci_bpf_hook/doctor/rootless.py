@@ -1,6 +1,7 @@
 """Who needs the broker on this host: users with a rootless podman, and a hook without privilege.
 
-Only names are looked at below a user's home, as root: what is in the files is the user's to say.
+doctor may run as root, so below a user's home it looks at names alone and reads no file: the user
+decides what is in the files.
 """
 
 import json
@@ -15,15 +16,15 @@ from .engines import Engine, hooks_directories
 
 _STAGE = "createContainer"
 _NAME = "oci-bpf-hook"
-# What a rootless podman, buildah or CRI-O leaves below a home: its images, and its configuration
-# with the user's own hooks.d.
+# What a rootless podman, buildah or CRI-O leaves below a home: images, and configuration with the
+# user's own hooks.d.
 _IN_HOME = (".local/share/containers/storage", ".config/containers")
-# And while it runs: podman's own files, until 3 and since 4.
+# What it has while it runs: the files of podman up to 3, and of podman 4 and later.
 _RUNNING = ("/run/user/{}/containers", "/run/user/{}/libpod")
 
 
 def signs(engines: Sequence[Engine]) -> Iterator[str]:
-    """Each thing on this host that the broker is for, in a sentence's part."""
+    """What on this host needs the broker, each as the end of a sentence about rootless engines."""
     for path in _at_create_container(engines):
         yield f"{path} runs the hook at {_STAGE}, where it has no privilege"
     for account in _accounts():

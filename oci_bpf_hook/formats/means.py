@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# The codes of the findings; `doctor` has the same causes by the same names.
+# The codes of the findings; `doctor` uses the same names for the same causes.
 AMBIENT = "ambient"
 TOKEN = "token-path"  # noqa: S105  A finding's name.
 HIDDEN = "hidden-volume"
@@ -35,8 +35,8 @@ CRI_O = "cri-o"
 _ALL = "ALL"
 _FROM_HOST = "/sys/fs/bpf"
 _NAMED = 8
-# With CAP_SYS_ADMIN the kernel asks for neither of these (Linux: kernel/bpf/token.c,
-# bpf_token_capable); a token is made only with CAP_BPF itself.
+# CAP_SYS_ADMIN stands for both of these (Linux: kernel/bpf/token.c, bpf_token_capable), but a token
+# is made only with CAP_BPF itself.
 _SECOND = (NET_ADMIN, PERFMON)
 
 

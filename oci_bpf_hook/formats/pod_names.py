@@ -1,4 +1,4 @@
-"""The names that Kubernetes gives to the pods of an object that makes pods, and podman to its own.
+"""The names that Kubernetes gives to the pods of an object, and podman kube play to containers.
 
 Kubernetes: pkg/controller/controller_utils.go (getPodsPrefix), the functions of the controllers
 that are named below, and apiserver/pkg/storage/names/generate.go.
@@ -16,14 +16,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# What is put after generateName, of which the first characters are kept (generate.go).
+# A made-up name has at most _KEPT characters of generateName, and then five random ones of these
+# (generate.go).
 _RANDOM = "bcdfghjklmnpqrstvwxz2456789"
 _RANDOMS = (_RANDOM,) * 5
 _KEPT = 58
 # The API server refuses a longer name.
 _LONGEST = 253
-# The digits of a 32-bit number as pod-template-hash has them (SafeEncodeString); it begins with no
-# zero, and if it has ten digits with none above 4.
+# The letters that stand for the digits of pod-template-hash, a 32-bit number (SafeEncodeString).
+# It doesn't begin with a zero, and a number of ten digits begins with at most a 4.
 _DIGITS = "456789bcdf"
 _FIRST = _DIGITS[1:]
 _FIRST_OF_TEN = _DIGITS[1:5]

@@ -1,4 +1,4 @@
-"""The processes in which the plugin does what takes time, and what is expected of each."""
+"""The processes in which the plugin does what takes time, with the deadline of each."""
 
 import os
 import selectors
@@ -15,7 +15,7 @@ from .connection import Connection
 CREATES = "creates"
 BEGINS = "begins"
 COLLECTS = "collects"
-# No engine has as many requests at once.
+# The most processes at a time; no engine has so many requests at once.
 _MOST = 256
 _TAKEN = 1 << 20
 

@@ -14,18 +14,19 @@ from .whom import literally
 Part = str
 ANY = ""
 _OF_NAMES = "abcdefghijklmnopqrstuvwxyz0123456789-_.ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-# The states of each place in a name that are followed; only a glob with many ? after a * has more.
+# The most states that are followed for each place in a name; only a glob with many ? after a *
+# has more.
 _MOST = 2000
 
 
 class Form(Value):
     """What is known of a name that nobody has given yet.
 
-    `spellings` are the forms that the name can have, the usual one first; `example` is a name of
-    this one, and with `fixed` all of them begin.  `glob` is for a rule that is to match each name,
-    and is empty if no glob does that without matching many others.  `what` says whose name it is,
-    such as "the names of the pods of the Deployment web".  `advice`, if it isn't empty, says how
-    the name would be known.
+    `spellings` are the forms that the name can have, the usual one first.  `example` is a name of
+    the usual form, and all of the names begin with `fixed`.  `glob` is for a rule that is to match
+    each name, and is empty if no glob does that without matching many others.  `what` says whose
+    name it is, such as "the names of the pods of the Deployment web".  `advice`, if it isn't empty,
+    says how the name would be known.
     """
 
     __slots__ = ("advice", "example", "fixed", "glob", "spellings", "what")

@@ -1,7 +1,7 @@
-"""Writes the match of a rule that is to hold for a container this time and the next time too.
+"""Writes the match of the rule that a refusal proposes.
 
-A refusal proposes such a rule.  So names that an engine makes up for each container or pod don't
-belong into it, and it is at least as narrow as the rule that refused.
+The rule has to match the container when it is started again.  So the match has no name that an
+engine makes up for each container or pod, and it is at least as narrow as the rule that refused.
 """
 
 from .origin import OF_USERS

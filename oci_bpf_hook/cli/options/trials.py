@@ -16,7 +16,7 @@ from ...policy.subject import CLAIMS
 from ...policy.subjects import set_by_engine
 from .trial import NOTE, WARNING, Finding, Setting, Trial, attempt, described
 
-# The results that are told apart by an example each.
+# At most so many different results are named, each with an example.
 _EXAMPLES = 4
 
 
@@ -44,7 +44,7 @@ class _Unnamed:
             if key in {*one.subject, *one.forms} - {*told, *given.attributes}
             and key in given.policy.uses
         ]
-        # A manifest without a namespace is for the one that kubectl is told.
+        # If the manifest names no namespace, kubectl's option or context does.
         self._nowhere = (
             {"container", "namespace"}.issubset(told)
             and "container" in one.subject
@@ -162,7 +162,7 @@ def _advice(attribute: str, form: Form) -> str:
 
 
 def _plain(name: str) -> str:
-    """The `name` for a line of text; the file's author has chosen most of it."""
+    """The `name`, made safe for a line of text, because the file's author has chosen most of it."""
     return quote(name)[1:-1]
 
 
