@@ -34,8 +34,8 @@ _READERS = {
     "quadlet": convert_from.quadlet,
     "systemd": convert_from.systemd,
 }
-# The format that says nothing of the container's capabilities.
-_BARE = "annotations"
+# The formats in which the result has the capabilities that it needs, whatever the source has.
+_ADDING = ("kubernetes", "podman", "quadlet")
 _WRITERS = {
     "annotations": convert_to.annotations,
     "incus": convert_to.incus,
@@ -109,8 +109,12 @@ def _convert(one: convert_from.Found, target: str) -> tuple[str, delegation.Writ
     )
     types = taking(masks, delegation.enums())
     found = lacks(one.means, None, types) if one.means else ()
-    # All other formats add the capabilities that are needed, or their containers have all.
-    lacking = [str(lack) for lack in found if target == _BARE or not lack.code.startswith("cap-")]
+    lacking = [
+        f"{lack.reason}; the result adds it"
+        if target in _ADDING and lack.code.startswith("cap-")
+        else str(lack)
+        for lack in found
+    ]
     more = [name for name in one.capabilities if name not in delegation.needed(asked, profiles)]
     added = [f"--cap-add {quote(','.join(more))[1:-1]}: not needed for the delegation"] * bool(more)
     notes = tuple(dict.fromkeys((*one.notes, *lacking, *added, *done.notes, *doubts)))
