@@ -148,6 +148,7 @@ def _print(out: Output, one: trial.Trial, given: trial.Setting, source: Source) 
     out.line(styled(HEAD, one.asker.name))
     if one.request is None and not one.code:
         out.line("  asks for nothing")
+        print_findings(out, source, (one,))
         return
     for key, text in (written(one.request) if one.request else {}).items():
         out.line(f"  {key}={text}")

@@ -110,6 +110,18 @@ def test_a_file_that_describes_no_container() -> None:
     assert answer("check", "--file", "-", stdin=SERVICE)[1]["containers"] == []
 
 
+def test_explain_says_why_nothing_is_asked_for() -> None:
+    text = SERVICE.replace("{name: web}", "{name: web, annotations: {io.bpffs.profile: xdp}}")
+    found = [
+        finding["text"]
+        for one in answer("explain", "--file", "-", stdin=text)[1]["containers"]
+        for finding in one["findings"]
+    ]
+    said = command("explain", "--file", "-", stdin=text).stdout
+    assert found
+    assert all(one in said for one in found)
+
+
 def test_a_custom_resource() -> None:
     done = command("check", "--file", "-", stdin=CUSTOM)
     assert "standard input:7:5: warning: only the controller of the kind Prober" in done.stdout
