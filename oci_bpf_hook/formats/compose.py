@@ -57,7 +57,9 @@ def _service(
     lacks = []
     if not own:
         at = spots.get((*place, "userns_mode"), here)
-        lacks.append(no_user_namespace(at, "add userns_mode: auto (podman)"))
+        host = "userns_mode: host" if mode == "host" else ""
+        add = "set it to auto (podman)" if host else "add userns_mode: auto (podman)"
+        lacks.append(no_user_namespace(at, add, host=host))
     subject: dict[str, object] = {"host_network": service.get("network_mode") == "host"}
     if isinstance(service.get("image"), str):
         subject["image"] = service["image"]

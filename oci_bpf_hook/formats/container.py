@@ -112,8 +112,17 @@ def asker(
     )
 
 
-def no_user_namespace(here: Spot, add: str) -> Fault:
-    """The fault that nothing in the file gives the container a user namespace."""
+def no_user_namespace(here: Spot, add: str, *, host: str = "") -> Fault:
+    """The fault that nothing in the file gives the container a user namespace.
+
+    `host` is the setting that gives it the host's one, whatever the engine's configuration is.
+    """
+    if host:
+        return fault(
+            here,
+            f"{host} gives this container the host's user namespace, and BPF tokens exist only in "
+            f"one of its own; {add}",
+        )
     return fault(
         here,
         f"nothing gives this container a user namespace, and BPF tokens exist only in one; {add}, "

@@ -161,7 +161,7 @@ def read(
     if unit.pod and unit.users:
         unit.doubts.append(fault(unit.users.spot, _beside_pod(unit.users.key, unit.pod.value)))
     elif not own:
-        lacks.append(_no_user_namespace(here, unit.pod))
+        lacks.append(_no_user_namespace(here, unit.pod, unit.users))
     return asker(
         f"container {quote(str(given or name or 'without a name'))[1:-1]}",
         unit.annotations,
@@ -185,7 +185,9 @@ def _beside_pod(key: str, pod: str) -> str:
     )
 
 
-def _no_user_namespace(here: Spot, pod: Setting | None) -> Fault:
+def _no_user_namespace(here: Spot, pod: Setting | None, users: Setting | None) -> Fault:
+    if pod is None and users is not None and users.value == "host":
+        return no_user_namespace(users.spot, "set UserNS=auto", host=f"{users.key}=host")
     if pod is None:
         return no_user_namespace(here, "add UserNS=auto")
     add = f"put UserNS=auto into the section [Pod] of {pod.value}"

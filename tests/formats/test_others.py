@@ -235,3 +235,28 @@ def test_another_format(text: str) -> None:
 def test_a_fault_in_a_format_that_is_known() -> None:
     for text, name in (("kind: Pod\n a: b\n", "standard input"), ("a: b: c", "x.yaml")):
         assert "this isn't YAML" in refused(text, name, USAGE)[0]
+
+
+# ---- what else a hint takes
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "words"),
+    [
+        (
+            f"[Container]\nImage=x\nAnnotation={CMDS}=any\nUserNS=host\n",
+            "x.container",
+            "UserNS=host gives this container the host's user namespace, ",
+        ),
+        (
+            f"services:\n  a:\n    annotations: {{{CMDS}: any}}\n    userns_mode: host\n",
+            "compose.yaml",
+            "userns_mode: host gives this container the host's user namespace, ",
+        ),
+    ],
+)
+def test_the_hosts_user_namespace(text: str, name: str, words: str) -> None:
+    """No engine's configuration is asked then, and the setting itself has to be changed."""
+    (lack,) = only(text, name).lacks
+    assert lack.text.startswith(words)
+    assert lack.line == 4
