@@ -5,8 +5,6 @@ says which event it is, and only a few have a call of their own; since NRI 0.12 
 pkg/api/api.proto).
 """
 
-from contextlib import suppress
-
 from ...delegation.annotations import PREFIX, asked
 from ...values import Value
 from . import ttrpc
@@ -121,10 +119,12 @@ def unstarted(containers: "Iterable[bytes]", identities: "Iterable[str]") -> set
     found = set()
     for data in containers:
         if any(one in data for one in wanted):
-            with suppress(MalformedError):
+            try:
                 container = Message(data)
                 if container.number(4) in _NOT_STARTED:
                     found.add(container.text(1))
+            except MalformedError:
+                continue
     return found.intersection(wanted.values())
 
 
