@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..options.output import Ready
+
 ABOUT = """
 Tries a request as the hook would, without starting anything: the grammar of the annotations, the
 names that the kernel has, the container's user namespace, the policy, and then the linter. All
@@ -86,15 +88,15 @@ def _run(options: argparse.Namespace) -> int:
         out = Output()
         print_findings(out, source, trials)
         # Containers that are alike share a decision, and then differ only in their names here.
-        shown: dict[int, list[tuple[Piece, ...]]] = {}
+        shown: dict[int, tuple[tuple[Piece, ...], Ready]] = {}
         for one in trials:
             key = id(one.decision) if one.decision and not one.code else 0
             if not key or key not in shown:
-                shown[key] = list(_summary(one))
-            first, *rest = shown[key]
+                first, *rest = _summary(one)
+                shown[key] = first, out.ready(rest)
+            first, below = shown[key]
             out.line(f"{one.asker.name}: ", *first)
-            for pieces in rest:
-                out.line(*pieces)
+            out.block(below)
         if not trials:
             out.line(nothing(source))
     return code

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    # Lines as they are printed.
+    Ready = Sequence[str | Text]
+
 # The option of every command that prints an answer.
 JSON = argument("--json", action="store_true", help="print JSON")
 # The same option for commands with --format.
@@ -81,15 +84,24 @@ class Output:
 
     def line(self, *pieces: Piece) -> None:
         """Print the pieces as one line, which isn't broken at the terminal's edge."""
-        if self._console:
-            from rich.text import Text
+        self.block(self.ready([pieces]))
 
-            line = Text()
-            for piece in pieces:
-                line.append_text(_text(piece))
-            self._console.print(line, soft_wrap=True)
-        else:
-            print("".join(map(_plain, pieces)), file=self._stream)
+    def ready(self, lines: Iterable[Sequence[Piece]]) -> "Ready":
+        """The `lines`, each of some pieces, for `block`, which may print them more than once."""
+        if not self._console:
+            rows = ["".join(map(_plain, pieces)) for pieces in lines]
+            return ["\n".join(rows)] if rows else []
+        from rich.text import Text
+
+        return [Text().join(map(_text, pieces)) for pieces in lines]
+
+    def block(self, lines: "Ready") -> None:
+        """Print what `ready` returned."""
+        for line in lines:
+            if self._console:
+                self._console.print(line, soft_wrap=True)
+            else:
+                print(line, file=self._stream)
 
     def table(self, titles: Sequence[str], rows: Iterable[Sequence[Piece]]) -> None:
         """Print a table; a column that has only numbers is aligned to the right."""
