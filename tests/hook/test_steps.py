@@ -26,7 +26,7 @@ TAKEN = {
     asking: {3, 6, 8, 9},
     session: ALL,
     delegate: ALL,
-    trial: ALL - {1, 2, 8, 9, 10},
+    trial: ALL - {1, 2, 9, 10},
     recording: ALL - {1, 2, 3},
 }
 

@@ -64,7 +64,7 @@ def test_it_is_kept_in_the_recording(tmp_path: Path) -> None:
     trace.write_text(f"{call} = -1 EACCES (Permission denied)\n{MAP}")
     done = command("record", "--from-strace", trace, "--save", saved)
     assert done.returncode == 0, done.stderr
-    assert "perf-attach: its tracepoints: attaching takes perf_event_open(2)" in done.stdout
+    assert "perf-attach: its tracepoints: attaching needs perf_event_open(2)" in done.stdout
     jsonschema.validate(json.loads(saved.read_text()), schema("recording"))
     assert load(str(saved), ENUMS).perf_events == {"tracepoint": 1}
     again = command("record", "--from", saved)
