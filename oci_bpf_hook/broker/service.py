@@ -28,6 +28,7 @@ from ..values import Value
 from . import wire, worker
 from .arrivals import OF_GROUP, Arrivals, Arrived
 from .peer import Peer
+from .signals import Signals
 from .waiting import Connection, User, Waiting
 
 # How many connections may wait, in all.
@@ -43,7 +44,6 @@ _SHARE = 2
 _LOOK = 0.25
 _REST = 0.25
 _SETTLE = allowance.MINUTE + 1
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _TOO_MANY = "the broker has too many requests of this user; try it later"
 # Encoded once, because there may be thousands of these in a turn.
 _TOO_MANY_HERE = json_object(wire.refused(NO_BROKER, [_TOO_MANY])).encode()
@@ -90,22 +90,10 @@ class Broker:
         self._look_at = self._accept_at = 0.0
         self._settle_at = self._last + _SETTLE
         self._selector = selectors.DefaultSelector()
-        self._wakeup, self._ours = socket.socketpair()
-        self._signals: set[int] = set()
-        self._take_signals()
+        self._signals = Signals()
         listening.setblocking(False)
         self._selector.register(listening, selectors.EVENT_READ)
-        self._selector.register(self._wakeup, selectors.EVENT_READ)
-
-    def _take_signals(self) -> None:
-        for end in (self._wakeup, self._ours):
-            end.setblocking(False)
-        # The byte only wakes us; _signals has what happened, so a full pipe loses nothing.
-        signal.set_wakeup_fd(self._ours.fileno(), warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            signal.signal(number, lambda number, _: self._signals.add(number))
-        # A process inherits its signal mask, and the parent may have blocked these.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        self._selector.register(self._signals, selectors.EVENT_READ)
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT, or until nobody has asked for as long as `idle` says."""
@@ -145,15 +133,14 @@ class Broker:
         if key.fileobj is self._listening:
             if not self._guarded(self._accept):
                 self._rest()
-        elif key.fileobj is self._wakeup:
-            self._wakeup.recv(4096)
+        elif key.fileobj is self._signals:
+            self._signals.awake()
         elif not self._guarded(self._speaks, key.data):
             self._discard(key.data)
 
     def _signalled(self) -> None:
-        """Handle the signals that have come.  Each is cleared before it is handled."""
-        while self._signals:
-            number = self._signals.pop()
+        """Handle the signals that have come."""
+        for number in self._signals.take():
             if number == signal.SIGCHLD:
                 self._reap()
             elif number == signal.SIGHUP:

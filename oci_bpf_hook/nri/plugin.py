@@ -17,6 +17,7 @@ from contextlib import suppress
 from time import monotonic
 
 from ..broker.listening import notify
+from ..broker.signals import Signals
 from ..errors import BUG, MOUNT_FAILED, HookError, bug, quote
 from ..policy.store.watch import Watched
 from ..syslog import ERROR, INFO, log
@@ -39,7 +40,6 @@ _ENGINES_DEADLINE = 2.0
 _UNREAD = 1 << 20
 # The most seconds that stopping waits for mounts to be taken away.
 _STOPPING = 3
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 class Plugin:
@@ -74,20 +74,10 @@ class Plugin:
         self._pause = FIRST_PAUSE
         self._connect_at = 0.0
         self._said = ""
-        self._signals: set[int] = set()
+        self._signals = Signals()
         self._selector = selectors.DefaultSelector()
         self._tasks = Tasks(self._selector)
-        self._wakeup, self._ours = socket.socketpair()
-        self._take_signals()
-
-    def _take_signals(self) -> None:
-        for end in (self._wakeup, self._ours):
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._ours.fileno(), warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            signal.signal(number, lambda number, _: self._signals.add(number))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        self._selector.register(self._wakeup, selectors.EVENT_READ)
+        self._selector.register(self._signals, selectors.EVENT_READ)
 
     def run(self) -> None:
         """Serve until a signal says that it is enough, and what was begun by then is done."""
@@ -129,16 +119,15 @@ class Plugin:
     def _happens(self, key: selectors.SelectorKey) -> None:
         if self._selector.get_map().get(key.fd) is not key:
             return
-        if key.fileobj is self._wakeup:
-            self._wakeup.recv(4096)
+        if key.fileobj is self._signals:
+            self._signals.awake()
         elif isinstance(key.data, Task):
             self._answered(key.data)
         else:
             self._speaks()
 
     def _signalled(self) -> None:
-        while self._signals:
-            number = self._signals.pop()
+        for number in self._signals.take():
             if number == signal.SIGCHLD:
                 self._tasks.reap()
             elif number == signal.SIGHUP:
