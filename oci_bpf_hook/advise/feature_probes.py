@@ -24,9 +24,9 @@ _WITH_FALLBACKS = {
     *("kprobe", "lsm", "perf_event", "raw_tracepoint", "raw_tracepoint_writable", "syscall"),
     *("tracepoint", "tracing"),
 }
-# Where no address is a process's and the kernel's at once, these two find out whose it is, and then
-# read as the others do (Linux: bpf_probe_read_compat(), which depends on
-# CONFIG_ARCH_HAS_NON_OVERLAPPING_ADDRESS_SPACE).  uname(2)'s names.
+# The machines (uname(2)'s names) on which no address is both a process's and the kernel's.  There
+# these two helpers see from the address whose memory is meant, and read it as the other four would
+# (Linux: bpf_probe_read_compat(), which depends on CONFIG_ARCH_HAS_NON_OVERLAPPING_ADDRESS_SPACE).
 _READ_ALIKE = ("x86_64", "aarch64")
 LEFT_OUT = "probe-left-out"
 _COOKIE = "LINUX_HAS_BPF_COOKIE"

@@ -95,12 +95,6 @@ def _pair(word: str) -> tuple[str, str]:
     return key, value
 
 
-def unit_name(path: str) -> str:
-    """The name of the unit that the file at `path` is for; empty if that isn't a *.container."""
-    name, dot, _ = path.rpartition("/")[2].rpartition(".container")
-    return name if dot else ""
-
-
 def _parts(text: str, unit: str) -> Iterator[Part]:
     """The parts of a container's name with the specifiers of systemd's in `text`, in the `unit`."""
     prefix, template, instance = unit.partition("@")
