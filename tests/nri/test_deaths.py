@@ -22,8 +22,8 @@ from tests.support.nri import (
     mount_of,
     nothing_left,
     taken_away,
-    wait_until_gone,
 )
+from tests.support.processes import wait_until_gone
 
 # Calls that only processes for one creation make, each of a half of its own.
 CALLS = ("setns", "unshare", "fsopen", "fsconfig", "fsmount", "move_mount", "openat2", "mkdirat")

@@ -20,8 +20,8 @@ from tests.support.nri import (
     mount_of,
     nothing_left,
     taken_away,
-    wait_until_gone,
 )
+from tests.support.processes import wait_until_gone
 
 # Detaching a mount takes some time.
 DELAY = "inject=umount2:delay_enter=400000"

@@ -28,9 +28,9 @@ from tests.support.nri import (
     mount_of,
     nothing_left,
     taken_away,
-    wait_until_gone,
 )
 from tests.support.places import ROOT
+from tests.support.processes import wait_until_gone
 from tests.support.scratch import io
 
 

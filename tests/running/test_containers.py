@@ -15,7 +15,6 @@ from oci_bpf_hook.running import containers
 from tests.support.conmon import (
     NOBODYS,
     WITHOUT_A_USER_NAMESPACE,
-    children,
     conmon,
     impostor,
     watched,
@@ -23,6 +22,7 @@ from tests.support.conmon import (
 from tests.support.engines import RUNTIMES, Runtime, make_work_directory, remove_work_directory
 from tests.support.places import ROOT
 from tests.support.podman import IMAGE, World, started
+from tests.support.processes import children
 from tests.support.scratch import Scratch
 
 

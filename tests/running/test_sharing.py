@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +13,7 @@ from oci_bpf_hook.running import sharing
 from oci_bpf_hook.running.sharing import shares
 from tests.support.places import ROOT
 from tests.support.podman import World, started
+from tests.support.processes import children
 from tests.support.scratch import Scratch
 
 # What a container's init does: start a process that does something first, and stays.
@@ -49,10 +49,6 @@ def looked_at(pid: int) -> Iterator[Process]:
         before = os.listdir("/proc/self/fd"), children(os.getpid())
         yield process
         assert (os.listdir("/proc/self/fd"), children(os.getpid())) == before
-
-
-def children(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_nothing_is_shared() -> None:

@@ -22,6 +22,7 @@ from typing import Any, Self
 from oci_bpf_hook.broker.wire import VERSION
 from oci_bpf_hook.paths import SOCKET
 from tests.support.places import ROOT
+from tests.support.processes import children, resident, wait_until_gone
 
 # Seconds; nothing here waits for longer than the broker's own deadlines.
 LIMIT = 30
@@ -112,9 +113,7 @@ class Broker:
 
     def resident(self) -> int:
         """Its resident memory, in KiB."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        (line,) = (line for line in lines if line.startswith("VmRSS:"))
-        return int(line.split()[1])
+        return resident(self.process.pid)
 
     def heard(self) -> None:
         """Have it refuse a request, and so come round once."""
@@ -131,30 +130,18 @@ class Broker:
 
     def children(self) -> list[int]:
         """Its processes."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        return children(self.process.pid)
 
     def quiet(self, fds: int) -> None:
         """Wait until no process and no connection is left, and so many `fds`."""
         until = monotonic() + LIMIT
         while monotonic() < until:
-            children = self.children()
-            self._wait(children)
+            processes = self.children()
+            wait_until_gone(processes)
             # It has to notice as well, and to come to those that wait for their turn.
-            if self.fds() == fds and not children:
+            if self.fds() == fds and not processes:
                 return
         raise AssertionError(f"{self.fds()} fds are open, not {fds}")
-
-    def _wait(self, children: list[int]) -> None:
-        for pid in children:
-            try:
-                pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            try:
-                assert select.select([pidfd], [], [], LIMIT)[0], f"process {pid} stays"
-            finally:
-                os.close(pidfd)
 
 
 _PEER = """

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.processes import children
 from tests.support.scratch import LIMIT, Scratch
 
 NOBODYS = ("setpriv", "--reuid=61996", "--regid=61996", "--clear-groups")
@@ -124,7 +125,3 @@ def conmon(directory: Path, prefix: Sequence[str], identity: str) -> Iterator[in
 def _fifo(path: Path) -> int:
     os.mkfifo(path)
     return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-
-
-def children(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

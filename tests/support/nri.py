@@ -8,7 +8,6 @@ numbers in NRI's api.proto.
 
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -26,6 +25,7 @@ from oci_bpf_hook.nri.wire.protobuf import Message, encode
 from oci_bpf_hook.nri.wire.ttrpc import Packet, Packets, Response
 from oci_bpf_hook.paths import PODS
 from tests.support.places import ROOT
+from tests.support.processes import children, resident, wait_until_gone
 from tests.support.scratch import Scratch, bpf_mounts, io
 
 SESSIONS = sorted((ROOT / "tests" / "nri" / "sessions").glob("*.jsonl"))
@@ -286,14 +286,11 @@ class Plugin:
 
     def children(self) -> list[int]:
         """Its processes."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        return children(self.process.pid)
 
     def resident(self) -> int:
         """Its resident memory, in KiB."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        (line,) = (line for line in lines if line.startswith("VmRSS:"))
-        return int(line.split()[1])
+        return resident(self.process.pid)
 
 
 def held() -> list[str]:
@@ -304,19 +301,6 @@ def held() -> list[str]:
 def nothing_left() -> bool:
     """Whether there is neither a directory nor a mount of the plugin's."""
     return not held() and not [line for line in bpf_mounts() if PODS in line]
-
-
-def wait_until_gone(pids: Sequence[int]) -> None:
-    """Wait until these processes have ended."""
-    for pid in pids:
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            assert select.select([pidfd], [], [], LIMIT)[0], f"process {pid} stays"
-        finally:
-            os.close(pidfd)
 
 
 def recorded(path: Path = SESSIONS[-1]) -> bytes:

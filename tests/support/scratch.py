@@ -7,7 +7,6 @@ user namespace at all.
 
 import json
 import os
-import select
 import shutil
 import stat
 import subprocess
@@ -21,6 +20,7 @@ from types import TracebackType
 from oci_bpf_hook.bpf.names import KINDS
 from oci_bpf_hook.kernel import enums as kernel
 from tests.support.places import ROOT
+from tests.support.processes import wait_until_gone
 
 LAUNCHER = ROOT / "hooks.d" / "oci-bpf-hook"
 # Where root and the others are outside; a range of its own, of nobody's.
@@ -350,12 +350,4 @@ def hooks_alive() -> list[int]:
 
 def wait_for_hooks() -> None:
     """Wait until none of those lives; for a hook that was killed, whose child has to notice."""
-    for pid in hooks_alive():
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            assert select.select([pidfd], [], [], LIMIT)[0], f"process {pid} stays"
-        finally:
-            os.close(pidfd)
+    wait_until_gone(hooks_alive(), seconds=LIMIT)
