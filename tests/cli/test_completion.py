@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from oci_bpf_hook.delegation.annotations import KEYS, PREFIX
 from tests.support.places import ROOT
 
 COMPLETIONS = ROOT / "contrib" / "completions"
+# For bash and zsh.
+QUOTED = shlex.quote(str(COMPLETIONS))
 # Seconds that a shell may take for its answer at the very most.
 LIMIT = 60
 
@@ -109,7 +112,7 @@ def called(shell: _Shell, typed: str) -> str:
 
 def test_bash(tmp_path: Path) -> None:
     # The last word of what is typed isn't of the setup's own echo.
-    setup = f"PS1= ; source {COMPLETIONS}/oci-bpf-hook.bash; echo all is se''t"
+    setup = f"PS1= ; source {QUOTED}/oci-bpf-hook.bash; echo all is se''t"
     shell = _Shell(["bash", "--norc", "--noprofile", "-i"], tmp_path, setup)
     try:
         assert [called(shell, typed).rstrip("/") for typed, _ in TYPED] == [
@@ -121,7 +124,7 @@ def test_bash(tmp_path: Path) -> None:
 
 def test_zsh(tmp_path: Path) -> None:
     setup = (
-        f"PS1= PROMPT_EOL_MARK= ; fpath=({COMPLETIONS} $fpath); autoload -Uz compinit; "
+        f"PS1= PROMPT_EOL_MARK= ; fpath=({QUOTED} $fpath); autoload -Uz compinit; "
         "compinit -u -D; zstyle ':completion:*' insert-tab false; echo all is se''t"
     )
     shell = _Shell(["zsh", "-f", "-i"], tmp_path, setup)
@@ -138,7 +141,7 @@ def test_zsh(tmp_path: Path) -> None:
 
 def in_bash(*words: str) -> set[str]:
     script = (
-        f'source {COMPLETIONS}/oci-bpf-hook.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
+        f'source {QUOTED}/oci-bpf-hook.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
         "_oci_bpf_hook; printf '%s\\n' \"${COMPREPLY[@]}\""
     )
     command = ["bash", "--norc", "-c", script, "bash", "oci-bpf-hook", *words]
@@ -149,8 +152,8 @@ def in_bash(*words: str) -> set[str]:
 
 def in_fish(*words: str, cwd: Path | None = None) -> set[str]:
     line = " ".join(("oci-bpf-hook", *words))
-    script = f"source {COMPLETIONS}/oci-bpf-hook.fish; complete -C '{line}'"
-    command = ["fish", "--no-config", "-c", script]
+    script = f"source $argv[1]; complete -C '{line}'"
+    command = ["fish", "--no-config", "-c", script, f"{COMPLETIONS}/oci-bpf-hook.fish"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd)
     assert done.stderr == ""
     return {row.partition("\t")[0] for row in done.stdout.splitlines()}

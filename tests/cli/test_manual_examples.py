@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,7 +83,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (here / name).write_text(text)
     programs = here / "bin"
     programs.mkdir()
-    run = f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m oci_bpf_hook "$@"\n'
+    words = f"PYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.quote(sys.executable)}"
+    run = f'#!/bin/sh\n{words} -m oci_bpf_hook "$@"\n'
     for name, text in ((PROGRAM, run), ("incus", f"#!/bin/sh\ncat <<END\n{INSTANCE}END\n")):
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)

@@ -1,5 +1,7 @@
 """doctor about containerd: what it makes of its configuration, by its own words."""
 
+from shlex import quote
+
 import pytest
 
 from oci_bpf_hook.install.containerd import DROP_IN
@@ -16,7 +18,8 @@ def has_containerd(host: Host, recorded: str) -> None:
     errors = data / f"{recorded}.err"
     host.files[CONTAINERD] = (
         "#!/bin/sh\n[ $1 = config ] || exec echo containerd 2.1.9+ds1\n"
-        f"cat {data / recorded}.toml\n{f'cat {errors} >&2' if errors.exists() else ''}\n"
+        f"cat {quote(f'{data / recorded}.toml')}\n"
+        f"{f'cat {quote(str(errors))} >&2' if errors.exists() else ''}\n"
     )
     host.programs.add(CONTAINERD)
     if recorded != "alone":

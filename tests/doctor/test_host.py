@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -266,7 +267,7 @@ def test_a_broker_that_nobody_is_behind(host: Host) -> None:
         f"os.makedirs({os.path.dirname(BROKER)!r}, exist_ok=True)\n"
         f"sock.bind({BROKER!r})\n"
     )
-    run = f'mount -t tmpfs none /run\n{sys.executable} -c "$CODE"'
+    run = f'mount -t tmpfs none /run\n{shlex.quote(sys.executable)} -c "$CODE"'
     found = host.doctor(first=run, env={"CODE": code})
     assert causes(found) == {"broker"}
     assert "nobody listens" in not_well(found)["broker"]["why"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,6 @@ def test_a_node_that_cant_be_written(node: Path, cluster: World) -> None:
 
 
 def test_a_node_without_python(tmp_path: Path) -> None:
-    done = run("sh", "-c", f"'{FOLDER}/node' install '{tmp_path}' 2>&1 || true")
+    done = run("sh", "-c", f"{shlex.quote(f'{FOLDER}/node')} install '{tmp_path}' 2>&1 || true")
     assert "this node has no /usr/bin/python3, 3.11 or later" in done
     assert list(tmp_path.iterdir()) == []

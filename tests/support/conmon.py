@@ -2,6 +2,7 @@
 
 import os
 import select
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def watched(
         "        one.stdin.write(data)\n"
         "        os.write(1, one.stdout.read(1))\n"
     )
-    shell = f"exec -a conmon {sys.executable} -IS {program} {' '.join(words)}"
+    shell = f"exec -a conmon {shlex.join([sys.executable, '-IS', str(program), *words])}"
     with scratch.running("bash", "-c", shell) as process:
         (child,) = children(process.pid)
         yield child
